@@ -1,0 +1,85 @@
+"""The errors a user can meet. Each names the value, the rule it broke and the next step.
+
+Knows nothing of stages, terminals or Prefect: whoever shows an error decides how.
+"""
+
+from __future__ import annotations
+
+
+class EngineworksError(Exception):
+    """Base of all expected errors: something outside this code is not as it must be.
+
+    Args:
+        message: What happened, with the value at fault and the rule it broke.
+        hint: The next step for the person who reads it.
+    """
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  next: {self.hint}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive pickling (Prefect stores exceptions): keyword arguments need help."""
+        return _rebuild, (type(self), self.message, self.hint)
+
+
+def _rebuild(kind: type[EngineworksError], message: str, hint: str) -> EngineworksError:
+    return kind(message, hint=hint)
+
+
+class RecipeError(EngineworksError):
+    """The recipe asks for something unknown, contradictory or impossible."""
+
+
+class ModelError(EngineworksError):
+    """The model source, its weights or its behaviour is not usable."""
+
+
+class DataError(EngineworksError):
+    """Images or labels are missing, unreadable or do not fit the model."""
+
+
+class ExportError(EngineworksError):
+    """No exporter produced an ONNX graph that agrees with the source model."""
+
+
+class ArtifactError(EngineworksError):
+    """An artifact is missing, half-made, altered or meant for another machine."""
+
+
+class StoreError(EngineworksError):
+    """The store cannot take or give bytes (disk full, no permission)."""
+
+
+class BuildError(EngineworksError):
+    """A target's builder refused the model or did not deliver what was asked."""
+
+
+class MissingDependency(EngineworksError):
+    """A package that this step needs is not installed here."""
+
+
+class StageError(EngineworksError):
+    """A stage's child process crashed, ran out of time or was killed."""
+
+
+#: Errors by class name, so that a child process can hand its error to the parent as JSON.
+KINDS: dict[str, type[EngineworksError]] = {
+    kind.__name__: kind
+    for kind in (
+        EngineworksError,
+        RecipeError,
+        ModelError,
+        DataError,
+        ExportError,
+        ArtifactError,
+        StoreError,
+        BuildError,
+        MissingDependency,
+        StageError,
+    )
+}

@@ -1,0 +1,115 @@
+"""The host card: what this machine can build and run, read from the machine itself.
+
+Standard library only. Knows Linux, macOS and Windows names; GPU facts come with the GPU targets.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+from engineworks.values import HostCard
+
+#: Distributions that change what a stage produces.
+PACKAGES = (
+    "engineworks",
+    "numpy",
+    "torch",
+    "onnx",
+    "onnxscript",
+    "onnxsim",
+    "onnxruntime",
+    "openvino",
+    "opencv-python-headless",
+    "pycocotools",
+)
+
+#: Instruction sets that runtimes choose kernels by. An engine saved after such a choice is only
+#: opened where they are all present.
+CPU_FLAGS = (
+    "avx",
+    "avx2",
+    "fma",
+    "f16c",
+    "avx512f",
+    "avx512bw",
+    "avx512vl",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_fp16",
+    "avx512_bf16",
+    "amx_bf16",
+    "amx_int8",
+    "amx_fp16",
+    "asimd",
+    "asimddp",
+    "asimdhp",
+    "i8mm",
+    "bf16",
+    "sve",
+)
+
+
+def cores() -> int:
+    """CPUs that this process may use (respects affinity, unlike `os.cpu_count`)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cpu_flags() -> tuple[str, ...]:
+    """Those of `CPU_FLAGS` that this CPU has; empty where the system does not tell."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return ()
+    for line in text.splitlines():
+        if line.lower().startswith(("flags", "features")):
+            present = set(line.split(":", 1)[1].split())
+            return tuple(flag for flag in CPU_FLAGS if flag in present)
+    return ()
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _memory_mib() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    except (AttributeError, ValueError, OSError):
+        return 0
+
+
+def versions(*names: str) -> dict[str, str]:
+    """Installed versions of distributions; absent ones are left out."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def probe() -> HostCard:
+    """Read this machine's card."""
+    return HostCard(
+        name=platform.node(),
+        os=f"{platform.system()} {platform.release().split('-')[0]}",
+        arch=platform.machine(),
+        python=platform.python_version(),
+        cpu=_cpu_name(),
+        cores=cores(),
+        cpu_flags=cpu_flags(),
+        memory_mib=_memory_mib(),
+        packages=versions(*PACKAGES),
+    )

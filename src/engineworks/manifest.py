@@ -1,0 +1,149 @@
+"""The manifest: what must travel with an artifact's bytes, and the artifact it identifies.
+
+An artifact's identity is the sha256 of its manifest without provenance. The manifest lists the
+sha256 of every file, so one digest covers the bytes and all that they need to be used rightly
+(tensors, preprocessing, labels, the machine they are for). Knows no store and no stage.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engineworks.codec import digest, from_json, place, to_json
+from engineworks.errors import ArtifactError
+from engineworks.specs import Preprocess, TaskSpec
+
+#: Raised when a change to these classes makes old manifests unreadable.
+SCHEMA = 1
+
+MANIFEST_NAME = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """One input or output: `shape` holds numbers, and names for open dimensions."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEntry:
+    """One file of an artifact; `path` is relative, with forward slashes."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requires:
+    """What a machine must have to open an engine; an empty field asks for nothing."""
+
+    runtime: str
+    """Name of the file in `engineworks.runtime.engines` that opens it."""
+    package: str = ""
+    """Package version it was built with, for example `onnxruntime==1.32.0`."""
+    arch: str = ""
+    """`platform.machine()` of the builder, when the bytes depend on it."""
+    cpu_flags: tuple[str, ...] = ()
+    """CPU instruction sets that the bytes were specialised for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where an artifact comes from. Not part of its identity."""
+
+    stage: str
+    parents: tuple[str, ...] = ()
+    recipe_sha256: str = ""
+    tools: dict[str, str] = field(default_factory=dict)
+    host: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything a consumer needs beside the bytes."""
+
+    kind: str
+    name: str
+    entry: str
+    """The file to open first, relative to the artifact's folder."""
+    files: tuple[FileEntry, ...]
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    preprocess: Preprocess | None = None
+    task: TaskSpec | None = None
+    target: str = ""
+    precision: str = ""
+    requires: Requires | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+    """Facts that only this kind of artifact has."""
+    provenance: Provenance = place()
+    schema: int = SCHEMA
+
+    @property
+    def sha256(self) -> str:
+        """The artifact's identity."""
+        return digest(self)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files together."""
+        return sum(file.size_bytes for file in self.files)
+
+    @property
+    def dynamic_batch(self) -> bool:
+        """Whether the first input's batch dimension is open."""
+        return bool(self.inputs) and not isinstance(self.inputs[0].shape[0], int)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """Immutable bytes with a manifest. This small value travels; the bytes stay in the store."""
+
+    kind: str
+    sha256: str
+    size_bytes: int = place()
+    uri: str = place()
+    manifest: Manifest = place()
+
+    @property
+    def short(self) -> str:
+        """The first twelve digits of the identity, for people."""
+        return self.sha256[:12]
+
+
+def dump(manifest: Manifest) -> str:
+    """Manifest as indented JSON text."""
+    return json.dumps(to_json(manifest), indent=1, sort_keys=True) + "\n"
+
+
+def load(path: Path) -> Manifest:
+    """Read a manifest file.
+
+    Raises:
+        ArtifactError: It is missing, no JSON, or of a schema this version does not know.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{path.parent} holds no {path.name}, so it is not an artifact",
+            hint="give the folder of an engine that a run has made (engine.uri in summary.json)",
+        ) from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ArtifactError(
+            f"{path} is not readable JSON ({error})", hint="fetch the artifact again"
+        ) from error
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if schema != SCHEMA:
+        raise ArtifactError(
+            f"{path} has schema {schema!r}; this version reads {SCHEMA}",
+            hint="use the version of engineworks that made the artifact, or build it anew",
+        )
+    return from_json(Manifest, data)

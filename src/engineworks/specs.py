@@ -1,0 +1,322 @@
+"""What a user asks for: the sections of a recipe, as frozen values that stages receive.
+
+Each section checks itself when made. Knows no YAML (`recipe.py` reads that) and no results
+(`values.py`). Sizes are always (height, width) in pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from engineworks.codec import place
+from engineworks.errors import RecipeError
+
+Size = tuple[int, int]
+
+#: Read by pydantic when it validates these classes from YAML: unknown keys are refused, and the
+#: text under a field is its description in the JSON Schema.
+STRICT = {"extra": "forbid", "use_attribute_docstrings": True}
+
+
+def _must(rule_holds: bool, message: str, hint: str) -> None:
+    if not rule_holds:
+        raise RecipeError(message, hint=hint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """The model's one image input."""
+
+    __pydantic_config__ = STRICT
+
+    size: Size
+    """Height and width in pixels that the model is trained for."""
+    name: str = "images"
+    """Name of the input in the exported graph."""
+    channels: int = 3
+    """Number of colour channels: 3, or 1 for grey images."""
+
+    def __post_init__(self) -> None:
+        _must(
+            min(self.size) > 0 and self.channels in (1, 3),
+            f"model.input: size {list(self.size)} x {self.channels} channels is no image",
+            "give size: [height, width] in pixels and channels: 1 or 3",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """Where the trained model comes from."""
+
+    __pydantic_config__ = STRICT
+
+    source: str
+    """`module:factory` (a Python callable beside the recipe or installed that returns a torch
+    module), or a file: `.onnx`, `.pt2` (torch.export), `.torchscript`."""
+    input: InputSpec
+    """The model's image input."""
+    weights: str | None = place(default=None)
+    """A state_dict file for a `module:factory` source, relative to the recipe."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments for the factory."""
+    outputs: tuple[str, ...] | None = None
+    """Names for the outputs, in order. Left out: the exporter's names."""
+    trust: bool = False
+    """Allow weights that hold pickled Python code. Whoever made the file can then run anything
+    on this machine: set it only for files you made yourself."""
+
+    @property
+    def form(self) -> Literal["factory", "onnx", "pt2", "torchscript"]:
+        """Which kind of source this is, by its shape: a file ending or `module:factory`.
+
+        Raises:
+            RecipeError: It is neither.
+        """
+        source = self.source.lower()
+        if source.endswith(".onnx"):
+            return "onnx"
+        if source.endswith(".pt2"):
+            return "pt2"
+        if source.endswith((".torchscript", ".ts")):
+            return "torchscript"
+        module, _, factory = self.source.partition(":")
+        if factory.isidentifier() and all(part.isidentifier() for part in module.split(".")):
+            return "factory"
+        raise RecipeError(
+            f"model.source: {self.source!r} is neither module:factory nor a "
+            ".onnx, .pt2 or .torchscript file",
+            hint="write for example `model:build`, where model.py lies beside the recipe",
+        )
+
+    def __post_init__(self) -> None:
+        _must(
+            self.form == "factory" or self.weights is None,
+            f"model.weights: a {self.form} source carries its own weights, "
+            f"got {self.weights!r} as well",
+            "remove model.weights",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """How an image becomes the model's input. Travels with every engine in its manifest.
+
+    value = (pixel * scale - mean[c]) / std[c], pixels 0..255, channels in `color` order.
+    """
+
+    __pydantic_config__ = STRICT
+
+    color: Literal["rgb", "bgr", "gray"] = "rgb"
+    """Channel order that the model was trained with."""
+    resize: Literal["letterbox", "stretch", "center_crop"] = "stretch"
+    """letterbox keeps the aspect ratio and pads; stretch does not keep it; center_crop scales
+    the shorter side and cuts the middle."""
+    anchor: Literal["center", "top_left"] = "center"
+    """Where a letterboxed image sits in its frame."""
+    pad: int = 114
+    """Grey value 0..255 of the letterbox border."""
+    scale: float = 1 / 255
+    """Factor on pixel values, before mean and std."""
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    """Subtracted per channel, after scale."""
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    """Divided by per channel, last."""
+
+    def __post_init__(self) -> None:
+        _must(0 <= self.pad <= 255, f"preprocess.pad: {self.pad} is not in 0..255", "use 114")
+        _must(
+            all(value > 0 for value in self.std) and self.scale > 0,
+            f"preprocess: std {list(self.std)} and scale {self.scale} must be greater than 0",
+            "use std: [1, 1, 1] when the model needs none",
+        )
+        _must(
+            len(self.mean) == len(self.std) == (1 if self.color == "gray" else 3),
+            f"preprocess: mean has {len(self.mean)} and std {len(self.std)} values for "
+            f"color {self.color}",
+            "give one value per channel",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """What the outputs mean, and so which metric scores them."""
+
+    __pydantic_config__ = STRICT
+
+    kind: Literal["none", "detection", "classification"] = "none"
+    """none: outputs are compared with the source model's, and no metric is computed."""
+    layout: str = "yolox"
+    """Detection head: `yolox`, `yolov8`, or `module:function` of your own decoder."""
+    labels: tuple[str, ...] | str = ()
+    """Class names in index order: a list, or a text file with one name per line."""
+    confidence: float = 0.01
+    """Detections below this score are dropped (0.01 for AP, higher for display)."""
+    iou: float = 0.65
+    """Overlap above which the weaker of two boxes of one class is suppressed."""
+    max_detections: int = 100
+    """Boxes kept per image."""
+
+    def __post_init__(self) -> None:
+        _must(
+            0 <= self.confidence < 1 and 0 < self.iou <= 1,
+            f"task: confidence {self.confidence} and iou {self.iou} must lie between 0 and 1",
+            "COCO evaluation uses confidence: 0.01 and iou: 0.65",
+        )
+        custom = ":" in self.layout
+        _must(
+            custom or self.layout in ("yolox", "yolov8"),
+            f"task.layout: {self.layout!r} is unknown",
+            "use yolox, yolov8 or module:function (see docs/recipe.md, 'Your own decoder')",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """Images with known answers, on which every engine is judged."""
+
+    __pydantic_config__ = STRICT
+
+    images: str = place()
+    """Folder of images; for classification it holds one folder per class."""
+    annotations: str | None = place(default=None)
+    """COCO JSON with the boxes (detection)."""
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    """An unreadable image: stop the run, or name it in the report and go on without."""
+    limit: int | None = None
+    """Use only the first N images, sorted by name."""
+
+    def __post_init__(self) -> None:
+        _must(
+            self.limit is None or self.limit > 0,
+            f"data.limit: {self.limit} images cannot judge anything",
+            "give a number of at least 1, or leave it out for all images",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSpec:
+    """How the model becomes ONNX."""
+
+    __pydantic_config__ = STRICT
+
+    opset: int = 20
+    """ONNX opset. 20 is read by ONNX Runtime, OpenVINO and TensorRT 10 or newer."""
+    exporters: tuple[Literal["dynamo", "legacy"], ...] = ("dynamo", "legacy")
+    """Tried in turn; of those that agree with the source model the first is kept."""
+    dynamic_batch: bool = True
+    """Leave the batch dimension open. Needed for batches above 1."""
+    largest_batch: int = 8
+    """Largest batch that engines must serve. Parity is checked at batch 1 and at this one."""
+    tolerance: float = 1e-3
+    """Largest difference from the source model that is allowed, relative to
+    max(1, largest value of that output)."""
+    simplify: bool = True
+    """Run onnxsim on the result, checked numerically and rolled back on any doubt."""
+
+    def __post_init__(self) -> None:
+        _must(
+            13 <= self.opset <= 25,
+            f"export.opset: {self.opset} is outside 13..25, which the exporters can write",
+            "use 20, or 17 for old runtimes",
+        )
+        _must(
+            1 <= self.largest_batch <= 1024,
+            f"export.largest_batch: {self.largest_batch} is outside 1..1024",
+            "give the largest batch that a server will send, for example 8",
+        )
+        _must(
+            len(self.exporters) > 0,
+            "export.exporters: the list is empty",
+            "use [dynamo, legacy]",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetSpec:
+    """One target and the precisions wanted on it."""
+
+    __pydantic_config__ = STRICT
+
+    target: str
+    """Name of a target: see `engineworks targets`."""
+    precisions: tuple[str, ...] = ("fp32",)
+    """Each becomes one variant, for example openvino/fp16."""
+    required: bool = True
+    """The run fails when a required variant is not shipped."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of this target: see `engineworks targets NAME`."""
+
+    def __post_init__(self) -> None:
+        _must(
+            len(self.precisions) == len(set(self.precisions)) > 0,
+            f"targets: {self.target} has precisions {list(self.precisions)}",
+            "name each wanted precision once, for example [fp32, fp16]",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkSpec:
+    """What is timed, and how thoroughly."""
+
+    __pydantic_config__ = STRICT
+
+    sizes: tuple[Size, ...] = ()
+    """Input sizes [height, width]; empty: the model's own. Each further size is exported and
+    built for itself, so that every row is the engine one would really deploy."""
+    batches: tuple[int, ...] = (1,)
+    """Batch sizes."""
+    threads: int = 0
+    """CPU threads for inference; 0: all that this process may use."""
+    seconds: float = 3.0
+    """Time spent on each row after warm-up."""
+
+    def __post_init__(self) -> None:
+        _must(
+            len(self.batches) > 0 and all(1 <= batch <= 1024 for batch in self.batches),
+            f"benchmark.batches: {list(self.batches)} must be numbers from 1 to 1024",
+            "use for example [1, 4, 8]",
+        )
+        _must(
+            self.threads >= 0 and 0 < self.seconds <= 3600,
+            f"benchmark: threads {self.threads} and seconds {self.seconds} are out of range",
+            "use threads: 0 (all cores) and seconds: 3",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetSpec:
+    """What a variant may cost. It is shipped only if it holds every limit that is given."""
+
+    __pydantic_config__ = STRICT
+
+    max_drop: float | None = 0.01
+    """Largest loss of the task metric against the source model, absolute (0.01 = 1 point)."""
+    max_p50_ms: float | None = None
+    """Largest median latency at the model's own size and batch 1, in milliseconds."""
+    max_size_mib: float | None = None
+    """Largest engine, in MiB."""
+
+    def __post_init__(self) -> None:
+        limits = (self.max_drop, self.max_p50_ms, self.max_size_mib)
+        _must(
+            all(limit is None or limit >= 0 for limit in limits),
+            f"budget: limits {limits} must not be negative",
+            "leave a limit out when there is none",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitsSpec:
+    """Time limits in seconds; a stage that passes its limit is stopped and its variant fails."""
+
+    __pydantic_config__ = STRICT
+
+    export_s: float = 900.0
+    """Export, simplification, reference run and analysis, each."""
+    build_s: float = 1800.0
+    """One engine build."""
+    check_s: float = 1800.0
+    """Parity and task metric of one engine."""
+    benchmark_s: float = 1800.0
+    """All benchmark rows of one variant."""

@@ -1,0 +1,204 @@
+"""The local store: artifacts in folders named by their identity.
+
+An artifact is written under a temporary name, verified and renamed, so a folder that exists is
+whole. Knows no network; `artifacts/remote_store.py` will add S3 with the same verbs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import logging
+import shutil
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from engineworks import manifest as manifests
+from engineworks.errors import ArtifactError, StoreError
+from engineworks.manifest import Artifact, FileEntry, Manifest
+
+log = logging.getLogger(__name__)
+
+#: A temporary folder older than this was left behind by a process that died.
+STALE_S = 24 * 3600
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 (hex) of a file's bytes, read in blocks of 1 MiB."""
+    sha256 = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(2**20):
+            sha256.update(block)
+    return sha256.hexdigest()
+
+
+def explain_os_error(error: OSError, folder: Path) -> StoreError:
+    """A full disk or a missing permission, said so that a person can act on it."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free_mib = shutil.disk_usage(folder).free // 2**20 if folder.exists() else 0
+        return StoreError(
+            f"the disk under {folder} is full ({free_mib} MiB free)",
+            hint="free space there or set ENGINEWORKS_HOME to another disk, then run again: "
+            "finished stages are kept",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StoreError(
+            f"{error.filename or folder} cannot be written ({error.strerror})",
+            hint="set ENGINEWORKS_HOME to a folder you own",
+        )
+    return StoreError(f"{folder}: {error}", hint="check the disk, then run again")
+
+
+def disk_error(error: BaseException, folder: Path) -> StoreError | None:
+    """The `StoreError` behind an error of another library, if a full disk caused it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
+            return explain_os_error(seen, folder)
+        if "disk is full" in str(seen):  # SQLite's words
+            return explain_os_error(OSError(errno.ENOSPC, str(seen)), folder)
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def verify(folder: Path) -> Manifest:
+    """Check every file of an artifact folder against its manifest.
+
+    Args:
+        folder: Holds `manifest.json` and the files it lists.
+
+    Returns:
+        The manifest. Compare `manifest.sha256` with the identity you expect.
+
+    Raises:
+        ArtifactError: A file is missing, short or altered.
+    """
+    manifest = manifests.load(folder / manifests.MANIFEST_NAME)
+    for entry in manifest.files:
+        path = folder / entry.path
+        if not path.is_file() or path.stat().st_size != entry.size_bytes:
+            found = f"{path.stat().st_size} bytes" if path.is_file() else "nothing"
+            raise ArtifactError(
+                f"{path} should be {entry.size_bytes} bytes, found {found}",
+                hint="delete the artifact's folder and run again: it is made anew",
+            )
+        actual = file_sha256(path)
+        if actual != entry.sha256:
+            raise ArtifactError(
+                f"{path} has sha256 {actual[:16]}..., its manifest says {entry.sha256[:16]}...: "
+                "it was altered and is not opened",
+                hint="delete the artifact's folder and run again: it is made anew",
+            )
+    return manifest
+
+
+class LocalStore:
+    """Content-addressed folders: `<root>/<first 2 digits>/<sha256>/{manifest.json, files}`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self._temporary = self.root / ".tmp"
+
+    def put(self, sources: Mapping[str, Path], **fields: Any) -> Artifact:
+        """Copy files in as one artifact; an identical one already there is kept.
+
+        Args:
+            sources: Path inside the artifact -> file to copy.
+            fields: The manifest's fields but `files`.
+
+        Raises:
+            StoreError: Disk full or no permission; nothing is left behind.
+        """
+        work = self._temporary / uuid.uuid4().hex
+        try:
+            self._sweep()
+            work.mkdir(parents=True)
+            entries = []
+            for inside, source in sorted(sources.items()):
+                target = work / inside
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target)
+                entries.append(
+                    FileEntry(
+                        path=inside, sha256=file_sha256(target), size_bytes=target.stat().st_size
+                    )
+                )
+            manifest = Manifest(files=tuple(entries), **fields)
+            (work / manifests.MANIFEST_NAME).write_text(manifests.dump(manifest), encoding="utf-8")
+            return self._publish(work, manifest)
+        except OSError as error:
+            raise explain_os_error(error, self.root) from error
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    def _publish(self, work: Path, manifest: Manifest) -> Artifact:
+        final = self._folder(manifest.sha256)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        if final.exists():
+            try:
+                verify(final)
+            except ArtifactError as error:
+                log.warning("replacing a damaged artifact: %s", error.message)
+                shutil.rmtree(final)
+        # Another process may have published the same artifact: equal identity, equal bytes.
+        with contextlib.suppress(FileExistsError):
+            try:
+                work.rename(final)
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise
+        return self.get(manifest.sha256)
+
+    def _folder(self, sha256: str) -> Path:
+        return self.root / sha256[:2] / sha256
+
+    def has(self, sha256: str) -> bool:
+        """Whether the artifact is here (whole, since folders appear by rename)."""
+        return (self._folder(sha256) / manifests.MANIFEST_NAME).is_file()
+
+    def get(self, sha256: str) -> Artifact:
+        """The artifact of this identity.
+
+        Raises:
+            ArtifactError: It is not in this store.
+        """
+        folder = self._folder(sha256)
+        manifest = manifests.load(folder / manifests.MANIFEST_NAME)
+        return Artifact(
+            kind=manifest.kind,
+            sha256=sha256,
+            size_bytes=manifest.size_bytes,
+            uri=str(folder),
+            manifest=manifest,
+        )
+
+    def open(self, artifact: Artifact) -> Path:
+        """Folder of an artifact whose bytes were verified just now.
+
+        Raises:
+            ArtifactError: Missing, damaged, or not the artifact of this identity.
+        """
+        folder = self._folder(artifact.sha256)
+        manifest = verify(folder)
+        if manifest.sha256 != artifact.sha256:
+            raise ArtifactError(
+                f"{folder} holds artifact {manifest.sha256[:16]}..., not {artifact.short}...",
+                hint="delete that folder and run again: it is made anew",
+            )
+        return folder
+
+    def entry(self, artifact: Artifact) -> Path:
+        """The artifact's main file, verified as by `open`."""
+        return self.open(artifact) / artifact.manifest.entry
+
+    def _sweep(self) -> None:
+        if not self._temporary.is_dir():
+            return
+        for leftover in self._temporary.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - leftover.stat().st_mtime > STALE_S:
+                    shutil.rmtree(leftover, ignore_errors=True)

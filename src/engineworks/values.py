@@ -1,0 +1,310 @@
+"""What stages find: one frozen value per arrow of the pipeline.
+
+Knows no stage, no file and no vendor. Times are milliseconds or seconds as the names say;
+accuracy metrics lie in 0..1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from engineworks.codec import place
+from engineworks.manifest import Artifact
+from engineworks.specs import DataSpec, ModelSpec, Size
+
+Outcome = Literal["shipped", "rejected", "skipped", "failed", "pending"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostCard:
+    """What one machine can build and run."""
+
+    name: str = place()
+    os: str
+    arch: str
+    python: str
+    cpu: str
+    cores: int
+    cpu_flags: tuple[str, ...]
+    memory_mib: int = place()
+    packages: dict[str, str] = place()
+    """Installed runtimes by distribution name; a stage's key holds those that matter to it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinnedModel:
+    """A model source whose every byte is fixed by digests."""
+
+    spec: ModelSpec
+    folder: str = place()
+    """Folder of the recipe: the factory's module is looked for here first."""
+    path: str = place()
+    """The model file, or for a factory its module's file when it lies in `folder`."""
+    code_sha256: str
+    """Of the Python files beside the recipe, for a factory."""
+    bytes_sha256: str
+    """Of the weights or model file; empty when a factory has no weights file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadImage:
+    """An image that cannot be used, and why."""
+
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinnedData:
+    """Images and labels fixed by one digest over the usable ones."""
+
+    spec: DataSpec
+    files: tuple[str, ...] = place()
+    """Usable images, relative to `spec.images`, sorted."""
+    sha256: str
+    bad: tuple[BadImage, ...] = ()
+    objects: int = 0
+    """Labelled boxes (detection) or images (classification)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedVariant:
+    """One row of the plan."""
+
+    target: str
+    precision: str
+    options: dict[str, Any]
+    required: bool
+    action: Literal["run", "skip"]
+    reason: str
+
+    @property
+    def name(self) -> str:
+        """`target/precision`, the name of the row in every table."""
+        return f"{self.target}/{self.precision}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Every variant of a recipe: what runs here, and why the others do not."""
+
+    host: HostCard
+    variants: tuple[PlannedVariant, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Task metric of one engine beside the source model's on the same images."""
+
+    metric: str
+    value: float
+    reference: float
+    drop: float
+    """reference - value: above 0 is a loss."""
+    images: int
+    detail: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What the source model itself answers: the truth for all engines."""
+
+    artifact: Artifact
+    """kind `reference`: inputs and outputs of the parity samples, predictions on the data."""
+    metric: str
+    value: float | None
+    images: int
+    detail: dict[str, float]
+    outputs: tuple[str, ...]
+    elapsed_s: float = place()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportAttempt:
+    """One exporter's try."""
+
+    exporter: str
+    passed: bool
+    reason: str
+    max_abs_diff: float | None
+    nodes: int | None
+    size_bytes: int | None
+    elapsed_s: float = place()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """The ONNX graph that was kept, and every attempt."""
+
+    onnx: Artifact
+    chosen: str
+    reason: str
+    opset: int
+    attempts: tuple[ExportAttempt, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simplified:
+    """The graph after simplification, or the unchanged one with the reason."""
+
+    onnx: Artifact
+    kept: bool
+    reason: str
+    nodes_before: int
+    nodes_after: int
+    size_before_bytes: int
+    size_after_bytes: int
+    max_abs_diff: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCost:
+    """One node: its weights and its multiply-accumulates at batch 1."""
+
+    name: str
+    operator: str
+    parameters: int
+    macs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """What the graph consists of. 1 MAC = 2 FLOPs; both at the model's own size, batch 1."""
+
+    parameters: int
+    flops: int
+    nodes: int
+    weight_bytes: dict[str, int]
+    """Size of the weights at fp32, fp16 and int8."""
+    operators: dict[str, int]
+    largest: tuple[LayerCost, ...]
+    lacking: dict[str, tuple[str, ...]]
+    """Operators that a planned target cannot run, by target."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionTruth:
+    """Precision read back from the built engine, not from what was asked."""
+
+    asked: str
+    delivered: str
+    holds: bool
+    stored_bytes: dict[str, int]
+    """Bytes of constants by dtype."""
+    computed_nodes: dict[str, int]
+    """Executed nodes by the dtype they compute in."""
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """An engine and the truth about it."""
+
+    engine: Artifact
+    truth: PrecisionTruth
+    build_s: float = place()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityRow:
+    """One output at one batch size, against the source model."""
+
+    output: str
+    batch: int
+    max_abs_diff: float
+    relative_diff: float
+    """max_abs_diff / max(1, largest reference value)."""
+    snr_db: float
+    """Signal-to-noise ratio: 20 log10(|reference| / |difference|), 200 when equal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """Numeric agreement with the source model."""
+
+    holds: bool
+    reason: str
+    limit: str
+    """The rule it was held to, in words."""
+    max_abs_diff: float
+    relative_diff: float
+    snr_db: float
+    identical_rows_diff: float
+    """Largest difference between answers to identical rows of one batch."""
+    rows: tuple[ParityRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """Parity and task metric of one engine."""
+
+    parity: Parity
+    accuracy: Accuracy | None
+    predictions: Artifact | None
+    elapsed_s: float = place()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkRow:
+    """Latency of one input size and batch. Milliseconds per call, not per image."""
+
+    height: int
+    width: int
+    batch: int
+    threads: int
+    mean_ms: float
+    std_ms: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float | None
+    """None with fewer than 660 calls: too few to tell (MLPerf LoadGen's early-stopping figure)."""
+    ci95_ms: tuple[float, float]
+    """95 % interval of the median, from order statistics of block medians."""
+    cpu_ms: float
+    """CPU time of all threads per call."""
+    throughput_per_s: float
+    """Images per second: batch / mean."""
+    n: int
+    warmup: int
+    inconclusive: str
+    """Why the figures cannot be trusted; empty when they can."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """All rows of one variant, with the circumstances."""
+
+    rows: tuple[BenchmarkRow, ...]
+    environment: dict[str, Any]
+    elapsed_s: float = place()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """One shipped variant in the final side-by-side timing."""
+
+    variant: str
+    ratio: float
+    """Its latency / the fastest's: median of pairs of adjacent blocks."""
+    ci95: tuple[float, float]
+    p50_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Shipped variants timed in one process in alternating blocks, fastest first."""
+
+    size: Size
+    batch: int
+    contenders: tuple[Contender, ...]
+    recommended: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The decision about one variant, in a word and in numbers."""
+
+    verdict: Outcome
+    reason: str

@@ -1,0 +1,62 @@
+"""The decision: facts and a budget in, a verdict with its reason out. Pure functions."""
+
+from __future__ import annotations
+
+from engineworks.specs import BudgetSpec
+from engineworks.values import Benchmark, BenchmarkRow, Built, Checked, Verdict
+
+
+def decide(
+    budget: BudgetSpec, built: Built, checked: Checked, first: BenchmarkRow | None
+) -> Verdict:
+    """Judge one variant.
+
+    Args:
+        budget: The recipe's limits.
+        built: Engine and precision truth.
+        checked: Parity and task metric.
+        first: The benchmark row at the model's own size and batch 1, if measured.
+
+    Returns:
+        `shipped` when everything holds; `failed` when the engine is not what was asked;
+        `rejected` when it is, but breaks a limit. The reason names every broken limit.
+    """
+    truth, parity, accuracy = built.truth, checked.parity, checked.accuracy
+    if not truth.holds:
+        return Verdict(
+            verdict="failed",
+            reason=f"asked for {truth.asked}, the engine is {truth.delivered}",
+        )
+    broken, held = [], []
+    if not parity.holds:
+        broken.append(f"parity: {parity.reason}")
+    if accuracy is not None:
+        change = f"{accuracy.metric} {accuracy.value:.4f}, source {accuracy.reference:.4f}"
+        if budget.max_drop is not None and accuracy.drop > budget.max_drop:
+            broken.append(f"{change}: drops {accuracy.drop:.4f}, allowed {budget.max_drop:.4f}")
+        else:
+            held.append(change)
+    if budget.max_p50_ms is not None:
+        if first is None:
+            broken.append(f"p50 was not measured, allowed {budget.max_p50_ms:.2f} ms")
+        elif first.p50_ms > budget.max_p50_ms:
+            broken.append(f"p50 {first.p50_ms:.2f} ms, allowed {budget.max_p50_ms:.2f} ms")
+        else:
+            held.append(f"p50 {first.p50_ms:.2f} ms of {budget.max_p50_ms:.2f}")
+    size_mib = built.engine.size_bytes / 2**20
+    if budget.max_size_mib is not None and size_mib > budget.max_size_mib:
+        broken.append(f"engine {size_mib:.2f} MiB, allowed {budget.max_size_mib:.2f} MiB")
+    if broken:
+        return Verdict(verdict="rejected", reason="; ".join(broken))
+    held.append(
+        f"parity holds ({parity.limit}; found {parity.relative_diff:.1g}, {parity.snr_db:.0f} dB)"
+    )
+    return Verdict(verdict="shipped", reason="; ".join(held))
+
+
+def first_row(benchmark: Benchmark, height: int, width: int) -> BenchmarkRow | None:
+    """The row at the model's own size and batch 1."""
+    for row in benchmark.rows:
+        if (row.height, row.width, row.batch) == (height, width, 1):
+            return row
+    return None
