@@ -1,0 +1,5 @@
+"""The on-device runtime: opens an engine by its manifest and runs it. Needs numpy alone.
+
+Image decoding and resizing use OpenCV, each engine its own vendor package, both imported when
+first used.
+"""

@@ -1,0 +1,4 @@
+"""One file per runtime; the listing is the registry, a file is imported at first use.
+
+Each file has `open_session(folder, manifest, threads) -> Session`.
+"""

@@ -1,0 +1,52 @@
+"""ONNX Runtime sessions on the CPU.
+
+Source: https://onnxruntime.ai/docs/api/python/api_summary.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engineworks.manifest import Manifest
+from engineworks.runtime.session import SessionBase, Tensors
+
+
+class OnnxRuntimeSession(SessionBase):
+    """One `InferenceSession` with the CPU provider."""
+
+    def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
+        import onnxruntime as ort
+
+        super().__init__(manifest)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        if manifest.details.get("optimized"):
+            # The file is the graph after optimisation: what was checked is what runs.
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self._session = ort.InferenceSession(
+            str(folder / manifest.entry), options, providers=["CPUExecutionProvider"]
+        )
+        self._names = [spec.name for spec in self.outputs]
+
+    def __enter__(self) -> OnnxRuntimeSession:
+        return self
+
+    def infer(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> Tensors:
+        """See `Session.infer`."""
+        self.check(feeds)
+        return dict(zip(self._names, self._session.run(self._names, dict(feeds)), strict=True))
+
+    def close(self) -> None:
+        """Free the session's memory."""
+        del self._session
+
+
+def open_session(folder: Path, manifest: Manifest, threads: int) -> OnnxRuntimeSession:
+    """Open an engine of the target `onnxruntime-cpu`."""
+    return OnnxRuntimeSession(folder, manifest, threads)

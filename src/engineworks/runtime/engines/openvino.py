@@ -1,0 +1,51 @@
+"""OpenVINO sessions on the CPU.
+
+Source: https://docs.openvino.ai/2025/api/ie_python_api/api.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engineworks.manifest import Manifest
+from engineworks.runtime.session import SessionBase, Tensors
+
+
+class OpenVinoSession(SessionBase):
+    """One compiled model with one infer request, tuned for latency."""
+
+    def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
+        import openvino as ov
+
+        super().__init__(manifest)
+        core = ov.Core()
+        config = dict(manifest.details.get("compile", {}))
+        compiled = core.compile_model(
+            core.read_model(folder / manifest.entry),
+            "CPU",
+            {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, **config},
+        )
+        self._request = compiled.create_infer_request()
+        self._names = [spec.name for spec in self.outputs]
+
+    def __enter__(self) -> OpenVinoSession:
+        return self
+
+    def infer(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> Tensors:
+        """See `Session.infer`."""
+        self.check(feeds)
+        results = self._request.infer(dict(feeds), share_inputs=True, share_outputs=True)
+        return {name: results[index] for index, name in enumerate(self._names)}
+
+    def close(self) -> None:
+        """Free the compiled model."""
+        del self._request
+
+
+def open_session(folder: Path, manifest: Manifest, threads: int) -> OpenVinoSession:
+    """Open an engine of the target `openvino`."""
+    return OpenVinoSession(folder, manifest, threads)

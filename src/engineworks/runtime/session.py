@@ -1,0 +1,156 @@
+"""A session: an open engine with named inputs and outputs.
+
+`open_engine` reads the manifest, verifies the bytes and the machine, and only then lets a vendor
+package touch the file. Knows no images (`preprocess.py`) and no tasks (`postprocess.py`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from engineworks import hosts
+from engineworks.errors import ArtifactError, MissingDependency
+from engineworks.manifest import Manifest, TensorSpec
+from engineworks.store import verify
+
+Tensors = dict[str, np.ndarray[Any, Any]]
+
+
+class Session(Protocol):
+    """An open engine. Use it as a context manager: leaving closes it."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def infer(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> Tensors:
+        """Run once.
+
+        Args:
+            feeds: Input name -> array of the declared dtype and shape, C-contiguous.
+
+        Returns:
+            Output name -> array, valid until the next call.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the engine."""
+        ...
+
+    def __enter__(self) -> Session: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+def check_machine(manifest: Manifest, *, arch: str, cpu_flags: tuple[str, ...]) -> None:
+    """Refuse an engine that was built for another kind of machine.
+
+    Raises:
+        ArtifactError: The message says what the engine needs and what is here.
+    """
+    needs = manifest.requires
+    if needs is None:
+        raise ArtifactError(
+            f"{manifest.name} is a {manifest.kind}, not an engine",
+            hint="give an engine's folder (engine.uri in summary.json)",
+        )
+    if needs.arch and needs.arch != arch:
+        raise ArtifactError(
+            f"{manifest.name} was built for {needs.arch}, this machine is {arch}",
+            hint="build this variant on this kind of machine",
+        )
+    lacking = [flag for flag in needs.cpu_flags if flag not in cpu_flags]
+    if lacking and cpu_flags:
+        raise ArtifactError(
+            f"{manifest.name} was specialised for a CPU with {', '.join(lacking)}, "
+            "which this CPU lacks",
+            hint="build this variant on this kind of machine",
+        )
+
+
+def open_engine(folder: Path | str, *, threads: int = 0) -> Session:
+    """Open an engine folder.
+
+    Args:
+        folder: Holds `manifest.json` and the engine's files.
+        threads: CPU threads for inference; 0: all that this process may use.
+
+    Raises:
+        ArtifactError: Not an engine, altered bytes, or built for another machine.
+        MissingDependency: The vendor package is not installed.
+    """
+    folder = Path(folder)
+    manifest = verify(folder)
+    check_machine(manifest, arch=platform.machine(), cpu_flags=hosts.cpu_flags())
+    assert manifest.requires is not None  # noqa: S101 - check_machine has refused it
+    name = manifest.requires.runtime
+    if not name.isidentifier():
+        raise ArtifactError(
+            f"{folder}: runtime {name!r} is not a name", hint="build the engine anew"
+        )
+    try:
+        engine = importlib.import_module(f"engineworks.runtime.engines.{name}")
+    except ModuleNotFoundError as error:
+        raise ArtifactError(
+            f"{folder} needs the runtime {name!r}, which this version does not have",
+            hint="use the version of engineworks that built the engine",
+        ) from error
+    try:
+        opened = engine.open_session(folder, manifest, threads or hosts.cores())
+    except ModuleNotFoundError as error:
+        raise MissingDependency(
+            f"{manifest.target}/{manifest.precision} needs the package {error.name!r}",
+            hint=f"pip install 'engineworks[{name}]'",
+        ) from error
+    return cast(Session, opened)
+
+
+class SessionBase:
+    """The part that every engine file shares: checks on the way in, closing on the way out."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.inputs = manifest.inputs
+        self.outputs = manifest.outputs
+
+    def check(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Refuse feeds whose names, dtypes or shapes are not the engine's.
+
+        Raises:
+            ValueError: Names the input, what it must be and what came.
+        """
+        for spec in self.inputs:
+            array = feeds.get(spec.name)
+            if array is None:
+                raise ValueError(f"input {spec.name!r} is missing; given: {sorted(feeds)}")
+            fits = array.ndim == len(spec.shape) and all(
+                not isinstance(want, int) or want == got
+                for want, got in zip(spec.shape, array.shape, strict=True)
+            )
+            if array.dtype != np.dtype(spec.dtype) or not fits:
+                raise ValueError(
+                    f"input {spec.name!r} must be {spec.dtype} {list(spec.shape)}, "
+                    f"got {array.dtype} {list(array.shape)}"
+                )
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
