@@ -1,0 +1,213 @@
+"""Images with known answers: listed, checked one by one, and fixed by a digest.
+
+Knows folders of images, COCO JSON and one-folder-per-class. Knows no model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engineworks.errors import DataError
+from engineworks.runtime.preprocess import read_image
+from engineworks.specs import DataSpec, TaskSpec
+from engineworks.store import file_sha256
+from engineworks.values import BadImage, PinnedData
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+def list_images(spec: DataSpec) -> list[str]:
+    """Image files under `spec.images`, relative, sorted, at most `spec.limit`.
+
+    Raises:
+        DataError: The folder is missing or holds no image.
+    """
+    root = Path(spec.images)
+    if not root.is_dir():
+        raise DataError(
+            f"data.images: {root} is not a folder",
+            hint="give the folder of your images, relative to the recipe",
+        )
+    files = sorted(
+        (Path(folder) / name).relative_to(root).as_posix()
+        for folder, _, names in os.walk(root)
+        for name in names
+        if Path(name).suffix.lower() in SUFFIXES
+    )
+    if not files:
+        raise DataError(
+            f"data.images: {root} holds no image ({', '.join(sorted(SUFFIXES))})",
+            hint="put at least one labelled image there",
+        )
+    return files[: spec.limit]
+
+
+def bytes_sha256(spec: DataSpec, files: list[str]) -> str:
+    """Digest over names and bytes of all images and of the annotations file."""
+    root = Path(spec.images)
+    with ThreadPoolExecutor(4) as pool:
+        digests = pool.map(lambda name: file_sha256(root / name), files)
+    sha256 = hashlib.sha256()
+    for name, digest in zip(files, digests, strict=True):
+        sha256.update(f"{name}\0{digest}\n".encode())
+    if spec.annotations is not None:
+        path = Path(spec.annotations)
+        if not path.is_file():
+            raise DataError(
+                f"data.annotations: {path} does not exist",
+                hint="give the COCO JSON that belongs to data.images, relative to the recipe",
+            )
+        sha256.update(file_sha256(path).encode())
+    return sha256.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoLabels:
+    """A COCO annotation file, checked (https://cocodataset.org/#format-data)."""
+
+    raw: dict[str, Any]
+    image_id: dict[str, int]
+    """File name -> image id."""
+    size: dict[str, tuple[int, int]]
+    """File name -> (height, width)."""
+    category_id: tuple[int, ...]
+    """Model class index -> category id in the file."""
+
+
+def read_coco(path: Path, labels: tuple[str, ...]) -> CocoLabels:
+    """Read COCO JSON and match its categories with the model's classes.
+
+    Classes are matched by name; without `labels`, in order of category id.
+
+    Raises:
+        DataError: Not COCO JSON, or categories and labels do not fit.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        images = {image["file_name"]: image for image in raw["images"]}
+        categories = {category["name"]: category["id"] for category in raw["categories"]}
+        for annotation in raw["annotations"]:
+            _ = annotation["image_id"], annotation["category_id"], annotation["bbox"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"data.annotations: {path} is not COCO JSON ({type(error).__name__}: {error})",
+            hint="it needs images, annotations and categories: "
+            "https://cocodataset.org/#format-data",
+        ) from error
+    if labels:
+        missing = [name for name in categories if name not in labels]
+        if missing:
+            raise DataError(
+                f"data.annotations: category {missing[0]!r} is not among the model's "
+                f"{len(labels)} labels",
+                hint="use the names of the annotation file in task.labels, in the model's order",
+            )
+        # A class without a category cannot be in this data: -1 never matches a box.
+        ids = tuple(categories.get(name, -1) for name in labels)
+    else:
+        ids = tuple(sorted(categories.values()))
+    return CocoLabels(
+        raw=raw,
+        image_id={name: image["id"] for name, image in images.items()},
+        size={name: (image["height"], image["width"]) for name, image in images.items()},
+        category_id=ids,
+    )
+
+
+def _class_of(name: str, labels: tuple[str, ...]) -> int:
+    folder = name.partition("/")[0] if "/" in name else ""
+    if folder not in labels:
+        raise DataError(
+            f"data.images: {name} lies in folder {folder!r}, which is none of the "
+            f"{len(labels)} labels",
+            hint=f"one folder per class, named as in task.labels: {', '.join(labels[:5])}, ...",
+        )
+    return labels.index(folder)
+
+
+def class_ids(data: PinnedData, labels: tuple[str, ...]) -> np.ndarray[Any, Any]:
+    """Class index of every image of a classification set, int64 (n,)."""
+    return np.array([_class_of(name, labels) for name in data.files], np.int64)
+
+
+def screen(spec: DataSpec, task: TaskSpec, labels: tuple[str, ...]) -> PinnedData:
+    """Decode every image once and hold labels against images.
+
+    Raises:
+        DataError: An unreadable image (policy `stop`), none usable, or labels that do not fit.
+    """
+    files = list_images(spec)
+    coco = None
+    if task.kind == "detection":
+        if spec.annotations is None:
+            raise DataError(
+                "data.annotations is missing: a detection task is scored with boxes",
+                hint="give COCO JSON, or task.kind: none to check numeric parity only",
+            )
+        coco = read_coco(Path(spec.annotations), labels)
+        labelled = [name for name in files if name in coco.image_id]
+        if not labelled:
+            raise DataError(
+                f"none of the {len(files)} images in {spec.images} is in {spec.annotations}",
+                hint=f"file names must agree, for example {files[0]!r}",
+            )
+        files = labelled
+    elif task.kind == "classification":
+        for name in files:
+            _class_of(name, labels)
+    bad, usable = [], []
+    with ThreadPoolExecutor(4) as pool:
+        for name, reason in zip(files, pool.map(_problem(spec, coco), files), strict=True):
+            if reason:
+                bad.append(BadImage(file=name, reason=reason))
+            else:
+                usable.append(name)
+    if bad and (spec.on_bad_image == "stop" or not usable):
+        raise DataError(
+            f"{len(bad)} of {len(files)} images cannot be used; the first: {bad[0].reason}",
+            hint="replace or remove it, or set data.on_bad_image: skip",
+        )
+    return PinnedData(
+        spec=spec,
+        files=tuple(usable),
+        sha256=bytes_sha256(spec, usable),
+        bad=tuple(bad),
+        objects=_count_boxes(coco, usable) if coco else len(usable),
+    )
+
+
+def _problem(spec: DataSpec, coco: CocoLabels | None) -> Any:
+    def problem(name: str) -> str:
+        try:
+            image = read_image(Path(spec.images) / name)
+        except DataError as error:
+            return error.message
+        if coco is not None and coco.size[name] != image.shape[:2]:
+            height, width = coco.size[name]
+            return (
+                f"{name} is {image.shape[1]}x{image.shape[0]} pixels, "
+                f"its annotation says {width}x{height}"
+            )
+        return ""
+
+    return problem
+
+
+def _count_boxes(coco: CocoLabels, files: list[str]) -> int:
+    ids = {coco.image_id[name] for name in files}
+    return sum(annotation["image_id"] in ids for annotation in coco.raw["annotations"])
+
+
+def images(data: PinnedData) -> Iterator[np.ndarray[Any, Any]]:
+    """Decode the images in order: uint8 BGR (height, width, 3)."""
+    for name in data.files:
+        yield read_image(Path(data.spec.images) / name)

@@ -1,0 +1,124 @@
+"""Runs a model over the data and scores it: the source model and every engine the same way.
+
+Preprocessing and postprocessing are the runtime's own, by the specs that travel in the manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engineworks import usercode
+from engineworks.errors import ModelError
+from engineworks.evaluate import classification, datasets, detection
+from engineworks.evaluate.datasets import CocoLabels
+from engineworks.runtime.postprocess import DECODERS, Decoder, DetectionPostprocessor
+from engineworks.runtime.preprocess import Preprocessor
+from engineworks.specs import Preprocess, Size, TaskSpec
+from engineworks.values import PinnedData
+
+Array = np.ndarray[Any, Any]
+Infer = Callable[[Array], Mapping[str, Array]]
+
+#: Name of the metric that the budget's max_drop speaks of.
+METRIC = {"detection": "AP", "classification": "top1", "none": ""}
+
+
+def decoder(task: TaskSpec, folder: Path) -> Decoder | None:
+    """The recipe's own decoder, or None for a built-in layout."""
+    if task.kind != "detection" or task.layout in DECODERS:
+        return None
+    found: Decoder = usercode.load(task.layout, folder, "task.layout")
+    return found
+
+
+def judge(
+    infer: Infer,
+    data: PinnedData,
+    task: TaskSpec,
+    labels: tuple[str, ...],
+    preprocess: Preprocess,
+    size: Size,
+    decode: Decoder | None,
+) -> tuple[dict[str, float], list[Any]]:
+    """Score a model on all images, one at a time.
+
+    Args:
+        infer: (1, channels, height, width) float32 -> outputs by name, batch dimension first.
+        data: Images and labels.
+        task: What the outputs mean.
+        labels: Class names in index order.
+        preprocess: How images become input.
+        size: Input (height, width).
+        decode: The recipe's own decoder, if it has one.
+
+    Returns:
+        (metrics by name, predictions: COCO results, or [file, class index, score]).
+
+    Raises:
+        ModelError: The outputs are not what the task's layout says.
+    """
+    if task.kind == "detection":
+        return _judge_detection(infer, data, task, labels, preprocess, size, decode)
+    return _judge_classification(infer, data, labels, preprocess, size)
+
+
+def _judge_detection(
+    infer: Infer,
+    data: PinnedData,
+    task: TaskSpec,
+    labels: tuple[str, ...],
+    preprocess: Preprocess,
+    size: Size,
+    decode: Decoder | None,
+) -> tuple[dict[str, float], list[Any]]:
+    truth = datasets.read_coco(Path(data.spec.annotations or ""), labels)
+    prepare = Preprocessor(preprocess, size)
+    finish = DetectionPostprocessor(task, size, decode)
+    results: list[Any] = []
+    for name, image in zip(data.files, datasets.images(data), strict=True):
+        row, placement = prepare(image)
+        outputs = {key: value[0] for key, value in infer(row[None]).items()}
+        try:
+            found = finish(outputs, placement)
+        except Exception as error:
+            shapes = {key: value.shape for key, value in outputs.items()}
+            raise ModelError(
+                f"task.layout {task.layout!r} cannot decode outputs of shape {shapes}: "
+                f"{type(error).__name__}: {error}",
+                hint="use the layout of this model's head (yolox, yolov8) or your own "
+                "module:function, see docs/recipe.md",
+            ) from error
+        if len(found) and found.class_id.max() >= len(truth.category_id):
+            raise ModelError(
+                f"the model found class {int(found.class_id.max())}, but only "
+                f"{len(truth.category_id)} classes are named",
+                hint="give task.labels for every class of the model, in its order",
+            )
+        results += detection.to_coco(found, truth.image_id[name], truth)
+    return detection.score(results, truth, _ids(truth, data)), results
+
+
+def _ids(truth: CocoLabels, data: PinnedData) -> list[int]:
+    return [truth.image_id[name] for name in data.files]
+
+
+def _judge_classification(
+    infer: Infer, data: PinnedData, labels: tuple[str, ...], preprocess: Preprocess, size: Size
+) -> tuple[dict[str, float], list[Any]]:
+    prepare = Preprocessor(preprocess, size)
+    scores = np.concatenate(
+        [
+            classification.answers(infer(prepare(image)[0][None]), len(labels))
+            for image in datasets.images(data)
+        ]
+    )
+    best = scores.argmax(axis=1)
+    predictions = [
+        [name, int(index), float(row[index])]
+        for name, index, row in zip(data.files, best, scores, strict=True)
+    ]
+    return classification.score(scores, datasets.class_ids(data, labels)), predictions

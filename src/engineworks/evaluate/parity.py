@@ -1,0 +1,164 @@
+"""Numeric agreement of an engine with the source model on the same inputs.
+
+Checked at batch 1 and at the largest batch; a batch of identical rows must give identical
+answers. Knows arrays and sessions, no task.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engineworks.values import Parity, ParityRow
+
+Array = np.ndarray[Any, Any]
+Infer = Callable[[Array], Mapping[str, Array]]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What agreement means at one precision; a rule that is None is not applied."""
+
+    max_relative: float | None = None
+    """Largest difference / max(1, largest reference value)."""
+    min_snr_db: float | None = None
+    """Signal-to-noise ratio of a whole output."""
+
+    def __str__(self) -> str:
+        rules = []
+        if self.max_relative is not None:
+            rules.append(f"relative difference <= {self.max_relative:g}")
+        if self.min_snr_db is not None:
+            rules.append(f"SNR >= {self.min_snr_db:g} dB")
+        return ", ".join(rules) or "none: the task metric judges"
+
+
+#: fp32 may only sum in another order. Narrower types round every weight and value; the largest of
+#: a million differences then sits in some cell that no score ever picks, so the whole output is
+#: judged (docs/decisions/003-parity-by-precision.md).
+LIMITS = {
+    "fp32": Limit(max_relative=1e-3),
+    "fp16": Limit(min_snr_db=30),
+    "bf16": Limit(min_snr_db=20),
+}
+
+#: Answers to identical rows may differ by this much (relative): another tail of a vector loop.
+IDENTICAL = 1e-4
+
+#: SNR of equal arrays.
+EQUAL_DB = 200.0
+
+
+def difference(got: Array, want: Array) -> tuple[float, float, float]:
+    """(largest absolute difference, that relative to max(1, largest |want|), SNR in dB)."""
+    if got.shape != want.shape or not np.isfinite(got).all():
+        return float("inf"), float("inf"), -EQUAL_DB
+    if not want.size:
+        return 0.0, 0.0, EQUAL_DB
+    want64 = want.astype(np.float64)
+    delta = got.astype(np.float64) - want64
+    largest = float(np.abs(delta).max())
+    noise, signal = float(np.linalg.norm(delta)), float(np.linalg.norm(want64))
+    if noise == 0:
+        snr_db = EQUAL_DB
+    elif signal == 0:
+        snr_db = -EQUAL_DB
+    else:
+        snr_db = min(EQUAL_DB, 20 * math.log10(signal / noise))
+    return largest, largest / max(1.0, float(np.abs(want64).max())), snr_db
+
+
+def compare(
+    infer: Infer, inputs: Array, wanted: Mapping[str, Array], batches: list[int], limit: Limit
+) -> Parity:
+    """Run an engine on recorded inputs and hold its answers against recorded ones.
+
+    Args:
+        infer: Batch (b, channels, height, width) float32 -> outputs by name.
+        inputs: (n, channels, height, width) float32.
+        wanted: Output name -> (n, ...) of the source model.
+        batches: Batch sizes to run; rows are repeated in turn to fill them.
+        limit: What counts as agreement.
+    """
+    rows, problems = [], []
+    for batch in batches:
+        for start in range(0, len(inputs), batch):
+            picked = np.arange(start, start + batch) % len(inputs)
+            got = infer(inputs[picked])
+            for name, want in wanted.items():
+                if name not in got:
+                    problems.append(f"output {name!r} is missing; it has {sorted(got)}")
+                    continue
+                largest, relative, snr_db = difference(got[name], want[picked])
+                rows.append(
+                    ParityRow(
+                        output=name,
+                        batch=batch,
+                        max_abs_diff=largest,
+                        relative_diff=relative,
+                        snr_db=snr_db,
+                    )
+                )
+    identical = _identical_rows(infer, inputs[:1], max(batches))
+    merged = _worst(rows)
+    problems += [problem for row in merged if (problem := _broken(row, limit))]
+    if not identical <= IDENTICAL:
+        problems.append(
+            f"identical rows of a batch of {max(batches)} get answers that differ by "
+            f"{identical:.2g}"
+        )
+    return Parity(
+        holds=not problems,
+        reason="; ".join(dict.fromkeys(problems)),
+        limit=str(limit),
+        max_abs_diff=max((row.max_abs_diff for row in merged), default=float("inf")),
+        relative_diff=max((row.relative_diff for row in merged), default=float("inf")),
+        snr_db=min((row.snr_db for row in merged), default=-EQUAL_DB),
+        identical_rows_diff=identical,
+        rows=tuple(merged),
+    )
+
+
+def _broken(row: ParityRow, limit: Limit) -> str:
+    where = f"output {row.output!r} at batch {row.batch}"
+    if not np.isfinite(row.max_abs_diff):
+        return f"{where} has another shape, NaN or infinite values"
+    if limit.max_relative is not None and not row.relative_diff <= limit.max_relative:
+        return (
+            f"{where} is off by {row.relative_diff:.2g} (relative), "
+            f"allowed {limit.max_relative:.2g}"
+        )
+    if limit.min_snr_db is not None and not row.snr_db >= limit.min_snr_db:
+        return f"{where} has an SNR of {row.snr_db:.1f} dB, at least {limit.min_snr_db:g} needed"
+    return ""
+
+
+def _identical_rows(infer: Infer, row: Array, batch: int) -> float:
+    if batch == 1:
+        return 0.0
+    outputs = infer(np.repeat(row, batch, axis=0))
+    spread = 0.0
+    for output in outputs.values():
+        _, relative, _ = difference(output, np.repeat(output[:1], batch, axis=0))
+        spread = max(spread, relative)
+    return spread
+
+
+def _worst(rows: list[ParityRow]) -> list[ParityRow]:
+    """The worst figures of every (output, batch)."""
+    merged: dict[tuple[str, int], ParityRow] = {}
+    for row in rows:
+        key = (row.output, row.batch)
+        old = merged.get(key, row)
+        merged[key] = ParityRow(
+            output=row.output,
+            batch=row.batch,
+            max_abs_diff=max(old.max_abs_diff, row.max_abs_diff),
+            relative_diff=max(old.relative_diff, row.relative_diff),
+            snr_db=min(old.snr_db, row.snr_db),
+        )
+    return list(merged.values())

@@ -1,0 +1,265 @@
+"""Opens a model source and runs it as it was trained: the reference for everything after.
+
+Four forms: a factory with a state_dict, ONNX, torch.export (.pt2), TorchScript. Knows no
+exporter. Runs in a stage's child process, since factories are user code.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engineworks import usercode
+from engineworks.errors import EngineworksError, ModelError
+from engineworks.values import PinnedModel
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that answers, and for torch forms the module that exporters take."""
+
+    infer: Callable[[Array], dict[str, Array]]
+    """(b, channels, height, width) float32 -> outputs by name."""
+    outputs: tuple[str, ...]
+    module: Any = None
+
+
+def open_source(model: PinnedModel, sample: Array) -> Source:
+    """Open a source and try it on one sample.
+
+    Args:
+        model: The pinned source.
+        sample: (1, channels, height, width) float32, preprocessed.
+
+    Raises:
+        ModelError: It cannot be loaded, raises, or answers with NaN or nothing.
+    """
+    opened = _OPENERS[model.spec.form](model, np.ascontiguousarray(sample))
+    answers = opened.infer(np.ascontiguousarray(sample))
+    for name, answer in answers.items():
+        if not np.isfinite(answer).all():
+            bad = int((~np.isfinite(answer)).sum())
+            raise ModelError(
+                f"model output {name!r} has {bad} of {answer.size} values that are NaN or "
+                "infinite on a real input",
+                hint="check the weights and the preprocess section: scale, mean, std and color "
+                "must be those of training",
+            )
+    return opened
+
+
+def _open_onnx(model: PinnedModel, sample: Array) -> Source:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(model.path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelError(
+            f"model.source: {model.path} is not an ONNX file that ONNX Runtime can load "
+            f"({str(error).splitlines()[0][:300]})",
+            hint="export it again, and check the copy with: "
+            f"python -m onnx.checker {Path(model.path).name}",
+        ) from error
+    inputs = session.get_inputs()
+    if len(inputs) != 1:
+        raise ModelError(
+            f"model.source: {Path(model.path).name} has {len(inputs)} inputs "
+            f"({', '.join(value.name for value in inputs)}); one image input is supported",
+            hint="export the model with the image as its only input",
+        )
+    names = tuple(value.name for value in session.get_outputs())
+
+    def infer(batch: Array) -> dict[str, Array]:
+        # Row by row: many files have a batch fixed at 1, and rows are independent.
+        rows = [session.run(names, {inputs[0].name: batch[i : i + 1]}) for i in range(len(batch))]
+        return {name: np.concatenate([row[k] for row in rows]) for k, name in enumerate(names)}
+
+    return _guarded(Source(infer, names), sample)
+
+
+def _open_factory(model: PinnedModel, sample: Array) -> Source:
+    factory = usercode.load(model.spec.source, Path(model.folder), "model.source")
+    try:
+        module = factory(**model.spec.arguments)
+    except Exception as error:
+        raise ModelError(
+            f"model.source: {model.spec.source} raised {type(error).__name__}: {error}",
+            hint=f"check model.arguments ({model.spec.arguments or 'none given'}) against the "
+            "factory's signature",
+        ) from error
+    if not hasattr(module, "state_dict") or not callable(module):
+        raise ModelError(
+            f"model.source: {model.spec.source} returned {type(module).__name__}, "
+            "not a torch module",
+            hint="return a torch.nn.Module from the factory",
+        )
+    if model.spec.weights is not None:
+        _load_weights(module, model)
+    return _torch_source(module.eval(), model, sample)
+
+
+def _load_weights(module: Any, model: PinnedModel) -> None:
+    import torch
+
+    path = Path(model.path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=not model.spec.trust)
+    except pickle.UnpicklingError as error:
+        if "weights_only" in str(error).lower() and not model.spec.trust:
+            raise ModelError(
+                f"model.weights: {path.name} holds pickled Python code, which can run anything "
+                f"({str(error).splitlines()[0][:160]})",
+                hint="save a plain state_dict with torch.save(model.state_dict(), ...), or set "
+                "model.trust: true if you made this file yourself",
+            ) from error
+        raise _broken_weights(path, error) from error
+    except Exception as error:
+        raise _broken_weights(path, error) from error
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
+    if not isinstance(state, Mapping):
+        raise ModelError(
+            f"model.weights: {path.name} holds a {type(state).__name__}, not a state_dict",
+            hint="save it with torch.save(model.state_dict(), ...)",
+        )
+    try:
+        module.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise ModelError(
+            f"model.weights: {path.name} does not fit {model.spec.source}: "
+            f"{_first_mismatches(str(error))}",
+            hint="use the weights of this network, or pass the network's options in "
+            "model.arguments",
+        ) from error
+
+
+def _broken_weights(path: Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"model.weights: {path.name} ({path.stat().st_size} bytes) cannot be read as torch "
+        f"weights ({type(error).__name__}: {str(error).splitlines()[0][:100]})",
+        hint="the file is cut or damaged: copy it again",
+    )
+
+
+def _first_mismatches(message: str) -> str:
+    lines = [line.strip() for line in message.splitlines()[1:] if line.strip()]
+    return " ".join(lines)[:300] if lines else message[:300]
+
+
+def _open_pt2(model: PinnedModel, sample: Array) -> Source:
+    import torch
+
+    try:
+        program = torch.export.load(model.path)
+    except Exception as error:
+        raise ModelError(
+            f"model.source: {Path(model.path).name} is not a torch.export file "
+            f"({type(error).__name__}: {str(error).splitlines()[0][:200]})",
+            hint="save it with torch.export.save(torch.export.export(model, ...), path)",
+        ) from error
+    source = _torch_source(program.module(), model, sample)
+    return Source(source.infer, source.outputs, program)
+
+
+def _open_torchscript(model: PinnedModel, sample: Array) -> Source:
+    import torch
+
+    try:
+        module = torch.jit.load(model.path, map_location="cpu")
+    except Exception as error:
+        raise ModelError(
+            f"model.source: {Path(model.path).name} is not a TorchScript file "
+            f"({type(error).__name__}: {str(error).splitlines()[0][:200]})",
+            hint="save it with torch.jit.trace(model, example).save(path)",
+        ) from error
+    return _torch_source(module.eval(), model, sample)
+
+
+def _torch_source(module: Any, model: PinnedModel, sample: Array) -> Source:
+    import torch
+
+    def answers(batch: Array) -> list[tuple[str, Array]]:
+        with torch.inference_mode():
+            raw = module(torch.from_numpy(np.ascontiguousarray(batch)))
+        return [(name, value.detach().float().numpy()) for name, value in _flatten(raw)]
+
+    try:
+        found = answers(sample)
+    except EngineworksError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"the model raised {type(error).__name__} on an input of shape "
+            f"{list(sample.shape)}: {str(error)[:300]}",
+            hint="check model.input (size, channels) against the network",
+        ) from error
+    names = _output_names(model, [name for name, _ in found])
+
+    def infer(batch: Array) -> dict[str, Array]:
+        rows = [answers(batch[i : i + 1]) for i in range(len(batch))]
+        return {
+            name: np.concatenate([row[position][1] for row in rows])
+            for position, name in enumerate(names)
+        }
+
+    return Source(infer, names, module)
+
+
+def _flatten(raw: Any, name: str = "") -> list[tuple[str, Any]]:
+    """Named tensors of a module's answer: a tensor, or nested tuples, lists and dicts of them."""
+    if hasattr(raw, "detach"):
+        return [(name or "output", raw)]
+    if isinstance(raw, Mapping):
+        pairs: list[tuple[str, Any]] = [(str(key), value) for key, value in raw.items()]
+    elif isinstance(raw, list | tuple):
+        pairs = [(f"{name or 'output'}_{position}", value) for position, value in enumerate(raw)]
+    else:
+        raise ModelError(
+            f"the model answers with {type(raw).__name__}, which is no tensor",
+            hint="return tensors, or a tuple or dict of them",
+        )
+    return [item for key, value in pairs for item in _flatten(value, key)]
+
+
+def _output_names(model: PinnedModel, found: list[str]) -> tuple[str, ...]:
+    wanted = model.spec.outputs
+    if wanted is None:
+        return tuple(found)
+    if len(wanted) != len(found):
+        raise ModelError(
+            f"model.outputs names {len(wanted)} outputs, the model has {len(found)}: "
+            f"{', '.join(found)}",
+            hint="name every output once, in the model's order",
+        )
+    return wanted
+
+
+def _guarded(source: Source, sample: Array) -> Source:
+    """A source that was tried once, with the runtime's refusal turned into a user's error."""
+    try:
+        source.infer(sample)
+    except Exception as error:
+        raise ModelError(
+            f"the model refuses an input of shape {list(sample.shape)}: "
+            f"{str(error).splitlines()[0][:300]}",
+            hint="check model.input (size, channels) against the network",
+        ) from error
+    return source
+
+
+_OPENERS: dict[str, Callable[[PinnedModel, Array], Source]] = {
+    "factory": _open_factory,
+    "onnx": _open_onnx,
+    "pt2": _open_pt2,
+    "torchscript": _open_torchscript,
+}

@@ -1,0 +1,301 @@
+"""Reads a recipe: the YAML a user writes, parsed once, checked, with every path made absolute.
+
+The sections are the frozen values of `specs.py`; this file knows YAML, pydantic and the rules
+between sections. Nothing is run and nothing is written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from engineworks import hosts, targets, usercode
+from engineworks.codec import digest, to_json
+from engineworks.errors import DataError, ModelError, RecipeError
+from engineworks.specs import (
+    BenchmarkSpec,
+    BudgetSpec,
+    DataSpec,
+    ExportSpec,
+    LimitsSpec,
+    ModelSpec,
+    Preprocess,
+    TargetSpec,
+    TaskSpec,
+)
+from engineworks.store import file_sha256
+from engineworks.targets._base import check_request
+from engineworks.values import HostCard, PinnedModel, Plan, PlannedVariant
+
+
+class Recipe(BaseModel):
+    """One trained model, the data that judges it, the targets it goes to, what it may cost."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    version: Literal[1] = 1
+    """Version of the recipe format."""
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")
+    """Name of the model: of its runs, and of the registered model in MLflow."""
+    model: ModelSpec
+    """The trained model."""
+    preprocess: Preprocess = Preprocess()
+    """How an image becomes the model's input; travels with every engine."""
+    task: TaskSpec = TaskSpec()
+    """What the outputs mean."""
+    data: DataSpec | None = None
+    """Labelled images that judge every engine. Without them engines are compared with the
+    source model on synthetic images only."""
+    export: ExportSpec = ExportSpec()
+    """How the model becomes ONNX."""
+    targets: tuple[TargetSpec, ...] = Field(min_length=1)
+    """Where it shall run."""
+    benchmark: BenchmarkSpec = BenchmarkSpec()
+    """What is timed."""
+    budget: BudgetSpec = BudgetSpec()
+    """What a variant may cost to be shipped."""
+    limits: LimitsSpec = LimitsSpec()
+    """Time limits of stages."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A recipe with its place on this machine."""
+
+    recipe: Recipe
+    path: Path
+    folder: Path
+    labels: tuple[str, ...]
+    sha256: str
+    """Of the recipe's meaning, without paths and comments."""
+
+
+def load(path: Path) -> Loaded:
+    """Read and check a recipe.
+
+    Raises:
+        RecipeError: No YAML, an unknown key, a value out of range, an unknown target.
+        DataError: The labels file is missing.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(
+            f"{path} does not exist",
+            hint="give a recipe file, for example examples/yolox_nano/recipe.yaml",
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise RecipeError(
+            f"{path} is not YAML: {' '.join(str(error).split())[:300]}",
+            hint="check indentation and colons at the place named",
+        ) from error
+    if not isinstance(raw, dict):
+        raise RecipeError(
+            f"{path} holds {type(raw).__name__}, not a mapping of sections",
+            hint="start from examples/yolox_nano/recipe.yaml",
+        )
+    try:
+        recipe = Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise _explain(path, error) from error
+    folder = path.absolute().parent
+    recipe = _absolute(recipe, folder)
+    labels = _labels(recipe.task, folder)
+    _check_sections(recipe, labels)
+    sections = {name: getattr(recipe, name) for name in Recipe.model_fields}
+    return Loaded(
+        recipe=recipe,
+        path=path,
+        folder=folder,
+        labels=labels,
+        sha256=digest({**sections, "labels": labels}),
+    )
+
+
+def _explain(path: Path, error: ValidationError) -> RecipeError:
+    """The first problems in the user's words: where, what, and the nearest right spelling."""
+    lines, hints = [], []
+    for problem in error.errors()[:5]:
+        location = [str(part) for part in problem["loc"]]
+        where = ".".join(location)
+        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            lines.append(f"{where}: unknown key")
+            near = difflib.get_close_matches(location[-1], _keys(location[:-1]), 1, 0.5)
+            allowed = ", ".join(_keys(location[:-1]))
+            hints.append(f"did you mean {near[0]!r}?" if near else f"allowed here: {allowed}")
+        elif problem["type"] in ("missing", "missing_keyword_only_argument"):
+            lines.append(f"{where}: missing")
+            hints.append(f"add {where}")
+        else:
+            got = repr(problem.get("input"))[:60]
+            lines.append(f"{where}: {problem['msg'].lower()}, got {got}")
+            hints.append(f"correct {where}")
+    return RecipeError(
+        f"{path}: " + "; ".join(lines),
+        hint="; ".join(dict.fromkeys(hints)) + " (all keys: docs/recipe.md)",
+    )
+
+
+def _keys(location: list[str]) -> list[str]:
+    """Keys that the recipe allows at a place such as ["model", "input"]."""
+    kind: Any = Recipe
+    for part in location:
+        if not part.isdigit():
+            hint = typing.get_type_hints(kind).get(part)
+            options = (hint, *typing.get_args(hint))
+            kind = next((option for option in options if dataclasses.is_dataclass(option)), None)
+        if kind is None:
+            return []
+    return [name for name in typing.get_type_hints(kind) if name in getattr(
+        kind, "model_fields", getattr(kind, "__dataclass_fields__", ())
+    )]  # fmt: skip
+
+
+def _absolute(recipe: Recipe, folder: Path) -> Recipe:
+    """Paths relative to the recipe become absolute."""
+
+    def place(value: str | None) -> str | None:
+        return None if value is None else str((folder / Path(value).expanduser()).absolute())
+
+    model = dataclasses.replace(recipe.model, weights=place(recipe.model.weights))
+    data = recipe.data
+    if data is not None:
+        data = dataclasses.replace(
+            data, images=place(data.images) or "", annotations=place(data.annotations)
+        )
+    return recipe.model_copy(update={"model": model, "data": data})
+
+
+def _labels(task: TaskSpec, folder: Path) -> tuple[str, ...]:
+    if not isinstance(task.labels, str):
+        return task.labels
+    path = folder / task.labels
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(
+            f"task.labels: {path} cannot be read ({error.strerror})",
+            hint="give a text file with one class name per line, or a list of names",
+        ) from error
+    labels = tuple(line.strip() for line in lines if line.strip())
+    if len(set(labels)) != len(labels):
+        raise DataError(f"task.labels: {path} names a class twice", hint="name every class once")
+    return labels
+
+
+def _check_sections(recipe: Recipe, labels: tuple[str, ...]) -> None:
+    """Rules between sections, all of them before anything is run."""
+    for spec in recipe.targets:
+        check_request(spec.target, targets.load(spec.target), spec.precisions, spec.options)
+    names = [(spec.target, precision) for spec in recipe.targets for precision in spec.precisions]
+    doubled = [name for name in names if names.count(name) > 1]
+    if doubled:
+        raise RecipeError(
+            f"targets: {'/'.join(doubled[0])} stands there twice", hint="name each variant once"
+        )
+    if recipe.task.kind == "classification" and not labels:
+        raise RecipeError(
+            "task.labels is empty: a classification needs the class names",
+            hint="give a list of names or a text file, in the model's order",
+        )
+    if recipe.task.kind != "none" and recipe.data is None:
+        raise RecipeError(
+            f"data is missing: the task {recipe.task.kind} is judged on labelled images",
+            hint="add data.images, or set task.kind: none to check numeric parity only",
+        )
+    if max(recipe.benchmark.batches) > 1 and not recipe.export.dynamic_batch:
+        raise RecipeError(
+            f"benchmark.batches: {max(recipe.benchmark.batches)} needs an open batch, "
+            "but export.dynamic_batch is false",
+            hint="set export.dynamic_batch: true or benchmark.batches: [1]",
+        )
+    if max(recipe.benchmark.batches) > recipe.export.largest_batch:
+        raise RecipeError(
+            f"benchmark.batches: {max(recipe.benchmark.batches)} is above export.largest_batch, "
+            f"{recipe.export.largest_batch}",
+            hint=f"set export.largest_batch: {max(recipe.benchmark.batches)}, so that parity is "
+            "checked there too, or leave that batch out",
+        )
+    gray = recipe.preprocess.color == "gray"
+    if gray != (recipe.model.input.channels == 1):
+        raise RecipeError(
+            f"preprocess.color {recipe.preprocess.color} gives {1 if gray else 3} channels, "
+            f"model.input.channels is {recipe.model.input.channels}",
+            hint="use color: gray with channels: 1, else rgb or bgr with channels: 3",
+        )
+    if len(recipe.benchmark.sizes) > 1 and recipe.model.form != "factory":
+        raise RecipeError(
+            f"benchmark.sizes: a {recipe.model.form} source has one size, "
+            f"{len(recipe.benchmark.sizes)} are asked for",
+            hint="leave benchmark.sizes out, or use a module:factory source",
+        )
+
+
+def pin_model(loaded: Loaded) -> PinnedModel:
+    """Fix the model source by digests.
+
+    Raises:
+        ModelError: A file is missing or empty, or the factory's module is nowhere.
+    """
+    spec, task = loaded.recipe.model, loaded.recipe.task
+    path = spec.weights or "" if spec.form == "factory" else str(loaded.folder / spec.source)
+    key = "model.source" if spec.form != "factory" else "model.weights"
+    if path and not Path(path).is_file():
+        raise ModelError(
+            f"{key}: {path} does not exist", hint="give a path relative to the recipe's folder"
+        )
+    if path and Path(path).stat().st_size == 0:
+        raise ModelError(f"{key}: {path} is empty", hint="copy the file again")
+    code = [spec.source] if spec.form == "factory" else []
+    code += [task.layout] if task.kind == "detection" and ":" in task.layout else []
+    digests = [usercode.code_sha256(reference, loaded.folder) for reference in code]
+    return PinnedModel(
+        spec=spec,
+        folder=str(loaded.folder),
+        path=path,
+        code_sha256=hashlib.sha256("".join(digests).encode()).hexdigest() if digests else "",
+        bytes_sha256=file_sha256(Path(path)) if path else "",
+    )
+
+
+def plan(loaded: Loaded, host: HostCard | None = None) -> Plan:
+    """Every variant: run here, or skipped and why. Touches no device."""
+    card = host or hosts.probe()
+    variants = []
+    for spec in loaded.recipe.targets:
+        reason = targets.load(spec.target).missing(card)
+        variants += [
+            PlannedVariant(
+                target=spec.target,
+                precision=precision,
+                options=dict(spec.options),
+                required=spec.required,
+                action="skip" if reason else "run",
+                reason=reason,
+            )
+            for precision in spec.precisions
+        ]
+    return Plan(host=card, variants=tuple(variants))
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a recipe, for editors; committed as docs/recipe.schema.json."""
+    schema = TypeAdapter(Recipe).json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "engineworks recipe"
+    return dict(schema)
+
+
+def resolved(loaded: Loaded) -> str:
+    """The recipe as it was understood, defaults filled in, as JSON."""
+    sections = {name: getattr(loaded.recipe, name) for name in Recipe.model_fields}
+    return json.dumps(to_json(sections), indent=1)

@@ -1,0 +1,92 @@
+"""The child's side of `engineworks.child`: runs the stage asked for in a folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from engineworks import child
+from engineworks.codec import from_json, to_json
+from engineworks.errors import EngineworksError, StageError
+from engineworks.stages import STAGES
+from engineworks.store import disk_error
+
+log = logging.getLogger("engineworks.stages")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the stage whose `request.json` lies in the folder named by the first argument."""
+    (folder,) = map(Path, arguments if arguments is not None else sys.argv[1:])
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    _die_with_parent()
+    started = time.perf_counter()
+    asked = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    stage = STAGES[asked["stage"]]
+    result: dict[str, Any]
+    try:
+        request = asked["request"]
+        if stage.request is not dict:
+            request = from_json(stage.request, request)
+        result = {"value": to_json(stage.run(request))}
+    except EngineworksError as error:
+        log.exception("stage %s refused", asked["stage"])
+        result = _refusal(error)
+    except MemoryError:
+        raise
+    except Exception as error:
+        log.exception("stage %s failed", asked["stage"])
+        unexpected = StageError(
+            f"{asked['stage']} failed: {type(error).__name__}: {error}",
+            hint=f"see {folder / 'log.txt'}; repeat it alone with: "
+            f"python -m engineworks.stages {folder}",
+        )
+        result = _refusal(disk_error(error, folder) or unexpected)
+    result["elapsed_s"] = time.perf_counter() - started
+    result["peak_mib"] = _peak_mib()
+    partial = folder / "result.json.part"
+    partial.write_text(json.dumps(result), encoding="utf-8")
+    partial.rename(folder / "result.json")
+    # Skip interpreter shutdown: vendor libraries are known to crash or hang in it.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _refusal(error: EngineworksError) -> dict[str, Any]:
+    kind = type(error).__name__
+    return {"error": {"kind": kind, "message": error.message, "hint": error.hint}}
+
+
+def _peak_mib() -> float:
+    try:
+        import resource
+    except ImportError:
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak) / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _die_with_parent() -> None:
+    """End this process when the flow that started it is gone, killed even by SIGKILL."""
+    parent = os.environ.get(child.PARENT_VARIABLE)
+    if parent is None:
+        return  # run by hand
+
+    def watch() -> None:
+        while os.getppid() == int(parent):
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

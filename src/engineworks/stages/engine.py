@@ -1,0 +1,145 @@
+"""The stages from an ONNX graph to a checked, timed engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engineworks import targets
+from engineworks.evaluate import parity
+from engineworks.specs import TaskSpec
+from engineworks.stages.requests import (
+    BenchmarkRequest,
+    BuildRequest,
+    CheckRequest,
+    CompareRequest,
+    Shared,
+    provenance,
+)
+from engineworks.store import LocalStore
+from engineworks.values import Accuracy, Benchmark, Built, Checked, Comparison
+
+
+def build(request: BuildRequest) -> Built:
+    """Stage `build`."""
+    from engineworks.targets._base import BuildInput
+
+    started = time.perf_counter()
+    shared, store = request.shared, LocalStore(Path(request.shared.store))
+    target = targets.load(request.target)
+    manifest = request.onnx.manifest
+    with tempfile.TemporaryDirectory() as work:
+        output = target.build(
+            BuildInput(
+                onnx=store.entry(request.onnx),
+                inputs=manifest.inputs,
+                outputs=manifest.outputs,
+                precision=request.precision,
+                options=request.options,
+                host=request.builder,
+                work=Path(work),
+                reference=store.entry(request.reference),
+            )
+        )
+        engine = store.put(
+            output.files,
+            kind="engine",
+            name=shared.name,
+            entry=output.entry,
+            inputs=manifest.inputs,
+            outputs=manifest.outputs,
+            preprocess=shared.preprocess,
+            task=_with_labels(shared),
+            target=request.target,
+            precision=request.precision,
+            requires=output.requires,
+            details=output.details,
+            provenance=provenance("build", shared, (request.onnx,), *target.PACKAGES),
+        )
+    return Built(engine=engine, truth=output.truth, build_s=time.perf_counter() - started)
+
+
+def _with_labels(shared: Shared) -> TaskSpec:
+    """The task with the names themselves: a device has no labels file."""
+    return dataclasses.replace(shared.task, labels=shared.labels)
+
+
+def check(request: CheckRequest) -> Checked:
+    """Stage `check`."""
+    from engineworks.evaluate import judge
+    from engineworks.export import reference as references
+    from engineworks.runtime.session import open_engine
+
+    started = time.perf_counter()
+    shared, store = request.shared, LocalStore(Path(request.shared.store))
+    inputs, wanted = references.load(store.entry(request.reference))
+    manifest = request.engine.manifest
+    batches = sorted({1, request.largest_batch}) if manifest.dynamic_batch else [1]
+    accuracy = predictions = None
+    with open_engine(store.open(request.engine), threads=request.threads) as session:
+        name = session.inputs[0].name
+
+        def infer(batch: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+            answers = session.infer({name: np.ascontiguousarray(batch)})
+            return {key: np.array(value) for key, value in answers.items()}
+
+        limit = parity.LIMITS.get(manifest.precision, parity.Limit())
+        agreed = parity.compare(infer, inputs, wanted, batches, limit)
+        if request.data is not None and request.value is not None:
+            metrics, results = judge.judge(
+                infer, request.data, shared.task, shared.labels, shared.preprocess,
+                request.size, judge.decoder(shared.task, Path(request.folder)),
+            )  # fmt: skip
+            accuracy = Accuracy(
+                metric=request.metric,
+                value=metrics[request.metric],
+                reference=request.value,
+                drop=request.value - metrics[request.metric],
+                images=len(request.data.files),
+                detail=metrics,
+            )
+            with tempfile.TemporaryDirectory() as work:
+                path = Path(work, "predictions.json")
+                path.write_text(json.dumps(results), encoding="utf-8")
+                predictions = store.put(
+                    {"predictions.json": path},
+                    kind="predictions",
+                    name=shared.name,
+                    entry="predictions.json",
+                    provenance=provenance("check", shared, (request.engine,)),
+                )
+    return Checked(
+        parity=agreed,
+        accuracy=accuracy,
+        predictions=predictions,
+        elapsed_s=time.perf_counter() - started,
+    )
+
+
+def benchmark(request: BenchmarkRequest) -> Benchmark:
+    """Stage `benchmark`."""
+    from engineworks.bench import matrix
+
+    store = LocalStore(Path(request.store))
+    engines = {
+        sized.size: (store.open(sized.engine), sized.engine.manifest) for sized in request.engines
+    }
+    return matrix.run(engines, request.spec, tuple(request.tools))
+
+
+def compare(request: CompareRequest) -> Comparison:
+    """Stage `compare`."""
+    from engineworks.bench import compare as duel
+
+    store = LocalStore(Path(request.store))
+    engines = {
+        named.variant: (store.open(named.engine), named.engine.manifest)
+        for named in request.engines
+    }
+    return duel.run(engines, request.size, request.threads)

@@ -1,0 +1,209 @@
+"""The stages from data and source model to an analysed ONNX graph."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engineworks import child, targets
+from engineworks.errors import EngineworksError
+from engineworks.manifest import TensorSpec
+from engineworks.stages.requests import (
+    AnalyzeRequest,
+    ExportRequest,
+    ReferenceRequest,
+    ScreenRequest,
+    SimplifyRequest,
+    provenance,
+)
+from engineworks.store import LocalStore
+from engineworks.values import Analysis, Exported, PinnedData, Reference, Simplified
+
+
+def screen(request: ScreenRequest) -> PinnedData:
+    """Stage `screen`."""
+    from engineworks.evaluate import datasets
+
+    return datasets.screen(request.data, request.shared.task, request.shared.labels)
+
+
+def reference(request: ReferenceRequest) -> Reference:
+    """Stage `reference`: raises before anything costly when the model cannot be used."""
+    from engineworks.evaluate import judge
+    from engineworks.export import reference as references
+    from engineworks.export.source import open_source
+
+    started = time.perf_counter()
+    shared = request.shared
+    inputs = _samples(request, references.ROWS)
+    source = open_source(request.model, inputs[:1])
+    outputs = source.infer(inputs)
+    metrics: dict[str, float] = {}
+    predictions: list[Any] = []
+    if request.score and request.data is not None and shared.task.kind != "none":
+        decode = judge.decoder(shared.task, Path(request.model.folder))
+        metrics, predictions = judge.judge(
+            source.infer, request.data, shared.task, shared.labels, shared.preprocess,
+            request.size, decode,
+        )  # fmt: skip
+    metric = judge.METRIC[shared.task.kind]
+    with tempfile.TemporaryDirectory() as work:
+        path, results = Path(work, references.FILE), Path(work, "predictions.json")
+        references.save(path, inputs, outputs)
+        results.write_text(json.dumps(predictions), encoding="utf-8")
+        artifact = LocalStore(Path(shared.store)).put(
+            {references.FILE: path, "predictions.json": results},
+            kind="reference",
+            name=shared.name,
+            entry=references.FILE,
+            inputs=(_tensor(request.model.spec.input.name, inputs),),
+            outputs=tuple(_tensor(name, answer) for name, answer in outputs.items()),
+            preprocess=shared.preprocess,
+            task=shared.task,
+            provenance=provenance("reference", shared, (), "torch", "onnxruntime", "numpy"),
+        )
+    return Reference(
+        artifact=artifact,
+        metric=metric,
+        value=metrics.get(metric),
+        images=len(request.data.files) if request.data and metrics else 0,
+        detail=metrics,
+        outputs=source.outputs,
+        elapsed_s=time.perf_counter() - started,
+    )
+
+
+def _samples(request: ReferenceRequest, rows: int) -> np.ndarray[Any, Any]:
+    """(rows, channels, height, width) float32: the first images, or noise without data."""
+    from engineworks.evaluate import datasets
+    from engineworks.runtime.preprocess import Preprocessor
+
+    prepare = Preprocessor(request.shared.preprocess, request.size)
+    images: list[np.ndarray[Any, Any]] = []
+    if request.data is not None:
+        for image in datasets.images(request.data):
+            images.append(image)
+            if len(images) == rows:
+                break
+    else:
+        generator = np.random.default_rng(0)
+        shape = (*request.size, 3)
+        images = [generator.integers(0, 256, shape, np.uint8) for _ in range(rows)]
+    return np.stack([prepare(image)[0] for image in images])
+
+
+def _tensor(name: str, array: np.ndarray[Any, Any]) -> TensorSpec:
+    return TensorSpec(name=name, dtype=array.dtype.name, shape=("batch", *array.shape[1:]))
+
+
+def export(request: ExportRequest) -> Exported:
+    """Stage `export`."""
+    from engineworks.export import reference as references
+    from engineworks.export import torch_onnx
+    from engineworks.export.source import open_source
+
+    shared, store = request.shared, LocalStore(Path(request.shared.store))
+    inputs, wanted = references.load(store.entry(request.reference))
+    source = open_source(request.model, inputs[:1])
+    with tempfile.TemporaryDirectory() as work:
+        kept = torch_onnx.export(source, request.model, request.spec, inputs, wanted, Path(work))
+        tensors_in, tensors_out, opset = torch_onnx.signature(kept.path)
+        artifact = store.put(
+            {"model.onnx": kept.path},
+            kind="onnx",
+            name=shared.name,
+            entry="model.onnx",
+            inputs=tensors_in,
+            outputs=tensors_out,
+            preprocess=shared.preprocess,
+            task=shared.task,
+            details={"opset": opset, "exporter": kept.chosen},
+            provenance=provenance(
+                "export", shared, (request.reference,), "torch", "onnx", "onnxscript"
+            ),
+        )
+    return Exported(
+        onnx=artifact,
+        chosen=kept.chosen,
+        reason=kept.reason,
+        opset=opset,
+        attempts=kept.attempts,
+    )
+
+
+def simplify(request: SimplifyRequest) -> Simplified:
+    """Stage `simplify`: whatever goes wrong, the run goes on with the graph it had."""
+    from engineworks.export import reference as references
+    from engineworks.export import simplify as simplifier
+
+    shared, store = request.shared, LocalStore(Path(request.shared.store))
+    before = store.entry(request.onnx)
+    inputs, wanted = references.load(store.entry(request.reference))
+    with tempfile.TemporaryDirectory() as work:
+        after = Path(work, "model.onnx")
+        reason, largest = "", None
+        try:
+            child.run(
+                "onnxsim",
+                {"source": str(before), "target": str(after)},
+                folder=Path(request.folder, "onnxsim"),
+                limit_s=request.limit_s,
+            )
+        except EngineworksError as error:
+            reason = f"onnxsim failed: {error.message.splitlines()[0]}"
+        if not reason:
+            reason, largest = simplifier.doubt(before, after, inputs, wanted, request.tolerance)
+        nodes, size = simplifier.node_count(before), before.stat().st_size
+        nodes_after, size_after = nodes, size
+        if largest is not None and not reason:
+            nodes_after, size_after = simplifier.node_count(after), after.stat().st_size
+            if nodes_after >= nodes:
+                reason = f"it removed nothing ({nodes} nodes before, {nodes_after} after)"
+        kept = not reason
+        artifact = request.onnx
+        if kept:
+            manifest = request.onnx.manifest
+            artifact = store.put(
+                {"model.onnx": after},
+                kind="onnx",
+                name=shared.name,
+                entry="model.onnx",
+                inputs=manifest.inputs,
+                outputs=manifest.outputs,
+                preprocess=manifest.preprocess,
+                task=manifest.task,
+                details={**manifest.details, "simplified": True},
+                provenance=provenance("simplify", shared, (request.onnx,), "onnx", "onnxsim"),
+            )
+    return Simplified(
+        onnx=artifact,
+        kept=kept,
+        reason=reason or "agrees with the model on real inputs",
+        nodes_before=nodes,
+        nodes_after=nodes_after,
+        size_before_bytes=size,
+        size_after_bytes=size_after,
+        max_abs_diff=largest,
+    )
+
+
+def onnxsim(request: dict[str, str]) -> dict[str, str]:
+    """Part of `simplify`: the call that may crash."""
+    from engineworks.export.simplify import simplify_file
+
+    simplify_file(Path(request["source"]), Path(request["target"]))
+    return {}
+
+
+def analyze(request: AnalyzeRequest) -> Analysis:
+    """Stage `analyze`."""
+    from engineworks.export.analyze import analyze as count
+
+    path = LocalStore(Path(request.store)).entry(request.onnx)
+    lacking = {name: targets.load(name).lacking(path) for name in request.targets}
+    return count(path, request.size, lacking)

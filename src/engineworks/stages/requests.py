@@ -1,0 +1,179 @@
+"""What each stage is asked: one frozen value per stage.
+
+A request's digest (everything but the fields made by `place`) is its stage's cache key, so a
+field belongs to the key exactly when another value of it would give another result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from engineworks import hosts
+from engineworks.codec import place
+from engineworks.manifest import Artifact, Provenance
+from engineworks.specs import (
+    BenchmarkSpec,
+    DataSpec,
+    ExportSpec,
+    Preprocess,
+    Size,
+    TaskSpec,
+)
+from engineworks.values import HostCard, PinnedData, PinnedModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What several stages need of a recipe."""
+
+    name: str
+    preprocess: Preprocess
+    task: TaskSpec
+    labels: tuple[str, ...]
+    recipe_sha256: str = place()
+    """For the record only: a key that held it would make every change re-run everything."""
+    store: str = place()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScreenRequest:
+    """Decode every image once and hold labels against images."""
+
+    shared: Shared
+    data: DataSpec
+    bytes_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceRequest:
+    """Run the source model: its answers on samples, its score on the data."""
+
+    shared: Shared
+    model: PinnedModel
+    data: PinnedData | None
+    size: Size
+    score: bool
+    """Whether to run the task metric too, not only the samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRequest:
+    """Source model to ONNX."""
+
+    shared: Shared
+    model: PinnedModel
+    spec: ExportSpec
+    reference: Artifact
+    size: Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimplifyRequest:
+    """ONNX to simpler ONNX."""
+
+    shared: Shared
+    onnx: Artifact
+    reference: Artifact
+    tolerance: float
+    limit_s: float = place()
+    folder: str = place()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalyzeRequest:
+    """Count a graph, and ask each planned target what it lacks."""
+
+    onnx: Artifact
+    size: Size
+    targets: tuple[str, ...]
+    tools: dict[str, str]
+    store: str = place()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildRequest:
+    """ONNX to an engine of one variant."""
+
+    shared: Shared
+    onnx: Artifact
+    reference: Artifact
+    target: str
+    precision: str
+    options: dict[str, Any]
+    tools: dict[str, str]
+    """Versions of the target's packages."""
+    host: HostCard | None
+    """The builder's card when the engine depends on it, else None."""
+    builder: HostCard = place()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckRequest:
+    """Parity and task metric of one engine."""
+
+    shared: Shared
+    engine: Artifact
+    reference: Artifact
+    metric: str
+    value: float | None
+    """The source model's own score."""
+    data: PinnedData | None
+    size: Size
+    largest_batch: int
+    folder: str = place()
+    code_sha256: str
+    threads: int
+    tools: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizedEngine:
+    """The engine of one input size."""
+
+    size: Size
+    engine: Artifact
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkRequest:
+    """All sizes and batches of one variant."""
+
+    engines: tuple[SizedEngine, ...]
+    spec: BenchmarkSpec
+    tools: dict[str, str]
+    host: HostCard
+    store: str = place()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedEngine:
+    """The engine of one variant."""
+
+    variant: str
+    engine: Artifact
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareRequest:
+    """Shipped variants against each other."""
+
+    engines: tuple[NamedEngine, ...]
+    size: Size
+    threads: int
+    tools: dict[str, str]
+    host: HostCard
+    store: str = place()
+
+
+def provenance(
+    stage: str, shared: Shared, parents: tuple[Artifact, ...], *packages: str
+) -> Provenance:
+    """Who made an artifact, from what and with which tools."""
+    return Provenance(
+        stage=stage,
+        parents=tuple(parent.sha256 for parent in parents),
+        recipe_sha256=shared.recipe_sha256,
+        tools=hosts.versions("engineworks", *packages),
+        host=hosts.probe().name,
+    )

@@ -1,0 +1,59 @@
+"""The targets: one file each, and the listing of this folder is the list of targets.
+
+A file is imported when its target is first used, so a missing vendor package never hurts the
+others. Packages elsewhere add targets through the entry-point group `engineworks.targets`
+(name -> module). "Add a target" in docs/add-a-target.md is the guide.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from importlib import metadata
+from typing import cast
+
+from engineworks.errors import RecipeError
+from engineworks.targets._base import Target
+
+GROUP = "engineworks.targets"
+
+
+@cache
+def _modules() -> dict[str, str]:
+    """Target name -> module to import, this folder's first."""
+    found = {
+        entry.name.replace("_", "-"): entry.value for entry in metadata.entry_points(group=GROUP)
+    }
+    for module in pkgutil.iter_modules(__path__):
+        if not module.name.startswith("_"):
+            found[module.name.replace("_", "-")] = f"{__name__}.{module.name}"
+    return dict(sorted(found.items()))
+
+
+def names() -> tuple[str, ...]:
+    """All targets, whether or not this machine can build them."""
+    return tuple(_modules())
+
+
+@cache
+def load(name: str) -> Target:
+    """Import a target's file.
+
+    Raises:
+        RecipeError: There is no such target, or the file lacks a part of the contract.
+    """
+    modules = _modules()
+    if name not in modules:
+        raise RecipeError(
+            f"targets: there is no target {name!r}", hint=f"the targets are: {', '.join(modules)}"
+        )
+    module = importlib.import_module(modules[name])
+    lacking = [part for part in Target.__annotations__ if not hasattr(module, part)]
+    lacking += [part for part in ("missing", "lacking", "build") if not hasattr(module, part)]
+    if lacking:
+        raise RecipeError(
+            f"targets: {modules[name]} lacks {', '.join(lacking)}",
+            hint="see docs/add-a-target.md for what a target's file holds",
+        )
+    return cast(Target, module)

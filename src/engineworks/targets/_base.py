@@ -1,0 +1,126 @@
+"""What a target's file holds, and the small things that several of them share.
+
+Knows no vendor.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from engineworks.errors import RecipeError
+from engineworks.manifest import Requires, TensorSpec
+from engineworks.values import HostCard, PrecisionTruth
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildInput:
+    """What a build gets."""
+
+    onnx: Path
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    precision: str
+    options: Mapping[str, Any]
+    host: HostCard
+    work: Path
+    """An empty folder of its own; the engine's files are left here."""
+    reference: Path
+    """Recorded inputs and answers (`engineworks.export.reference`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOutput:
+    """What a build gives back."""
+
+    files: Mapping[str, Path]
+    """Path inside the engine -> file in `work`."""
+    entry: str
+    requires: Requires
+    truth: PrecisionTruth
+    details: dict[str, Any] = field(default_factory=dict)
+    """Facts that the engine's session needs, into the manifest."""
+
+
+class Target(Protocol):
+    """A module in `engineworks/targets/`."""
+
+    TITLE: str
+    """One line for people."""
+    PRECISIONS: tuple[str, ...]
+    """From high to low."""
+    PACKAGES: tuple[str, ...]
+    """Distributions whose version is part of an engine's cache key; the first is needed."""
+    HOST_BOUND: bool
+    """Whether the engine depends on the machine that builds it."""
+    OPTIONS: dict[str, str]
+    """Option name -> description; anything else is refused."""
+
+    def missing(self, host: HostCard) -> str:
+        """What this host lacks to build the target, for the plan; "" when nothing."""
+        ...
+
+    def lacking(self, onnx: Path) -> tuple[str, ...]:
+        """Operators of a graph that this target cannot run, asked of the vendor's package."""
+        ...
+
+    def build(self, request: BuildInput) -> BuildOutput:
+        """Build an engine and read its precision back.
+
+        Raises:
+            BuildError: The vendor's builder refused the graph; with its own words.
+        """
+        ...
+
+
+def missing_package(host: HostCard, package: str, extra: str) -> str:
+    """The usual `missing`: one distribution."""
+    if package in host.packages:
+        return ""
+    return f"needs the package {package} (pip install 'engineworks[{extra}]')"
+
+
+def package_version(package: str) -> str:
+    """`name==version` of an installed distribution."""
+    return f"{package}=={importlib.metadata.version(package)}"
+
+
+def check_request(
+    name: str, target: Target, precisions: tuple[str, ...], options: Mapping[str, Any]
+) -> None:
+    """Refuse precisions and options that a target does not have.
+
+    Raises:
+        RecipeError: Names the value and what there is.
+    """
+    for precision in precisions:
+        if precision not in target.PRECISIONS:
+            raise RecipeError(
+                f"targets: {name} has no precision {precision!r}",
+                hint=f"it has: {', '.join(target.PRECISIONS)}",
+            )
+    for option in options:
+        if option not in target.OPTIONS:
+            raise RecipeError(
+                f"targets: {name} has no option {option!r}",
+                hint=f"it has: {', '.join(target.OPTIONS) or 'none'}",
+            )
+
+
+#: numpy and vendor dtype names -> the word used in precisions and truths.
+_DTYPES = {
+    "float32": "fp32", "f32": "fp32", "float": "fp32",
+    "float16": "fp16", "f16": "fp16",
+    "bfloat16": "bf16", "bf16": "bf16",
+    "int8": "int8", "i8": "int8", "uint8": "int8", "u8": "int8",
+}  # fmt: skip
+
+
+def dtype_word(name: str) -> str:
+    """A dtype's name in this project's words; names of no precision (int64) stay."""
+    cleaned = re.sub(r"^tensor\(|\)$|[<>']|^Type:? ?", "", name).strip()
+    return _DTYPES.get(cleaned.lower(), cleaned.lower())

@@ -1,0 +1,70 @@
+"""A target without a runtime: its engines replay recorded answers.
+
+It lets a whole flow run in seconds on any machine, and is the worked example of "Add a target".
+Its options act out what can go wrong with real ones.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+
+from engineworks.errors import BuildError
+from engineworks.export import reference
+from engineworks.manifest import Requires
+from engineworks.runtime.engines.null import row_key
+from engineworks.targets._base import BuildInput, BuildOutput
+from engineworks.values import HostCard, PrecisionTruth
+
+TITLE = "No runtime: replays recorded answers, for trying a flow"
+PRECISIONS = ("fp32", "fp16")
+PACKAGES: tuple[str, ...] = ()
+HOST_BOUND = False
+OPTIONS = {
+    "act": "ship (default), refuse, crash or hang while building; drift or untruth in the engine"
+}
+
+
+def missing(host: HostCard) -> str:
+    """See `Target.missing`."""
+    return ""
+
+
+def lacking(onnx: Path) -> tuple[str, ...]:
+    """See `Target.lacking`: it runs nothing, so it lacks nothing."""
+    return ()
+
+
+def build(request: BuildInput) -> BuildOutput:
+    """See `Target.build`."""
+    act = request.options.get("act", "ship")
+    if act == "refuse":
+        raise BuildError("the null builder was asked to refuse", hint="set options.act: ship")
+    if act == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if act == "hang":
+        time.sleep(3600)
+    inputs, outputs = reference.load(request.reference)
+    if act == "drift":
+        outputs = {name: answer + np.float32(0.5) for name, answer in outputs.items()}
+    path = request.work / "answers.npz"
+    keys = np.array([row_key(row) for row in inputs])
+    answers = {f"output:{name}": answer for name, answer in outputs.items()}
+    np.savez(path, keys=keys, allow_pickle=False, **answers)
+    delivered = "fp32" if act == "untruth" else request.precision
+    return BuildOutput(
+        files={"answers.npz": path},
+        entry="answers.npz",
+        requires=Requires(runtime="null"),
+        truth=PrecisionTruth(
+            asked=request.precision,
+            delivered=delivered,
+            holds=delivered == request.precision,
+            stored_bytes={delivered: path.stat().st_size},
+            computed_nodes={},
+        ),
+    )

@@ -1,0 +1,127 @@
+"""ONNX Runtime on the CPU: the graph, optimised once on the machine that will run it.
+
+Source: https://onnxruntime.ai/docs/performance/model-optimizations/graph-optimizations.html
+(saving an optimised model at level "all" binds it to the CPU it was optimised on).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from engineworks.errors import BuildError
+from engineworks.manifest import Requires
+from engineworks.targets._base import (
+    BuildInput,
+    BuildOutput,
+    dtype_word,
+    missing_package,
+    package_version,
+)
+from engineworks.values import HostCard, PrecisionTruth
+
+TITLE = "ONNX Runtime, CPU"
+PRECISIONS = ("fp32",)
+PACKAGES = ("onnxruntime",)
+HOST_BOUND = True
+OPTIONS: dict[str, str] = {}
+
+
+def missing(host: HostCard) -> str:
+    """See `Target.missing`."""
+    return missing_package(host, "onnxruntime", "onnxruntime")
+
+
+def lacking(onnx: Path) -> tuple[str, ...]:
+    """Operators with neither a CPU kernel nor a definition as a function of others."""
+    import onnx as onnx_package
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    kernels = {
+        (definition.domain if definition.domain != "ai.onnx" else "", definition.op_name)
+        for definition in state.get_all_opkernel_def()
+        if definition.provider == "CPUExecutionProvider"
+    }
+    model = onnx_package.load(str(onnx), load_external_data=False)
+    local = {(function.domain, function.name) for function in model.functions}
+    wanted = {
+        (node.domain if node.domain != "ai.onnx" else "", node.op_type) for node in model.graph.node
+    }
+    return tuple(
+        sorted(
+            operator
+            for domain, operator in wanted - kernels - local
+            if not _is_function(domain, operator)
+        )
+    )
+
+
+def _is_function(domain: str, operator: str) -> bool:
+    import onnx
+
+    if not onnx.defs.has(operator, domain):
+        return False
+    schema = onnx.defs.get_schema(operator, domain)
+    return bool(schema.has_function or schema.has_context_dependent_function)
+
+
+def build(request: BuildInput) -> BuildOutput:
+    """See `Target.build`."""
+    import onnxruntime as ort
+
+    path = request.work / "model.onnx"
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.optimized_model_filepath = str(path)
+    options.log_severity_level = 3
+    try:
+        ort.InferenceSession(str(request.onnx), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise BuildError(
+            f"ONNX Runtime refused the graph: {str(error).splitlines()[0][:400]}",
+            hint="see the operators it lacks in the report's analysis; export.opset may be "
+            "newer than this ONNX Runtime",
+        ) from error
+    return BuildOutput(
+        files={"model.onnx": path},
+        entry="model.onnx",
+        requires=Requires(
+            runtime="onnxruntime",
+            package=package_version("onnxruntime"),
+            arch=request.host.arch,
+            cpu_flags=request.host.cpu_flags,
+        ),
+        truth=_truth(path, request.precision),
+        details={"optimized": True},
+    )
+
+
+def _truth(path: Path, asked: str) -> PrecisionTruth:
+    """Read the optimised graph: what it stores, and the type each node computes in."""
+    import onnx
+
+    model = onnx.load(str(path))
+    stored: Counter[str] = Counter()
+    types = {}
+    for tensor in model.graph.initializer:
+        word = dtype_word(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).name)
+        types[tensor.name] = word
+        stored[word] += len(tensor.raw_data) or tensor.ByteSize()
+    for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
+        element = value.type.tensor_type.elem_type
+        if element:
+            types[value.name] = dtype_word(onnx.helper.tensor_dtype_to_np_dtype(element).name)
+    computed: Counter[str] = Counter()
+    for node in model.graph.node:
+        weights = {types[name] for name in node.input if name in types}
+        floats = weights & {"fp32", "fp16", "bf16", "int8"}
+        if floats:
+            computed["/".join(sorted(floats))] += 1
+    wide = [word for word in stored if word in ("fp16", "bf16", "int8")]
+    return PrecisionTruth(
+        asked=asked,
+        delivered="mixed" if wide else "fp32",
+        holds=not wide,
+        stored_bytes=dict(stored),
+        computed_nodes=dict(computed),
+    )

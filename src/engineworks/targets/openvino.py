@@ -1,0 +1,120 @@
+"""OpenVINO on the CPU: an IR file, weights in fp32 or fp16.
+
+On a CPU without native fp16 arithmetic OpenVINO widens fp16 weights when it loads them and
+computes in fp32; the precision truth says so. Source:
+https://docs.openvino.ai/2025/openvino-workflow/model-preparation/conversion-parameters.html
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from engineworks.errors import BuildError
+from engineworks.manifest import Requires
+from engineworks.targets._base import (
+    BuildInput,
+    BuildOutput,
+    dtype_word,
+    missing_package,
+    package_version,
+)
+from engineworks.values import HostCard, PrecisionTruth
+
+TITLE = "OpenVINO, CPU"
+PRECISIONS = ("fp32", "fp16")
+PACKAGES = ("openvino",)
+HOST_BOUND = False
+OPTIONS: dict[str, str] = {}
+
+
+def missing(host: HostCard) -> str:
+    """See `Target.missing`."""
+    return missing_package(host, "openvino", "openvino")
+
+
+def lacking(onnx: Path) -> tuple[str, ...]:
+    """Operators that OpenVINO's ONNX front end leaves unconverted."""
+    from openvino.frontend import FrontEndManager
+
+    manager = FrontEndManager()  # must outlive what it makes, or the library crashes
+    front_end = manager.load_by_framework("onnx")
+    loaded = front_end.load(str(onnx))
+    partly = front_end.convert_partially(loaded)
+    return tuple(
+        sorted(
+            {
+                str(operation.get_attributes().get("ONNX_META_type", operation.get_friendly_name()))
+                for operation in partly.get_ops()
+                if "FrameworkNode" in operation.get_type_name()
+            }
+        )
+    )
+
+
+def build(request: BuildInput) -> BuildOutput:
+    """See `Target.build`."""
+    import openvino as ov
+
+    # The hint is stored with the engine, so that no default of a later version changes it.
+    compile_options = {"INFERENCE_PRECISION_HINT": _hint(request)}
+    path = request.work / "model.xml"
+    try:
+        model = ov.convert_model(request.onnx)
+        ov.save_model(model, path, compress_to_fp16=request.precision == "fp16")
+    except Exception as error:
+        raise BuildError(
+            f"OpenVINO refused the graph: {str(error).strip().splitlines()[-1][:400]}",
+            hint="see the operators it lacks in the report's analysis",
+        ) from error
+    return BuildOutput(
+        files={"model.xml": path, "model.bin": path.with_suffix(".bin")},
+        entry="model.xml",
+        requires=Requires(runtime="openvino", package=package_version("openvino")),
+        truth=_truth(path, request.precision, compile_options),
+        details={"compile": compile_options},
+    )
+
+
+def _hint(request: BuildInput) -> str:
+    native = {"avx512_fp16", "amx_fp16", "asimdhp"} & set(request.host.cpu_flags)
+    return "f16" if request.precision == "fp16" and native else "f32"
+
+
+def _truth(path: Path, asked: str, compile_options: dict[str, Any]) -> PrecisionTruth:
+    """Read the stored constants from the IR, and the executed types from the compiled model."""
+    import openvino as ov
+
+    core = ov.Core()
+    model = core.read_model(path)
+    stored: Counter[str] = Counter()
+    for operation in model.get_ops():
+        if operation.get_type_name() == "Constant":
+            kind = operation.get_output_element_type(0)
+            values = math.prod(operation.get_output_shape(0))
+            stored[dtype_word(kind.get_type_name())] += values * kind.bitwidth // 8
+    compiled = core.compile_model(model, "CPU", compile_options)
+    computed: Counter[str] = Counter()
+    for operation in compiled.get_runtime_model().get_ops():
+        info = operation.get_rt_info()
+        if str(info["layerType"].value) not in ("Input", "Output", "Const", "Reorder", "Reshape"):
+            # The kernel's name ends in what it computes (brgconv_avx512_1x1_f32);
+            # `runtimePrecision` would repeat the type of the weights it was fed.
+            kernel = str(info["primitiveType"].value).rpartition("_")[2]
+            computed[dtype_word(kernel)] += 1
+    floats = {word: size for word, size in stored.items() if word in ("fp32", "fp16")}
+    # A few constants (shapes, scalars) legitimately stay wide: judge by the bulk of the bytes.
+    delivered = max(floats, key=lambda word: floats[word]) if floats else "none"
+    note = ""
+    if asked == "fp16" and computed["fp16"] == 0:
+        note = "stored in fp16, computed in fp32: this CPU has no fp16 arithmetic"
+    return PrecisionTruth(
+        asked=asked,
+        delivered=delivered,
+        holds=delivered == asked,
+        stored_bytes=dict(stored),
+        computed_nodes=dict(computed),
+        note=note,
+    )
