@@ -1,0 +1,173 @@
+"""One MLflow run per shipped recipe: every artifact, metric, parameter, verdict and the report.
+
+Knows MLflow's tracking API (https://mlflow.org/docs/latest/ml/tracking/), no Prefect. A run
+becomes visible as FINISHED only when everything is in it; an interrupted one is deleted by the
+next attempt.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from artifacts.summary import Logged, Summary, Variant, main_row, markdown
+from engineworks.codec import to_json
+from engineworks.manifest import Artifact
+from engineworks.store import LocalStore
+
+#: Tag that finds the run of a set of facts again.
+KEY_TAG = "engineworks.key"
+
+
+def tracking_uri(home: Path) -> str:
+    """MLFLOW_TRACKING_URI, else the embedded database in the state folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
+
+
+def client(home: Path) -> Any:
+    """An MLflow client on `tracking_uri`; the database is made when there is none."""
+    from mlflow import MlflowClient
+
+    uri = tracking_uri(home)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def slug(variant: str) -> str:
+    """A variant's name where slashes are not allowed."""
+    return variant.replace("/", "-")
+
+
+def log_run(
+    summary: Summary, store: LocalStore, files: Mapping[str, Path], key: str, home: Path
+) -> Logged:
+    """Log a run, or find the finished one with the same key.
+
+    Args:
+        summary: The run's facts.
+        store: Where its artifacts lie.
+        files: Name in MLflow -> file: report, recipe, summary.
+        key: Digest of the facts.
+        home: State folder.
+    """
+    mlflow = client(home)
+    experiment_id = _experiment(mlflow, summary.name, home)
+    for old in mlflow.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'"):
+        if old.info.status == "FINISHED":
+            return _logged(home, experiment_id, old.info.run_id)
+        mlflow.delete_run(old.info.run_id)
+    run = mlflow.create_run(experiment_id, run_name=summary.run_id, tags={KEY_TAG: key})
+    run_id = run.info.run_id
+    try:
+        _log_facts(mlflow, run_id, summary)
+        _log_files(mlflow, run_id, summary, store, files)
+        mlflow.set_terminated(run_id, "FINISHED")
+    except BaseException:
+        mlflow.set_terminated(run_id, "KILLED")
+        mlflow.delete_run(run_id)
+        raise
+    return _logged(home, experiment_id, run_id)
+
+
+def _logged(home: Path, experiment_id: str, run_id: str) -> Logged:
+    return Logged(tracking_uri=tracking_uri(home), run_id=run_id, experiment_id=experiment_id)
+
+
+def _experiment(mlflow: Any, name: str, home: Path) -> str:
+    found = mlflow.get_experiment_by_name(name)
+    if found is not None:
+        if found.lifecycle_stage == "deleted":
+            mlflow.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+    embedded = tracking_uri(home).startswith("sqlite:")
+    location = (home / "mlruns" / name).as_uri() if embedded else None
+    return str(mlflow.create_experiment(name, artifact_location=location))
+
+
+def _log_facts(mlflow: Any, run_id: str, summary: Summary) -> None:
+    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.utils.time import get_current_time_millis
+
+    now = get_current_time_millis()
+    metrics = {"reference": summary.reference.value, "wall_s": summary.wall_s}
+    metrics.update({f"reference/{k}": v for k, v in summary.reference.detail.items()})
+    metrics["flops"] = float(summary.analysis.flops)
+    metrics["parameters"] = float(summary.analysis.parameters)
+    tags = {
+        "mlflow.note.content": markdown(summary),
+        "engineworks.recipe_sha256": summary.recipe_sha256,
+        "engineworks.recommended": summary.comparison.recommended if summary.comparison else "",
+        "engineworks.host": summary.host.cpu,
+    }
+    for variant in summary.variants:
+        metrics.update(_metrics(variant, summary))
+        tags[f"verdict.{slug(variant.name)}"] = variant.verdict
+        tags[f"reason.{slug(variant.name)}"] = variant.reason[:5000]
+    params = {
+        "recipe": summary.name,
+        "size": f"{summary.size[0]}x{summary.size[1]}",
+        "exporter": summary.exported.chosen,
+        "opset": str(summary.exported.opset),
+        "simplified": str(bool(summary.simplified and summary.simplified.kept)),
+        "variants": ", ".join(variant.name for variant in summary.variants)[:500],
+        "images": str(summary.reference.images),
+        "cpu": summary.host.cpu,
+    }
+    mlflow.log_batch(
+        run_id,
+        metrics=[Metric(k, float(v), now, 0) for k, v in metrics.items() if v is not None],
+        params=[Param(k, v) for k, v in params.items()],
+        tags=[RunTag(k, v) for k, v in tags.items()],
+    )
+
+
+def _metrics(variant: Variant, summary: Summary) -> dict[str, float | None]:
+    found: dict[str, float | None] = {}
+    if variant.accuracy is not None:
+        found.update(variant.accuracy.detail)
+        found["drop"] = variant.accuracy.drop
+    if variant.parity is not None:
+        found["parity/max_abs_diff"] = variant.parity.max_abs_diff
+        found["parity/snr_db"] = variant.parity.snr_db
+    if variant.engine is not None:
+        found["size_mib"] = variant.engine.size_bytes / 2**20
+    first = main_row(variant, summary.size)
+    for row in variant.benchmark:
+        at = f"{row.height}x{row.width}/batch{row.batch}"
+        found[f"{at}/p50_ms"] = row.p50_ms
+        found[f"{at}/p95_ms"] = row.p95_ms
+        found[f"{at}/throughput_per_s"] = row.throughput_per_s
+    if first is not None:
+        found["p50_ms"] = first.p50_ms
+    return {f"{slug(variant.name)}/{name}": value for name, value in found.items()}
+
+
+def _log_files(
+    mlflow: Any, run_id: str, summary: Summary, store: LocalStore, files: Mapping[str, Path]
+) -> None:
+    with tempfile.TemporaryDirectory() as work:
+        folder = Path(work)
+        for name, path in files.items():
+            shutil.copyfile(path, folder / name)
+        (folder / "facts.json").write_text(json.dumps(to_json(summary), indent=1))
+        mlflow.log_artifacts(run_id, str(folder))
+    parts: dict[str, Artifact] = {"onnx": summary.exported.onnx}
+    if summary.simplified is not None and summary.simplified.kept:
+        parts["onnx-simplified"] = summary.simplified.onnx
+    parts["reference"] = summary.reference.artifact
+    for variant in summary.variants:
+        if variant.engine is not None:
+            parts[engine_path(variant.name)] = store.get(variant.engine.sha256)
+        if variant.predictions is not None:
+            parts[f"predictions/{slug(variant.name)}"] = variant.predictions
+    for name, artifact in parts.items():
+        mlflow.log_artifacts(run_id, str(store.open(artifact)), name)
+
+
+def engine_path(variant: str) -> str:
+    """Where a variant's engine lies in its MLflow run."""
+    return f"engines/{slug(variant)}"

@@ -1,0 +1,78 @@
+"""Shipped variants in MLflow's model registry: a version each, and the alias of the candidate.
+
+An engine that is registered already keeps its version: a version stands for bytes, and newer
+measurements only renew its tags.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from artifacts.mlflow_log import client, engine_path, slug
+from artifacts.summary import Logged, Registered, Summary, Variant, main_row
+
+
+def alias_of(variant: str) -> str:
+    """Alias of the newest version of a variant that passed, not yet promoted."""
+    return f"candidate-{slug(variant)}"
+
+
+def register(summary: Summary, logged: Logged, home: Path) -> dict[str, Registered]:
+    """Register every shipped variant: variant name -> version and alias."""
+    mlflow = client(home)
+    if not summary.shipped:
+        return {}
+    _model(mlflow, summary.name)
+    known = mlflow.search_model_versions(f"name = '{summary.name}'", max_results=10000)
+    versions = {version.tags.get("sha256"): version.version for version in known}
+    return {
+        variant.name: _register(mlflow, summary, logged, variant, versions)
+        for variant in summary.shipped
+    }
+
+
+def _model(mlflow: Any, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        mlflow.create_registered_model(name, description="Registered by engineworks.")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _register(
+    mlflow: Any, summary: Summary, logged: Logged, variant: Variant, versions: dict[str, str]
+) -> Registered:
+    assert variant.engine is not None  # noqa: S101 - it is shipped
+    tags = {
+        "target": variant.target,
+        "precision": variant.precision,
+        "sha256": variant.engine.sha256,
+        "verdict": variant.verdict,
+        "host": summary.host.cpu,
+    }
+    if variant.accuracy is not None:
+        tags["metric"] = variant.accuracy.metric
+        tags[variant.accuracy.metric] = f"{variant.accuracy.value:.4f}"
+        tags["drop"] = f"{variant.accuracy.drop:.4f}"
+    first = main_row(variant, summary.size)
+    if first is not None:
+        tags["p50_ms"] = f"{first.p50_ms:.3f}"
+    version = versions.get(variant.engine.sha256)
+    if version is None:
+        created = mlflow.create_model_version(
+            summary.name,
+            source=f"runs:/{logged.run_id}/{engine_path(variant.name)}",
+            run_id=logged.run_id,
+            tags=tags,
+            description=variant.reason,
+        )
+        version = str(created.version)
+    else:
+        for name, value in tags.items():
+            mlflow.set_model_version_tag(summary.name, version, name, value)
+    alias = alias_of(variant.name)
+    mlflow.set_registered_model_alias(summary.name, alias, version)
+    return Registered(model=summary.name, version=version, alias=alias)

@@ -1,0 +1,226 @@
+"""summary.json: the public result of a run, a versioned schema that other programs may read.
+
+Knows the facts, no Prefect and no MLflow. The schema is docs/summary.schema.json.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engineworks.codec import from_json, to_json
+from engineworks.manifest import Artifact
+from engineworks.values import (
+    Accuracy,
+    Analysis,
+    BenchmarkRow,
+    Comparison,
+    Exported,
+    HostCard,
+    Outcome,
+    Parity,
+    PinnedData,
+    PrecisionTruth,
+    Reference,
+    Simplified,
+)
+
+#: Raised with every change that a reader of summary.json could notice.
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTiming:
+    """One stage of this run; `elapsed_s` is what this run spent on it."""
+
+    name: str
+    variant: str
+    elapsed_s: float
+    cached: bool
+    peak_mib: float
+    log: str
+    """Folder with request.json, command.txt and log.txt of the run that executed it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """The engine of a variant."""
+
+    sha256: str
+    size_bytes: int
+    uri: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registered:
+    """A variant's version in the model registry."""
+
+    model: str
+    version: str
+    alias: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One row of the table: the verdict and the facts behind it."""
+
+    name: str
+    target: str
+    precision: str
+    required: bool
+    verdict: Outcome
+    reason: str
+    recommended: bool = False
+    accuracy: Accuracy | None = None
+    parity: Parity | None = None
+    precision_truth: PrecisionTruth | None = None
+    benchmark: tuple[BenchmarkRow, ...] = ()
+    environment: dict[str, Any] | None = None
+    engine: Engine | None = None
+    predictions: Artifact | None = None
+    registered: Registered | None = None
+    package: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logged:
+    """Where the run is in MLflow."""
+
+    tracking_uri: str
+    run_id: str
+    experiment_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Everything a run found."""
+
+    schema: int
+    run_id: str
+    name: str
+    recipe: str
+    recipe_sha256: str
+    host: HostCard
+    size: tuple[int, int]
+    data: PinnedData | None
+    reference: Reference
+    exported: Exported
+    simplified: Simplified | None
+    analysis: Analysis
+    variants: tuple[Variant, ...]
+    comparison: Comparison | None
+    stages: tuple[StageTiming, ...]
+    wall_s: float
+    overhead_s: float
+    """wall_s minus the time inside stages."""
+    mlflow: Logged | None = None
+
+    @property
+    def shipped(self) -> tuple[Variant, ...]:
+        """The variants that may go to devices."""
+        return tuple(variant for variant in self.variants if variant.verdict == "shipped")
+
+    @property
+    def missed(self) -> tuple[Variant, ...]:
+        """Required variants that are not shipped."""
+        return tuple(v for v in self.variants if v.required and v.verdict != "shipped")
+
+
+def write(summary: Summary, path: Path) -> None:
+    """Write summary.json whole or not at all."""
+    partial = path.with_suffix(".part")
+    partial.write_text(json.dumps(to_json(summary), indent=1) + "\n", encoding="utf-8")
+    partial.rename(path)
+
+
+def read(path: Path) -> Summary:
+    """Read a summary.json of this schema.
+
+    Raises:
+        ArtifactError: It is of another schema.
+    """
+    return from_json(Summary, json.loads(path.read_text(encoding="utf-8")))
+
+
+HEADINGS = (
+    "variant", "verdict", "metric", "drop", "p50 ms", "images/s", "MiB", "stored/computed"
+)  # fmt: skip
+
+
+def rows(summary: Summary) -> list[tuple[str, ...]]:
+    """The table of variants as text, the same in terminal, Prefect, MLflow and README."""
+    return [_row(variant, summary) for variant in summary.variants]
+
+
+def _row(variant: Variant, summary: Summary) -> tuple[str, ...]:
+    accuracy, truth, engine = variant.accuracy, variant.precision_truth, variant.engine
+    first = main_row(variant, summary.size)
+    return (
+        variant.name + (" *" if variant.recommended else ""),
+        variant.verdict,
+        f"{accuracy.metric} {accuracy.value:.4f}" if accuracy else "-",
+        f"{accuracy.drop:+.4f}" if accuracy else "-",
+        f"{first.p50_ms:.2f}{'?' if first.inconclusive else ''}" if first else "-",
+        f"{first.throughput_per_s:.1f}" if first else "-",
+        f"{engine.size_bytes / 2**20:.2f}" if engine else "-",
+        f"{truth.delivered}/{computed(truth)}" if truth else "-",
+    )
+
+
+def computed(truth: PrecisionTruth) -> str:
+    """The precision in which most nodes compute."""
+    return max(truth.computed_nodes, key=lambda word: truth.computed_nodes[word], default="-")
+
+
+def main_row(variant: Variant, size: Sequence[int]) -> BenchmarkRow | None:
+    """The benchmark row at the model's own size and batch 1."""
+    for row in variant.benchmark:
+        if (row.height, row.width, row.batch) == (*size, 1):
+            return row
+    return None
+
+
+def markdown(summary: Summary) -> str:
+    """The table and its footnotes as Markdown."""
+    lines = [
+        "| " + " | ".join(HEADINGS) + " |",
+        "|" + " --- |" * len(HEADINGS),
+        *(
+            "| " + " | ".join(cell.replace("|", "/") for cell in row) + " |"
+            for row in rows(summary)
+        ),
+        "",
+        *footnotes(summary),
+    ]
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "/")
+
+
+def footnotes(summary: Summary) -> list[str]:
+    """What a reader must know to read the table."""
+    height, width = summary.size
+    notes = [
+        f"{v.name}: {v.verdict}, {v.reason}." for v in summary.variants if v.verdict != "shipped"
+    ]
+    if summary.comparison is not None:
+        comparison = summary.comparison
+        notes.append(f"* ship {comparison.recommended} on this machine: {comparison.reason}.")
+    threads = next((row.threads for v in summary.variants for row in v.benchmark), None)
+    if threads is not None:
+        notes.append(
+            f"Latency at {height}x{width}, batch 1, {threads} threads, on {summary.host.cpu}."
+        )
+    if any(row.inconclusive for v in summary.variants for row in v.benchmark):
+        notes.append("? inconclusive: the report says why.")
+    notes += [
+        f"{v.name}: {v.precision_truth.note}."
+        for v in summary.variants
+        if v.precision_truth is not None and v.precision_truth.note
+    ]
+    return notes

@@ -1,0 +1,1 @@
+"""The flows: sentences made of tasks. Run them as `python -m flows.ship RECIPE`."""

@@ -1,0 +1,254 @@
+"""The command line of `python -m flows.ship`: sets the state folder up, shows progress, exits.
+
+Exit codes: 0 every required variant is shipped; 1 the run ended and one is not; 2 recipe, model
+or data cannot be used; 3 this machine cannot do it (disk, missing package, crash); 130 stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from artifacts.summary import StageTiming
+from engineworks.codec import to_json
+from engineworks.errors import (
+    DataError,
+    EngineworksError,
+    ExportError,
+    ModelError,
+    RecipeError,
+)
+from engineworks.store import disk_error, explain_os_error
+
+BAD_INPUT = (RecipeError, ModelError, DataError, ExportError)
+COLOURS = {"shipped": "green", "rejected": "yellow", "failed": "red", "pending": "cyan"}
+
+
+#: Written by `make ui` beside Prefect's database: where its server listens.
+UI_FILE = "server.url"
+
+
+def _running_server(root: Path) -> str | None:
+    """API address of the Prefect server that `make ui` runs on this state, if it answers."""
+    try:
+        url = (root / "prefect" / UI_FILE).read_text(encoding="utf-8").strip()
+        with urllib.request.urlopen(f"{url}/api/health", timeout=2):  # noqa: S310 - 127.0.0.1
+            return f"{url}/api"
+    except (OSError, ValueError):
+        return None
+
+
+def configure(root: Path) -> None:
+    """Keep Prefect's and MLflow's state under the state folder. Call before importing Prefect."""
+    os.environ["ENGINEWORKS_HOME"] = str(root)
+    defaults = {
+        "PREFECT_HOME": str(root / "prefect"),
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "engineworks",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # A first start creates the database; a slow disk needs more than the usual 20 s.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "DO_NOT_TRACK": "1",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    server = _running_server(root)
+    if server is not None:
+        os.environ.setdefault("PREFECT_API_URL", server)
+    try:
+        (root / "prefect").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explain_os_error(error, root) from error
+
+
+def _quiet_prefect() -> None:
+    """The terminal shows stages and errors itself; Prefect's pages keep the full log."""
+    from prefect.logging.configuration import setup_logging
+    from prefect.logging.handlers import PrefectConsoleHandler
+
+    setup_logging()
+    loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
+    for handler in (handler for logger in loggers for handler in logger.handlers):
+        if isinstance(handler, PrefectConsoleHandler):
+            handler.setLevel(logging.CRITICAL)
+
+
+class Terminal:
+    """Progress on a terminal: a spinner while a stage runs, one line when it is done."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._status: Any = None
+
+    def started(self, stage: str) -> None:
+        """See `tasks._run.Progress`."""
+        self.stop()
+        self._status = self._console.status(f"{escape(stage)} ...")
+        self._status.start()
+
+    def finished(self, stage: str, timing: StageTiming, note: str) -> None:
+        """See `tasks._run.Progress`."""
+        self.stop()
+        spent = "cached" if timing.cached else f"{timing.elapsed_s:.1f} s"
+        self._console.print(
+            f"[green]ok[/] {stage:<32} [dim]{spent:>8}[/]  {escape(note)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def failed(self, stage: str, reason: str) -> None:
+        """See `tasks._run.Progress`."""
+        self.stop()
+        first = reason.splitlines()[0] if reason else ""
+        self._console.print(
+            f"[red]no[/] {stage:<32} {escape(first)}", highlight=False, soft_wrap=True
+        )
+
+    def stop(self) -> None:
+        """Take the spinner away."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.ship",
+        description="Ship one trained model: export it, build it for every target of the recipe, "
+        "check, time, judge and register each.",
+        epilog="Finished stages are kept: after a stop or a change the same command runs only "
+        "what is missing. Exit codes: 0 shipped, 1 a required variant is not, 2 bad recipe, "
+        "model or data, 3 trouble on this machine, 130 stopped.",
+    )
+    parser.add_argument("recipe", help="recipe file, for example examples/yolox_nano/recipe.yaml")
+    parser.add_argument(
+        "--home",
+        type=Path,
+        help="state folder (default: ENGINEWORKS_HOME, else ./.engineworks)",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only say what would run here, and what not and why"
+    )
+    parser.add_argument("--json", action="store_true", help="print summary.json on stdout")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument("--debug", action="store_true", help="show stack traces")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; the exit code is its meaning."""
+    options = _parser().parse_args(arguments)
+    root = options.home or Path(os.environ.get("ENGINEWORKS_HOME") or ".engineworks")
+    console = Console(stderr=True, quiet=options.quiet)
+    try:
+        configure(root.absolute())
+        return _dry_run(options) if options.dry_run else _ship(options, console)
+    except EngineworksError as error:
+        if options.debug:
+            console.print_exception()
+        kind = type(error).__name__
+        sys.stderr.write(f"\n{kind}: {error.message}\n  next: {error.hint}\n")
+        return 2 if isinstance(error, BAD_INPUT) else 3
+    except Exception as error:
+        full = disk_error(error, root)
+        if full is not None:
+            sys.stderr.write(f"\nStoreError: {full}\n")
+            return 3
+        if options.debug:
+            raise
+        sys.stderr.write(f"\nunexpected {type(error).__name__}: {str(error)[:500]}\n")
+        sys.stderr.write("  next: run it again with --debug and report what it prints\n")
+        return 3
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped. Finished stages are kept: the same command goes on there.\n")
+        return 130
+
+
+def _dry_run(options: argparse.Namespace) -> int:
+    from flows.ship import preflight
+
+    _, found = preflight(options.recipe)
+    plan = to_json(found)
+    if options.json:
+        sys.stdout.write(json.dumps(plan, indent=1) + "\n")
+        return 0
+    table = Table("variant", "here", "because", box=None)
+    for variant in plan["variants"]:
+        name = f"{variant['target']}/{variant['precision']}"
+        table.add_row(name, variant["action"], escape(variant["reason"] or "all it needs is here"))
+    Console().print(table)
+    return 0
+
+
+def _ship(options: argparse.Namespace, console: Console) -> int:
+    from artifacts import summary as summaries
+    from flows.ship import preflight, ship
+    from tasks import _run
+
+    preflight(options.recipe)
+    if not options.debug:
+        _quiet_prefect()
+    terminal = Terminal(console)
+    _run.PROGRESS.set(terminal)
+    _run.STARTED.set(psutil.Process().create_time())
+    console.print(f"[bold]ship[/] {escape(options.recipe)}", highlight=False)
+    terminal.started("starting")
+    before = _latest()
+    try:
+        state = ship(options.recipe, return_state=True)
+    finally:
+        terminal.stop()
+    latest = _latest()
+    if latest is None or latest == before:
+        state.result()  # raises what stopped the run
+        raise RuntimeError("the flow ended without a summary")
+    summary = summaries.read(latest / "summary.json")
+    if options.json:
+        sys.stdout.write(json.dumps(to_json(summary), indent=1) + "\n")
+    else:
+        _show(summary, latest)
+    return 1 if summary.missed else 0
+
+
+def _latest() -> Path | None:
+    link = Path(os.environ["ENGINEWORKS_HOME"], "runs", "latest")
+    return link.resolve() if link.exists() else None
+
+
+def _show(summary: Any, folder: Path) -> None:
+    from artifacts import summary as summaries
+
+    out = Console() if sys.stdout.isatty() else Console(width=120)
+    table = Table(title=f"{summary.name} on {summary.host.cpu}", title_justify="left")
+    for heading in summaries.HEADINGS:
+        right = heading in ("drop", "p50 ms", "images/s", "MiB")
+        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+    for row, variant in zip(summaries.rows(summary), summary.variants, strict=True):
+        colour = COLOURS.get(variant.verdict, "dim")
+        cells = [escape(cell) for cell in row]
+        cells[1] = f"[{colour}]{cells[1]}[/]"
+        table.add_row(*cells)
+    out.print(table)
+    for note in summaries.footnotes(summary):
+        out.print(escape(note), highlight=False, soft_wrap=True)
+    cached = sum(timing.cached for timing in summary.stages)
+    out.print(
+        f"{len(summary.stages) - cached} stages ran, {cached} came from the cache; "
+        f"{summary.wall_s:.1f} s, of which {summary.overhead_s:.1f} s outside stages.",
+        highlight=False,
+    )
+    for name in ("report.html", "summary.json"):
+        if (folder / name).exists():
+            out.print(f"{name:<13}{folder / name}", highlight=False, soft_wrap=True)

@@ -1,0 +1,172 @@
+"""The first half of `ship`: from recipe to an analysed graph, at the model's size and others."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from engineworks import hosts, targets
+from engineworks import recipe as recipes
+from engineworks.evaluate import datasets
+from engineworks.manifest import Artifact
+from engineworks.recipe import Loaded
+from engineworks.specs import Size
+from engineworks.stages.requests import (
+    AnalyzeRequest,
+    ExportRequest,
+    ReferenceRequest,
+    ScreenRequest,
+    Shared,
+    SimplifyRequest,
+)
+from engineworks.values import (
+    Analysis,
+    Exported,
+    PinnedData,
+    PinnedModel,
+    Plan,
+    Reference,
+    Simplified,
+)
+from tasks._run import Run, call
+from tasks.analyze import analyze
+from tasks.export import export
+from tasks.reference import reference
+from tasks.screen import screen
+from tasks.simplify import simplify
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The prepared model at one input size."""
+
+    size: Size
+    shared: Shared
+    pinned: PinnedModel
+    data: PinnedData | None
+    reference: Reference
+    exported: Exported
+    simplified: Simplified | None
+    analysis: Analysis | None
+
+    @property
+    def onnx(self) -> Artifact:
+        """The graph that is built from."""
+        return self.simplified.onnx if self.simplified else self.exported.onnx
+
+
+def prepare_model(run: Run, loaded: Loaded, plan: Plan) -> Model:
+    """Everything that all variants share, at the model's own size."""
+    recipe = loaded.recipe
+    pinned = recipes.pin_model(loaded)
+    shared = Shared(
+        name=recipe.name,
+        preprocess=recipe.preprocess,
+        # The file's name says nothing; its content is in `labels`.
+        task=dataclasses.replace(recipe.task, labels=()),
+        labels=loaded.labels,
+        recipe_sha256=loaded.sha256,
+        store=str(run.store.root),
+    )
+    data = None
+    if recipe.data is not None:
+        files = datasets.list_images(recipe.data)
+        data = call(
+            run, screen,
+            ScreenRequest(
+                shared=shared,
+                data=recipe.data,
+                bytes_sha256=datasets.bytes_sha256(recipe.data, files),
+            ),
+            PinnedData,
+            limit_s=recipe.limits.export_s,
+            note=lambda value: f"{len(value.files)} images, {value.objects} labels"
+            + (f", {len(value.bad)} skipped" if value.bad else ""),
+        )  # fmt: skip
+        # Paths are not part of the key: a moved data set is the same data set.
+        data = dataclasses.replace(data, spec=recipe.data)
+    model = _prepare(run, loaded, shared, pinned, data, recipe.model.input.size, None)
+    names = tuple(dict.fromkeys(v.target for v in plan.variants if v.action == "run"))
+    packages = [package for name in names for package in targets.load(name).PACKAGES]
+    analysis = call(
+        run, analyze,
+        AnalyzeRequest(
+            onnx=model.onnx,
+            size=model.size,
+            targets=names,
+            tools=hosts.versions(*packages),
+            store=str(run.store.root),
+        ),
+        Analysis,
+        limit_s=recipe.limits.export_s,
+        note=lambda value: f"{value.parameters / 1e6:.2f} M parameters, "
+        f"{value.flops / 1e9:.2f} GFLOPs, {value.nodes} nodes",
+    )  # fmt: skip
+    return dataclasses.replace(model, analysis=analysis)
+
+
+def prepare_size(run: Run, loaded: Loaded, model: Model, size: Size) -> Model:
+    """The same model at a further input size, for the benchmark; no metric is computed."""
+    return _prepare(
+        run, loaded, model.shared, model.pinned, model.data, size, model.exported.chosen
+    )
+
+
+def _prepare(
+    run: Run, loaded: Loaded, shared: Shared, pinned: PinnedModel, data: PinnedData | None,
+    size: Size, exporter: str | None,
+) -> Model:  # fmt: skip
+    recipe = loaded.recipe
+    label = f"{size[0]}x{size[1]}" if exporter else ""
+    truth: Reference = call(
+        run, reference,
+        ReferenceRequest(
+            shared=shared, model=pinned, data=data, size=size, score=exporter is None
+        ),
+        Reference,
+        limit_s=recipe.limits.check_s, variant=label,
+        note=lambda value: f"{value.metric} {value.value:.4f} of the source model"
+        if value.value is not None
+        else "",
+    )  # fmt: skip
+    spec = recipe.export
+    if exporter in spec.exporters:
+        spec = dataclasses.replace(spec, exporters=(exporter,))
+    exported: Exported = call(
+        run, export,
+        ExportRequest(
+            shared=shared, model=pinned, spec=spec, reference=truth.artifact, size=size
+        ),
+        Exported,
+        limit_s=recipe.limits.export_s, variant=label,
+        note=lambda value: f"{value.chosen} kept: {value.reason}",
+    )  # fmt: skip
+    simplified: Simplified | None = None
+    if spec.simplify:
+        folder = run.folder / "logs" / f"simplify_{label}".rstrip("_")
+        simplified = call(
+            run, simplify,
+            SimplifyRequest(
+                shared=shared,
+                onnx=exported.onnx,
+                reference=truth.artifact,
+                tolerance=spec.tolerance,
+                limit_s=recipe.limits.export_s / 2,
+                folder=str(folder),
+            ),
+            Simplified,
+            limit_s=recipe.limits.export_s, variant=label,
+            note=lambda value: f"{value.nodes_before} -> {value.nodes_after} nodes"
+            if value.kept
+            else f"rolled back: {value.reason}",
+        )  # fmt: skip
+    return Model(
+        size=size,
+        shared=shared,
+        pinned=pinned,
+        data=data,
+        reference=truth,
+        exported=exported,
+        simplified=simplified,
+        analysis=None,
+    )

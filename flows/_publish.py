@@ -1,0 +1,113 @@
+"""The end of `ship`: one summary of all facts, and everywhere it is shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+
+from artifacts import mlflow_log, prefect_ui, report
+from artifacts import summary as summaries
+from artifacts.summary import Summary, Variant
+from engineworks import recipe as recipes
+from engineworks.recipe import Loaded
+from engineworks.values import Comparison, Plan
+from flows._common import Model
+from tasks._run import Run, call, home
+from tasks.log import LogRequest, Published, log
+
+
+def assemble(
+    run: Run, loaded: Loaded, plan: Plan, model: Model, variants: list[Variant],
+    comparison: Comparison | None,
+) -> Summary:  # fmt: skip
+    """Gather a run's facts; pure."""
+    assert model.analysis is not None  # noqa: S101 - prepare_model fills it
+    best = comparison.recommended if comparison else ""
+    return Summary(
+        schema=summaries.SCHEMA,
+        run_id=run.run_id,
+        name=loaded.recipe.name,
+        recipe=str(loaded.path),
+        recipe_sha256=loaded.sha256,
+        host=plan.host,
+        size=model.size,
+        data=model.data,
+        reference=model.reference,
+        exported=model.exported,
+        simplified=model.simplified,
+        analysis=model.analysis,
+        variants=tuple(
+            dataclasses.replace(variant, recommended=variant.name == best) for variant in variants
+        ),
+        comparison=comparison,
+        stages=tuple(run.timings),
+        wall_s=0.0,
+        overhead_s=0.0,
+    )
+
+
+def publish(run: Run, loaded: Loaded, summary: Summary) -> Summary:
+    """Report, MLflow, registry, Prefect UI, summary.json; then point `runs/latest` at them."""
+    summary = _with_times(run, summary)
+    resolved = run.folder / "recipe.resolved.json"
+    resolved.write_text(recipes.resolved(loaded), encoding="utf-8")
+    summaries.write(summary, run.folder / "facts.json")
+    _write_report(run, summary)
+    published = call(
+        run,
+        log,
+        LogRequest(
+            name=summary.name,
+            recipe_sha256=summary.recipe_sha256,
+            variants=summary.variants,
+            comparison=summary.comparison,
+            tracking_uri=mlflow_log.tracking_uri(home()),
+            summary=str(run.folder / "facts.json"),
+            report=str(run.folder / "report.html"),
+            recipe=str(loaded.path.absolute()),
+            resolved=str(resolved),
+            store=str(run.store.root),
+            home=str(home()),
+        ),
+        Published,
+        limit_s=loaded.recipe.limits.check_s,
+        note=lambda value: (
+            f"MLflow run {value.logged.run_id}"
+            + "".join(f", {r.alias} -> version {r.version}" for r in value.registered.values())
+        ),
+    )
+    variants = tuple(
+        dataclasses.replace(variant, registered=published.registered.get(variant.name))
+        for variant in summary.variants
+    )
+    summary = dataclasses.replace(summary, variants=variants, mlflow=published.logged)
+    prefect_ui.show(summary, run.folder)
+    summary = _with_times(run, summary)
+    _write_report(run, summary)
+    summaries.write(summary, run.folder / "summary.json")
+    (run.folder / "facts.json").unlink()
+    _point_latest(run)
+    return summary
+
+
+def _with_times(run: Run, summary: Summary) -> Summary:
+    wall_s = time.time() - run.started
+    return dataclasses.replace(
+        summary, stages=tuple(run.timings), wall_s=wall_s, overhead_s=wall_s - run.busy_s
+    )
+
+
+def _write_report(run: Run, summary: Summary) -> None:
+    partial = run.folder / "report.html.part"
+    partial.write_text(report.render(summary, run.store), encoding="utf-8")
+    partial.rename(run.folder / "report.html")
+
+
+def _point_latest(run: Run) -> None:
+    """`runs/latest` -> this run, replaced in one step."""
+    link = home() / "runs" / "latest"
+    fresh = link.with_name(f".latest-{os.getpid()}")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(run.run_id, target_is_directory=True)
+    fresh.replace(link)

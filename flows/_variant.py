@@ -1,0 +1,187 @@
+"""The second half of `ship`: one variant from graph to verdict, and the final comparison.
+
+A variant that fails never sinks the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from artifacts.summary import Engine, Variant
+from engineworks import hosts, targets
+from engineworks.errors import EngineworksError, StoreError
+from engineworks.recipe import Loaded
+from engineworks.stages.requests import (
+    BenchmarkRequest,
+    BuildRequest,
+    CheckRequest,
+    CompareRequest,
+    NamedEngine,
+    SizedEngine,
+)
+from engineworks.values import Benchmark, Built, Checked, Comparison, Plan, PlannedVariant
+from engineworks.verdict import decide, first_row
+from flows._common import Model
+from tasks._run import Run, call
+from tasks.benchmark import benchmark
+from tasks.build import build
+from tasks.check import check
+from tasks.compare import compare
+
+
+def ship_variant(
+    run: Run, loaded: Loaded, plan: Plan, planned: PlannedVariant, model: Model, sized: list[Model]
+) -> Variant:
+    """Build, check, time and judge one variant; whatever happens, it gets a verdict."""
+    row = Variant(
+        name=planned.name,
+        target=planned.target,
+        precision=planned.precision,
+        required=planned.required,
+        verdict="skipped",
+        reason=planned.reason,
+    )
+    if planned.action == "skip":
+        return row
+    try:
+        built = _build(run, loaded, plan, planned, model)
+        checked = _check(run, loaded, planned, model, built)
+        engines = [SizedEngine(size=model.size, engine=built.engine)]
+        for other in sized:
+            small = _build(run, loaded, plan, planned, other)
+            engines.append(SizedEngine(size=other.size, engine=small.engine))
+        timed = _benchmark(run, loaded, plan, planned, engines)
+    except StoreError:
+        raise  # a full disk is no fact about this variant
+    except EngineworksError as error:
+        reason = f"{error.message.splitlines()[0]}; next: {error.hint}"
+        return dataclasses.replace(row, verdict="failed", reason=reason)
+    verdict = decide(loaded.recipe.budget, built, checked, first_row(timed, *model.size))
+    return dataclasses.replace(
+        row,
+        verdict=verdict.verdict,
+        reason=verdict.reason,
+        accuracy=checked.accuracy,
+        parity=checked.parity,
+        precision_truth=built.truth,
+        benchmark=timed.rows,
+        environment=timed.environment,
+        engine=Engine(
+            sha256=built.engine.sha256,
+            size_bytes=built.engine.size_bytes,
+            uri=built.engine.uri,
+        ),
+        predictions=checked.predictions,
+    )
+
+
+def _label(planned: PlannedVariant, loaded: Loaded, model: Model) -> str:
+    if model.size == loaded.recipe.model.input.size:
+        return planned.name
+    return f"{planned.name} {model.size[0]}x{model.size[1]}"
+
+
+def _build(run: Run, loaded: Loaded, plan: Plan, planned: PlannedVariant, model: Model) -> Built:
+    target = targets.load(planned.target)
+    built: Built = call(
+        run, build,
+        BuildRequest(
+            shared=model.shared,
+            onnx=model.onnx,
+            reference=model.reference.artifact,
+            target=planned.target,
+            precision=planned.precision,
+            options=planned.options,
+            tools=hosts.versions(*target.PACKAGES),
+            host=plan.host if target.HOST_BOUND else None,
+            builder=plan.host,
+        ),
+        Built,
+        limit_s=loaded.recipe.limits.build_s,
+        variant=_label(planned, loaded, model),
+        note=lambda value: f"{value.engine.size_bytes / 2**20:.2f} MiB, {value.truth.delivered}",
+    )  # fmt: skip
+    return built
+
+
+def _check(
+    run: Run, loaded: Loaded, planned: PlannedVariant, model: Model, built: Built
+) -> Checked:
+    recipe = loaded.recipe
+    checked: Checked = call(
+        run, check,
+        CheckRequest(
+            shared=model.shared,
+            engine=built.engine,
+            reference=model.reference.artifact,
+            metric=model.reference.metric,
+            value=model.reference.value,
+            data=model.data,
+            size=model.size,
+            largest_batch=recipe.export.largest_batch,
+            folder=str(loaded.folder),
+            code_sha256=model.pinned.code_sha256 if ":" in recipe.task.layout else "",
+            threads=recipe.benchmark.threads,
+            tools=hosts.versions(*targets.load(planned.target).PACKAGES),
+        ),
+        Checked,
+        limit_s=recipe.limits.check_s,
+        variant=planned.name,
+        note=_checked_note,
+    )  # fmt: skip
+    return checked
+
+
+def _checked_note(checked: Checked) -> str:
+    parity = f"off by {checked.parity.max_abs_diff:.1e}, SNR {checked.parity.snr_db:.0f} dB"
+    if checked.accuracy is None:
+        return parity
+    return f"{checked.accuracy.metric} {checked.accuracy.value:.4f}, {parity}"
+
+
+def _benchmark(
+    run: Run, loaded: Loaded, plan: Plan, planned: PlannedVariant, engines: list[SizedEngine]
+) -> Benchmark:
+    timed: Benchmark = call(
+        run, benchmark,
+        BenchmarkRequest(
+            engines=tuple(engines),
+            spec=loaded.recipe.benchmark,
+            tools=hosts.versions(*targets.load(planned.target).PACKAGES),
+            host=plan.host,
+            store=str(run.store.root),
+        ),
+        Benchmark,
+        limit_s=loaded.recipe.limits.benchmark_s,
+        variant=planned.name,
+        note=lambda value: f"p50 {value.rows[0].p50_ms:.2f} ms at batch {value.rows[0].batch}",
+    )  # fmt: skip
+    return timed
+
+
+def compare_shipped(
+    run: Run, loaded: Loaded, plan: Plan, variants: list[Variant], model: Model
+) -> Comparison | None:
+    """Time the shipped variants side by side; None when there is nothing to compare."""
+    shipped = [v for v in variants if v.verdict == "shipped" and v.engine is not None]
+    if not shipped:
+        return None
+    packages = [package for v in shipped for package in targets.load(v.target).PACKAGES]
+    found: Comparison = call(
+        run, compare,
+        CompareRequest(
+            engines=tuple(
+                NamedEngine(variant=v.name, engine=run.store.get(v.engine.sha256))
+                for v in shipped if v.engine is not None
+            ),
+            size=model.size,
+            threads=loaded.recipe.benchmark.threads,
+            tools=hosts.versions(*packages),
+            host=plan.host,
+            store=str(run.store.root),
+        ),
+        Comparison,
+        limit_s=loaded.recipe.limits.benchmark_s,
+        note=lambda value: f"{value.recommended}: {value.reason}",
+    )  # fmt: skip
+    return found

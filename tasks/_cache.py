@@ -1,0 +1,41 @@
+"""When a stage need not run again.
+
+Key = sha256 of the stage, its request (parents' digests and spec; host card and versions of the
+target's packages where the request holds them) and the versions of the stage's own tools.
+Engines are not bit-reproducible, so no key is ever made of what a build would return.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import engineworks
+from engineworks import hosts
+from engineworks.codec import digest
+from engineworks.stages import STAGES
+
+
+@cache
+def library_sha256() -> str:
+    """Digest of this library's own code: a changed stage gives other results."""
+    root = Path(engineworks.__file__).parent
+    sha256 = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        sha256.update(f"{path.relative_to(root).as_posix()}\0".encode())
+        sha256.update(path.read_bytes())
+    return sha256.hexdigest()
+
+
+def stage_key(stage: str, request: Any) -> str:
+    """Cache key of one stage with one request."""
+    return digest(
+        {
+            "stage": stage,
+            "request": request,
+            "tools": hosts.versions("numpy", *(STAGES[stage].packages if stage in STAGES else ())),
+            "library": library_sha256(),
+        }
+    )

@@ -1,0 +1,218 @@
+"""One run's surroundings: folders, store, progress, and how a stage's task is called.
+
+Knows Prefect's task states and the state folder (DESIGN: ENGINEWORKS_HOME); no stage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from artifacts.summary import StageTiming
+from engineworks.codec import from_json
+from engineworks.errors import ArtifactError, StoreError
+from engineworks.manifest import Artifact
+from engineworks.recipe import Loaded
+from engineworks.store import LocalStore, disk_error, explain_os_error
+
+log = logging.getLogger("engineworks.flow")
+
+T = TypeVar("T")
+
+
+def home() -> Path:
+    """The state folder: ENGINEWORKS_HOME, else .engineworks in the working folder."""
+    return Path(os.environ.get("ENGINEWORKS_HOME") or ".engineworks").absolute()
+
+
+class Progress(Protocol):
+    """Whoever shows a run while it runs."""
+
+    def started(self, stage: str) -> None:
+        """A stage begins."""
+
+    def finished(self, stage: str, timing: StageTiming, note: str) -> None:
+        """A stage ended well."""
+
+    def failed(self, stage: str, reason: str) -> None:
+        """A stage ended badly."""
+
+
+class Silent:
+    """Shows nothing: a worker's run is followed by its log lines and in the Prefect UI."""
+
+    def started(self, stage: str) -> None:
+        """See `Progress`."""
+
+    def finished(self, stage: str, timing: StageTiming, note: str) -> None:
+        """See `Progress`."""
+
+    def failed(self, stage: str, reason: str) -> None:
+        """See `Progress`."""
+
+
+#: Set by the command line.
+PROGRESS: ContextVar[Progress] = ContextVar("progress", default=Silent())  # noqa: B039
+
+
+#: `time.time()` at which a command began, so that imports and Prefect's start count as overhead.
+STARTED: ContextVar[float | None] = ContextVar("started", default=None)
+
+
+@dataclass
+class Run:
+    """One run of the flow `ship`: where it works, and what it has spent so far."""
+
+    loaded: Loaded
+    run_id: str
+    folder: Path
+    store: LocalStore
+    timings: list[StageTiming] = field(default_factory=list)
+    on_stage: Callable[[], None] = lambda: None
+    """Called after every stage."""
+    started: float = field(default_factory=lambda: STARTED.get() or time.time())
+    """`time.time()` at which this run began."""
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds spent inside stages."""
+        return sum(timing.elapsed_s for timing in self.timings)
+
+    @contextlib.contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Count work of the flow itself as a stage that is never cached."""
+        begun = time.perf_counter()
+        yield
+        elapsed_s = time.perf_counter() - begun
+        self.timings.append(
+            StageTiming(
+                name=name, variant="", elapsed_s=elapsed_s, cached=False, peak_mib=0.0, log=""
+            )
+        )
+
+
+#: A run of a small model writes about 50 MiB; below this it would only fail later.
+LEAST_FREE_MIB = 100
+
+
+def open_run(loaded: Loaded) -> Run:
+    """Make the run's folder.
+
+    Raises:
+        StoreError: The state folder cannot be written, or its disk is nearly full.
+    """
+    root = home()
+    free_mib = shutil.disk_usage(root if root.exists() else root.parent).free // 2**20
+    if free_mib < LEAST_FREE_MIB:
+        raise StoreError(
+            f"the disk under {root} is nearly full: {free_mib} MiB free, a run needs at least "
+            f"{LEAST_FREE_MIB}",
+            hint="free space there or set ENGINEWORKS_HOME to another disk",
+        )
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-%f")[:-3]
+    run_id = f"{stamp}-{loaded.recipe.name}"
+    folder = root / "runs" / run_id
+    try:
+        (folder / "logs").mkdir(parents=True)
+    except OSError as error:
+        raise explain_os_error(error, root) from error
+    return Run(loaded=loaded, run_id=run_id, folder=folder, store=LocalStore(root / "store"))
+
+
+def call(
+    run: Run,
+    task: Any,
+    request: Any,
+    kind: type[T],
+    *,
+    limit_s: float,
+    variant: str = "",
+    note: Callable[[T], str] | None = None,
+) -> T:
+    """Call a stage's task, from the cache when nothing it depends on has changed.
+
+    A cached value whose artifacts are gone from the store, or damaged there, is made anew.
+
+    Args:
+        run: The run.
+        task: The Prefect task of the stage; its name is the stage's.
+        request: The stage's request.
+        kind: The stage's value.
+        limit_s: Time limit in seconds.
+        variant: Row of the table that this call belongs to; with a size for further sizes.
+        note: A few words about the value for the progress line.
+
+    Returns:
+        The stage's value.
+
+    Raises:
+        EngineworksError: What the stage raised.
+    """
+    label = f"{task.name} {variant}".strip()
+    folder = run.folder / "logs" / label.replace("/", "-").replace(" ", "_")
+    progress = PROGRESS.get()
+    progress.started(label)
+    begun = time.perf_counter()
+    try:
+        state = task(request, str(folder), limit_s, return_state=True)
+        outcome = state.result()
+        value = from_json(kind, outcome["value"])
+        if state.name == "Cached" and not _intact(run.store, value):
+            again = task.with_options(refresh_cache=True)
+            state = again(request, str(folder), limit_s, return_state=True)
+            outcome = state.result()
+            value = from_json(kind, outcome["value"])
+    except Exception as error:
+        reason = getattr(error, "message", str(error))
+        log.error("%s failed: %s", label, reason)
+        progress.failed(label, reason)
+        full = disk_error(error, home())
+        if full is not None:
+            raise full from error
+        raise
+    cached = state.name == "Cached"
+    timing = StageTiming(
+        name=task.name,
+        variant=variant,
+        elapsed_s=0.0 if cached else min(outcome["elapsed_s"], time.perf_counter() - begun),
+        cached=cached,
+        peak_mib=outcome["peak_mib"],
+        log=outcome["folder"],
+    )
+    run.timings.append(timing)
+    words = note(value) if note else ""
+    log.info("%s: %s %s", label, "cached" if cached else f"{timing.elapsed_s:.1f} s", words)
+    progress.finished(label, timing, words)
+    run.on_stage()
+    return value
+
+
+def _intact(store: LocalStore, value: Any) -> bool:
+    for artifact in _artifacts(value):
+        try:
+            store.open(artifact)
+        except ArtifactError as error:
+            log.warning("making it again: %s", error.message)
+            return False
+    return True
+
+
+def _artifacts(value: Any) -> Iterator[Artifact]:
+    if isinstance(value, Artifact):
+        yield value
+    elif dataclasses.is_dataclass(value):
+        for item in dataclasses.fields(value):
+            yield from _artifacts(getattr(value, item.name))
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _artifacts(item)

@@ -1,0 +1,16 @@
+"""Time an engine at every size and batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import task
+
+from engineworks.stages.requests import BenchmarkRequest
+from tasks import _stage
+
+
+@task(name="benchmark", retries=1, retry_delay_seconds=1, **_stage.STAGE)
+def benchmark(request: BenchmarkRequest, folder: str, limit_s: float) -> dict[str, Any]:
+    """Time an engine at every size and batch."""
+    return _stage.run("benchmark", request, folder, limit_s)

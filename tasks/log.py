@@ -1,0 +1,62 @@
+"""Log a run's facts to MLflow and register what is shipped; the same facts are logged once."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from artifacts import mlflow_log, registry
+from artifacts import summary as summaries
+from artifacts.summary import Logged, Registered, Summary, Variant
+from engineworks.codec import place, to_json
+from engineworks.store import LocalStore
+from engineworks.values import Comparison
+from tasks import _stage
+from tasks._cache import stage_key
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogRequest:
+    """The facts; everything else says where they are."""
+
+    name: str
+    recipe_sha256: str
+    variants: tuple[Variant, ...]
+    comparison: Comparison | None
+    tracking_uri: str
+    summary: str = place()
+    report: str = place()
+    recipe: str = place()
+    resolved: str = place()
+    store: str = place()
+    home: str = place()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """Where the run and its registered versions are in MLflow."""
+
+    logged: Logged
+    registered: dict[str, Registered]
+
+
+@task(name="log", retries=2, retry_delay_seconds=2, **_stage.STAGE)
+def log(request: LogRequest, folder: str, limit_s: float) -> dict[str, Any]:
+    """Log a run's facts to MLflow and register what is shipped; the same facts are logged once."""
+    started = time.perf_counter()
+    summary: Summary = summaries.read(Path(request.summary))
+    files = {
+        "report.html": Path(request.report),
+        "recipe.yaml": Path(request.recipe),
+        "recipe.resolved.json": Path(request.resolved),
+    }
+    home = Path(request.home)
+    key = stage_key("log", request)
+    logged = mlflow_log.log_run(summary, LocalStore(Path(request.store)), files, key, home)
+    value = Published(logged=logged, registered=registry.register(summary, logged, home))
+    elapsed_s = time.perf_counter() - started
+    return {"value": to_json(value), "elapsed_s": elapsed_s, "peak_mib": 0.0, "folder": folder}
