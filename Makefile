@@ -1,0 +1,54 @@
+# Everything a person does here. `make` alone lists it.
+#
+# `make setup` installs into the active virtual or conda environment, else into .venv, and does
+# nothing when requirements.lock has not changed since.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+ENVIRONMENT := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX),$(CURDIR)/.venv)
+PY := $(ENVIRONMENT)/bin/python
+STAMP := $(ENVIRONMENT)/.engineworks-$(shell cksum < requirements.lock | cut -d' ' -f1)
+# Further words for pip, for example --extra-index-url ... for another build of torch.
+PIP_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast lint ui bench-spine schemas clean
+
+help: ## list these commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP) ## create the environment and install the locked versions
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -x $(PY) || $(PYTHON) -m venv $(ENVIRONMENT)
+	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "Python 3.10 or newer is needed; say which: make setup PYTHON=python3.11"; exit 1; }
+	$(PY) -m pip install --disable-pip-version-check -q -r requirements.lock $(PIP_ARGS)
+	$(PY) -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
+	@rm -f $(ENVIRONMENT)/.engineworks-* && touch $@
+
+demo: setup ## ship the YOLOX-Nano example on this machine
+	$(PY) -m flows.ship examples/yolox_nano/recipe.yaml
+
+test: setup ## all tests (minutes: real flows, a real MLflow database, real engines)
+	$(PY) -m pytest
+
+test-fast: setup ## the tests that need no Prefect
+	$(PY) -m pytest -m "not flows"
+
+lint: setup ## style, types and the import rules
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+
+ui: setup ## open Prefect's and MLflow's pages on this machine's state
+	$(PY) -m infra.ui
+
+bench-spine: setup ## measure the demo: time, memory, overhead, accuracy; prints its bars
+	$(PY) -m benchmarks.spine
+
+schemas: setup ## write the committed JSON Schemas anew
+	$(PY) -m docs.write
+
+clean: ## forget everything that runs have made here
+	rm -rf .engineworks

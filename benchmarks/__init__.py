@@ -1,0 +1,1 @@
+"""Measurements of this project itself; each prints a table and its bars."""
