@@ -25,7 +25,7 @@ def register(summary: Summary, logged: Logged, home: Path) -> dict[str, Register
         return {}
     _model(mlflow, summary.name)
     known = mlflow.search_model_versions(f"name = '{summary.name}'", max_results=10000)
-    versions = {version.tags.get("sha256"): version.version for version in known}
+    versions = {version.tags.get("sha256", ""): str(version.version) for version in known}
     return {
         variant.name: _register(mlflow, summary, logged, variant, versions)
         for variant in summary.shipped

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import itertools
 import math
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -98,9 +97,9 @@ class Scatter:
     y_ticks: tuple[Tick, ...]
     marks: tuple[Mark, ...]
     levels: tuple[Level, ...]
-    """The source model's metric, and the lowest inside the budget when a verdict names it."""
+    """The source model's metric, and the lowest inside the budget."""
     limit: Tick | None
-    """Largest p50 inside the budget, when a verdict names it."""
+    """Largest p50 inside the budget."""
 
 
 def scatter(summary: Summary, width: int, height: int) -> Scatter | None:
@@ -112,7 +111,7 @@ def scatter(summary: Summary, width: int, height: int) -> Scatter | None:
             found.append((variant, variant.accuracy, row))
     if not found:
         return None
-    max_drop, max_p50 = _budget(summary.variants)
+    max_drop, max_p50 = summary.budget.max_drop, summary.budget.max_p50_ms
     reference = found[0][1].reference
     floor = None if max_drop is None else reference - max_drop
     xs = [x for _, _, row in found for x in (row.p50_ms, *row.ci95_ms)]
@@ -157,14 +156,6 @@ def scatter(summary: Summary, width: int, height: int) -> Scatter | None:
         levels=tuple(levels),
         limit=Tick(at=x_axis.at(max_p50), text=f"{max_p50:g} ms") if max_p50 is not None else None,
     )  # fmt: skip
-
-
-def _budget(variants: Iterable[Variant]) -> tuple[float | None, float | None]:
-    """(max_drop, max_p50_ms) as far as the verdicts' reasons name them."""
-    reasons = "\n".join(variant.reason for variant in variants)
-    drop = re.search(r"drops [\d.]+, allowed ([\d.]+\d)", reasons)
-    p50 = re.search(r"p50 [\d.]+ ms(?:, allowed| of) ([\d.]+\d)", reasons)
-    return float(drop[1]) if drop else None, float(p50[1]) if p50 else None
 
 
 @dataclass(frozen=True)

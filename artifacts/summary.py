@@ -13,6 +13,7 @@ from typing import Any
 
 from engineworks.codec import from_json, to_json
 from engineworks.manifest import Artifact
+from engineworks.specs import BudgetSpec
 from engineworks.values import (
     Accuracy,
     Analysis,
@@ -105,6 +106,7 @@ class Summary:
     recipe_sha256: str
     host: HostCard
     size: tuple[int, int]
+    budget: BudgetSpec
     data: PinnedData | None
     reference: Reference
     exported: Exported

@@ -32,6 +32,7 @@ def assemble(
         recipe_sha256=loaded.sha256,
         host=plan.host,
         size=model.size,
+        budget=loaded.recipe.budget,
         data=model.data,
         reference=model.reference,
         exported=model.exported,

@@ -6,6 +6,12 @@ entrypoint `flows.ship.ship`.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    # Before Prefect is imported: it reads its settings then, and the command makes them.
+    from flows._command import main
+
+    raise SystemExit(main())
+
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +85,6 @@ def preflight(recipe: str) -> tuple[Loaded, Plan]:
     if loaded.recipe.data is not None:
         datasets.list_images(loaded.recipe.data)
     return loaded, recipes.plan(loaded)
-
-
-if __name__ == "__main__":
-    from flows._command import main
-
-    raise SystemExit(main())
 
 
 __all__ = ["preflight", "ship"]

@@ -1,7 +1,7 @@
 """Which shipped variant is fastest here? All of them in one process, in alternating blocks.
 
 Figures from separate runs differ by more than engines do when the machine drifts; neighbouring
-blocks do not. The first call of each block is dropped: it pays for the other's cache contents.
+blocks do not. The start of each block is dropped: it pays for the other's caches and threads.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ from engineworks.values import Comparison, Contender
 
 ROUNDS = 21
 CALLS = 6
+#: A block lasts at least this long, and its first part is not counted: threads of the runtime
+#: that ran before may still spin for some milliseconds.
+BLOCK_S = 0.06
+SETTLE_S = 0.02
 
 
 def run(engines: Mapping[str, tuple[Path, Manifest]], size: Size, threads: int) -> Comparison:
@@ -50,9 +54,13 @@ def run(engines: Mapping[str, tuple[Path, Manifest]], size: Size, threads: int) 
 
 
 def _block(call: Callable[[], object]) -> float:
+    """Median latency in ms of one block, its start left out."""
+    begun = time.perf_counter()
     call()
-    times = []
-    for _ in range(CALLS):
+    while time.perf_counter() - begun < SETTLE_S:
+        call()
+    times: list[float] = []
+    while len(times) < CALLS or time.perf_counter() - begun < BLOCK_S:
         started = time.perf_counter()
         call()
         times.append((time.perf_counter() - started) * 1e3)

@@ -66,12 +66,16 @@ def _refusal(error: EngineworksError) -> dict[str, Any]:
 
 
 def _peak_mib() -> float:
+    """Largest resident memory of this process; 0 where the system does not tell.
+
+    Not `getrusage`: its figure starts at the size of the parent that forked this process.
+    """
     try:
-        import resource
-    except ImportError:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
         return 0.0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak) / (2**20 if sys.platform == "darwin" else 2**10)
+    peak = next((line for line in status.splitlines() if line.startswith("VmHWM:")), "VmHWM: 0 kB")
+    return float(peak.split()[1]) / 1024
 
 
 def _die_with_parent() -> None:
