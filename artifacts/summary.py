@@ -212,14 +212,14 @@ def footnotes(summary: Summary) -> list[str]:
     ]
     if summary.comparison is not None:
         comparison = summary.comparison
-        notes.append(f"* ship {comparison.recommended} on this machine: {comparison.reason}.")
+        notes.append(f"Ship {comparison.recommended} (marked *) on this machine: {comparison.reason}.")
     threads = next((row.threads for v in summary.variants for row in v.benchmark), None)
     if threads is not None:
         notes.append(
             f"Latency at {height}x{width}, batch 1, {threads} threads, on {summary.host.cpu}."
         )
     if any(row.inconclusive for v in summary.variants for row in v.benchmark):
-        notes.append("? inconclusive: the report says why.")
+        notes.append("Latencies with ? are inconclusive: the report says why.")
     notes += [
         f"{v.name}: {v.precision_truth.note}."
         for v in summary.variants

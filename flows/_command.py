@@ -54,7 +54,6 @@ def configure(root: Path) -> None:
     os.environ["ENGINEWORKS_HOME"] = str(root)
     defaults = {
         "PREFECT_HOME": str(root / "prefect"),
-        "PREFECT_LOGGING_EXTRA_LOGGERS": "engineworks",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         # A first start creates the database; a slow disk needs more than the usual 20 s.
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",

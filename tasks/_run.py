@@ -18,6 +18,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from prefect import get_run_logger
+
 from artifacts.summary import StageTiming
 from engineworks.codec import from_json
 from engineworks.errors import ArtifactError, StoreError
@@ -174,7 +176,7 @@ def call(
             value = from_json(kind, outcome["value"])
     except Exception as error:
         reason = getattr(error, "message", str(error))
-        log.error("%s failed: %s", label, reason)
+        get_run_logger().error("%s failed: %s", label, reason)
         progress.failed(label, reason)
         full = disk_error(error, home())
         if full is not None:
@@ -191,7 +193,9 @@ def call(
     )
     run.timings.append(timing)
     words = note(value) if note else ""
-    log.info("%s: %s %s", label, "cached" if cached else f"{timing.elapsed_s:.1f} s", words)
+    get_run_logger().info(
+        "%s: %s %s", label, "cached" if cached else f"{timing.elapsed_s:.1f} s", words
+    )
     progress.finished(label, timing, words)
     run.on_stage()
     return value

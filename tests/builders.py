@@ -1,0 +1,218 @@
+"""Small values for tests: one of every dataclass, tiny models, tiny pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import textwrap
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Union
+
+import numpy as np
+
+from engineworks.export import reference
+from engineworks.manifest import Artifact, Provenance, TensorSpec
+from engineworks.specs import InputSpec, ModelSpec, Preprocess, TaskSpec
+from engineworks.stages.requests import Shared
+from engineworks.store import LocalStore
+from engineworks.values import PinnedModel
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "examples"
+MADE_HERE = Provenance(stage="test", parents=("0" * 64,), tools={"numpy": "2"}, host="here")
+
+#: Fields whose value must obey a rule of their class.
+_RULED = {
+    "source": "model:build",
+    "weights": "weights.pt",
+    "layout": "yolov8",
+    "color": "bgr",
+    "channels": 1,
+    "opset": 17,
+    "mean": (0.5, 0.25, 0.125),
+    "std": (1.5, 2.0, 3.0),
+    "iou": 0.5,
+    "confidence": 0.25,
+    "pad": 7,
+}
+
+
+def example(kind: type) -> Any:
+    """An instance of a dataclass in which every field differs from its default."""
+    hints = typing.get_type_hints(kind)
+    return kind(
+        **{
+            field.name: _RULED.get(field.name) or _value(hints[field.name], field.name)
+            for field in dataclasses.fields(kind)
+        }
+    )
+
+
+def _value(kind: Any, name: str) -> Any:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return example(kind)
+    if origin in (Union, types.UnionType):
+        return _value(next(option for option in args if option is not type(None)), name)
+    if origin is Literal:
+        return args[-1]
+    if origin is tuple:
+        kinds = args[:1] * 2 if args[-1] is Ellipsis else args
+        return tuple(_value(kind, f"{name}{i}") for i, kind in enumerate(kinds))
+    if origin is dict or (isinstance(origin, type) and issubclass(origin, Mapping)):
+        return {"one": _value(args[1], name), "two": _value(args[1], name)}
+    if kind is Any:
+        return {"nested": [1, 2.5, "three", None, True]}
+    plain: dict[type, Any] = {str: f"a {name}", int: 41, float: 0.75, bool: True}
+    return plain[kind]
+
+
+def tensor(name: str = "images", shape: tuple[int | str, ...] = ("batch", 3, 16, 16)) -> TensorSpec:
+    return TensorSpec(name=name, dtype="float32", shape=shape)
+
+
+def shared(store: LocalStore, **changes: Any) -> Shared:
+    values: dict[str, Any] = {
+        "name": "tiny",
+        "preprocess": Preprocess(),
+        "task": TaskSpec(),
+        "labels": (),
+        "recipe_sha256": "r" * 64,
+        "store": str(store.root),
+    }
+    return Shared(**{**values, **changes})
+
+
+def put_bytes(
+    store: LocalStore, folder: Path, content: bytes = b"bytes", **fields: Any
+) -> Artifact:
+    """An artifact of one file `model.bin`."""
+    path = folder / "source.bin"
+    path.write_bytes(content)
+    values = {"kind": "onnx", "name": "tiny", "entry": "model.bin", "provenance": MADE_HERE}
+    return store.put({"model.bin": path}, **{**values, **fields})
+
+
+def put_onnx(store: LocalStore, onnx: Path) -> Artifact:
+    """An ONNX artifact as the export stage leaves it."""
+    from engineworks.export.torch_onnx import signature
+
+    inputs, outputs, opset = signature(onnx)
+    return store.put(
+        {"model.onnx": onnx},
+        kind="onnx",
+        name="tiny",
+        entry="model.onnx",
+        inputs=inputs,
+        outputs=outputs,
+        details={"opset": opset},
+        provenance=MADE_HERE,
+    )
+
+
+def put_reference(
+    store: LocalStore, folder: Path, inputs: Any, outputs: Mapping[str, Any]
+) -> Artifact:
+    """A reference artifact as the reference stage leaves it."""
+    path = folder / reference.FILE
+    reference.save(path, inputs, outputs)
+    return store.put(
+        {reference.FILE: path},
+        kind="reference",
+        name="tiny",
+        entry=reference.FILE,
+        provenance=MADE_HERE,
+    )
+
+
+def samples(rows: int = 4, size: tuple[int, int] = (16, 16), channels: int = 3) -> Any:
+    """(rows, channels, height, width) float32 noise, the same each time."""
+    return np.random.default_rng(3).random((rows, channels, *size), np.float32)
+
+
+def tiny_module(seed: int = 0) -> Any:
+    """Conv, grouped conv, mean, linear: (b, 3, 16, 16) -> (b, 5)."""
+    import torch
+    from torch import nn
+
+    class Tiny(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3, padding=1)
+            self.grouped = nn.Conv2d(8, 8, 3, groups=4)
+            self.linear = nn.Linear(8, 5)
+
+        def forward(self, x: Any) -> Any:
+            x = torch.relu(self.grouped(torch.relu(self.conv(x))))
+            return self.linear(x.mean((2, 3)))
+
+    torch.manual_seed(seed)
+    return Tiny().eval()
+
+
+def export_tiny(path: Path) -> Path:
+    """Write `tiny_module` as ONNX with an open batch."""
+    import torch
+
+    torch.onnx.export(
+        tiny_module(),
+        (torch.from_numpy(samples(1)),),
+        str(path),
+        dynamo=False,
+        input_names=["images"],
+        output_names=["scores"],
+        dynamic_axes={"images": {0: "batch"}, "scores": {0: "batch"}},
+        opset_version=17,
+    )
+    return path
+
+
+def pinned(folder: Path, source: str, **spec: Any) -> PinnedModel:
+    """A model source in a folder, as `recipe.pin_model` gives it."""
+    spec = {"input": InputSpec(size=(16, 16)), **spec}
+    model = ModelSpec(source=source, **spec)
+    path = spec.get("weights") or "" if model.form == "factory" else source
+    return PinnedModel(
+        spec=model,
+        folder=str(folder),
+        path=str(folder / path) if path else "",
+        code_sha256="c" * 64,
+        bytes_sha256="b" * 64,
+    )
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(textwrap.dedent(text), encoding="utf-8")
+    return path
+
+
+def picture(path: Path, height: int = 24, width: int = 32, seed: int = 0) -> Path:
+    """A noise picture, in the format that the name's ending says."""
+    import cv2
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    assert cv2.imwrite(str(path), image)
+    return path
+
+
+def coco(path: Path, files: Mapping[str, tuple[int, int]], boxes: list[Any], names: Any) -> Path:
+    """COCO JSON: file -> (height, width); boxes (file, category name, bbox); name -> id."""
+    ids = {name: 100 + position for position, name in enumerate(files)}
+    raw = {
+        "images": [
+            {"id": ids[name], "file_name": name, "height": size[0], "width": size[1]}
+            for name, size in files.items()
+        ],
+        "categories": [{"id": number, "name": name} for name, number in names.items()],
+        "annotations": [
+            {"image_id": ids[file], "category_id": names[name], "bbox": bbox}
+            for file, name, bbox in boxes
+        ],
+    }
+    path.write_text(json.dumps(raw), encoding="utf-8")
+    return path

@@ -1,0 +1,263 @@
+"""What every target and every session must do, asked of each one that can run here."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from engineworks import hosts, targets
+from engineworks.errors import ArtifactError, BuildError
+from engineworks.evaluate import parity
+from engineworks.export.torch_onnx import runner
+from engineworks.manifest import Artifact
+from engineworks.runtime.session import open_engine
+from engineworks.stages.engine import build
+from engineworks.stages.requests import BuildRequest
+from engineworks.store import LocalStore, verify
+from engineworks.values import Built
+from tests.builders import put_onnx, put_reference, samples, shared
+
+HOST = hosts.probe()
+HERE = [name for name in targets.names() if not targets.load(name).missing(HOST)]
+VARIANTS = [(name, precision) for name in HERE for precision in targets.load(name).PRECISIONS]
+REAL = [name for name in HERE if name != "null"]
+X = samples()
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The tiny net and its answers, in a store."""
+
+    store: LocalStore
+    path: Path
+    onnx: Artifact
+    reference: Artifact
+    wanted: dict[str, np.ndarray]
+
+    def build(self, target: str, precision: str, onnx: Artifact | None = None, **changes) -> Built:
+        request = BuildRequest(
+            shared=shared(self.store),
+            onnx=onnx or self.onnx,
+            reference=self.reference,
+            target=target,
+            precision=precision,
+            options={},
+            tools={},
+            host=HOST if targets.load(target).HOST_BOUND else None,
+            builder=HOST,
+        )
+        return build(dataclasses.replace(request, **changes))
+
+
+@pytest.fixture(scope="session")
+def bench(tiny_onnx, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("contract")
+    store = LocalStore(folder / "store")
+    wanted = dict(runner(tiny_onnx)(X))
+    reference = put_reference(store, folder, X, wanted)
+    return Bench(store, tiny_onnx, put_onnx(store, tiny_onnx), reference, wanted)
+
+
+@pytest.fixture(scope="session", params=VARIANTS, ids="/".join)
+def variant(request, bench):
+    """(target, precision, what its build gave), each built once."""
+    target, precision = request.param
+    return target, precision, bench.build(target, precision)
+
+
+@pytest.fixture
+def built(variant):
+    return variant[2]
+
+
+@pytest.fixture
+def session(built):
+    with open_engine(built.engine.uri) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("name", targets.names())
+class TestFile:
+    def test_it_has_every_part_of_the_contract(self, name):
+        target = targets.load(name)
+        assert isinstance(target.TITLE, str)
+        assert target.TITLE
+        assert "\n" not in target.TITLE
+        for part in (target.PRECISIONS, target.PACKAGES):
+            assert isinstance(part, tuple)
+            assert all(isinstance(item, str) for item in part)
+        assert target.PRECISIONS
+        assert len(set(target.PRECISIONS)) == len(target.PRECISIONS)
+        assert isinstance(target.HOST_BOUND, bool)
+        assert all(isinstance(text, str) and text for text in target.OPTIONS.values())
+        asked = {"missing": ["host"], "lacking": ["onnx"], "build": ["request"]}
+        for function, parameters in asked.items():
+            assert list(inspect.signature(getattr(target, function)).parameters) == parameters
+
+    def test_its_packages_are_on_the_host_card(self, name):
+        assert set(targets.load(name).PACKAGES) <= set(hosts.PACKAGES)
+
+    def test_a_host_without_its_packages_cannot_build_it_and_why_is_said(self, name):
+        target = targets.load(name)
+        reason = target.missing(dataclasses.replace(HOST, packages={}))
+        assert bool(reason) is bool(target.PACKAGES)
+        if target.PACKAGES:
+            assert target.PACKAGES[0] in reason
+            assert "pip install" in reason
+
+
+def test_some_real_target_can_be_tried_here():
+    assert REAL, "install an extra such as engineworks[onnxruntime] to run this suite"
+
+
+class TestBuild:
+    def test_the_precision_asked_for_is_delivered(self, variant):
+        _, precision, built = variant
+        assert built.truth.holds
+        assert (built.truth.asked, built.truth.delivered) == (precision, precision)
+        assert built.truth.stored_bytes[precision] > 0
+
+    def test_the_engine_is_whole_and_says_what_it_is(self, variant, bench):
+        target, precision, built = variant
+        manifest = verify(bench.store.open(built.engine))
+        assert (manifest.kind, manifest.target, manifest.precision) == ("engine", target, precision)
+        assert manifest.entry in [file.path for file in manifest.files]
+        assert manifest.inputs == bench.onnx.manifest.inputs
+        assert manifest.outputs == bench.onnx.manifest.outputs
+        assert manifest.preprocess is not None
+        assert bench.onnx.sha256 in manifest.provenance.parents
+        assert set(targets.load(target).PACKAGES) <= set(manifest.provenance.tools)
+
+    def test_an_engine_bound_to_its_host_says_so(self, variant):
+        target, _, built = variant
+        requires = built.engine.manifest.requires
+        assert bool(requires.arch or requires.cpu_flags) is targets.load(target).HOST_BOUND
+
+    def test_a_lower_precision_stores_fewer_bytes(self, bench):
+        for name in REAL:
+            high, *lower = targets.load(name).PRECISIONS
+            size = sum(bench.build(name, high).truth.stored_bytes.values())
+            for precision in lower:
+                assert sum(bench.build(name, precision).truth.stored_bytes.values()) < size, name
+
+
+class TestSession:
+    def test_it_declares_the_models_tensors(self, session, bench):
+        assert session.inputs == bench.onnx.manifest.inputs
+        assert session.outputs == bench.onnx.manifest.outputs
+
+    @pytest.mark.parametrize("batch", [1, 3])
+    def test_it_agrees_with_the_model(self, variant, session, bench, batch):
+        limit = parity.LIMITS[variant[1]]
+
+        def infer(rows):
+            answers = session.infer({"images": np.ascontiguousarray(rows)})
+            return {name: np.array(value) for name, value in answers.items()}
+
+        found = parity.compare(infer, X, bench.wanted, [batch], limit)
+        assert found.holds, found.reason
+        assert {row.output for row in found.rows} == {"scores"}
+
+    def test_identical_rows_get_identical_answers(self, session):
+        answers = session.infer({"images": np.repeat(X[:1], 5, axis=0)})["scores"]
+        np.testing.assert_allclose(
+            answers, np.repeat(answers[:1], 5, axis=0), rtol=parity.IDENTICAL
+        )
+
+    def test_the_same_input_gets_the_same_answer_again(self, session):
+        first = np.array(session.infer({"images": X})["scores"])
+        session.infer({"images": X[::-1].copy()})
+        np.testing.assert_array_equal(session.infer({"images": X})["scores"], first)
+
+    def test_answers_have_the_declared_dtype_and_shape(self, session):
+        answers = session.infer({"images": X[:3]})
+        assert list(answers) == ["scores"]
+        assert (answers["scores"].shape, answers["scores"].dtype) == ((3, 5), np.float32)
+
+    @pytest.mark.parametrize(
+        ("feeds", "says"),
+        [
+            ({}, "'images' is missing"),
+            ({"pixels": X}, "'images' is missing"),
+            ({"images": X.astype(np.float64)}, "must be float32 .* got float64"),
+            ({"images": X.astype(np.float16)}, "must be float32 .* got float16"),
+            ({"images": (X * 255).astype(np.uint8)}, "must be float32 .* got uint8"),
+            ({"images": X[:, :2]}, r"got float32 \[4, 2, 16, 16\]"),
+            ({"images": X[0]}, r"got float32 \[3, 16, 16\]"),
+        ],
+        ids=["nothing", "other name", "float64", "float16", "uint8", "channels", "no batch"],
+    )
+    def test_a_wrong_feed_is_refused_and_named(self, session, feeds, says):
+        with pytest.raises(ValueError, match=says):
+            session.infer(feeds)
+
+    def test_it_survives_a_refused_feed(self, session):
+        before = np.array(session.infer({"images": X})["scores"])
+        with pytest.raises(ValueError, match="images"):
+            session.infer({})
+        np.testing.assert_array_equal(session.infer({"images": X})["scores"], before)
+
+    def test_it_closes_and_closing_twice_is_harmless(self, built):
+        with open_engine(built.engine.uri) as opened:
+            opened.infer({"images": X})
+            opened.close()
+        opened.close()
+
+    def test_two_sessions_of_one_engine_do_not_disturb_each_other(self, built):
+        with open_engine(built.engine.uri, threads=1) as one:
+            with open_engine(built.engine.uri, threads=1) as other:
+                ours = np.array(one.infer({"images": X})["scores"])
+                other.infer({"images": X[::-1].copy()})
+            np.testing.assert_array_equal(one.infer({"images": X})["scores"], ours)
+
+
+def test_every_file_of_an_engine_is_guarded(built, tmp_path):
+    for number, file in enumerate(built.engine.manifest.files):
+        copy = tmp_path / str(number)
+        shutil.copytree(built.engine.uri, copy)
+        with (copy / file.path).open("r+b") as stream:
+            stream.seek(file.size_bytes // 2)
+            byte = stream.read(1)
+            stream.seek(-1, 1)
+            stream.write(bytes([byte[0] ^ 1]))
+        with pytest.raises(ArtifactError, match="altered"):
+            open_engine(copy)
+
+
+@pytest.fixture(scope="module")
+def odd_onnx(tiny_onnx, tmp_path_factory):
+    """The tiny net with an operator at its end that nobody knows."""
+    model = onnx.load(str(tiny_onnx))
+    model.graph.node[-1].output[0] = "inner"
+    odd = onnx.helper.make_node("Frobnicate", ["inner"], ["scores"], domain="acme.ops")
+    model.graph.node.append(odd)
+    model.opset_import.append(onnx.helper.make_opsetid("acme.ops", 1))
+    path = tmp_path_factory.mktemp("odd") / "odd.onnx"
+    onnx.save(model, str(path))
+    return path
+
+
+class TestOperators:
+    @pytest.mark.parametrize("name", HERE)
+    def test_an_ordinary_network_lacks_none(self, name, tiny_onnx):
+        assert targets.load(name).lacking(tiny_onnx) == ()
+
+    @pytest.mark.parametrize("name", REAL)
+    def test_an_unknown_one_is_named(self, name, odd_onnx):
+        (lacking,) = targets.load(name).lacking(odd_onnx)
+        assert "Frobnicate" in lacking
+
+    @pytest.mark.parametrize("name", REAL)
+    def test_building_a_graph_with_an_unknown_one_is_refused_by_its_name(
+        self, name, odd_onnx, bench
+    ):
+        with pytest.raises(BuildError, match="Frobnicate") as caught:
+            bench.build(name, "fp32", put_onnx(bench.store, odd_onnx))
+        assert caught.value.hint

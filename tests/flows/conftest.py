@@ -1,0 +1,185 @@
+"""Flow tests run the real command as a process of its own, against one real Prefect server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+MODEL = """
+import torch
+
+
+class Net(torch.nn.Module):
+    def __init__(self, classes=4):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 8, 3, padding=1, stride=2)
+        self.head = torch.nn.Linear(8, classes)
+
+    def forward(self, images):
+        return self.head(torch.relu(self.conv(images)).mean((2, 3)))
+
+
+def build(classes=4):
+    return Net(classes)
+
+
+def broken(**options):
+    raise RuntimeError("the factory's own trouble")
+
+
+def not_a_number():
+    net = Net()
+    torch.nn.init.constant_(net.head.bias, float("nan"))
+    return net
+
+
+class Stubborn(Net):
+    def forward(self, images):
+        found = torch.nonzero(images.flatten()[:50] > images.mean())
+        return found.float() * super().forward(images)[0, 0]
+
+
+def stubborn():
+    return Stubborn()
+"""
+
+RECIPE = """
+name: tiny
+model:
+  source: model:build
+  weights: weights.pt
+  input: {size: [32, 32]}
+export: {exporters: [legacy], simplify: false}  # the quick ones; one test tries them all
+targets:
+  - target: "null"
+benchmark: {batches: [1, 2], seconds: 0.1}
+"""
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """One Prefect server for all flow tests: (its API address)."""
+    home = tmp_path_factory.mktemp("prefect")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "PREFECT_HOME": str(home), "DO_NOT_TRACK": "1"}
+    environment["PREFECT_SERVER_API_HOST"] = "127.0.0.1"
+    environment.pop("PREFECT_API_URL", None)
+    with (home / "log.txt").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        until = time.monotonic() + 180
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=2):
+                    break
+            except OSError:
+                assert process.poll() is None, (home / "log.txt").read_text()[-3000:]
+                assert time.monotonic() < until, "the Prefect server did not start"
+                time.sleep(0.3)
+        yield f"http://127.0.0.1:{port}/api"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@dataclass
+class Outcome:
+    code: int
+    out: str
+    err: str
+    home: Path
+
+    @property
+    def summary(self) -> dict:
+        return json.loads((self.home / "runs" / "latest" / "summary.json").read_text())
+
+    @property
+    def executed(self) -> set[str]:
+        return {stage["name"] for stage in self.summary["stages"] if not stage["cached"]}
+
+    def variant(self, name: str) -> dict:
+        return next(v for v in self.summary["variants"] if v["name"] == name)
+
+
+class Project:
+    """A recipe folder and a state folder, and the command run on them."""
+
+    def __init__(self, folder: Path, api: str) -> None:
+        self.folder = folder
+        self.home = folder / "state"
+        self.api = api
+        self.recipe = folder / "recipe.yaml"
+        self.recipe.write_text(RECIPE)
+        (folder / "model.py").write_text(MODEL)
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "flows.ship", str(self.recipe), *words]
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        environment = {**os.environ, "ENGINEWORKS_HOME": str(self.home), **extra}
+        if self.api:
+            environment["PREFECT_API_URL"] = self.api
+        else:
+            environment.pop("PREFECT_API_URL", None)
+        return environment
+
+    def ship(self, *words: str, **extra: str) -> Outcome:
+        done = subprocess.run(
+            self.command(*words),
+            cwd=ROOT,
+            env=self.environment(**extra),
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr, self.home)
+
+    def edit(self, old: str, new: str) -> None:
+        text = self.recipe.read_text()
+        assert old in text
+        self.recipe.write_text(text.replace(old, new, 1))
+
+    def engines(self) -> list[Path]:
+        """Engine artifacts in the store."""
+        manifests = (self.home / "store").glob("??/*/manifest.json")
+        return [p.parent for p in manifests if json.loads(p.read_text())["kind"] == "engine"]
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """A state_dict of the tiny model."""
+    import torch
+
+    torch.manual_seed(0)
+    scope: dict = {}
+    exec(MODEL, scope)  # noqa: S102 - our own text above
+    path = tmp_path_factory.mktemp("weights") / "weights.pt"
+    torch.save(scope["build"]().state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def project(tmp_path, server, weights):
+    made = Project(tmp_path, server)
+    (tmp_path / "weights.pt").write_bytes(weights.read_bytes())
+    return made

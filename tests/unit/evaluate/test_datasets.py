@@ -1,0 +1,219 @@
+"""Images and labels are held against each other before anything costly runs."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from engineworks.errors import DataError
+from engineworks.evaluate import datasets
+from engineworks.specs import DataSpec, TaskSpec
+from tests.builders import coco, picture
+
+NONE, DETECTION, CLASSIFICATION = (
+    TaskSpec(kind=kind) for kind in ("none", "detection", "classification")
+)
+LABELS = ("cat", "dog")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three pictures in the order c, a, b of writing."""
+    for seed, name in enumerate(("c.png", "a.png", "sub/b.png")):
+        picture(tmp_path / "pics" / name, seed=seed)
+    (tmp_path / "pics" / "notes.txt").write_text("no picture")
+    return tmp_path
+
+
+def spec(folder, **changes):
+    return DataSpec(images=str(folder / "pics"), **changes)
+
+
+def test_pictures_are_listed_sorted_and_nothing_else(folder):
+    assert datasets.list_images(spec(folder)) == ["a.png", "c.png", "sub/b.png"]
+
+
+@pytest.mark.parametrize(("limit", "count"), [(1, 1), (2, 2), (3, 3), (99, 3)])
+def test_a_limit_takes_the_first_by_name(folder, limit, count):
+    found = datasets.list_images(spec(folder, limit=limit))
+    assert found == ["a.png", "c.png", "sub/b.png"][:count]
+
+
+@pytest.mark.parametrize("name", ["gone", "pics/a.png"])
+def test_a_missing_folder_is_named(folder, name):
+    with pytest.raises(DataError, match=name):
+        datasets.list_images(DataSpec(images=str(folder / name)))
+
+
+def test_a_folder_without_pictures_is_named(folder):
+    (folder / "empty").mkdir()
+    with pytest.raises(DataError, match="empty holds no image"):
+        datasets.list_images(DataSpec(images=str(folder / "empty")))
+
+
+def test_usable_pictures_are_pinned(folder):
+    data = datasets.screen(spec(folder), NONE, ())
+    assert data.files == ("a.png", "c.png", "sub/b.png")
+    assert (data.bad, data.objects, len(data.sha256)) == ((), 3, 64)
+    shapes = [image.shape for image in datasets.images(data)]
+    assert shapes == [(24, 32, 3)] * 3
+
+
+class TestDigest:
+    def test_one_changed_byte_changes_it(self, folder):
+        before = datasets.screen(spec(folder), NONE, ()).sha256
+        path = folder / "pics" / "c.png"
+        path.write_bytes(path.read_bytes() + b"\0")
+        assert datasets.screen(spec(folder), NONE, ()).sha256 != before
+
+    def test_another_name_changes_it(self, folder):
+        before = datasets.screen(spec(folder), NONE, ()).sha256
+        (folder / "pics" / "c.png").rename(folder / "pics" / "d.png")
+        assert datasets.screen(spec(folder), NONE, ()).sha256 != before
+
+    def test_moving_the_folder_does_not_change_it(self, folder):
+        before = datasets.screen(spec(folder), NONE, ()).sha256
+        (folder / "pics").rename(folder / "moved")
+        moved = DataSpec(images=str(folder / "moved"))
+        assert datasets.screen(moved, NONE, ()).sha256 == before
+
+    def test_the_annotations_are_part_of_it(self, folder):
+        labels = folder / "l.json"
+        both = spec(folder, annotations=str(labels))
+        digests = set()
+        for box in ([1, 1, 5, 5], [1, 1, 5, 6]):
+            coco(labels, {"a.png": (24, 32)}, [("a.png", "cat", box)], {"cat": 7})
+            digests.add(datasets.screen(both, DETECTION, LABELS).sha256)
+        assert len(digests) == 2
+
+
+class TestBadImages:
+    @pytest.fixture
+    def broken(self, folder):
+        os.truncate(folder / "pics" / "c.png", 40)
+        (folder / "pics" / "d.jpg").write_text("no picture")
+        return folder
+
+    def test_stop_names_the_first_and_counts_them(self, broken):
+        with pytest.raises(DataError, match=r"2 of 4 images .* c\.png") as caught:
+            datasets.screen(spec(broken), NONE, ())
+        assert "skip" in caught.value.hint
+
+    def test_skip_names_each_and_goes_on(self, broken):
+        data = datasets.screen(spec(broken, on_bad_image="skip"), NONE, ())
+        assert data.files == ("a.png", "sub/b.png")
+        assert [bad.file for bad in data.bad] == ["c.png", "d.jpg"]
+        assert all(bad.file in bad.reason for bad in data.bad)
+
+    def test_skip_stops_when_none_is_left(self, tmp_path):
+        (tmp_path / "pics").mkdir()
+        (tmp_path / "pics" / "x.jpg").write_text("no picture")
+        with pytest.raises(DataError, match=r"1 of 1 .* x\.jpg"):
+            datasets.screen(spec(tmp_path, on_bad_image="skip"), NONE, ())
+
+    def test_a_skipped_picture_is_no_part_of_the_digest(self, broken):
+        before = datasets.screen(spec(broken, on_bad_image="skip"), NONE, ()).sha256
+        (broken / "pics" / "c.png").unlink()
+        assert datasets.screen(spec(broken, on_bad_image="skip"), NONE, ()).sha256 == before
+
+    def test_a_name_that_is_no_utf8_is_refused(self, folder):
+        source = os.fsencode(folder / "pics" / "a.png")
+        os.link(source, os.fsencode(folder / "pics") + b"/\xff.png")
+        with pytest.raises(DataError, match="name"):
+            datasets.screen(spec(folder), NONE, ())
+
+
+class TestClassFolders:
+    @pytest.fixture
+    def sorted_folder(self, tmp_path):
+        for name in ("dog/1.png", "cat/1.png", "cat/deep/2.png"):
+            picture(tmp_path / "pics" / name)
+        return tmp_path
+
+    def test_the_folder_names_the_class(self, sorted_folder):
+        data = datasets.screen(spec(sorted_folder), CLASSIFICATION, LABELS)
+        assert data.files == ("cat/1.png", "cat/deep/2.png", "dog/1.png")
+        np.testing.assert_array_equal(datasets.class_ids(data, LABELS), [0, 0, 1])
+
+    @pytest.mark.parametrize("name", ["wolf/1.png", "loose.png"])
+    def test_a_picture_of_no_known_class_is_named(self, sorted_folder, name):
+        picture(sorted_folder / "pics" / name)
+        with pytest.raises(DataError, match=name) as caught:
+            datasets.screen(spec(sorted_folder), CLASSIFICATION, LABELS)
+        assert "cat, dog" in caught.value.hint
+
+
+class TestCoco:
+    FILES = {"a.png": (24, 32), "c.png": (24, 32), "sub/b.png": (24, 32)}
+    BOXES = [("a.png", "cat", [0, 0, 9, 9]), ("c.png", "dog", [1, 1, 9, 9])]
+    NAMES = {"cat": 17, "dog": 18}
+
+    def screen(self, folder, files=FILES, boxes=BOXES, names=NAMES, labels=LABELS, **changes):
+        path = coco(folder / "l.json", files, boxes, names)
+        return datasets.screen(spec(folder, annotations=str(path), **changes), DETECTION, labels)
+
+    def test_boxes_of_usable_pictures_are_counted(self, folder):
+        assert self.screen(folder).objects == 2
+        os.truncate(folder / "pics" / "c.png", 40)
+        assert self.screen(folder, on_bad_image="skip").objects == 1
+
+    def test_pictures_without_annotation_entry_are_left_out(self, folder):
+        data = self.screen(folder, files={"a.png": (24, 32)}, boxes=self.BOXES[:1])
+        assert data.files == ("a.png",)
+
+    def test_no_picture_in_the_annotations_is_an_error(self, folder):
+        with pytest.raises(DataError, match="none of the 3 images"):
+            self.screen(folder, files={"x.png": (24, 32)}, boxes=[])
+
+    def test_data_without_any_box_judges_nothing(self, folder):
+        with pytest.raises(DataError, match="no box|no object|0 boxes"):
+            self.screen(folder, boxes=[])
+
+    def test_a_picture_of_another_size_is_named(self, folder):
+        files = {**self.FILES, "c.png": (32, 24)}
+        with pytest.raises(DataError, match=r"c\.png is 32x24 pixels, .* says 24x32"):
+            self.screen(folder, files=files)
+        data = self.screen(folder, files=files, on_bad_image="skip")
+        assert [bad.file for bad in data.bad] == ["c.png"]
+
+    def test_a_category_that_is_no_label_is_named(self, folder):
+        with pytest.raises(DataError, match="'dog' is not among"):
+            self.screen(folder, labels=("cat", "wolf"))
+
+    def test_missing_annotations_are_named(self, folder):
+        with pytest.raises(DataError, match=r"data\.annotations is missing"):
+            datasets.screen(spec(folder), DETECTION, LABELS)
+        with pytest.raises(DataError, match=r"gone\.json"):
+            where = str(folder / "gone.json")
+            datasets.screen(spec(folder, annotations=where), DETECTION, LABELS)
+
+    @pytest.mark.parametrize(
+        "breaks",
+        [
+            lambda raw: "not json {",
+            lambda raw: json.dumps([raw]),
+            lambda raw: json.dumps({**raw, "images": None}),
+            lambda raw: json.dumps({key: raw[key] for key in ("images", "annotations")}),
+            lambda raw: json.dumps({**raw, "annotations": [{"image_id": 100}]}),
+            lambda raw: json.dumps({**raw, "images": [{"file_name": "a.png", "id": 100}]}),
+            lambda raw: json.dumps(
+                {**raw, "images": [{"file_name": "a.png", "height": 24, "width": 32}]}
+            ),
+            lambda raw: json.dumps(
+                {**raw, "annotations": [{"image_id": 100, "category_id": 17, "bbox": [1, 2]}]}
+            ),
+            lambda raw: json.dumps(
+                {**raw, "annotations": [{"image_id": 100, "category_id": 99, "bbox": [1, 2, 3, 4]}]}
+            ),
+        ],
+        ids=["text", "list", "no images", "no categories", "no box", "no size", "no id",
+             "a box of two numbers", "an unknown category id"],
+    )  # fmt: skip
+    def test_a_file_that_is_no_coco_json_is_named(self, folder, breaks):
+        path = coco(folder / "l.json", self.FILES, self.BOXES, self.NAMES)
+        path.write_text(breaks(json.loads(path.read_text())))
+        with pytest.raises(DataError, match=r"l\.json|data\.annotations"):
+            datasets.screen(spec(folder, annotations=str(path)), DETECTION, LABELS)

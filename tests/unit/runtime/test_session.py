@@ -1,0 +1,170 @@
+"""An engine is checked before anything opens it, and so is what it is fed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engineworks import hosts
+from engineworks.errors import ArtifactError
+from engineworks.manifest import Manifest, Requires
+from engineworks.runtime.engines.null import row_key
+from engineworks.runtime.session import SessionBase, check_machine, open_engine
+from tests.builders import MADE_HERE, example, put_bytes, tensor
+
+ANSWERS = np.arange(8, dtype=np.float32).reshape(2, 4)
+ROWS = np.random.default_rng(0).random((2, 3, 4, 4), np.float32)
+
+
+@pytest.fixture
+def engine(store, tmp_path):
+    """The folder of a null engine that knows two rows."""
+    path = tmp_path / "answers.npz"
+    np.savez(path, **{"keys": np.array([row_key(row) for row in ROWS]), "output:y": ANSWERS})
+    artifact = store.put(
+        {"answers.npz": path},
+        kind="engine",
+        name="tiny",
+        entry="answers.npz",
+        inputs=(tensor("images", ("batch", 3, 4, 4)),),
+        outputs=(tensor("y", ("batch", 4)),),
+        target="null",
+        precision="fp32",
+        requires=Requires(runtime="null"),
+        provenance=MADE_HERE,
+    )
+    return Path(artifact.uri)
+
+
+def rewrite(folder, **changes):
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_an_engine_answers(engine):
+    with open_engine(str(engine)) as session:
+        np.testing.assert_array_equal(
+            session.infer({"images": ROWS[::-1].copy()})["y"], ANSWERS[::-1]
+        )
+        assert (session.infer({"images": ROWS[:1] + 1})["y"] == 0).all()
+
+
+def test_an_altered_engine_is_refused_before_it_is_opened(engine):
+    (engine / "answers.npz").write_bytes(b"\0" * (engine / "answers.npz").stat().st_size)
+    with pytest.raises(ArtifactError, match="altered and is not opened"):
+        open_engine(engine)
+
+
+def test_a_missing_file_is_refused(engine):
+    (engine / "answers.npz").unlink()
+    with pytest.raises(ArtifactError, match="found nothing"):
+        open_engine(engine)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "store"])
+def test_a_folder_that_is_no_engine_is_refused(store, engine, name):
+    with pytest.raises(ArtifactError, match="not an artifact"):
+        open_engine(store.root.parent / name)
+
+
+def test_a_file_that_no_digest_covers_is_not_opened(engine):
+    """Whoever adds a file and points `entry` at it has passed no check."""
+    (engine / "evil.npz").write_bytes((engine / "answers.npz").read_bytes())
+    rewrite(engine, entry="evil.npz")
+    with pytest.raises(ArtifactError, match=r"evil\.npz"):
+        open_engine(engine)
+
+
+def test_a_path_that_leads_out_of_the_folder_is_refused(engine):
+    manifest = json.loads((engine / "manifest.json").read_text())
+    (engine.parent / "outside.npz").write_bytes((engine / "answers.npz").read_bytes())
+    entry = "../outside.npz"
+    rewrite(engine, entry=entry, files=[{**manifest["files"][0], "path": entry}])
+    with pytest.raises(ArtifactError, match="outside"):
+        open_engine(engine)
+
+
+def test_an_artifact_that_is_no_engine_is_refused(store, tmp_path):
+    with pytest.raises(ArtifactError, match="not an engine"):
+        open_engine(Path(put_bytes(store, tmp_path).uri))
+
+
+def test_an_engine_for_another_architecture_is_refused(engine):
+    manifest = json.loads((engine / "manifest.json").read_text())
+    rewrite(engine, requires={**manifest["requires"], "arch": "riscv64"})
+    with pytest.raises(ArtifactError, match="built for riscv64") as caught:
+        open_engine(engine)
+    assert platform.machine() in caught.value.message
+
+
+@pytest.mark.skipif(not hosts.cpu_flags(), reason="this system does not tell its CPU's flags")
+def test_an_engine_for_another_cpu_is_refused(engine):
+    manifest = json.loads((engine / "manifest.json").read_text())
+    flags = [*hosts.cpu_flags(), "warp_drive"]
+    rewrite(engine, requires={**manifest["requires"], "cpu_flags": flags})
+    with pytest.raises(ArtifactError, match="CPU with warp_drive,"):
+        open_engine(engine)
+
+
+@pytest.mark.parametrize(
+    ("needs", "refused"),
+    [
+        (Requires(runtime="null"), ""),
+        (Requires(runtime="null", arch="x86_64", cpu_flags=("avx2",)), ""),
+        (Requires(runtime="null", arch="aarch64"), "aarch64"),
+        (Requires(runtime="null", cpu_flags=("avx2", "amx_int8")), "amx_int8"),
+    ],
+)
+def test_a_machine_is_held_against_what_the_engine_needs(needs, refused):
+    manifest = dataclasses.replace(example(Manifest), requires=needs)
+    if not refused:
+        check_machine(manifest, arch="x86_64", cpu_flags=("avx", "avx2"))
+        return
+    with pytest.raises(ArtifactError, match=refused):
+        check_machine(manifest, arch="x86_64", cpu_flags=("avx", "avx2"))
+
+
+@pytest.mark.parametrize("runtime", ["warp", "../null", "os.path", ""])
+def test_an_unknown_runtime_is_refused(engine, runtime):
+    rewrite(engine, requires={"runtime": runtime})
+    with pytest.raises(ArtifactError, match="runtime"):
+        open_engine(engine)
+
+
+def test_a_file_that_the_runtime_cannot_read_is_refused_by_name(store, tmp_path):
+    """Whole, but no engine: what a build of another version may leave."""
+    artifact = put_bytes(store, tmp_path, kind="engine", requires=Requires(runtime="onnxruntime"))
+    with pytest.raises(ArtifactError, match="tiny|model.bin"):
+        open_engine(Path(artifact.uri))
+
+
+BAD_FEEDS = {
+    "nothing": ({}, "'images' is missing"),
+    "another name": ({"image": ROWS}, r"'images' is missing; given: \['image'\]"),
+    "another dtype": ({"images": ROWS.astype(np.float64)}, "'images' must be float32 .* float64"),
+    "another shape": ({"images": ROWS[:, :2]}, r"\[2, 2, 4, 4\]"),
+    "no batch dimension": ({"images": ROWS[0]}, r"got float32 \[3, 4, 4\]"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FEEDS)
+def test_a_wrong_feed_is_refused_and_named(engine, name):
+    feeds, says = BAD_FEEDS[name]
+    with open_engine(engine) as session, pytest.raises(ValueError, match=says):
+        session.infer(feeds)
+
+
+def test_an_open_dimension_takes_any_number_and_a_fixed_one_only_its_own():
+    manifest = dataclasses.replace(
+        example(Manifest), inputs=(tensor("a", ("n", 3)), tensor("b", (2, "m")))
+    )
+    session = SessionBase(manifest)
+    a, b = np.zeros((7, 3), np.float32), np.zeros((2, 9), np.float32)
+    session.check({"a": a, "b": b})
+    with pytest.raises(ValueError, match="'b'"):
+        session.check({"a": a, "b": b[:1]})

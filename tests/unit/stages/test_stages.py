@@ -1,0 +1,238 @@
+"""The stages one after the other on a tiny classifier: every arrow of the pipeline once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engineworks import hosts
+from engineworks.codec import digest, from_json, to_json
+from engineworks.errors import ArtifactError
+from engineworks.specs import BenchmarkSpec, DataSpec, ExportSpec, TaskSpec
+from engineworks.stages import STAGES
+from engineworks.stages import requests as asked
+from engineworks.store import LocalStore
+from tests.builders import picture, pinned, shared, write
+
+SIZE = (16, 16)
+LABELS = ("a", "b", "c", "d", "e")
+HOST = hosts.probe()
+TOOLS = {"onnxruntime": "1"}
+
+MODEL = """
+from tests.builders import tiny_module
+
+def build():
+    return tiny_module()
+"""
+
+
+def through_json(stage, request):
+    """Run a stage as its child process does: request and value cross as JSON."""
+    entry = STAGES[stage]
+    request = from_json(entry.request, json.loads(json.dumps(to_json(request))))
+    value = entry.run(request)
+    again = from_json(entry.value, json.loads(json.dumps(to_json(value))))
+    assert again == value
+    return again
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Everything that a run makes, from pictures to a comparison."""
+    folder = tmp_path_factory.mktemp("stages")
+    store = LocalStore(folder / "store")
+    write(folder / "ewtest_stages_model.py", MODEL)
+    for number, label in enumerate(LABELS * 2):
+        picture(folder / "pics" / label / f"{number}.png", 20, 20, seed=number)
+    common = shared(store, task=TaskSpec(kind="classification"), labels=LABELS)
+    model = pinned(folder, "ewtest_stages_model:build", outputs=("scores",))
+    spec = DataSpec(images=str(folder / "pics"))
+    data = through_json("screen", asked.ScreenRequest(shared=common, data=spec, bytes_sha256=""))
+    reference = through_json(
+        "reference",
+        asked.ReferenceRequest(shared=common, model=model, data=data, size=SIZE, score=True),
+    )
+    exported = through_json(
+        "export",
+        asked.ExportRequest(
+            shared=common, model=model, reference=reference.artifact, size=SIZE,
+            spec=ExportSpec(exporters=("legacy",), opset=17),
+        ),
+    )  # fmt: skip
+    simplify = asked.SimplifyRequest(
+        shared=common, onnx=exported.onnx, reference=reference.artifact, tolerance=1e-3,
+        limit_s=300.0, folder=str(folder / "simplify"),
+    )  # fmt: skip
+    simplified = through_json("simplify", simplify)
+    engines = {
+        target: through_json(
+            "build",
+            asked.BuildRequest(
+                shared=common, onnx=simplified.onnx, reference=reference.artifact, target=target,
+                precision="fp32", options={}, tools=TOOLS, host=HOST, builder=HOST,
+            ),
+        )
+        for target in ("onnxruntime-cpu", "null")
+    }  # fmt: skip
+    yield {
+        "folder": folder, "store": store, "shared": common, "data": data, "reference": reference,
+        "exported": exported, "simplify": simplify, "simplified": simplified, "engines": engines,
+    }  # fmt: skip
+    sys.path[:] = [entry for entry in sys.path if entry != str(folder)]
+
+
+def test_the_reference_scores_the_source_model(made):
+    reference = made["reference"]
+    assert (reference.metric, reference.images) == ("top1", 10)
+    assert 0 <= reference.value <= 1
+    assert reference.detail["top5"] == 1  # five classes
+    assert reference.outputs == ("scores",)
+
+
+def test_the_exported_graph_is_in_the_store_with_what_must_travel(made):
+    onnx = made["exported"].onnx
+    manifest = onnx.manifest
+    assert made["store"].open(onnx)
+    assert manifest.dynamic_batch
+    assert [tensor.name for tensor in manifest.outputs] == ["scores"]
+    assert manifest.preprocess == made["shared"].preprocess
+    assert manifest.provenance.parents == (made["reference"].artifact.sha256,)
+
+
+def test_simplification_keeps_or_undoes_and_says_why(made):
+    simplified = made["simplified"]
+    assert simplified.nodes_after <= simplified.nodes_before
+    assert simplified.kept is (simplified.onnx.sha256 != made["exported"].onnx.sha256)
+    assert simplified.reason
+
+
+def test_a_simplification_that_fails_leaves_the_graph_as_it_was(made, tmp_path):
+    request = dataclasses.replace(made["simplify"], limit_s=0.001, folder=str(tmp_path))
+    found = through_json("simplify", request)
+    assert not found.kept
+    assert "onnxsim failed: onnxsim was stopped" in found.reason
+    assert found.onnx == made["exported"].onnx
+
+
+def test_the_analysis_asks_every_target(made):
+    request = asked.AnalyzeRequest(
+        onnx=made["exported"].onnx, size=SIZE, targets=("null", "onnxruntime-cpu"), tools={},
+        store=str(made["store"].root),
+    )  # fmt: skip
+    found = through_json("analyze", request)
+    assert found.parameters == 421
+    assert found.lacking == {"null": (), "onnxruntime-cpu": ()}
+
+
+def check(made, target, **changes):
+    reference = made["reference"]
+    request = asked.CheckRequest(
+        shared=made["shared"], engine=made["engines"][target].engine,
+        reference=reference.artifact, metric=reference.metric, value=reference.value,
+        data=made["data"], size=SIZE, largest_batch=3, folder=str(made["folder"]), code_sha256="",
+        threads=1, tools={},
+    )  # fmt: skip
+    return through_json("check", dataclasses.replace(request, **changes))
+
+
+def test_a_true_engine_agrees_and_loses_nothing(made):
+    found = check(made, "onnxruntime-cpu")
+    assert found.parity.holds, found.parity.reason
+    assert {row.batch for row in found.parity.rows} == {1, 3}
+    assert (found.accuracy.drop, found.accuracy.images) == (0, 10)
+    predictions = made["store"].entry(found.predictions)
+    assert len(json.loads(predictions.read_text())) == 10
+
+
+def test_an_engine_that_answers_zeros_on_new_pictures_loses(made):
+    found = check(made, "null", value=1.0)
+    assert found.parity.holds  # the recorded rows are replayed
+    assert found.accuracy.drop > 0
+
+
+def test_without_data_there_is_no_metric(made):
+    found = check(made, "null", data=None, value=None)
+    assert found.accuracy is None
+    assert found.predictions is None
+
+
+def test_an_altered_engine_is_not_checked(made):
+    engine = made["engines"]["null"].engine
+    path = Path(engine.uri, engine.manifest.entry)
+    content = path.read_bytes()
+    try:
+        path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+        with pytest.raises(ArtifactError, match=engine.manifest.entry):
+            check(made, "null")
+    finally:
+        path.write_bytes(content)
+
+
+def test_every_batch_is_timed(made):
+    engine = made["engines"]["onnxruntime-cpu"].engine
+    request = asked.BenchmarkRequest(
+        engines=(asked.SizedEngine(size=SIZE, engine=engine),),
+        spec=BenchmarkSpec(batches=(1, 4), threads=1, seconds=0.01),
+        tools=TOOLS, host=HOST, store=str(made["store"].root),
+    )  # fmt: skip
+    found = through_json("benchmark", request)
+    rows = [(row.height, row.width, row.batch, row.threads) for row in found.rows]
+    assert rows == [(16, 16, 1, 1), (16, 16, 4, 1)]
+    for row in found.rows:
+        assert row.throughput_per_s == pytest.approx(row.batch * 1e3 / row.mean_ms)
+    assert found.environment["cpu"] == HOST.cpu
+
+
+def test_shipped_engines_are_compared(made):
+    named = tuple(
+        asked.NamedEngine(variant=f"{target}/fp32", engine=built.engine)
+        for target, built in made["engines"].items()
+    )
+    request = asked.CompareRequest(
+        engines=named, size=SIZE, threads=1, tools={}, host=HOST, store=str(made["store"].root)
+    )
+    found = through_json("compare", request)
+    assert {c.variant for c in found.contenders} == {"onnxruntime-cpu/fp32", "null/fp32"}
+    assert found.recommended in {c.variant for c in found.contenders}
+    assert found.contenders[0].ratio == min(c.ratio for c in found.contenders)
+
+
+class TestKeys:
+    """A request's digest is its cache key."""
+
+    def request(self, made):
+        return made["simplify"]
+
+    @pytest.mark.parametrize("field", ["limit_s", "folder"])
+    def test_where_and_how_long_is_no_part_of_the_key(self, made, field):
+        other = {"limit_s": 1.0, "folder": "/elsewhere"}[field]
+        request = self.request(made)
+        assert digest(dataclasses.replace(request, **{field: other})) == digest(request)
+
+    def test_another_store_or_recipe_is_no_part_of_the_key(self, made):
+        request = self.request(made)
+        moved = dataclasses.replace(request.shared, store="/elsewhere", recipe_sha256="0")
+        assert digest(dataclasses.replace(request, shared=moved)) == digest(request)
+
+    def test_another_graph_is(self, made):
+        request = self.request(made)
+        other = dataclasses.replace(request.onnx, sha256="0" * 64)
+        assert digest(dataclasses.replace(request, onnx=other)) != digest(request)
+
+
+def test_pictures_of_noise_stand_in_when_there_is_no_data(made):
+    request = asked.ReferenceRequest(
+        shared=made["shared"], data=None, size=SIZE, score=True,
+        model=pinned(made["folder"], "ewtest_stages_model:build"),
+    )  # fmt: skip
+    found = through_json("reference", request)
+    assert (found.value, found.images) == (None, 0)
+    inputs = np.load(made["store"].entry(found.artifact))["inputs"]
+    assert inputs.shape == (4, 3, 16, 16)
+    assert len({row.tobytes() for row in inputs}) == 4

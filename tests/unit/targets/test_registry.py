@@ -1,0 +1,142 @@
+"""The folder's listing is the list of targets, and other packages can add to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engineworks import targets
+from engineworks.errors import RecipeError
+from engineworks.targets._base import check_request, dtype_word, missing_package
+from tests.builders import example, write
+
+FOLDER = Path(targets.__file__).parent
+
+THIRD_PARTY = """
+TITLE = "A board"
+PRECISIONS = ("int8",)
+PACKAGES = ()
+HOST_BOUND = True
+OPTIONS = {}
+def missing(host): return ""
+def lacking(onnx): return ()
+def build(request): raise NotImplementedError
+"""
+
+ASK = """
+import json, sys
+from engineworks import errors, targets
+answers = {"names": targets.names()}
+for name in sys.argv[1:]:
+    try:
+        module = targets.load(name)
+        answers[name] = [module.TITLE, module.__name__]
+    except errors.EngineworksError as error:
+        answers[name] = [type(error).__name__, error.message, error.hint]
+print(json.dumps(answers))
+"""
+
+
+def test_the_listing_of_the_folder_is_the_list_of_targets():
+    files = {path.stem for path in FOLDER.glob("[!_]*.py")}
+    assert set(targets.names()) >= {stem.replace("_", "-") for stem in files}
+    assert not [name for name in targets.names() if name.startswith(("_", "-"))]
+    assert list(targets.names()) == sorted(targets.names())
+
+
+def test_an_unknown_target_is_named_with_those_there_are():
+    with pytest.raises(RecipeError, match="'tensorflow'") as caught:
+        targets.load("tensorflow")
+    assert all(name in caught.value.hint for name in targets.names())
+
+
+def test_a_private_file_is_no_target():
+    with pytest.raises(RecipeError):
+        targets.load("_base")
+
+
+@pytest.fixture
+def ask(tmp_path):
+    """Ask a fresh interpreter that sees an installed package with target entry points."""
+
+    def run(entry_points, modules, *names):
+        info = tmp_path / "acme_board-1.0.dist-info"
+        write(info / "METADATA", "Metadata-Version: 2.1\nName: acme-board\nVersion: 1.0\n")
+        lines = "".join(f"{name} = {module}\n" for name, module in entry_points.items())
+        (info / "entry_points.txt").write_text(f"[engineworks.targets]\n{lines}")
+        for name, text in modules.items():
+            write(tmp_path / f"{name}.py", text)
+        done = subprocess.run(
+            [sys.executable, "-c", ASK, *names],
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-800:]
+        return json.loads(done.stdout)
+
+    return run
+
+
+def test_another_package_adds_a_target(ask):
+    answers = ask({"acme_board": "acme_board"}, {"acme_board": THIRD_PARTY}, "acme-board", "null")
+    assert "acme-board" in answers["names"]
+    assert answers["acme-board"] == ["A board", "acme_board"]
+    assert answers["null"][1] == "engineworks.targets.null"
+
+
+def test_another_package_cannot_replace_a_target(ask):
+    answers = ask({"null": "acme_board"}, {"acme_board": THIRD_PARTY}, "null")
+    assert answers["null"][1] == "engineworks.targets.null"
+
+
+@pytest.mark.parametrize("part", ["TITLE", "PRECISIONS", "OPTIONS", "missing", "build"])
+def test_a_file_that_lacks_a_part_is_refused_by_its_name(ask, part):
+    text = THIRD_PARTY.replace(part, f"X{part}", 1)
+    answers = ask({"board": "acme_board"}, {"acme_board": text}, "board")
+    kind, message, hint = answers["board"]
+    assert kind == "RecipeError"
+    assert f"acme_board lacks {part}" in message
+    assert "add-a-target" in hint
+
+
+@pytest.mark.parametrize("modules", [{}, {"acme_board": "import no_such_vendor\n"}])
+def test_a_file_that_does_not_import_is_refused_and_hurts_no_other(ask, modules):
+    answers = ask({"board": "acme_board"}, modules, "board", "null")
+    assert answers["board"][0] in ("RecipeError", "MissingDependency")
+    assert "board" in answers["board"][1]
+    assert answers["null"][1] == "engineworks.targets.null"
+
+
+def test_precisions_and_options_are_held_against_the_target():
+    null = targets.load("null")
+    check_request("null", null, null.PRECISIONS, {"act": "ship"})
+    with pytest.raises(RecipeError, match="'fp8'"):
+        check_request("null", null, ("fp32", "fp8"), {})
+    with pytest.raises(RecipeError, match="'speed'"):
+        check_request("null", null, ("fp32",), {"act": "ship", "speed": 9})
+
+
+def test_a_missing_package_is_named_with_its_extra():
+    from engineworks.values import HostCard
+
+    host = example(HostCard)
+    assert "pip install 'engineworks[openvino]'" in missing_package(host, "openvino", "openvino")
+    assert missing_package(host, next(iter(host.packages)), "x") == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("float32", "fp32"), ("tensor(float16)", "fp16"), ("<Type: 'bfloat16'>", "bf16"),
+        ("f32", "fp32"), ("u8", "int8"), ("int64", "int64"),
+    ],
+)  # fmt: skip
+def test_vendor_names_of_dtypes_become_our_words(name, word):
+    assert dtype_word(name) == word

@@ -1,0 +1,63 @@
+"""What a manifest says about its artifact."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from engineworks import manifest
+from engineworks.errors import ArtifactError
+from tests.builders import example, tensor
+
+FULL = example(manifest.Manifest)
+
+
+def test_a_dumped_manifest_loads_unchanged(tmp_path):
+    known = dataclasses.replace(FULL, schema=manifest.SCHEMA)
+    (tmp_path / "manifest.json").write_text(manifest.dump(known))
+    assert manifest.load(tmp_path / "manifest.json") == known
+
+
+def test_provenance_is_no_part_of_the_identity():
+    elsewhere = dataclasses.replace(FULL, provenance=manifest.Provenance(stage="by hand"))
+    assert elsewhere.sha256 == FULL.sha256
+    assert dataclasses.replace(FULL, entry="other").sha256 != FULL.sha256
+
+
+def test_the_size_is_that_of_all_files():
+    assert FULL.size_bytes == sum(file.size_bytes for file in FULL.files) > 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "is_open"), [(("batch", 3, 8, 8), True), (("?", 3), True), ((1, 3, "h", "w"), False)]
+)
+def test_the_batch_is_open_when_the_first_dimension_has_a_name(shape, is_open):
+    value = dataclasses.replace(FULL, inputs=(tensor(shape=shape),))
+    assert value.dynamic_batch is is_open
+
+
+def test_an_artifact_without_inputs_has_no_open_batch():
+    assert not dataclasses.replace(FULL, inputs=()).dynamic_batch
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "not readable JSON"),
+        ("\ufeff{}", "not readable JSON"),
+        ("[]", "schema None"),
+        ("{}", "schema None"),
+        (json.dumps({"schema": manifest.SCHEMA}), "kind"),
+    ],
+)
+def test_a_file_that_is_no_manifest_is_refused(tmp_path, text, says):
+    (tmp_path / "manifest.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ArtifactError, match=says):
+        manifest.load(tmp_path / "manifest.json")
+
+
+def test_a_folder_without_manifest_is_no_artifact(tmp_path):
+    with pytest.raises(ArtifactError, match="not an artifact"):
+        manifest.load(tmp_path / "manifest.json")

@@ -1,0 +1,111 @@
+"""The decision: every limit of the budget, held and broken, with its numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from engineworks.specs import BudgetSpec
+from engineworks.values import Accuracy, Benchmark, BenchmarkRow, Built, Checked, Parity
+from engineworks.verdict import decide, first_row
+from tests.builders import example
+
+NO_LIMIT = BudgetSpec(max_drop=None)
+MIB = 2**20
+
+
+def built(holds=True, size_bytes=3 * MIB):
+    value = example(Built)
+    truth = dataclasses.replace(value.truth, asked="fp16", delivered="fp32", holds=holds)
+    engine = dataclasses.replace(value.engine, size_bytes=size_bytes)
+    return dataclasses.replace(value, truth=truth, engine=engine)
+
+
+def checked(holds=True, reference=0.9, value=0.89, with_accuracy=True):
+    parity = dataclasses.replace(
+        example(Parity), holds=holds, reason="" if holds else "output 'y' is off by 0.5"
+    )
+    accuracy = Accuracy(
+        metric="AP", value=value, reference=reference, drop=reference - value, images=9
+    )
+    return dataclasses.replace(
+        example(Checked), parity=parity, accuracy=accuracy if with_accuracy else None
+    )
+
+
+def row(p50_ms=7.25, **changes):
+    return dataclasses.replace(example(BenchmarkRow), p50_ms=p50_ms, **changes)
+
+
+HELD = {
+    "no limit at all": (NO_LIMIT, checked(value=0.1), None),
+    "the drop": (BudgetSpec(max_drop=0.02), checked(), None),
+    "a gain": (BudgetSpec(max_drop=0.0), checked(value=0.95), None),
+    "no metric": (BudgetSpec(max_drop=0.0), checked(with_accuracy=False), None),
+    "latency": (BudgetSpec(max_drop=None, max_p50_ms=7.25), checked(), row()),
+    "size": (BudgetSpec(max_drop=None, max_size_mib=3.0), checked(), None),
+}
+
+
+@pytest.mark.parametrize("limit", HELD)
+def test_a_variant_that_holds_the_budget_is_shipped(limit):
+    budget, facts, first = HELD[limit]
+    verdict = decide(budget, built(), facts, first)
+    assert verdict.verdict == "shipped"
+    assert facts.parity.limit in verdict.reason
+    if facts.accuracy is not None:
+        assert f"AP {facts.accuracy.value:.4f}, source 0.9000" in verdict.reason
+
+
+BROKEN = {
+    "the drop": (BudgetSpec(max_drop=0.005), checked(), None, ["0.8900", "0.9000", "0.0050"]),
+    "parity": (NO_LIMIT, checked(holds=False), None, ["parity", "'y' is off by 0.5"]),
+    "latency": (
+        BudgetSpec(max_drop=None, max_p50_ms=7.0), checked(), row(), ["7.25 ms", "7.00 ms"],
+    ),
+    "unmeasured latency": (
+        BudgetSpec(max_drop=None, max_p50_ms=7.0), checked(), None, ["not measured", "7.00 ms"],
+    ),
+    "size": (
+        BudgetSpec(max_drop=None, max_size_mib=2.5), checked(), None, ["3.00 MiB", "2.50 MiB"],
+    ),
+    "all at once": (
+        BudgetSpec(max_drop=0.0, max_p50_ms=1.0, max_size_mib=1.0), checked(holds=False), row(),
+        ["parity", "0.8900", "7.25 ms", "3.00 MiB"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("limit", BROKEN)
+def test_a_broken_limit_rejects_with_both_numbers(limit):
+    budget, facts, first, says = BROKEN[limit]
+    verdict = decide(budget, built(), facts, first)
+    assert verdict.verdict == "rejected"
+    assert [words for words in says if words not in verdict.reason] == []
+
+
+def test_another_precision_than_asked_fails_whatever_else_holds():
+    verdict = decide(NO_LIMIT, built(holds=False), checked(), row())
+    assert verdict.verdict == "failed"
+    assert verdict.reason == "asked for fp16, the engine is fp32"
+
+
+@pytest.mark.parametrize(("right", "wrong"), [(461, 460), (92, 91), (300, 299)])
+def test_a_drop_of_exactly_the_limit_is_allowed(right, wrong):
+    """0.922 - 0.920 is a little above 0.002 in binary; a budget means what it says."""
+    images = 500 if right > 100 else 100
+    limit = (right - wrong) / images
+    facts = checked(reference=right / images, value=wrong / images)
+    verdict = decide(BudgetSpec(max_drop=limit), built(), facts, None)
+    assert verdict.verdict == "shipped", verdict.reason
+
+
+def test_the_first_row_is_the_models_own_size_at_batch_1():
+    rows = tuple(
+        row(height=height, width=width, batch=batch, p50_ms=float(number))
+        for number, (height, width, batch) in enumerate([(8, 9, 4), (9, 8, 1), (8, 9, 1)])
+    )
+    measured = dataclasses.replace(example(Benchmark), rows=rows)
+    assert first_row(measured, 8, 9).p50_ms == 2
+    assert first_row(measured, 8, 8) is None
