@@ -159,6 +159,8 @@ def _log_files(
     if summary.simplified is not None and summary.simplified.kept:
         parts["onnx-simplified"] = summary.simplified.onnx
     parts["reference"] = summary.reference.artifact
+    if summary.reference.predictions is not None:
+        parts["predictions/source"] = summary.reference.predictions
     for variant in summary.variants:
         if variant.engine is not None:
             parts[engine_path(variant.name)] = store.get(variant.engine.sha256)

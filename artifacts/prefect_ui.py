@@ -45,7 +45,7 @@ class ProgressBar:
 def show(summary: Summary, folder: Path) -> None:
     """Table, report and links of a finished run."""
     table = [dict(zip(summaries.HEADINGS, row, strict=True)) for row in summaries.rows(summary)]
-    notes = "\n\n".join(summaries.footnotes(summary))
+    notes = "\n\n".join(note.replace("*", "\\*", 1) for note in summaries.footnotes(summary))
     create_table_artifact(table=table, key=_key("variants", summary.name), description=notes)
     create_markdown_artifact(
         f"# {summary.name}\n\n{summaries.markdown(summary)}\n\n"

@@ -69,7 +69,7 @@ def gallery(summary: Summary, store: LocalStore) -> Gallery | None:
     None when the task has no answers to draw, or they are no longer in the store.
     """
     task = summary.reference.artifact.manifest.task
-    source = _predictions(summary.reference.artifact, store)
+    source = _predictions(summary.reference.predictions, store)
     # The variant to ship first, then others that may ship: the first one is drawn.
     ranked = sorted(summary.variants, key=lambda v: (not v.recommended, v.verdict != "shipped"))
     answers = {v.name: found for v in ranked if (found := _predictions(v.predictions, store))}

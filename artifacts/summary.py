@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engineworks.codec import from_json, to_json
+from engineworks.errors import ArtifactError
 from engineworks.manifest import Artifact
 from engineworks.specs import BudgetSpec
 from engineworks.values import (
@@ -144,7 +145,13 @@ def read(path: Path) -> Summary:
     Raises:
         ArtifactError: It is of another schema.
     """
-    return from_json(Summary, json.loads(path.read_text(encoding="utf-8")))
+    data = json.loads(path.read_text(encoding="utf-8"))
+    if data.get("schema") != SCHEMA:
+        raise ArtifactError(
+            f"{path} has schema {data.get('schema')!r}; this version reads {SCHEMA}",
+            hint="run again, or read it with the version of engineworks that wrote it",
+        )
+    return from_json(Summary, data)
 
 
 HEADINGS = (
@@ -195,7 +202,7 @@ def markdown(summary: Summary) -> str:
             for row in rows(summary)
         ),
         "",
-        *footnotes(summary),
+        *(note.replace("*", "\\*", 1) for note in footnotes(summary)),
     ]
     return "\n".join(lines)
 
@@ -212,7 +219,7 @@ def footnotes(summary: Summary) -> list[str]:
     ]
     if summary.comparison is not None:
         comparison = summary.comparison
-        notes.append(f"Ship {comparison.recommended} (marked *) on this machine: {comparison.reason}.")
+        notes.append(f"* ship {comparison.recommended} on this machine: {comparison.reason}.")
     threads = next((row.threads for v in summary.variants for row in v.benchmark), None)
     if threads is not None:
         notes.append(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from engineworks import hosts, targets
 from engineworks import recipe as recipes
+from engineworks import targets
+from engineworks.errors import RecipeError
 from engineworks.evaluate import datasets
 from engineworks.manifest import Artifact
 from engineworks.recipe import Loaded
@@ -87,14 +88,13 @@ def prepare_model(run: Run, loaded: Loaded, plan: Plan) -> Model:
         data = dataclasses.replace(data, spec=recipe.data)
     model = _prepare(run, loaded, shared, pinned, data, recipe.model.input.size, None)
     names = tuple(dict.fromkeys(v.target for v in plan.variants if v.action == "run"))
-    packages = [package for name in names for package in targets.load(name).PACKAGES]
     analysis = call(
         run, analyze,
         AnalyzeRequest(
             onnx=model.onnx,
             size=model.size,
             targets=names,
-            tools=hosts.versions(*packages),
+            tools=targets.tools(*names),
             store=str(run.store.root),
         ),
         Analysis,
@@ -103,6 +103,16 @@ def prepare_model(run: Run, loaded: Loaded, plan: Plan) -> Model:
         f"{value.flops / 1e9:.2f} GFLOPs, {value.nodes} nodes",
     )  # fmt: skip
     return dataclasses.replace(model, analysis=analysis)
+
+
+def _refuse_fixed_batch(loaded: Loaded, exported: Exported) -> None:
+    largest = max(loaded.recipe.benchmark.batches)
+    if largest > 1 and not exported.onnx.manifest.dynamic_batch:
+        raise RecipeError(
+            f"benchmark.batches asks for {largest}, the model's batch is fixed at "
+            f"{exported.onnx.manifest.inputs[0].shape[0]}",
+            hint="use benchmark.batches: [1], or a model file with an open batch",
+        )
 
 
 def prepare_size(run: Run, loaded: Loaded, model: Model, size: Size) -> Model:
@@ -141,6 +151,7 @@ def _prepare(
         limit_s=recipe.limits.export_s, variant=label,
         note=lambda value: f"{value.chosen} kept: {value.reason}",
     )  # fmt: skip
+    _refuse_fixed_batch(loaded, exported)
     simplified: Simplified | None = None
     if spec.simplify:
         folder = run.folder / "logs" / f"simplify_{label}".rstrip("_")

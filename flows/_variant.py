@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 
+from prefect import get_run_logger
+
 from artifacts.summary import Engine, Variant
-from engineworks import hosts, targets
+from engineworks import targets
 from engineworks.errors import EngineworksError, StoreError
 from engineworks.recipe import Loaded
 from engineworks.stages.requests import (
@@ -92,7 +94,7 @@ def _build(run: Run, loaded: Loaded, plan: Plan, planned: PlannedVariant, model:
             target=planned.target,
             precision=planned.precision,
             options=planned.options,
-            tools=hosts.versions(*target.PACKAGES),
+            tools=targets.tools(planned.target),
             host=plan.host if target.HOST_BOUND else None,
             builder=plan.host,
         ),
@@ -122,7 +124,7 @@ def _check(
             folder=str(loaded.folder),
             code_sha256=model.pinned.code_sha256 if ":" in recipe.task.layout else "",
             threads=recipe.benchmark.threads,
-            tools=hosts.versions(*targets.load(planned.target).PACKAGES),
+            tools=targets.tools(planned.target),
         ),
         Checked,
         limit_s=recipe.limits.check_s,
@@ -133,7 +135,9 @@ def _check(
 
 
 def _checked_note(checked: Checked) -> str:
-    parity = f"off by {checked.parity.max_abs_diff:.1e}, SNR {checked.parity.snr_db:.0f} dB"
+    largest = checked.parity.max_abs_diff
+    parity = "cannot be compared" if largest is None else f"off by {largest:.1e}"
+    parity += f", SNR {checked.parity.snr_db:.0f} dB"
     if checked.accuracy is None:
         return parity
     return f"{checked.accuracy.metric} {checked.accuracy.value:.4f}, {parity}"
@@ -147,7 +151,7 @@ def _benchmark(
         BenchmarkRequest(
             engines=tuple(engines),
             spec=loaded.recipe.benchmark,
-            tools=hosts.versions(*targets.load(planned.target).PACKAGES),
+            tools=targets.tools(planned.target),
             host=plan.host,
             store=str(run.store.root),
         ),
@@ -166,8 +170,20 @@ def compare_shipped(
     shipped = [v for v in variants if v.verdict == "shipped" and v.engine is not None]
     if not shipped:
         return None
-    packages = [package for v in shipped for package in targets.load(v.target).PACKAGES]
-    found: Comparison = call(
+    try:
+        return _compare(run, loaded, plan, shipped, model)
+    except StoreError:
+        raise
+    except EngineworksError as error:
+        # Every variant has its verdict; only the advice which one to take is missing.
+        get_run_logger().warning("no comparison: %s", error.message)
+        return None
+
+
+def _compare(
+    run: Run, loaded: Loaded, plan: Plan, shipped: list[Variant], model: Model
+) -> Comparison:
+    return call(
         run, compare,
         CompareRequest(
             engines=tuple(
@@ -176,7 +192,7 @@ def compare_shipped(
             ),
             size=model.size,
             threads=loaded.recipe.benchmark.threads,
-            tools=hosts.versions(*packages),
+            tools=targets.tools(*(v.target for v in shipped)),
             host=plan.host,
             store=str(run.store.root),
         ),
@@ -184,4 +200,3 @@ def compare_shipped(
         limit_s=loaded.recipe.limits.benchmark_s,
         note=lambda value: f"{value.recommended}: {value.reason}",
     )  # fmt: skip
-    return found

@@ -67,6 +67,8 @@ def run(stage: str, request: Any, *, folder: Path, limit_s: float) -> dict[str, 
 
 def _wait(command: list[str], folder: Path, limit_s: float) -> int | None:
     """Exit code of the child, or None when it ran out of time."""
+    # A stage within a stage stays in its group, so that the outer limit ends both.
+    nested = PARENT_VARIABLE in os.environ
     environment = {**os.environ, PARENT_VARIABLE: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
     with (folder / "log.txt").open("wb") as log:
         child = subprocess.Popen(
@@ -75,7 +77,7 @@ def _wait(command: list[str], folder: Path, limit_s: float) -> int | None:
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
-            start_new_session=True,
+            start_new_session=not nested,
         )
         try:
             return child.wait(timeout=limit_s)
@@ -84,7 +86,10 @@ def _wait(command: list[str], folder: Path, limit_s: float) -> int | None:
         finally:
             # On Ctrl-C and time-out, and for anything the child left running.
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(child.pid, signal.SIGKILL)
+                if nested:
+                    child.kill()
+                else:
+                    os.killpg(child.pid, signal.SIGKILL)
             child.wait()
 
 

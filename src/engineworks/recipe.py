@@ -79,6 +79,27 @@ class Loaded:
     """Of the recipe's meaning, without paths and comments."""
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML with plain scalars only: dates stay text, and a key may stand once."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """A mapping whose keys are all different."""
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} stands there twice", key.start_mark
+                )
+            seen.add(key.value)
+        return dict(super().construct_mapping(node, deep=deep))
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, rule) for tag, rule in rules if tag != "tag:yaml.org,2002:timestamp"]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def load(path: Path) -> Loaded:
     """Read and check a recipe.
 
@@ -87,13 +108,13 @@ def load(path: Path) -> Loaded:
         DataError: The labels file is missing.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - is safe
+    except (FileNotFoundError, NotADirectoryError):
         raise RecipeError(
             f"{path} does not exist",
             hint="give a recipe file, for example examples/yolox_nano/recipe.yaml",
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+    except (yaml.YAMLError, ValueError, OSError) as error:
         raise RecipeError(
             f"{path} is not YAML: {' '.join(str(error).split())[:300]}",
             hint="check indentation and colons at the place named",
@@ -180,10 +201,10 @@ def _labels(task: TaskSpec, folder: Path) -> tuple[str, ...]:
         return task.labels
     path = folder / task.labels
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"task.labels: {path} cannot be read ({error.strerror})",
+            f"task.labels: {path} cannot be read ({getattr(error, 'strerror', None) or error})",
             hint="give a text file with one class name per line, or a list of names",
         ) from error
     labels = tuple(line.strip() for line in lines if line.strip())
@@ -232,10 +253,11 @@ def _check_sections(recipe: Recipe, labels: tuple[str, ...]) -> None:
             f"model.input.channels is {recipe.model.input.channels}",
             hint="use color: gray with channels: 1, else rgb or bgr with channels: 3",
         )
-    if len(recipe.benchmark.sizes) > 1 and recipe.model.form != "factory":
+    others = [size for size in recipe.benchmark.sizes if size != recipe.model.input.size]
+    if others and recipe.model.form != "factory":
         raise RecipeError(
             f"benchmark.sizes: a {recipe.model.form} source has one size, "
-            f"{len(recipe.benchmark.sizes)} are asked for",
+            f"{list(recipe.model.input.size)}; {list(others[0])} is asked for too",
             hint="leave benchmark.sizes out, or use a module:factory source",
         )
 
@@ -247,7 +269,11 @@ def pin_model(loaded: Loaded) -> PinnedModel:
         ModelError: A file is missing or empty, or the factory's module is nowhere.
     """
     spec, task = loaded.recipe.model, loaded.recipe.task
-    path = spec.weights or "" if spec.form == "factory" else str(loaded.folder / spec.source)
+    path = (
+        spec.weights or ""
+        if spec.form == "factory"
+        else str(loaded.folder / Path(spec.source).expanduser())
+    )
     key = "model.source" if spec.form != "factory" else "model.weights"
     if path and not Path(path).is_file():
         raise ModelError(

@@ -6,6 +6,7 @@ Each section checks itself when made. Knows no YAML (`recipe.py` reads that) and
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -91,6 +92,21 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         _must(
+            self.form == "factory" or not (self.arguments or self.trust),
+            f"model: a {self.form} source takes neither arguments nor trust",
+            "remove model.arguments and model.trust",
+        )
+        _must(
+            self.form != "onnx" or self.outputs is None,
+            "model.outputs: an ONNX file names its outputs itself",
+            "remove model.outputs",
+        )
+        _must(
+            self.outputs is None or len(set(self.outputs)) == len(self.outputs) > 0,
+            f"model.outputs: {list(self.outputs or ())} must name every output, each once",
+            "give every output a name of its own",
+        )
+        _must(
             self.form == "factory" or self.weights is None,
             f"model.weights: a {self.form} source carries its own weights, "
             f"got {self.weights!r} as well",
@@ -126,8 +142,10 @@ class Preprocess:
     def __post_init__(self) -> None:
         _must(0 <= self.pad <= 255, f"preprocess.pad: {self.pad} is not in 0..255", "use 114")
         _must(
-            all(value > 0 for value in self.std) and self.scale > 0,
-            f"preprocess: std {list(self.std)} and scale {self.scale} must be greater than 0",
+            all(value > 0 and math.isfinite(value) for value in (*self.std, self.scale))
+            and all(map(math.isfinite, self.mean)),
+            f"preprocess: std {list(self.std)} and scale {self.scale} must be greater than 0, "
+            f"mean {list(self.mean)} a number",
             "use std: [1, 1, 1] when the model needs none",
         )
         _must(
@@ -162,6 +180,18 @@ class TaskSpec:
             0 <= self.confidence < 1 and 0 < self.iou <= 1,
             f"task: confidence {self.confidence} and iou {self.iou} must lie between 0 and 1",
             "COCO evaluation uses confidence: 0.01 and iou: 0.65",
+        )
+        _must(
+            self.max_detections > 0,
+            f"task.max_detections: {self.max_detections} boxes cannot be judged",
+            "COCO evaluation uses 100",
+        )
+        names = () if isinstance(self.labels, str) else self.labels
+        _must(
+            len(set(names)) == len(names),
+            f"task.labels: {next((n for n in names if names.count(n) > 1), '')!r} stands there "
+            "twice",
+            "name every class once",
         )
         custom = ":" in self.layout
         _must(
@@ -221,6 +251,11 @@ class ExportSpec:
             "use 20, or 17 for old runtimes",
         )
         _must(
+            self.tolerance > 0,
+            f"export.tolerance: {self.tolerance} must be greater than 0",
+            "use 0.001",
+        )
+        _must(
             1 <= self.largest_batch <= 1024,
             f"export.largest_batch: {self.largest_batch} is outside 1..1024",
             "give the largest batch that a server will send, for example 8",
@@ -262,8 +297,8 @@ class BenchmarkSpec:
     __pydantic_config__ = STRICT
 
     sizes: tuple[Size, ...] = ()
-    """Input sizes [height, width]; empty: the model's own. Each further size is exported and
-    built for itself, so that every row is the engine one would really deploy."""
+    """Input sizes [height, width] beside the model's own, which is always timed. Each is exported
+    and built for itself, so that every row is the engine one would really deploy."""
     batches: tuple[int, ...] = (1,)
     """Batch sizes."""
     threads: int = 0
@@ -276,6 +311,11 @@ class BenchmarkSpec:
             len(self.batches) > 0 and all(1 <= batch <= 1024 for batch in self.batches),
             f"benchmark.batches: {list(self.batches)} must be numbers from 1 to 1024",
             "use for example [1, 4, 8]",
+        )
+        _must(
+            all(min(size) > 0 for size in self.sizes),
+            f"benchmark.sizes: {[list(size) for size in self.sizes]} must be sizes in pixels",
+            "use for example [[416, 416]]",
         )
         _must(
             self.threads >= 0 and 0 < self.seconds <= 3600,
@@ -313,10 +353,18 @@ class LimitsSpec:
     __pydantic_config__ = STRICT
 
     export_s: float = 900.0
-    """Export, simplification, reference run and analysis, each."""
+    """Screening of the data, export, simplification and analysis, each."""
     build_s: float = 1800.0
     """One engine build."""
     check_s: float = 1800.0
-    """Parity and task metric of one engine."""
+    """Parity and task metric of one engine, or of the source model."""
     benchmark_s: float = 1800.0
     """All benchmark rows of one variant."""
+
+    def __post_init__(self) -> None:
+        limits = (self.export_s, self.build_s, self.check_s, self.benchmark_s)
+        _must(
+            all(limit > 0 for limit in limits),
+            f"limits: {limits} must all be greater than 0 seconds",
+            "leave a limit out for its default",
+        )

@@ -14,7 +14,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from engineworks import manifest as manifests
@@ -78,15 +78,22 @@ def verify(folder: Path) -> Manifest:
         ArtifactError: A file is missing, short or altered.
     """
     manifest = manifests.load(folder / manifests.MANIFEST_NAME)
+    _refuse_strange_paths(folder, manifest)
     for entry in manifest.files:
         path = folder / entry.path
-        if not path.is_file() or path.stat().st_size != entry.size_bytes:
-            found = f"{path.stat().st_size} bytes" if path.is_file() else "nothing"
+        try:
+            size_bytes = path.stat().st_size
+            actual = file_sha256(path) if size_bytes == entry.size_bytes else ""
+        except OSError as error:
             raise ArtifactError(
-                f"{path} should be {entry.size_bytes} bytes, found {found}",
+                f"{path} should be {entry.size_bytes} bytes, found nothing ({error.strerror})",
+                hint="delete the artifact's folder and run again: it is made anew",
+            ) from error
+        if size_bytes != entry.size_bytes:
+            raise ArtifactError(
+                f"{path} should be {entry.size_bytes} bytes, found {size_bytes} bytes",
                 hint="delete the artifact's folder and run again: it is made anew",
             )
-        actual = file_sha256(path)
         if actual != entry.sha256:
             raise ArtifactError(
                 f"{path} has sha256 {actual[:16]}..., its manifest says {entry.sha256[:16]}...: "
@@ -94,6 +101,22 @@ def verify(folder: Path) -> Manifest:
                 hint="delete the artifact's folder and run again: it is made anew",
             )
     return manifest
+
+
+def _refuse_strange_paths(folder: Path, manifest: Manifest) -> None:
+    """Only files below the folder, and only such as a digest covers, are ever opened."""
+    for entry in manifest.files:
+        path = PurePosixPath(entry.path)
+        if path.is_absolute() or ".." in path.parts or "\\" in entry.path:
+            raise ArtifactError(
+                f"{folder}: its manifest lists {entry.path!r}, which lies outside the artifact",
+                hint="do not use it: ask whoever made it for the artifact again",
+            )
+    if manifest.entry not in {entry.path for entry in manifest.files}:
+        raise ArtifactError(
+            f"{folder}: its manifest opens {manifest.entry!r}, which is none of its files",
+            hint="do not use it: ask whoever made it for the artifact again",
+        )
 
 
 class LocalStore:
@@ -140,10 +163,10 @@ class LocalStore:
         final.parent.mkdir(parents=True, exist_ok=True)
         if final.exists():
             try:
-                verify(final)
+                self._verified(final, manifest.sha256)
             except ArtifactError as error:
                 log.warning("replacing a damaged artifact: %s", error.message)
-                shutil.rmtree(final)
+                self._set_aside(final)
         # Another process may have published the same artifact: equal identity, equal bytes.
         with contextlib.suppress(FileExistsError):
             try:
@@ -151,7 +174,14 @@ class LocalStore:
             except OSError as error:
                 if error.errno != errno.ENOTEMPTY:
                     raise
-        return self.get(manifest.sha256)
+        return self._artifact(manifest)
+
+    def _set_aside(self, folder: Path) -> None:
+        """Remove a folder in one step, so that two processes that repair it do not collide."""
+        aside = self._temporary / f"damaged-{uuid.uuid4().hex}"
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
     def _folder(self, sha256: str) -> Path:
         return self.root / sha256[:2] / sha256
@@ -168,11 +198,19 @@ class LocalStore:
         """
         folder = self._folder(sha256)
         manifest = manifests.load(folder / manifests.MANIFEST_NAME)
+        if manifest.sha256 != sha256:
+            raise ArtifactError(
+                f"{folder}: its manifest was altered (it is of {manifest.sha256[:16]}...)",
+                hint="delete that folder and run again: it is made anew",
+            )
+        return self._artifact(manifest)
+
+    def _artifact(self, manifest: Manifest) -> Artifact:
         return Artifact(
             kind=manifest.kind,
-            sha256=sha256,
+            sha256=manifest.sha256,
             size_bytes=manifest.size_bytes,
-            uri=str(folder),
+            uri=str(self._folder(manifest.sha256)),
             manifest=manifest,
         )
 
@@ -183,13 +221,19 @@ class LocalStore:
             ArtifactError: Missing, damaged, or not the artifact of this identity.
         """
         folder = self._folder(artifact.sha256)
+        self._verified(folder, artifact.sha256)
+        return folder
+
+    @staticmethod
+    def _verified(folder: Path, sha256: str) -> Manifest:
         manifest = verify(folder)
-        if manifest.sha256 != artifact.sha256:
+        if manifest.sha256 != sha256:
             raise ArtifactError(
-                f"{folder} holds artifact {manifest.sha256[:16]}..., not {artifact.short}...",
+                f"{folder} holds artifact {manifest.sha256[:16]}..., not {sha256[:16]}...: "
+                "its manifest was altered",
                 hint="delete that folder and run again: it is made anew",
             )
-        return folder
+        return manifest
 
     def entry(self, artifact: Artifact) -> Path:
         """The artifact's main file, verified as by `open`."""

@@ -70,7 +70,7 @@ def code_sha256(reference: str, folder: Path) -> str:
         root, files = folder, _python_files(folder)
     else:
         spec = importlib.util.find_spec(top)
-        if spec is None or spec.origin is None:
+        if spec is None or spec.origin is None or not Path(spec.origin).is_file():
             raise ModelError(
                 f"{reference!r}: no module {top!r} beside the recipe ({folder}) or installed",
                 hint=f"create {folder / (top + '.py')} or install the package",

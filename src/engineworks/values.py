@@ -111,7 +111,9 @@ class Reference:
     """What the source model itself answers: the truth for all engines."""
 
     artifact: Artifact
-    """kind `reference`: inputs and outputs of the parity samples, predictions on the data."""
+    """kind `reference`: inputs and outputs of the parity samples."""
+    predictions: Artifact | None
+    """kind `predictions`: its answers on the data."""
     metric: str
     value: float | None
     images: int
@@ -212,8 +214,9 @@ class ParityRow:
 
     output: str
     batch: int
-    max_abs_diff: float
-    relative_diff: float
+    max_abs_diff: float | None
+    """None when the answers cannot be compared: another shape, NaN or infinite values."""
+    relative_diff: float | None
     """max_abs_diff / max(1, largest reference value)."""
     snr_db: float
     """Signal-to-noise ratio: 20 log10(|reference| / |difference|), 200 when equal."""
@@ -227,10 +230,10 @@ class Parity:
     reason: str
     limit: str
     """The rule it was held to, in words."""
-    max_abs_diff: float
-    relative_diff: float
+    max_abs_diff: float | None
+    relative_diff: float | None
     snr_db: float
-    identical_rows_diff: float
+    identical_rows_diff: float | None
     """Largest difference between answers to identical rows of one batch."""
     rows: tuple[ParityRow, ...]
 

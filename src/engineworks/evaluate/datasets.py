@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +44,12 @@ def list_images(spec: DataSpec) -> list[str]:
         for name in names
         if Path(name).suffix.lower() in SUFFIXES
     )
+    for name in files:
+        if not name.isprintable() or name.encode(errors="replace") != os.fsencode(name):
+            raise DataError(
+                f"data.images: the file name {os.fsencode(name)!r} is not readable text",
+                hint="rename it to plain UTF-8",
+            )
     if not files:
         raise DataError(
             f"data.images: {root} holds no image ({', '.join(sorted(SUFFIXES))})",
@@ -95,8 +102,16 @@ def read_coco(path: Path, labels: tuple[str, ...]) -> CocoLabels:
         raw = json.loads(path.read_text(encoding="utf-8"))
         images = {image["file_name"]: image for image in raw["images"]}
         categories = {category["name"]: category["id"] for category in raw["categories"]}
+        sizes = {name: (int(i["height"]), int(i["width"])) for name, i in images.items()}
+        ids = {name: int(image["id"]) for name, image in images.items()}
         for annotation in raw["annotations"]:
-            _ = annotation["image_id"], annotation["category_id"], annotation["bbox"]
+            left, top, width, height = map(float, annotation["bbox"])
+            if annotation["category_id"] not in categories.values():
+                raise ValueError(f"a box has the unknown category_id {annotation['category_id']}")
+            if annotation["image_id"] not in ids.values():
+                raise ValueError(f"a box has the unknown image_id {annotation['image_id']}")
+            if not math.isfinite(left + top + width + height) or width < 0 or height < 0:
+                raise ValueError(f"a box has the bbox {annotation['bbox']}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"data.annotations: {path} is not COCO JSON ({type(error).__name__}: {error})",
@@ -112,14 +127,14 @@ def read_coco(path: Path, labels: tuple[str, ...]) -> CocoLabels:
                 hint="use the names of the annotation file in task.labels, in the model's order",
             )
         # A class without a category cannot be in this data: -1 never matches a box.
-        ids = tuple(categories.get(name, -1) for name in labels)
+        classes = tuple(categories.get(name, -1) for name in labels)
     else:
-        ids = tuple(sorted(categories.values()))
+        classes = tuple(sorted(categories.values()))
     return CocoLabels(
         raw=raw,
-        image_id={name: image["id"] for name, image in images.items()},
-        size={name: (image["height"], image["width"]) for name, image in images.items()},
-        category_id=ids,
+        image_id=ids,
+        size=sizes,
+        category_id=classes,
     )
 
 
@@ -176,12 +191,18 @@ def screen(spec: DataSpec, task: TaskSpec, labels: tuple[str, ...]) -> PinnedDat
             f"{len(bad)} of {len(files)} images cannot be used; the first: {bad[0].reason}",
             hint="replace or remove it, or set data.on_bad_image: skip",
         )
+    objects = _count_boxes(coco, usable) if coco else len(usable)
+    if not objects:
+        raise DataError(
+            f"the {len(usable)} images have no box in {spec.annotations}: there is nothing to find",
+            hint="give the annotations that belong to these images",
+        )
     return PinnedData(
         spec=spec,
         files=tuple(usable),
         sha256=bytes_sha256(spec, usable),
         bad=tuple(bad),
-        objects=_count_boxes(coco, usable) if coco else len(usable),
+        objects=objects,
     )
 
 

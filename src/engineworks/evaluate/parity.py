@@ -98,8 +98,8 @@ def compare(
                     ParityRow(
                         output=name,
                         batch=batch,
-                        max_abs_diff=largest,
-                        relative_diff=relative,
+                        max_abs_diff=_finite(largest),
+                        relative_diff=_finite(relative),
                         snr_db=snr_db,
                     )
                 )
@@ -115,17 +115,28 @@ def compare(
         holds=not problems,
         reason="; ".join(dict.fromkeys(problems)),
         limit=str(limit),
-        max_abs_diff=max((row.max_abs_diff for row in merged), default=float("inf")),
-        relative_diff=max((row.relative_diff for row in merged), default=float("inf")),
+        max_abs_diff=_largest([row.max_abs_diff for row in merged]),
+        relative_diff=_largest([row.relative_diff for row in merged]),
         snr_db=min((row.snr_db for row in merged), default=-EQUAL_DB),
-        identical_rows_diff=identical,
+        identical_rows_diff=_finite(identical),
         rows=tuple(merged),
     )
 
 
+def _finite(value: float) -> float | None:
+    """JSON has no infinity: what cannot be compared is None."""
+    return value if math.isfinite(value) else None
+
+
+def _largest(values: list[float | None]) -> float | None:
+    """The largest, or None when one of them or all are missing."""
+    known = [value for value in values if value is not None]
+    return max(known) if known and len(known) == len(values) else None
+
+
 def _broken(row: ParityRow, limit: Limit) -> str:
     where = f"output {row.output!r} at batch {row.batch}"
-    if not np.isfinite(row.max_abs_diff):
+    if row.max_abs_diff is None or row.relative_diff is None:
         return f"{where} has another shape, NaN or infinite values"
     if limit.max_relative is not None and not row.relative_diff <= limit.max_relative:
         return (
@@ -157,8 +168,8 @@ def _worst(rows: list[ParityRow]) -> list[ParityRow]:
         merged[key] = ParityRow(
             output=row.output,
             batch=row.batch,
-            max_abs_diff=max(old.max_abs_diff, row.max_abs_diff),
-            relative_diff=max(old.relative_diff, row.relative_diff),
+            max_abs_diff=_largest([old.max_abs_diff, row.max_abs_diff]),
+            relative_diff=_largest([old.relative_diff, row.relative_diff]),
             snr_db=min(old.snr_db, row.snr_db),
         )
     return list(merged.values())

@@ -32,7 +32,7 @@ def analyze(path: Path, size: Size, lacking: dict[str, tuple[str, ...]]) -> Anal
     _fix_input(model, size)
     model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     graph = model.graph
-    constants = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    constants = _weights(graph)
     shapes = {**_shapes(graph), **constants}
     layers = [_cost(node, shapes, constants) for node in graph.node]
     # A tensor used by two nodes counts once.
@@ -46,6 +46,22 @@ def analyze(path: Path, size: Size, lacking: dict[str, tuple[str, ...]]) -> Anal
         largest=tuple(sorted(layers, key=lambda layer: -layer.macs)[:10]),
         lacking=lacking,
     )
+
+
+def _weights(graph: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of the floating-point constants; integers are shapes and indices, not weights."""
+    import onnx
+
+    floating = {
+        onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16,
+        onnx.TensorProto.DOUBLE, onnx.TensorProto.INT8, onnx.TensorProto.UINT8,
+    }  # fmt: skip
+    found = {t.name: tuple(t.dims) for t in graph.initializer if t.data_type in floating}
+    for node in graph.node:
+        for attribute in node.attribute if node.op_type == "Constant" else ():
+            if attribute.name == "value" and attribute.t.data_type in floating:
+                found[node.output[0]] = tuple(attribute.t.dims)
+    return found
 
 
 def _operator(node: Any) -> str:

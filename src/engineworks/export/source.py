@@ -115,7 +115,8 @@ def _load_weights(module: Any, model: PinnedModel) -> None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=not model.spec.trust)
     except pickle.UnpicklingError as error:
-        if "weights_only" in str(error).lower() and not model.spec.trust:
+        # torch advises weights_only=False for any broken file; only these words mean code.
+        if "GLOBAL" in str(error) or "unrecognized function" in str(error):
             raise ModelError(
                 f"model.weights: {path.name} holds pickled Python code, which can run anything "
                 f"({str(error).splitlines()[0][:160]})",
@@ -144,9 +145,10 @@ def _load_weights(module: Any, model: PinnedModel) -> None:
 
 
 def _broken_weights(path: Path, error: Exception) -> ModelError:
+    words = "" if "weights_only" in str(error) else f": {str(error).splitlines()[0][:100]}"
     return ModelError(
         f"model.weights: {path.name} ({path.stat().st_size} bytes) cannot be read as torch "
-        f"weights ({type(error).__name__}: {str(error).splitlines()[0][:100]})",
+        f"weights ({type(error).__name__}{words})",
         hint="the file is cut or damaged: copy it again",
     )
 
@@ -203,6 +205,10 @@ def _torch_source(module: Any, model: PinnedModel, sample: Array) -> Source:
             f"{list(sample.shape)}: {str(error)[:300]}",
             hint="check model.input (size, channels) against the network",
         ) from error
+    if not found:
+        raise ModelError(
+            "the model answers with nothing", hint="return a tensor, or a tuple or dict of them"
+        )
     names = _output_names(model, [name for name, _ in found])
 
     def infer(batch: Array) -> dict[str, Array]:
@@ -220,7 +226,8 @@ def _flatten(raw: Any, name: str = "") -> list[tuple[str, Any]]:
     if hasattr(raw, "detach"):
         return [(name or "output", raw)]
     if isinstance(raw, Mapping):
-        pairs: list[tuple[str, Any]] = [(str(key), value) for key, value in raw.items()]
+        prefix = f"{name}_" if name else ""
+        pairs: list[tuple[str, Any]] = [(f"{prefix}{key}", value) for key, value in raw.items()]
     elif isinstance(raw, list | tuple):
         pairs = [(f"{name or 'output'}_{position}", value) for position, value in enumerate(raw)]
     else:

@@ -196,7 +196,7 @@ def _legacy(
 ) -> None:
     import torch
 
-    module = source.module.module() if model.spec.form == "pt2" else source.module
+    module = _as_module(source.module.module()) if model.spec.form == "pt2" else source.module
     names = [model.spec.input.name, *source.outputs]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -210,6 +210,17 @@ def _legacy(
             output_names=list(source.outputs),
             opset_version=min(spec.opset, 20),
         )
+
+
+def _as_module(program: Any) -> Any:
+    """An exported program as a module whose train() the exporter may call."""
+    import torch
+
+    class Wrapped(torch.nn.Module):  # type: ignore[misc]
+        def forward(self, *inputs: Any) -> Any:
+            return program(*inputs)
+
+    return Wrapped().eval()
 
 
 def _copy_onnx(

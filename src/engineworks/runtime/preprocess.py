@@ -62,12 +62,32 @@ def read_image(path: Path) -> Array:
             hint="replace or remove the file, or set data.on_bad_image: skip",
         )
     # OpenCV fills the missing part of a cut JPEG with grey and says nothing.
-    if data[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in data[-64:].tobytes():
+    if _is_cut_jpeg(data.tobytes()):
         raise DataError(
             f"{path.name}: the JPEG ends before its picture does",
             hint="replace or remove the file, or set data.on_bad_image: skip",
         )
     return np.asarray(image)
+
+
+def _is_cut_jpeg(data: bytes) -> bool:
+    """Whether a JPEG lacks its end-of-image marker (ITU-T T.81, annex B).
+
+    Segments are walked to the start of scan, since an embedded thumbnail has an end of its own;
+    in the scan itself 0xFF is stuffed, so the marker found there is the picture's.
+    """
+    if data[:2] != b"\xff\xd8":
+        return False
+    position = 2
+    while data[position : position + 1] == b"\xff" and position + 4 <= len(data):
+        marker = data[position + 1]
+        if marker == 0xDA:
+            return b"\xff\xd9" not in data[position:]
+        if marker == 0xFF:  # fill byte
+            position += 1
+            continue
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return True
 
 
 class Preprocessor:

@@ -114,6 +114,13 @@ def open_engine(folder: Path | str, *, threads: int = 0) -> Session:
             f"{manifest.target}/{manifest.precision} needs the package {error.name!r}",
             hint=f"pip install 'engineworks[{name}]'",
         ) from error
+    except Exception as error:
+        words = str(error).strip().splitlines() or [""]
+        raise ArtifactError(
+            f"{folder / manifest.entry} cannot be opened by {name} ({type(error).__name__}: {words[0][:200]})",
+            hint=f"it was made with {manifest.requires.package or 'another version'}: use that "
+            "version, or build the engine anew",
+        ) from error
     return cast(Session, opened)
 
 

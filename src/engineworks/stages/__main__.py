@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -57,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Skip interpreter shutdown: vendor libraries are known to crash or hang in it.
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(1 if "error" in result else 0)
 
 
 def _refusal(error: EngineworksError) -> dict[str, Any]:
@@ -90,6 +93,10 @@ def _die_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    if sys.platform == "linux":
+        # The thread cannot run while native code holds the interpreter; the kernel can.
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, prctl(2)
 
 
 if __name__ == "__main__":

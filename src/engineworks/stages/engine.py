@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -14,13 +13,13 @@ import numpy as np
 from engineworks import targets
 from engineworks.evaluate import parity
 from engineworks.specs import TaskSpec
+from engineworks.stages.records import provenance, put_predictions
 from engineworks.stages.requests import (
     BenchmarkRequest,
     BuildRequest,
     CheckRequest,
     CompareRequest,
     Shared,
-    provenance,
 )
 from engineworks.store import LocalStore
 from engineworks.values import Accuracy, Benchmark, Built, Checked, Comparison
@@ -104,16 +103,7 @@ def check(request: CheckRequest) -> Checked:
                 images=len(request.data.files),
                 detail=metrics,
             )
-            with tempfile.TemporaryDirectory() as work:
-                path = Path(work, "predictions.json")
-                path.write_text(json.dumps(results), encoding="utf-8")
-                predictions = store.put(
-                    {"predictions.json": path},
-                    kind="predictions",
-                    name=shared.name,
-                    entry="predictions.json",
-                    provenance=provenance("check", shared, (request.engine,)),
-                )
+            predictions = put_predictions(store, shared, results, "check", request.engine)
     return Checked(
         parity=agreed,
         accuracy=accuracy,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -13,13 +12,13 @@ import numpy as np
 from engineworks import child, targets
 from engineworks.errors import EngineworksError
 from engineworks.manifest import TensorSpec
+from engineworks.stages.records import provenance, put_predictions
 from engineworks.stages.requests import (
     AnalyzeRequest,
     ExportRequest,
     ReferenceRequest,
     ScreenRequest,
     SimplifyRequest,
-    provenance,
 )
 from engineworks.store import LocalStore
 from engineworks.values import Analysis, Exported, PinnedData, Reference, Simplified
@@ -39,25 +38,25 @@ def reference(request: ReferenceRequest) -> Reference:
     from engineworks.export.source import open_source
 
     started = time.perf_counter()
-    shared = request.shared
+    shared, store = request.shared, LocalStore(Path(request.shared.store))
     inputs = _samples(request, references.ROWS)
     source = open_source(request.model, inputs[:1])
     outputs = source.infer(inputs)
     metrics: dict[str, float] = {}
-    predictions: list[Any] = []
+    predictions = None
     if request.score and request.data is not None and shared.task.kind != "none":
         decode = judge.decoder(shared.task, Path(request.model.folder))
-        metrics, predictions = judge.judge(
+        metrics, answers = judge.judge(
             source.infer, request.data, shared.task, shared.labels, shared.preprocess,
             request.size, decode,
         )  # fmt: skip
+        predictions = put_predictions(store, shared, answers, "reference", None)
     metric = judge.METRIC[shared.task.kind]
     with tempfile.TemporaryDirectory() as work:
-        path, results = Path(work, references.FILE), Path(work, "predictions.json")
+        path = Path(work, references.FILE)
         references.save(path, inputs, outputs)
-        results.write_text(json.dumps(predictions), encoding="utf-8")
-        artifact = LocalStore(Path(shared.store)).put(
-            {references.FILE: path, "predictions.json": results},
+        artifact = store.put(
+            {references.FILE: path},
             kind="reference",
             name=shared.name,
             entry=references.FILE,
@@ -69,6 +68,7 @@ def reference(request: ReferenceRequest) -> Reference:
         )
     return Reference(
         artifact=artifact,
+        predictions=predictions,
         metric=metric,
         value=metrics.get(metric),
         images=len(request.data.files) if request.data and metrics else 0,

@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from engineworks import hosts
 from engineworks.codec import place
-from engineworks.manifest import Artifact, Provenance
+from engineworks.manifest import Artifact
 from engineworks.specs import (
     BenchmarkSpec,
     DataSpec,
@@ -164,16 +163,3 @@ class CompareRequest:
     tools: dict[str, str]
     host: HostCard
     store: str = place()
-
-
-def provenance(
-    stage: str, shared: Shared, parents: tuple[Artifact, ...], *packages: str
-) -> Provenance:
-    """Who made an artifact, from what and with which tools."""
-    return Provenance(
-        stage=stage,
-        parents=tuple(parent.sha256 for parent in parents),
-        recipe_sha256=shared.recipe_sha256,
-        tools=hosts.versions("engineworks", *packages),
-        host=hosts.probe().name,
-    )

@@ -13,6 +13,7 @@ from functools import cache
 from importlib import metadata
 from typing import cast
 
+from engineworks import hosts
 from engineworks.errors import RecipeError
 from engineworks.targets._base import Target
 
@@ -48,7 +49,14 @@ def load(name: str) -> Target:
         raise RecipeError(
             f"targets: there is no target {name!r}", hint=f"the targets are: {', '.join(modules)}"
         )
-    module = importlib.import_module(modules[name])
+    try:
+        module = importlib.import_module(modules[name])
+    except Exception as error:
+        raise RecipeError(
+            f"targets: {name} comes from {modules[name]}, which cannot be imported "
+            f"({type(error).__name__}: {error})",
+            hint="repair or uninstall the package that provides this target",
+        ) from error
     lacking = [part for part in Target.__annotations__ if not hasattr(module, part)]
     lacking += [part for part in ("missing", "lacking", "build") if not hasattr(module, part)]
     if lacking:
@@ -57,3 +65,12 @@ def load(name: str) -> Target:
             hint="see docs/add-a-target.md for what a target's file holds",
         )
     return cast(Target, module)
+
+
+def tools(*wanted: str) -> dict[str, str]:
+    """Versions that decide what targets build and run: their packages, and who provides them."""
+    versions = hosts.versions(*(package for name in wanted for package in load(name).PACKAGES))
+    for entry in metadata.entry_points(group=GROUP):
+        if entry.name.replace("_", "-") in wanted and entry.dist is not None:
+            versions[entry.dist.name] = entry.dist.version
+    return versions

@@ -122,5 +122,5 @@ _DTYPES = {
 
 def dtype_word(name: str) -> str:
     """A dtype's name in this project's words; names of no precision (int64) stay."""
-    cleaned = re.sub(r"^tensor\(|\)$|[<>']|^Type:? ?", "", name).strip()
-    return _DTYPES.get(cleaned.lower(), cleaned.lower())
+    cleaned = re.sub(r"tensor\(|\)|[<>']|type:? ?", "", name.lower()).strip()
+    return _DTYPES.get(cleaned, cleaned)

@@ -29,6 +29,9 @@ OPTIONS = {
 }
 
 
+ACTS = ("ship", "refuse", "crash", "hang", "drift", "untruth")
+
+
 def missing(host: HostCard) -> str:
     """See `Target.missing`."""
     return ""
@@ -42,6 +45,8 @@ def lacking(onnx: Path) -> tuple[str, ...]:
 def build(request: BuildInput) -> BuildOutput:
     """See `Target.build`."""
     act = request.options.get("act", "ship")
+    if act not in ACTS:
+        raise BuildError(f"options.act: {act!r} is unknown", hint=f"use one of {', '.join(ACTS)}")
     if act == "refuse":
         raise BuildError("the null builder was asked to refuse", hint="set options.act: ship")
     if act == "crash":

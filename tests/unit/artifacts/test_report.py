@@ -122,8 +122,8 @@ def summary(*variants: Variant, **changes: Any) -> Summary:
         "host": HostCard(name="vm", os="Linux", arch="x86_64", python="3.11", cpu="a cpu",
                          cores=2, cpu_flags=("avx2",), memory_mib=4096, packages={}),
         "size": (16, 16), "budget": BudgetSpec(), "data": None,
-        "reference": Reference(artifact=artifact("reference"), metric="", value=None, images=0,
-                               detail={}, outputs=("boxes",), elapsed_s=1.0),
+        "reference": Reference(artifact=artifact("reference"), predictions=None,
+                               metric="", value=None, images=0, detail={}, outputs=("boxes",), elapsed_s=1.0),
         "exported": Exported(onnx=artifact(), chosen="dynamo", reason="it alone agrees",
                              opset=20, attempts=(attempt,)),
         "simplified": None,
@@ -213,8 +213,9 @@ def detection_run(store: LocalStore, folder: Path, label: str = "cat", **changes
         spec=DataSpec(images=str(images), annotations=str(truth_file)), files=tuple(files),
         sha256="d" * 64, bad=(BadImage(file=HOSTILE, reason="no image"),), objects=2,
     )  # fmt: skip
+    known = predictions(store, folder, before, task=task)
     reference = Reference(
-        artifact=predictions(store, folder, before, task=task), metric="AP", value=0.36, images=2,
+        artifact=known, predictions=known, metric="AP", value=0.36, images=2,
         detail={"AP": 0.36, "AP_small": -1.0}, outputs=("boxes",), elapsed_s=1.0,
     )  # fmt: skip
     drawn = variant(recommended=True, predictions=predictions(store, folder, after))
@@ -232,9 +233,10 @@ def classification_run(
     task = TaskSpec(kind="classification", labels=labels)
     engine = builders.put_bytes(store, folder, kind="engine", task=task)
     before = [["cat/1.png", 0, 3.0], ["dog/2.png", 0, 2.0]]
+    known = predictions(store, folder, before, task=dataclasses.replace(task, labels=()))
     reference = Reference(
-        artifact=predictions(store, folder, before, task=dataclasses.replace(task, labels=())),
-        metric="top1", value=0.5, images=2, detail={"top1": 0.5}, outputs=("y",), elapsed_s=1.0,
+        artifact=known, predictions=known, metric="top1", value=0.5, images=2,
+        detail={"top1": 0.5}, outputs=("y",), elapsed_s=1.0,
     )  # fmt: skip
     return summary(
         variant(
@@ -396,8 +398,9 @@ def test_class_names_are_escaped(store: LocalStore, tmp_path: Path) -> None:
 
 
 def test_a_task_without_answers(store: LocalStore, tmp_path: Path) -> None:
+    known = predictions(store, tmp_path, [], task=TaskSpec())
     reference = Reference(
-        artifact=predictions(store, tmp_path, [], task=TaskSpec()), metric="", value=None,
+        artifact=known, predictions=known, metric="", value=None,
         images=0, detail={}, outputs=("y",), elapsed_s=1.0,
     )  # fmt: skip
     page = report.render(summary(variant(accuracy=None), reference=reference), store)

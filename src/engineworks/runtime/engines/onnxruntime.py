@@ -44,7 +44,7 @@ class OnnxRuntimeSession(SessionBase):
 
     def close(self) -> None:
         """Free the session's memory."""
-        del self._session
+        self._session = None
 
 
 def open_session(folder: Path, manifest: Manifest, threads: int) -> OnnxRuntimeSession:

@@ -43,7 +43,7 @@ class OpenVinoSession(SessionBase):
 
     def close(self) -> None:
         """Free the compiled model."""
-        del self._request
+        self._request = None
 
 
 def open_session(folder: Path, manifest: Manifest, threads: int) -> OpenVinoSession:
