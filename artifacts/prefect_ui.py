@@ -6,6 +6,7 @@ Source: https://docs.prefect.io/v3/develop/artifacts
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,17 @@ def _key(kind: str, name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", f"{kind}-{name}".lower()).strip("-")
 
 
+#: Cached stages follow each other in milliseconds; the server need not hear of each.
+EVERY_S = 0.5
+
+
 class ProgressBar:
     """A progress artifact in percent."""
 
     def __init__(self, name: str, steps: int) -> None:
         self._steps = max(1, steps)
         self._done = 0
+        self._shown = time.monotonic()
         self._id: Any = create_progress_artifact(
             0.0, key=_key("progress", name), description=f"stages of {name}"
         )
@@ -39,6 +45,9 @@ class ProgressBar:
     def step(self) -> None:
         """One stage more is done."""
         self._done = min(self._steps, self._done + 1)
+        if self._done < self._steps and time.monotonic() - self._shown < EVERY_S:
+            return
+        self._shown = time.monotonic()
         update_progress_artifact(self._id, 100.0 * self._done / self._steps)
 
 

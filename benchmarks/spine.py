@@ -93,7 +93,9 @@ def with_server(home: Path) -> dict[str, Any]:
                 break
         else:
             raise SystemExit("the servers did not start")
-        return ship(home)
+        # The first request finds a cold server; the median of three is one in use.
+        runs = [ship(home) for _ in range(3)]
+        return sorted(runs, key=lambda run: float(run["overhead_s"]))[1]
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(timeout=30)
@@ -126,6 +128,8 @@ def main() -> int:
         Bar("accuracy_drop_worst", max(drops), "AP-points", 0.1),
         Bar("parity_fp32_worst", max(wide), "abs", 1e-3),
     ]
+    # Printed as asked for; docs/decisions/003-parity-by-precision.md shows why fp16 cannot hold it:
+    # rounding the weights to fp16 in torch itself moves the raw outputs as far.
     narrow = [v["parity"]["max_abs_diff"] for v in variants if v["precision"] != "fp32"]
     if narrow:
         bars.append(Bar("parity_fp16_worst", max(narrow), "abs", 1e-3))

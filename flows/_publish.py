@@ -54,7 +54,6 @@ def publish(run: Run, loaded: Loaded, summary: Summary) -> Summary:
     resolved = run.folder / "recipe.resolved.json"
     resolved.write_text(recipes.resolved(loaded), encoding="utf-8")
     summaries.write(summary, run.folder / "facts.json")
-    _write_report(run, summary)
     published = call(
         run,
         log,
@@ -65,7 +64,6 @@ def publish(run: Run, loaded: Loaded, summary: Summary) -> Summary:
             comparison=summary.comparison,
             tracking_uri=mlflow_log.tracking_uri(home()),
             summary=str(run.folder / "facts.json"),
-            report=str(run.folder / "report.html"),
             recipe=str(loaded.path.absolute()),
             resolved=str(resolved),
             store=str(run.store.root),

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from prefect import get_run_logger
+from prefect.utilities.annotations import quote
 
 from artifacts.summary import StageTiming
 from engineworks.codec import from_json
@@ -166,12 +167,13 @@ def call(
     progress.started(label)
     begun = time.perf_counter()
     try:
-        state = task(request, str(folder), limit_s, return_state=True)
+        # Quoted: Prefect would search every nested value of the request for futures.
+        state = task(quote(request), str(folder), limit_s, return_state=True)
         outcome = state.result()
         value = from_json(kind, outcome["value"])
         if state.name == "Cached" and not _intact(run.store, value):
             again = task.with_options(refresh_cache=True)
-            state = again(request, str(folder), limit_s, return_state=True)
+            state = again(quote(request), str(folder), limit_s, return_state=True)
             outcome = state.result()
             value = from_json(kind, outcome["value"])
     except Exception as error:

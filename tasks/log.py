@@ -9,7 +9,7 @@ from typing import Any
 
 from prefect import task
 
-from artifacts import mlflow_log, registry
+from artifacts import mlflow_log, registry, report
 from artifacts import summary as summaries
 from artifacts.summary import Logged, Registered, Summary, Variant
 from engineworks.codec import place, to_json
@@ -29,7 +29,6 @@ class LogRequest:
     comparison: Comparison | None
     tracking_uri: str
     summary: str = place()
-    report: str = place()
     recipe: str = place()
     resolved: str = place()
     store: str = place()
@@ -49,14 +48,18 @@ def log(request: LogRequest, folder: str, limit_s: float) -> dict[str, Any]:
     """Log a run's facts to MLflow and register what is shipped; the same facts are logged once."""
     started = time.perf_counter()
     summary: Summary = summaries.read(Path(request.summary))
+    store = LocalStore(Path(request.store))
+    page = Path(folder) / "report.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(report.render(summary, store), encoding="utf-8")
     files = {
-        "report.html": Path(request.report),
+        "report.html": page,
         "recipe.yaml": Path(request.recipe),
         "recipe.resolved.json": Path(request.resolved),
     }
     home = Path(request.home)
     key = stage_key("log", request)
-    logged = mlflow_log.log_run(summary, LocalStore(Path(request.store)), files, key, home)
+    logged = mlflow_log.log_run(summary, store, files, key, home)
     value = Published(logged=logged, registered=registry.register(summary, logged, home))
     elapsed_s = time.perf_counter() - started
     return {"value": to_json(value), "elapsed_s": elapsed_s, "peak_mib": 0.0, "folder": folder}

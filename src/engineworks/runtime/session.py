@@ -117,7 +117,8 @@ def open_engine(folder: Path | str, *, threads: int = 0) -> Session:
     except Exception as error:
         words = str(error).strip().splitlines() or [""]
         raise ArtifactError(
-            f"{folder / manifest.entry} cannot be opened by {name} ({type(error).__name__}: {words[0][:200]})",
+            f"{folder / manifest.entry} cannot be opened by {name} "
+            f"({type(error).__name__}: {words[0][:200]})",
             hint=f"it was made with {manifest.requires.package or 'another version'}: use that "
             "version, or build the engine anew",
         ) from error
