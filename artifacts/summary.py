@@ -225,7 +225,8 @@ def footnotes(summary: Summary) -> list[str]:
         notes.append(
             f"Latency at {height}x{width}, batch 1, {threads} threads, on {summary.host.cpu}."
         )
-    if any(row.inconclusive for v in summary.variants for row in v.benchmark):
+    shown = [main_row(variant, summary.size) for variant in summary.variants]
+    if any(row is not None and row.inconclusive for row in shown):
         notes.append("Latencies with ? are inconclusive: the report says why.")
     notes += [
         f"{v.name}: {v.precision_truth.note}."

@@ -192,6 +192,8 @@ def _dry_run(options: argparse.Namespace) -> int:
 
 
 def _ship(options: argparse.Namespace, console: Console) -> int:
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
     from artifacts import summary as summaries
     from flows.ship import preflight, ship
     from tasks import _run
@@ -205,8 +207,14 @@ def _ship(options: argparse.Namespace, console: Console) -> int:
     console.print(f"[bold]ship[/] {escape(options.recipe)}", highlight=False)
     terminal.started("starting")
     before = _latest()
+    # Heartbeats tell a shared server of a run that died; on this machine's own state nobody
+    # listens, and sending the last one takes most of a second.
+    root = Path(os.environ["ENGINEWORKS_HOME"])
+    ours = os.environ.get("PREFECT_API_URL") in (None, _running_server(root))
+    quieter = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None} if ours else {}
     try:
-        state = ship(options.recipe, return_state=True)
+        with temporary_settings(quieter):
+            state = ship(options.recipe, return_state=True)
     finally:
         terminal.stop()
     latest = _latest()

@@ -101,7 +101,7 @@ def test_make_ui_serves_both_pages_and_runs_use_its_server(environment):
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
     for url in urls.values():
-        with pytest.raises(OSError):  # noqa: PT011 - whatever a closed port raises
+        with pytest.raises(OSError):
             urllib.request.urlopen(url, timeout=2)
 
 

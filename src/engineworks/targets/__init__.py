@@ -67,6 +67,7 @@ def load(name: str) -> Target:
     return cast(Target, module)
 
 
+@cache
 def tools(*wanted: str) -> dict[str, str]:
     """Versions that decide what targets build and run: their packages, and who provides them."""
     versions = hosts.versions(*(package for name in wanted for package in load(name).PACKAGES))
