@@ -29,6 +29,37 @@ def tracking_uri(home: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
 
 
+def public_uri(home: Path) -> str:
+    """`tracking_uri` without user and password, fit to be written down."""
+    scheme, separator, rest = tracking_uri(home).partition("://")
+    if not separator or scheme.startswith("sqlite"):
+        return tracking_uri(home)
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
+
+
+def _marker(home: Path, name: str) -> Path:
+    return home / "mlflow" / f"{name}.latest"
+
+
+def mark_latest(home: Path, name: str, run_id: str) -> None:
+    """Remember which run the registry's aliases of a model were last set by."""
+    path = _marker(home, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(run_id, encoding="utf-8")
+
+
+def is_latest(home: Path, name: str, run_id: str) -> bool:
+    """Whether what was logged last is this run, and the embedded database still exists.
+
+    Facts that return (a recipe changed and changed back) must move the aliases back as well.
+    """
+    if tracking_uri(home).startswith("sqlite:") and not (home / "mlflow.db").is_file():
+        return "MLFLOW_TRACKING_URI" in os.environ
+    path = _marker(home, name)
+    return path.is_file() and path.read_text(encoding="utf-8") == run_id
+
+
 def client(home: Path) -> Any:
     """An MLflow client on `tracking_uri`; the database is made when there is none."""
     from mlflow import MlflowClient
@@ -74,7 +105,7 @@ def log_run(
 
 
 def _logged(home: Path, experiment_id: str, run_id: str) -> Logged:
-    return Logged(tracking_uri=tracking_uri(home), run_id=run_id, experiment_id=experiment_id)
+    return Logged(tracking_uri=public_uri(home), run_id=run_id, experiment_id=experiment_id)
 
 
 def _experiment(mlflow: Any, name: str, home: Path) -> str:

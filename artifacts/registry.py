@@ -21,11 +21,13 @@ def alias_of(variant: str) -> str:
 def register(summary: Summary, logged: Logged, home: Path) -> dict[str, Registered]:
     """Register every shipped variant: variant name -> version and alias."""
     mlflow = client(home)
-    if not summary.shipped:
-        return {}
-    _model(mlflow, summary.name)
+    if summary.shipped:
+        _model(mlflow, summary.name)
     known = mlflow.search_model_versions(f"name = '{summary.name}'", max_results=10000)
     versions = {version.tags.get("sha256", ""): str(version.version) for version in known}
+    for variant in summary.variants:
+        if variant.verdict != "shipped" and variant.engine is not None:
+            _withdraw(mlflow, summary.name, variant, versions.get(variant.engine.sha256))
     return {
         variant.name: _register(mlflow, summary, logged, variant, versions)
         for variant in summary.shipped
@@ -40,6 +42,16 @@ def _model(mlflow: Any, name: str) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+
+
+def _withdraw(mlflow: Any, name: str, variant: Variant, version: str | None) -> None:
+    """A version that would not ship any more says so, and is no candidate."""
+    if version is None:
+        return
+    mlflow.set_model_version_tag(name, version, "verdict", variant.verdict)
+    known = mlflow.get_registered_model(name)
+    if str(known.aliases.get(alias_of(variant.name), "")) == version:
+        mlflow.delete_registered_model_alias(name, alias_of(variant.name))
 
 
 def _register(

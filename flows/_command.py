@@ -60,6 +60,9 @@ def configure(root: Path) -> None:
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
+        # Seven tries with growing pauses would keep a person waiting for many minutes.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
         "DO_NOT_TRACK": "1",
     }
     for name, value in defaults.items():
@@ -207,7 +210,8 @@ def _ship(options: argparse.Namespace, console: Console) -> int:
     _run.STARTED.set(time.time() - _age_s())
     console.print(f"[bold]ship[/] {escape(options.recipe)}", highlight=False)
     terminal.started("starting")
-    before = _latest()
+    finished: list[Path] = []
+    _run.FINISHED.set(finished)
     # Heartbeats tell a shared server of a run that died; on this machine's own state nobody
     # listens, and sending the last one takes most of a second.
     root = Path(os.environ["ENGINEWORKS_HOME"])
@@ -218,10 +222,10 @@ def _ship(options: argparse.Namespace, console: Console) -> int:
             state = ship(options.recipe, return_state=True)
     finally:
         terminal.stop()
-    latest = _latest()
-    if latest is None or latest == before:
+    if not finished:
         state.result()  # raises what stopped the run
         raise RuntimeError("the flow ended without a summary")
+    latest = finished[0]
     summary = summaries.read(latest / "summary.json")
     if options.json:
         sys.stdout.write(json.dumps(to_json(summary), indent=1) + "\n")
@@ -241,11 +245,6 @@ def _age_s() -> float:
     except OSError:
         return time.time() - psutil.Process().create_time()
     return uptime_s - ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _latest() -> Path | None:
-    link = Path(os.environ["ENGINEWORKS_HOME"], "runs", "latest")
-    return link.resolve() if link.exists() else None
 
 
 def _show(summary: Any, folder: Path) -> None:

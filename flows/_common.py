@@ -95,6 +95,8 @@ def prepare_model(run: Run, loaded: Loaded, plan: Plan) -> Model:
             size=model.size,
             targets=names,
             tools=targets.tools(*names),
+            limit_s=recipe.limits.export_s / 2,
+            folder=str(run.folder / "logs" / "analyze"),
             store=str(run.store.root),
         ),
         Analysis,

@@ -13,7 +13,8 @@ from engineworks import recipe as recipes
 from engineworks.recipe import Loaded
 from engineworks.values import Comparison, Plan
 from flows._common import Model
-from tasks._run import Run, call, home
+from tasks._cache import logging_sha256
+from tasks._run import FINISHED, Run, call, home
 from tasks.log import LogRequest, Published, log
 
 
@@ -54,6 +55,9 @@ def publish(run: Run, loaded: Loaded, summary: Summary) -> Summary:
     resolved = run.folder / "recipe.resolved.json"
     resolved.write_text(recipes.resolved(loaded), encoding="utf-8")
     summaries.write(summary, run.folder / "facts.json")
+    # Whatever happens to MLflow, the verdicts are not lost.
+    _write(run, summary)
+    _point_latest(run)
     published = call(
         run,
         log,
@@ -62,7 +66,9 @@ def publish(run: Run, loaded: Loaded, summary: Summary) -> Summary:
             recipe_sha256=summary.recipe_sha256,
             variants=summary.variants,
             comparison=summary.comparison,
-            tracking_uri=mlflow_log.tracking_uri(home()),
+            source=_source(summary),
+            tracking_uri=mlflow_log.public_uri(home()),
+            code_sha256=logging_sha256(),
             summary=str(run.folder / "facts.json"),
             recipe=str(loaded.path.absolute()),
             resolved=str(resolved),
@@ -71,6 +77,7 @@ def publish(run: Run, loaded: Loaded, summary: Summary) -> Summary:
         ),
         Published,
         limit_s=loaded.recipe.limits.check_s,
+        valid=lambda value: mlflow_log.is_latest(home(), summary.name, value.logged.run_id),
         note=lambda value: (
             f"MLflow run {value.logged.run_id}"
             + "".join(f", {r.alias} -> version {r.version}" for r in value.registered.values())
@@ -83,11 +90,18 @@ def publish(run: Run, loaded: Loaded, summary: Summary) -> Summary:
     summary = dataclasses.replace(summary, variants=variants, mlflow=published.logged)
     prefect_ui.show(summary, run.folder)
     summary = _with_times(run, summary)
-    _write_report(run, summary)
-    summaries.write(summary, run.folder / "summary.json")
+    _write(run, summary)
     (run.folder / "facts.json").unlink()
-    _point_latest(run)
+    finished = FINISHED.get()
+    if finished is not None:
+        finished.append(run.folder)
     return summary
+
+
+def _source(summary: Summary) -> tuple[str, ...]:
+    onnx = summary.simplified.onnx if summary.simplified else summary.exported.onnx
+    data = summary.data.sha256 if summary.data else ""
+    return (data, summary.reference.artifact.sha256, onnx.sha256)
 
 
 def _with_times(run: Run, summary: Summary) -> Summary:
@@ -97,7 +111,8 @@ def _with_times(run: Run, summary: Summary) -> Summary:
     )
 
 
-def _write_report(run: Run, summary: Summary) -> None:
+def _write(run: Run, summary: Summary) -> None:
+    summaries.write(summary, run.folder / "summary.json")
     partial = run.folder / "report.html.part"
     partial.write_text(report.render(summary, run.store), encoding="utf-8")
     partial.rename(run.folder / "report.html")

@@ -47,18 +47,21 @@ def ship_variant(
         return row
     try:
         built = _build(run, loaded, plan, planned, model)
-        checked = _check(run, loaded, planned, model, built)
+        checked = _check(run, loaded, plan, planned, model, built)
         engines = [SizedEngine(size=model.size, engine=built.engine)]
+        judged = built
         for other in sized:
             small = _build(run, loaded, plan, planned, other)
             engines.append(SizedEngine(size=other.size, engine=small.engine))
+            # One engine of another precision than asked fails the variant, whatever its size.
+            judged = small if judged.truth.holds and not small.truth.holds else judged
         timed = _benchmark(run, loaded, plan, planned, engines)
     except StoreError:
         raise  # a full disk is no fact about this variant
     except EngineworksError as error:
         reason = f"{error.message.splitlines()[0]}; next: {error.hint}"
         return dataclasses.replace(row, verdict="failed", reason=reason)
-    verdict = decide(loaded.recipe.budget, built, checked, first_row(timed, *model.size))
+    verdict = decide(loaded.recipe.budget, judged, checked, first_row(timed, *model.size))
     return dataclasses.replace(
         row,
         verdict=verdict.verdict,
@@ -107,7 +110,7 @@ def _build(run: Run, loaded: Loaded, plan: Plan, planned: PlannedVariant, model:
 
 
 def _check(
-    run: Run, loaded: Loaded, planned: PlannedVariant, model: Model, built: Built
+    run: Run, loaded: Loaded, plan: Plan, planned: PlannedVariant, model: Model, built: Built
 ) -> Checked:
     recipe = loaded.recipe
     checked: Checked = call(
@@ -125,6 +128,7 @@ def _check(
             code_sha256=model.pinned.code_sha256 if ":" in recipe.task.layout else "",
             threads=recipe.benchmark.threads,
             tools=targets.tools(planned.target),
+            host=plan.host,
         ),
         Checked,
         limit_s=recipe.limits.check_s,

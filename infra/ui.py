@@ -17,7 +17,6 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from artifacts.mlflow_log import tracking_uri
 from flows._command import UI_FILE, configure
 
 
@@ -44,7 +43,7 @@ def _commands(root: Path, prefect: int, mlflow: int) -> dict[str, tuple[list[str
         f"http://{host}:{mlflow}": (
             [
                 python, "-m", "mlflow", "server", "--host", host, "--port", str(mlflow),
-                "--workers", "1", "--backend-store-uri", tracking_uri(root),
+                "--workers", "1", "--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}",
                 "--default-artifact-root", (root / "mlruns").as_uri(),
             ],
             # Its job runners take half a GiB and have nothing to do here.

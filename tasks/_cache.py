@@ -21,9 +21,19 @@ from engineworks.stages import STAGES
 @cache
 def library_sha256() -> str:
     """Digest of this library's own code: a changed stage gives other results."""
-    root = Path(engineworks.__file__).parent
+    return _code_sha256(Path(engineworks.__file__).parent)
+
+
+@cache
+def logging_sha256() -> str:
+    """Digest of the code that decides what is logged and registered."""
+    top = Path(__file__).parents[1]
+    return _code_sha256(top / "artifacts") + _code_sha256(top / "tasks")
+
+
+def _code_sha256(root: Path) -> str:
     sha256 = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted(p for p in root.rglob("*") if p.suffix in (".py", ".j2")):
         sha256.update(f"{path.relative_to(root).as_posix()}\0".encode())
         sha256.update(path.read_bytes())
     return sha256.hexdigest()

@@ -5,7 +5,6 @@ Knows Prefect's task states and the state folder (DESIGN: ENGINEWORKS_HOME); no 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import os
@@ -68,6 +67,9 @@ class Silent:
 PROGRESS: ContextVar[Progress] = ContextVar("progress", default=Silent())  # noqa: B039
 
 
+#: Where a run puts its folder when it is finished; a command sets a list of its own.
+FINISHED: ContextVar[list[Path] | None] = ContextVar("finished", default=None)
+
 #: `time.time()` at which a command began, so that imports and Prefect's start count as overhead.
 STARTED: ContextVar[float | None] = ContextVar("started", default=None)
 
@@ -90,18 +92,6 @@ class Run:
     def busy_s(self) -> float:
         """Seconds spent inside stages."""
         return sum(timing.elapsed_s for timing in self.timings)
-
-    @contextlib.contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        """Count work of the flow itself as a stage that is never cached."""
-        begun = time.perf_counter()
-        yield
-        elapsed_s = time.perf_counter() - begun
-        self.timings.append(
-            StageTiming(
-                name=name, variant="", elapsed_s=elapsed_s, cached=False, peak_mib=0.0, log=""
-            )
-        )
 
 
 #: A run of a small model writes about 50 MiB; below this it would only fail later.
@@ -141,6 +131,7 @@ def call(
     limit_s: float,
     variant: str = "",
     note: Callable[[T], str] | None = None,
+    valid: Callable[[T], bool] | None = None,
 ) -> T:
     """Call a stage's task, from the cache when nothing it depends on has changed.
 
@@ -154,6 +145,7 @@ def call(
         limit_s: Time limit in seconds.
         variant: Row of the table that this call belongs to; with a size for further sizes.
         note: A few words about the value for the progress line.
+        valid: Whether a cached value still holds; else the stage runs again.
 
     Returns:
         The stage's value.
@@ -171,7 +163,8 @@ def call(
         state = task(quote(request), str(folder), limit_s, return_state=True)
         outcome = state.result()
         value = from_json(kind, outcome["value"])
-        if state.name == "Cached" and not _intact(run.store, value):
+        fresh = _intact(run.store, value) and (valid is None or valid(value))
+        if state.name == "Cached" and not fresh:
             again = task.with_options(refresh_cache=True)
             state = again(quote(request), str(folder), limit_s, return_state=True)
             outcome = state.result()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from artifacts import mlflow_log, registry, report
 from artifacts import summary as summaries
 from artifacts.summary import Logged, Registered, Summary, Variant
 from engineworks.codec import place, to_json
-from engineworks.store import LocalStore
+from engineworks.errors import EngineworksError, StoreError
+from engineworks.store import LocalStore, disk_error
 from engineworks.values import Comparison
 from tasks import _stage
 from tasks._cache import stage_key
@@ -27,7 +29,11 @@ class LogRequest:
     recipe_sha256: str
     variants: tuple[Variant, ...]
     comparison: Comparison | None
+    source: tuple[str, ...]
+    """Digests of data, reference and graph."""
     tracking_uri: str
+    code_sha256: str
+    """Of `artifacts/` and `tasks/`, which decide what is logged."""
     summary: str = place()
     recipe: str = place()
     resolved: str = place()
@@ -43,7 +49,8 @@ class Published:
     registered: dict[str, Registered]
 
 
-@task(name="log", retries=2, retry_delay_seconds=2, **_stage.STAGE)
+# MLflow's client tries again by itself when a server does not answer.
+@task(name="log", retries=0, **_stage.STAGE)
 def log(request: LogRequest, folder: str, limit_s: float) -> dict[str, Any]:
     """Log a run's facts to MLflow and register what is shipped; the same facts are logged once."""
     started = time.perf_counter()
@@ -59,7 +66,20 @@ def log(request: LogRequest, folder: str, limit_s: float) -> dict[str, Any]:
     }
     home = Path(request.home)
     key = stage_key("log", request)
-    logged = mlflow_log.log_run(summary, store, files, key, home)
-    value = Published(logged=logged, registered=registry.register(summary, logged, home))
+    try:
+        logged = mlflow_log.log_run(summary, store, files, key, home)
+        registered = registry.register(summary, logged, home)
+    except EngineworksError:
+        raise
+    except Exception as error:
+        # MLflow's own words repeat its address with the password in it: scrubbed, and not chained.
+        words = re.sub(r"//[^/@\s]+@", "//", str(error)).splitlines() or [""]
+        raise disk_error(error, home) or StoreError(
+            f"MLflow at {mlflow_log.public_uri(home)} cannot be used "
+            f"({type(error).__name__}: {words[0][:200]})",
+            hint="start it or correct MLFLOW_TRACKING_URI, then run again: only this step is left",
+        ) from None
+    mlflow_log.mark_latest(home, summary.name, logged.run_id)
+    value = Published(logged=logged, registered=registered)
     elapsed_s = time.perf_counter() - started
     return {"value": to_json(value), "elapsed_s": elapsed_s, "peak_mib": 0.0, "folder": folder}

@@ -29,9 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EngineworksError as error:
         sys.stderr.write(f"{type(error).__name__}: {error.message}\n  next: {error.hint}\n")
         return 2
+    try:
+        sys.stdout.write((json.dumps(data, indent=1) if options.json else text) + "\n")
+        sys.stdout.flush()
     except BrokenPipeError:
-        return 0
-    sys.stdout.write((json.dumps(data, indent=1) if options.json else text) + "\n")
+        sys.stdout = None  # the reader has gone: nothing to flush
     return 0
 
 

@@ -112,11 +112,6 @@ class Artifact:
     uri: str = place()
     manifest: Manifest = place()
 
-    @property
-    def short(self) -> str:
-        """The first twelve digits of the identity, for people."""
-        return self.sha256[:12]
-
 
 def dump(manifest: Manifest) -> str:
     """Manifest as indented JSON text."""
@@ -131,7 +126,7 @@ def load(path: Path) -> Manifest:
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ArtifactError(
             f"{path.parent} holds no {path.name}, so it is not an artifact",
             hint="give the folder of an engine that a run has made (engine.uri in summary.json)",

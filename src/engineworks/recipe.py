@@ -239,6 +239,12 @@ def _check_sections(recipe: Recipe, labels: tuple[str, ...]) -> None:
             "but export.dynamic_batch is false",
             hint="set export.dynamic_batch: true or benchmark.batches: [1]",
         )
+    if recipe.budget.max_p50_ms is not None and 1 not in recipe.benchmark.batches:
+        raise RecipeError(
+            f"budget.max_p50_ms is judged at batch 1, which is not in benchmark.batches "
+            f"{list(recipe.benchmark.batches)}",
+            hint="add 1 to benchmark.batches",
+        )
     if max(recipe.benchmark.batches) > recipe.export.largest_batch:
         raise RecipeError(
             f"benchmark.batches: {max(recipe.benchmark.batches)} is above export.largest_batch, "
@@ -289,8 +295,38 @@ def pin_model(loaded: Loaded) -> PinnedModel:
         folder=str(loaded.folder),
         path=path,
         code_sha256=hashlib.sha256("".join(digests).encode()).hexdigest() if digests else "",
-        bytes_sha256=file_sha256(Path(path)) if path else "",
+        bytes_sha256=_bytes_sha256(Path(path), spec.form) if path else "",
     )
+
+
+def _bytes_sha256(path: Path, form: str) -> str:
+    """Digest of a model file, and of the files that an ONNX file keeps its weights in."""
+    own = file_sha256(path)
+    if form != "onnx":
+        return own
+    import onnx
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    try:
+        graph = onnx.load(str(path), load_external_data=False).graph
+    except Exception:
+        return own  # the stage `reference` says what is wrong with it
+    outside = {
+        ExternalDataInfo(tensor).location
+        for tensor in graph.initializer
+        if uses_external_data(tensor)
+    }
+    parts = [own]
+    for location in sorted(outside):
+        beside = path.parent / location
+        if not beside.is_file():
+            raise ModelError(
+                f"model.source: {path.name} keeps its weights in {location}, which is not "
+                f"in {path.parent}",
+                hint="copy that file beside the ONNX file",
+            )
+        parts.append(file_sha256(beside))
+    return own if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 def plan(loaded: Loaded, host: HostCard | None = None) -> Plan:

@@ -17,7 +17,7 @@ from engineworks.errors import ModelError
 from engineworks.store import file_sha256
 
 #: Folders beside a recipe that hold no model code.
-SKIPPED = {".git", ".venv", "venv", "__pycache__", ".engineworks", "node_modules", "data"}
+SKIPPED = {".git", ".venv", "venv", "__pycache__", ".engineworks", "node_modules"}
 
 
 def load(reference: str, folder: Path, what: str) -> Any:
@@ -89,4 +89,7 @@ def _python_files(folder: Path) -> list[Path]:
         path
         for path in folder.rglob("*.py")
         if not SKIPPED & set(path.relative_to(folder).parts[:-1])
+        and not (
+            path.is_relative_to(folder / "data") and not (folder / "data/__init__.py").exists()
+        )
     )

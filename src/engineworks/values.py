@@ -40,7 +40,7 @@ class PinnedModel:
     folder: str = place()
     """Folder of the recipe: the factory's module is looked for here first."""
     path: str = place()
-    """The model file, or for a factory its module's file when it lies in `folder`."""
+    """The model file; for a factory its weights file, or empty."""
     code_sha256: str
     """Of the Python files beside the recipe, for a factory."""
     bytes_sha256: str

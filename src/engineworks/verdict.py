@@ -39,11 +39,15 @@ def decide(
             broken.append(f"{change}: drops {accuracy.drop:.4f}, allowed {budget.max_drop:.4f}")
         else:
             held.append(change)
+        if accuracy.reference <= 0:
+            held.append("the source model itself finds nothing: check labels and preprocess")
     if budget.max_p50_ms is not None:
         if first is None:
             broken.append(f"p50 was not measured, allowed {budget.max_p50_ms:.2f} ms")
         elif first.p50_ms > budget.max_p50_ms:
-            broken.append(f"p50 {first.p50_ms:.2f} ms, allowed {budget.max_p50_ms:.2f} ms")
+            doubt = f" (inconclusive: {first.inconclusive})" if first.inconclusive else ""
+            limit = f"allowed {budget.max_p50_ms:.2f} ms"
+            broken.append(f"p50 {first.p50_ms:.2f} ms, {limit}{doubt}")
         else:
             held.append(f"p50 {first.p50_ms:.2f} ms of {budget.max_p50_ms:.2f}")
     size_mib = built.engine.size_bytes / 2**20

@@ -199,3 +199,44 @@ def test_model_files_ship_as_well(project, weights, form):
     variant = outcome.variant("onnxruntime-cpu/fp32")
     assert variant["verdict"] == "shipped"
     assert variant["parity"]["max_abs_diff"] < 1e-4
+
+
+def test_facts_that_return_move_the_alias_back_and_a_rejected_engine_is_no_candidate(project):
+    import torch
+
+    weights = project.folder / "weights.pt"
+    first = weights.read_bytes()
+    one = project.ship().summary["variants"][0]["registered"]
+    state = torch.load(weights, weights_only=True)
+    state["head.bias"] += 1
+    torch.save(state, weights)
+    two = project.ship().summary["variants"][0]["registered"]
+    assert (one["version"], two["version"]) == ("1", "2")
+    weights.write_bytes(first)
+    outcome = project.ship()
+    assert outcome.executed == {"log"}
+    assert outcome.summary["variants"][0]["registered"] == one
+    mlflow = mlflow_of(project)
+    assert str(mlflow.get_model_version_by_alias("tiny", one["alias"]).version) == "1"
+    assert len(mlflow.search_model_versions("name = 'tiny'")) == 2
+
+    project.recipe.write_text(project.recipe.read_text() + "budget: {max_size_mib: 0.0001}\n")
+    outcome = project.ship()
+    assert outcome.code == 1
+    assert outcome.variant("null/fp32")["verdict"] == "rejected"
+    assert mlflow.get_model_version("tiny", "1").tags["verdict"] == "rejected"
+    assert mlflow.get_registered_model("tiny").aliases == {}
+
+
+def test_an_unreachable_mlflow_loses_no_verdict(project):
+    outcome = project.ship(
+        MLFLOW_TRACKING_URI="http://user:secret@127.0.0.1:9", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0"
+    )
+    assert outcome.code == 3, outcome.err
+    assert "MLflow" in outcome.err and "MLFLOW_TRACKING_URI" in outcome.err
+    assert "secret" not in outcome.err
+    assert outcome.variant("null/fp32")["verdict"] == "shipped"
+    assert outcome.summary["mlflow"] is None
+    text = "".join(p.read_text(errors="replace") for p in project.home.rglob("*.json"))
+    assert "secret" not in text
+    assert project.ship().executed == {"log"}

@@ -104,11 +104,12 @@ def read_coco(path: Path, labels: tuple[str, ...]) -> CocoLabels:
         categories = {category["name"]: category["id"] for category in raw["categories"]}
         sizes = {name: (int(i["height"]), int(i["width"])) for name, i in images.items()}
         ids = {name: int(image["id"]) for name, image in images.items()}
+        known_ids, known_categories = set(ids.values()), set(categories.values())
         for annotation in raw["annotations"]:
             left, top, width, height = map(float, annotation["bbox"])
-            if annotation["category_id"] not in categories.values():
+            if annotation["category_id"] not in known_categories:
                 raise ValueError(f"a box has the unknown category_id {annotation['category_id']}")
-            if annotation["image_id"] not in ids.values():
+            if annotation["image_id"] not in known_ids:
                 raise ValueError(f"a box has the unknown image_id {annotation['image_id']}")
             if not math.isfinite(left + top + width + height) or width < 0 or height < 0:
                 raise ValueError(f"a box has the bbox {annotation['bbox']}")

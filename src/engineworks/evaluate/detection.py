@@ -78,5 +78,7 @@ def _with_defaults(raw: dict[str, Any]) -> dict[str, Any]:
     annotations = []
     for position, annotation in enumerate(raw["annotations"], start=1):
         width, height = annotation["bbox"][2:]
-        annotations.append({"id": position, "iscrowd": 0, "area": width * height, **annotation})
+        # Ids are counted anew: COCOeval takes id 0 for "unmatched", and equal ids for one box.
+        defaults = {"iscrowd": 0, "area": width * height}
+        annotations.append({**defaults, **annotation, "id": position})
     return {"info": {}, **raw, "annotations": annotations}

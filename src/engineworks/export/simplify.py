@@ -1,7 +1,7 @@
 """onnxsim under supervision: in its own process, checked on real inputs, undone on any doubt.
 
 onnxsim's own `ok` proves nothing with its default of zero checks, and it can crash; so the
-caller runs `simplify_file` in a child process and `decide` judges what came out.
+caller runs `simplify_file` in a child process and `doubt` judges what came out.
 """
 
 from __future__ import annotations

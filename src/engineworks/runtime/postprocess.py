@@ -22,8 +22,8 @@ Array = np.ndarray[Any, Any]
 #: scores (n,), class ids (n,).
 Decoder = Callable[[Mapping[str, Array], Size, float], tuple[Array, Array, Array]]
 
-#: Candidates that enter suppression, the strongest first: above this, boxes cannot reach the
-#: 100 kept per image, and suppression costs grow with the square.
+#: Candidates that enter suppression, the strongest first; its cost grows with their square.
+#: 1000 overlapping candidates of one object can crowd out a weaker object.
 TOP_K = 1000
 
 

@@ -58,6 +58,7 @@ STAGES: dict[str, Stage] = {
         model.simplify, SimplifyRequest, Simplified, ("onnx", "onnxsim", "onnxruntime")
     ),
     "onnxsim": Stage(model.onnxsim, dict, dict),
+    "lacking": Stage(model.lacking, dict, dict),
     "analyze": Stage(model.analyze, AnalyzeRequest, Analysis, ("onnx",)),
     "build": Stage(engine.build, BuildRequest, Built),
     "check": Stage(engine.check, CheckRequest, Checked, ("opencv-python-headless", "pycocotools")),

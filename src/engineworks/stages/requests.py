@@ -75,7 +75,8 @@ class SimplifyRequest:
     onnx: Artifact
     reference: Artifact
     tolerance: float
-    limit_s: float = place()
+    limit_s: float
+    """In the key: more time may let onnxsim succeed."""
     folder: str = place()
 
 
@@ -87,6 +88,8 @@ class AnalyzeRequest:
     size: Size
     targets: tuple[str, ...]
     tools: dict[str, str]
+    limit_s: float
+    folder: str = place()
     store: str = place()
 
 
@@ -124,6 +127,7 @@ class CheckRequest:
     code_sha256: str
     threads: int
     tools: dict[str, str]
+    host: HostCard
 
 
 @dataclass(frozen=True, kw_only=True)

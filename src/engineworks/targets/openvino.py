@@ -26,7 +26,8 @@ from engineworks.values import HostCard, PrecisionTruth
 TITLE = "OpenVINO, CPU"
 PRECISIONS = ("fp32", "fp16")
 PACKAGES = ("openvino",)
-HOST_BOUND = False
+#: The precision hint and the types that are read back depend on the CPU.
+HOST_BOUND = True
 OPTIONS: dict[str, str] = {}
 
 
@@ -72,7 +73,9 @@ def build(request: BuildInput) -> BuildOutput:
     return BuildOutput(
         files={"model.xml": path, "model.bin": path.with_suffix(".bin")},
         entry="model.xml",
-        requires=Requires(runtime="openvino", package=package_version("openvino")),
+        requires=Requires(
+            runtime="openvino", package=package_version("openvino"), arch=request.host.arch
+        ),
         truth=_truth(path, request.precision, compile_options),
         details={"compile": compile_options},
     )

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from engineworks.evaluate.datasets import read_coco
+from engineworks.evaluate.datasets import CocoLabels, read_coco
 from engineworks.evaluate.detection import score, to_coco
 from engineworks.runtime.detections import Detections
 from tests.builders import coco
@@ -113,3 +113,20 @@ def test_scoring_does_not_change_the_labels(labels):
     first = score(perfect(labels), labels, ids(labels))
     assert score(perfect(labels), labels, ids(labels)) == first
     assert json.dumps(labels.raw) == before
+
+
+@pytest.mark.parametrize("ids", [[0, 1], [1, 1], [7, None]])
+def test_annotation_ids_do_not_matter(ids):
+    boxes = [[0, 0, 10, 10], [30, 30, 10, 10]]
+    annotations = [
+        {"image_id": 1, "category_id": 0, "bbox": box, **({} if known is None else {"id": known})}
+        for box, known in zip(boxes, ids, strict=True)
+    ]
+    raw = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 50, "height": 50}],
+        "categories": [{"id": 0, "name": "cat"}],
+        "annotations": annotations,
+    }
+    labels = CocoLabels(raw=raw, image_id={"a.jpg": 1}, size={"a.jpg": (50, 50)}, category_id=(0,))
+    results = [{"image_id": 1, "category_id": 0, "bbox": box, "score": 0.9} for box in boxes]
+    assert score(results, labels, [1])["AP"] == pytest.approx(1.0)
