@@ -217,6 +217,12 @@ def footnotes(summary: Summary) -> list[str]:
     notes = [
         f"{v.name}: {v.verdict}, {v.reason}." for v in summary.variants if v.verdict != "shipped"
     ]
+    if summary.reference.value is not None and summary.reference.value <= 0:
+        notes.append(
+            f"The source model itself scores {summary.reference.metric} "
+            f"{summary.reference.value:.4f}: check task.labels, task.layout and preprocess, "
+            "or its weights."
+        )
     if summary.comparison is not None:
         comparison = summary.comparison
         notes.append(f"* ship {comparison.recommended} on this machine: {comparison.reason}.")

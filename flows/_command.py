@@ -7,9 +7,11 @@ or data cannot be used; 3 this machine cannot do it (disk, missing package, cras
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
+import signal
 import sys
 import time
 import urllib.request
@@ -31,6 +33,8 @@ from engineworks.errors import (
     RecipeError,
 )
 from engineworks.store import disk_error, explain_os_error
+
+STOPPED = "\nstopped. Finished stages are kept: the same command goes on there.\n"
 
 BAD_INPUT = (RecipeError, ModelError, DataError, ExportError)
 COLOURS = {"shipped": "green", "rejected": "yellow", "failed": "red", "pending": "cyan"}
@@ -175,7 +179,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write("  next: run it again with --debug and report what it prints\n")
         return 3
     except KeyboardInterrupt:
-        sys.stderr.write("\nstopped. Finished stages are kept: the same command goes on there.\n")
+        sys.stderr.write(STOPPED)
         return 130
 
 
@@ -217,6 +221,8 @@ def _ship(options: argparse.Namespace, console: Console) -> int:
     root = Path(os.environ["ENGINEWORKS_HOME"])
     ours = os.environ.get("PREFECT_API_URL") in (None, _running_server(root))
     quieter = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None} if ours else {}
+    if "PREFECT_API_URL" not in os.environ:
+        signal.signal(signal.SIGINT, _stop_at_once)
     try:
         with temporary_settings(quieter):
             state = ship(options.recipe, return_state=True)
@@ -232,6 +238,20 @@ def _ship(options: argparse.Namespace, console: Console) -> int:
     else:
         _show(summary, latest)
     return 1 if summary.missed else 0
+
+
+def _stop_at_once(number: int, frame: Any) -> None:
+    """Ctrl-C beside Prefect's embedded server, which gets the same signal and is gone already.
+
+    Letting the exception rise would make Prefect wait for its answer. Everything a later run
+    needs is in the store and the cache; what is half-made has no name yet.
+    """
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    sys.stderr.write(STOPPED)
+    sys.stderr.flush()
+    os._exit(130)
 
 
 def _age_s() -> float:
@@ -269,6 +289,9 @@ def _show(summary: Any, folder: Path) -> None:
         f"{summary.wall_s:.1f} s, of which {summary.overhead_s:.1f} s outside stages.",
         highlight=False,
     )
+    best = next((v for v in summary.variants if v.recommended and v.engine is not None), None)
+    if best is not None:
+        out.print(f"engine       {best.engine.uri}", highlight=False, soft_wrap=True)
     for name in ("report.html", "summary.json"):
         if (folder / name).exists():
             out.print(f"{name:<13}{folder / name}", highlight=False, soft_wrap=True)

@@ -119,6 +119,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 0
     finally:
+        # A second signal must not stop the stopping.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         marker.unlink(missing_ok=True)
         _stop(servers)
 

@@ -45,7 +45,7 @@ def explain_os_error(error: OSError, folder: Path) -> StoreError:
             hint="free space there or set ENGINEWORKS_HOME to another disk, then run again: "
             "finished stages are kept",
         )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR):
         return StoreError(
             f"{error.filename or folder} cannot be written ({error.strerror})",
             hint="set ENGINEWORKS_HOME to a folder you own",

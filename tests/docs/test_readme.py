@@ -66,6 +66,21 @@ def test_the_yaml_of_the_readme_is_a_recipe(tmp_path):
     assert recipe.load(tmp_path / "recipe.yaml").recipe.name == "my-model"
 
 
+def test_the_python_of_the_readme_finds_objects(environment):
+    """On the engine that the demo above recommends."""
+    home = Path(environment["ENGINEWORKS_HOME"])
+    stores = (home / "store").glob("??/*/manifest.json")
+    (text,) = re.findall(r"^```python\n(.*?)^```", README, re.S | re.M)
+    engines = [path.parent for path in stores if '"onnxruntime-cpu"' in path.read_text()]
+    engine = next(e for e in engines if "416" in (e / "manifest.json").read_text())
+    photo = ROOT / "examples/yolox_nano/data/val2017/000000001000.jpg"
+    scope = {"engine": engine, "photo": photo}
+    exec(text, scope)  # noqa: S102 - the README's own text
+    confident = scope["found"].confidence > 0.5
+    assert confident.sum() >= 5
+    assert (scope["found"].class_id[confident] == 0).sum() >= 5  # people playing tennis
+
+
 def test_make_ui_serves_both_pages_and_runs_use_its_server(environment):
     """After the demo above, so that there is something to look at."""
     process = subprocess.Popen(

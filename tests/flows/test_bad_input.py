@@ -149,7 +149,10 @@ def wait_for_hanging_build(project, process):
     raise AssertionError("the build never began")
 
 
-def test_ctrl_c_keeps_finished_stages_and_the_next_run_goes_on_there(project):
+@pytest.mark.parametrize("embedded", [False, True], ids=["beside a server", "embedded"])
+def test_ctrl_c_keeps_finished_stages_and_the_next_run_goes_on_there(project, embedded):
+    if embedded:
+        project.api = ""
     project.edit('  - target: "null"', '  - target: "null"\n    options: {act: hang}')
     process = start(project)
     child = wait_for_hanging_build(project, process)

@@ -89,7 +89,10 @@ def _judge_detection(
             raise ModelError(
                 f"task.layout {task.layout!r} cannot decode outputs of shape {shapes}: "
                 f"{type(error).__name__}: {error}",
-                hint="use the layout of this model's head (yolox, yolov8) or your own "
+                hint="the stage's log.txt has the line in your decoder; see docs/recipe.md, "
+                "'Your own decoder'"
+                if decode
+                else "use the layout of this model's head (yolox, yolov8) or your own "
                 "module:function, see docs/recipe.md",
             ) from error
         if len(found) and found.class_id.max() >= len(truth.category_id):

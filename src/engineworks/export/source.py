@@ -7,6 +7,7 @@ exporter. Runs in a stage's child process, since factories are user code.
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,15 +120,17 @@ def _load_weights(module: Any, model: PinnedModel) -> None:
         if "GLOBAL" in str(error) or "unrecognized function" in str(error):
             raise ModelError(
                 f"model.weights: {path.name} holds pickled Python code, which can run anything "
-                f"({str(error).splitlines()[0][:160]})",
+                f"({_what_code(str(error))})",
                 hint="save a plain state_dict with torch.save(model.state_dict(), ...), or set "
                 "model.trust: true if you made this file yourself",
             ) from error
         raise _broken_weights(path, error) from error
     except Exception as error:
         raise _broken_weights(path, error) from error
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
+    # Training scripts save more than the weights; these are the usual names for them.
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
     if not isinstance(state, Mapping):
         raise ModelError(
             f"model.weights: {path.name} holds a {type(state).__name__}, not a state_dict",
@@ -142,6 +145,12 @@ def _load_weights(module: Any, model: PinnedModel) -> None:
             hint="use the weights of this network, or pass the network's options in "
             "model.arguments",
         ) from error
+
+
+def _what_code(message: str) -> str:
+    """The name that torch refused, out of its long advice."""
+    found = re.search(r"GLOBAL ([\w.]+)|function ([^\n]{1,80})", message)
+    return found[0] if found else "not a plain state_dict"
 
 
 def _broken_weights(path: Path, error: Exception) -> ModelError:

@@ -134,6 +134,12 @@ class DetectionPostprocessor:
             placement: Where the image lies in the input.
         """
         xyxy, score, class_id = self._decode(outputs, self.size, self.task.confidence)
+        n = len(xyxy)
+        if xyxy.shape != (n, 4) or score.shape != (n,) or class_id.shape != (n,):
+            raise ValueError(
+                f"a decoder gives xyxy (n, 4), scores (n,) and class ids (n,), this one "
+                f"{xyxy.shape}, {score.shape} and {class_id.shape}"
+            )
         keep = suppress(xyxy, score, class_id, self.task.iou)[: self.task.max_detections]
         return Detections(
             xyxy=placement.to_source(xyxy[keep]),
