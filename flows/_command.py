@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -35,6 +36,9 @@ from engineworks.errors import (
 from engineworks.store import disk_error, explain_os_error
 
 STOPPED = "\nstopped. Finished stages are kept: the same command goes on there.\n"
+
+#: Seconds that Prefect has to tell its server of a Ctrl-C.
+PATIENCE_S = 10.0
 
 BAD_INPUT = (RecipeError, ModelError, DataError, ExportError)
 COLOURS = {"shipped": "green", "rejected": "yellow", "failed": "red", "pending": "cyan"}
@@ -221,8 +225,8 @@ def _ship(options: argparse.Namespace, console: Console) -> int:
     root = Path(os.environ["ENGINEWORKS_HOME"])
     ours = os.environ.get("PREFECT_API_URL") in (None, _running_server(root))
     quieter = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None} if ours else {}
-    if "PREFECT_API_URL" not in os.environ:
-        signal.signal(signal.SIGINT, _stop_at_once)
+    embedded = "PREFECT_API_URL" not in os.environ
+    signal.signal(signal.SIGINT, _stop_at_once if embedded else _stop_soon)
     try:
         with temporary_settings(quieter):
             state = ship(options.recipe, return_state=True)
@@ -252,6 +256,14 @@ def _stop_at_once(number: int, frame: Any) -> None:
     sys.stderr.write(STOPPED)
     sys.stderr.flush()
     os._exit(130)
+
+
+def _stop_soon(number: int, frame: Any) -> None:
+    """Ctrl-C beside a server: let Prefect tell it, but not for longer than a person waits."""
+    timer = threading.Timer(PATIENCE_S, _stop_at_once, (number, frame))
+    timer.daemon = True
+    timer.start()
+    raise KeyboardInterrupt
 
 
 def _age_s() -> float:
