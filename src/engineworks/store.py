@@ -13,7 +13,7 @@ import logging
 import shutil
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -119,6 +119,30 @@ def _refuse_strange_paths(folder: Path, manifest: Manifest) -> None:
         )
 
 
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold an advisory lock that ends with its process; where there is none (Windows), go on."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with path.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _move(source: Path, target: Path) -> bool:
+    """Rename a folder; False if the target is there already."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
+
+
 class LocalStore:
     """Content-addressed folders: `<root>/<first 2 digits>/<sha256>/{manifest.json, files}`."""
 
@@ -161,26 +185,28 @@ class LocalStore:
     def _publish(self, work: Path, manifest: Manifest) -> Artifact:
         final = self._folder(manifest.sha256)
         final.parent.mkdir(parents=True, exist_ok=True)
-        if final.exists():
-            try:
-                self._verified(final, manifest.sha256)
-            except ArtifactError as error:
-                log.warning("replacing a damaged artifact: %s", error.message)
-                self._set_aside(final)
-        # Another process may have published the same artifact: equal identity, equal bytes.
-        with contextlib.suppress(FileExistsError):
-            try:
-                work.rename(final)
-            except OSError as error:
-                if error.errno != errno.ENOTEMPTY:
-                    raise
+        # One that is here already has equal identity and equal bytes, unless it was damaged since.
+        if not _move(work, final) and self._damage(final, manifest.sha256) is not None:
+            self._replace(final, work, manifest.sha256)
         return self._artifact(manifest)
 
-    def _set_aside(self, folder: Path) -> None:
-        """Remove a folder in one step, so that two processes that repair it do not collide."""
+    def _damage(self, folder: Path, sha256: str) -> ArtifactError | None:
+        try:
+            self._verified(folder, sha256)
+        except ArtifactError as error:
+            return error
+        return None
+
+    def _replace(self, final: Path, work: Path, sha256: str) -> None:
+        """Put `work` in the place of a damaged folder; of several processes only one does it."""
         aside = self._temporary / f"damaged-{uuid.uuid4().hex}"
-        with contextlib.suppress(FileNotFoundError):
-            folder.rename(aside)
+        with _alone(self._temporary / "repair.lock"):
+            damage = self._damage(final, sha256)
+            if damage is None:  # another process was first: nobody may take its folder away
+                return
+            log.warning("replacing a damaged artifact: %s", damage.message)
+            final.rename(aside)
+            _move(work, final)  # or a third process has just put the same bytes there
         shutil.rmtree(aside, ignore_errors=True)
 
     def _folder(self, sha256: str) -> Path:
