@@ -184,7 +184,7 @@ def _log_files(
         folder = Path(work)
         for name, path in files.items():
             shutil.copyfile(path, folder / name)
-        (folder / "facts.json").write_text(json.dumps(to_json(summary), indent=1))
+        (folder / "summary.json").write_text(json.dumps(to_json(summary), indent=1))
         mlflow.log_artifacts(run_id, str(folder))
     parts: dict[str, Artifact] = {"onnx": summary.exported.onnx}
     if summary.simplified is not None and summary.simplified.kept:

@@ -44,7 +44,8 @@ class StageTiming:
     cached: bool
     peak_mib: float
     log: str
-    """Folder with request.json, command.txt and log.txt of the run that executed it."""
+    """Folder with request.json, command.txt and log.txt of the run that executed it; empty for
+    `log`, which runs in the flow's own process."""
 
 
 @dataclass(frozen=True, kw_only=True)

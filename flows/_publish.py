@@ -54,7 +54,6 @@ def publish(run: Run, loaded: Loaded, summary: Summary) -> Summary:
     summary = _with_times(run, summary)
     resolved = run.folder / "recipe.resolved.json"
     resolved.write_text(recipes.resolved(loaded), encoding="utf-8")
-    summaries.write(summary, run.folder / "facts.json")
     # Whatever happens to MLflow, the verdicts are not lost.
     _write(run, summary)
     _point_latest(run)
@@ -69,7 +68,8 @@ def publish(run: Run, loaded: Loaded, summary: Summary) -> Summary:
             source=_source(summary),
             tracking_uri=mlflow_log.public_uri(home()),
             code_sha256=logging_sha256(),
-            summary=str(run.folder / "facts.json"),
+            summary=str(run.folder / "summary.json"),
+            report=str(run.folder / "report.html"),
             recipe=str(loaded.path.absolute()),
             resolved=str(resolved),
             store=str(run.store.root),
@@ -91,7 +91,6 @@ def publish(run: Run, loaded: Loaded, summary: Summary) -> Summary:
     prefect_ui.show(summary, run.folder)
     summary = _with_times(run, summary)
     _write(run, summary)
-    (run.folder / "facts.json").unlink()
     finished = FINISHED.get()
     if finished is not None:
         finished.append(run.folder)

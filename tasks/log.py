@@ -10,7 +10,7 @@ from typing import Any
 
 from prefect import task
 
-from artifacts import mlflow_log, registry, report
+from artifacts import mlflow_log, registry
 from artifacts import summary as summaries
 from artifacts.summary import Logged, Registered, Summary, Variant
 from engineworks.codec import place, to_json
@@ -35,6 +35,7 @@ class LogRequest:
     code_sha256: str
     """Of `artifacts/` and `tasks/`, which decide what is logged."""
     summary: str = place()
+    report: str = place()
     recipe: str = place()
     resolved: str = place()
     store: str = place()
@@ -56,11 +57,8 @@ def log(request: LogRequest, folder: str, limit_s: float) -> dict[str, Any]:
     started = time.perf_counter()
     summary: Summary = summaries.read(Path(request.summary))
     store = LocalStore(Path(request.store))
-    page = Path(folder) / "report.html"
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(report.render(summary, store), encoding="utf-8")
     files = {
-        "report.html": page,
+        "report.html": Path(request.report),
         "recipe.yaml": Path(request.recipe),
         "recipe.resolved.json": Path(request.resolved),
     }
@@ -82,4 +80,4 @@ def log(request: LogRequest, folder: str, limit_s: float) -> dict[str, Any]:
     mlflow_log.mark_latest(home, summary.name, logged.run_id)
     value = Published(logged=logged, registered=registered)
     elapsed_s = time.perf_counter() - started
-    return {"value": to_json(value), "elapsed_s": elapsed_s, "peak_mib": 0.0, "folder": folder}
+    return {"value": to_json(value), "elapsed_s": elapsed_s, "peak_mib": 0.0, "folder": ""}

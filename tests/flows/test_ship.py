@@ -38,7 +38,7 @@ def test_a_run_leaves_summary_report_mlflow_run_and_registered_versions(project)
     assert run.data.metrics["onnxruntime-cpu-fp32/p50_ms"] > 0
     assert run.data.tags["verdict.null-fp32"] == "shipped"
     files = {file.path for file in mlflow.list_artifacts(run.info.run_id)}
-    assert {"report.html", "facts.json", "recipe.yaml", "onnx", "engines", "reference"} <= files
+    assert {"report.html", "summary.json", "recipe.yaml", "onnx", "engines", "reference"} <= files
     for variant in outcome.summary["variants"]:
         registered = variant["registered"]
         version = mlflow.get_model_version_by_alias("tiny", registered["alias"])
