@@ -13,6 +13,7 @@ from typing import Any, Literal, Union
 
 import numpy as np
 
+from engineworks.codec import from_json, to_json
 from engineworks.export import reference
 from engineworks.manifest import Artifact, Provenance, TensorSpec
 from engineworks.specs import InputSpec, ModelSpec, Preprocess, TaskSpec
@@ -168,6 +169,81 @@ def export_tiny(path: Path) -> Path:
         opset_version=17,
     )
     return path
+
+
+def conv_net(path: Path, size: tuple[int, int] = (16, 16), seed: int = 0) -> Path:
+    """Write an ONNX net with SiLU, ReLU, a shortcut and both kinds of matrix products.
+
+    images (batch, 3, height, width) -> scores (batch, 5). Arithmetic: stem, left, deep, mixed,
+    scores, each named by its output.
+    """
+    from onnx import TensorProto, checker, helper, numpy_helper, save
+
+    rng = np.random.default_rng(seed)
+    weights: list[Any] = []
+
+    def weight(name: str, *shape: int) -> str:
+        value = rng.standard_normal(shape) / np.sqrt(max(1, np.prod(shape[1:])))
+        weights.append(numpy_helper.from_array(value.astype(np.float32), name))
+        return name
+
+    def conv(name: str, source: str, before: int, after: int, *, bias: bool = True) -> Any:
+        inputs = [source, weight(f"{name}_w", after, before, 3, 3)]
+        inputs += [weight(f"{name}_b", after)] if bias else []
+        return helper.make_node("Conv", inputs, [name], name, pads=[1] * 4)
+
+    nodes = [
+        conv("stem", "images", 3, 8),
+        helper.make_node("Sigmoid", ["stem"], ["gate"]),
+        helper.make_node("Mul", ["stem", "gate"], ["act"]),
+        conv("left", "act", 8, 8),
+        helper.make_node("Relu", ["left"], ["relu"]),
+        helper.make_node("Add", ["act", "relu"], ["sum"]),
+        helper.make_node("MaxPool", ["sum"], ["pool"], kernel_shape=[2, 2], strides=[2, 2]),
+        conv("deep", "pool", 8, 16, bias=False),
+        helper.make_node("LeakyRelu", ["deep"], ["leaky"]),
+        helper.make_node("GlobalAveragePool", ["leaky"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["flat"]),
+        helper.make_node("MatMul", ["flat", weight("mixed_w", 16, 16)], ["mixed"]),
+        helper.make_node(
+            "Gemm", ["mixed", weight("scores_w", 5, 16), weight("scores_b", 5)], ["scores"],
+            transB=1,
+        ),
+    ]  # fmt: skip
+    given = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, *size])
+    wanted = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 5])
+    graph = helper.make_graph(nodes, "net", [given], [wanted], weights)
+    opsets = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    checker.check_model(model, full_check=True)
+    save(model, str(path))
+    return path
+
+
+def quantized(onnx: Path, path: Path, scheme: Any, inputs: Any) -> Path:
+    """Write the Q/DQ form of a net, all its arithmetic in integers, calibrated on some rows."""
+    from onnx import save
+
+    from engineworks.calibrate import collect, qdq, recover
+    from engineworks.calibrate.graph import Graph
+
+    graph = Graph(onnx)
+    statistics = collect.collect(graph, [row[None] for row in inputs], threads=1)
+    bounds = recover.derive(graph, statistics, "minmax", scheme)
+    save(qdq.emit(graph, bounds, graph.computing, scheme), str(path))
+    return path
+
+
+def through_json(stage: str, request: Any) -> Any:
+    """Run a stage as its child process does: request and value cross as JSON."""
+    from engineworks.stages import STAGES
+
+    entry = STAGES[stage]
+    request = from_json(entry.request, json.loads(json.dumps(to_json(request))))
+    value = entry.run(request)
+    again = from_json(entry.value, json.loads(json.dumps(to_json(value))))
+    assert again == value
+    return again
 
 
 def pinned(folder: Path, source: str, **spec: Any) -> PinnedModel:

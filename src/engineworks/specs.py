@@ -225,6 +225,66 @@ class DataSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CalibrationSpec:
+    """Images that show INT8 which values occur. Not the ones that judge the engines."""
+
+    __pydantic_config__ = STRICT
+
+    images: str = place()
+    """Folder of images."""
+    annotations: str | None = place(default=None)
+    """COCO JSON of these images: only those in it are used, and the report counts classes."""
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    """An unreadable image: stop the run, or go on without it."""
+    limit: int = 512
+    """Use at most this many, spread evenly over the names."""
+    minimum: int = 16
+    """Refuse to calibrate with fewer: their ranges say little."""
+
+    def __post_init__(self) -> None:
+        _must(
+            1 <= self.minimum <= self.limit,
+            f"calibration: minimum {self.minimum} and limit {self.limit} do not fit",
+            "use for example minimum: 16 and limit: 512",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8Spec:
+    """How long the search for an INT8 engine that holds the budget may take."""
+
+    __pydantic_config__ = STRICT
+
+    goal: Literal["latency", "size"] = "latency"
+    """What INT8 must gain over the next precision to be shipped, once it is accurate enough."""
+    limit_s: float = 600.0
+    """Time for one target's search, in seconds; the best found by then is taken."""
+    evaluations: int = 200
+    """Most candidates that are scored or timed."""
+    images: int = 128
+    """Images of `data` that score a candidate, spread evenly; the chosen one is then checked on
+    all."""
+    methods: tuple[str, ...] = (
+        "minmax",
+        "percentile-99.9",
+        "percentile-99.99",
+        "percentile-99.999",
+        "entropy",
+        "mse",
+    )
+    """How ranges may be chosen from what calibration saw."""
+
+    def __post_init__(self) -> None:
+        _must(
+            self.limit_s > 0 and self.evaluations > 0 and self.images > 0,
+            f"int8: limit_s {self.limit_s}, evaluations {self.evaluations} and images "
+            f"{self.images} must be greater than 0",
+            "leave them out for their defaults",
+        )
+        _must(len(self.methods) > 0, "int8.methods: the list is empty", "leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportSpec:
     """How the model becomes ONNX."""
 
@@ -360,9 +420,13 @@ class LimitsSpec:
     """Parity and task metric of one engine, or of the source model."""
     benchmark_s: float = 1800.0
     """All benchmark rows of one variant."""
+    calibrate_s: float = 3600.0
+    """One pass of the float model over the calibration images."""
 
     def __post_init__(self) -> None:
-        limits = (self.export_s, self.build_s, self.check_s, self.benchmark_s)
+        limits = (
+            self.export_s, self.build_s, self.check_s, self.benchmark_s, self.calibrate_s
+        )  # fmt: skip
         _must(
             all(limit > 0 for limit in limits),
             f"limits: {limits} must all be greater than 0 seconds",

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from engineworks.specs import BudgetSpec
-from engineworks.values import Benchmark, BenchmarkRow, Built, Checked, Verdict
+from engineworks.values import Benchmark, BenchmarkRow, Built, Checked, Rival, Verdict
 
 #: 0.922 - 0.920 is a little more than 0.002 in binary; it is still inside that budget.
 ROUNDING = 1e-9
 
 
 def decide(
-    budget: BudgetSpec, built: Built, checked: Checked, first: BenchmarkRow | None
+    budget: BudgetSpec,
+    built: Built,
+    checked: Checked,
+    first: BenchmarkRow | None,
+    rival: Rival | None = None,
+    goal: str = "latency",
 ) -> Verdict:
     """Judge one variant.
 
@@ -19,6 +24,8 @@ def decide(
         built: Engine and precision truth.
         checked: Parity and task metric.
         first: The benchmark row at the model's own size and batch 1, if measured.
+        rival: For INT8, the next higher precision, which it must beat at `goal`.
+        goal: latency or size.
 
     Returns:
         `shipped` when everything holds; `failed` when the engine is not what was asked;
@@ -53,10 +60,34 @@ def decide(
     size_mib = built.engine.size_bytes / 2**20
     if budget.max_size_mib is not None and size_mib > budget.max_size_mib:
         broken.append(f"engine {size_mib:.2f} MiB, allowed {budget.max_size_mib:.2f} MiB")
+    if rival is not None:
+        gain, won = _against(rival, goal, built)
+        (held if won else broken).append(gain)
     if broken:
         return Verdict(verdict="rejected", reason="; ".join(broken))
     held.append(f"parity holds ({parity.limit})")
     return Verdict(verdict="shipped", reason="; ".join(held))
+
+
+def _against(rival: Rival, goal: str, built: Built) -> tuple[str, bool]:
+    """What INT8 gains over the next precision, in words, and whether it is enough."""
+    if goal == "size":
+        sizes = (
+            f"engine {built.engine.size_bytes / 2**20:.2f} MiB, {rival.variant} "
+            f"{rival.size_bytes / 2**20:.2f} MiB"
+        )
+        won = built.engine.size_bytes < rival.size_bytes
+        return (sizes, True) if won else (f"{sizes}: not smaller, use {rival.variant}", False)
+    low, high = rival.ci95
+    interval = f"(95 % interval {low:.2f}-{high:.2f})"
+    if low > 1:
+        return f"{rival.speedup:.2f}x as fast as {rival.variant} {interval}", True
+    if high < 1:
+        words = f"slower than {rival.variant}: takes {1 / rival.speedup:.2f}x as long"
+        interval = f"(95 % interval {1 / high:.2f}-{1 / low:.2f})"
+    else:
+        words = f"not faster than {rival.variant} with confidence: {rival.speedup:.2f}x as fast"
+    return f"{words} {interval}; use {rival.variant}", False
 
 
 def first_row(benchmark: Benchmark, height: int, width: int) -> BenchmarkRow | None:

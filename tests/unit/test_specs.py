@@ -8,9 +8,11 @@ from engineworks.errors import RecipeError
 from engineworks.specs import (
     BenchmarkSpec,
     BudgetSpec,
+    CalibrationSpec,
     DataSpec,
     ExportSpec,
     InputSpec,
+    Int8Spec,
     LimitsSpec,
     ModelSpec,
     Preprocess,
@@ -69,6 +71,15 @@ REFUSED = {
     "no detections": (lambda: TaskSpec(max_detections=0), "0"),
     "one label twice": (lambda: TaskSpec(labels=("cat", "dog", "cat")), "cat"),
     "limit 0": (lambda: DataSpec(images="x", limit=0), "0"),
+    "a minimum above the limit": (
+        lambda: CalibrationSpec(images="x", minimum=32, limit=16), "minimum 32 and limit 16",
+    ),
+    "a minimum of 0": (lambda: CalibrationSpec(images="x", minimum=0), "minimum 0"),
+    "no time to search": (lambda: Int8Spec(limit_s=0.0), "limit_s 0.0"),
+    "no evaluation": (lambda: Int8Spec(evaluations=0), "evaluations 0"),
+    "no image to score on": (lambda: Int8Spec(images=0), "images 0"),
+    "no method": (lambda: Int8Spec(methods=()), "int8.methods"),
+    "no time to calibrate": (lambda: LimitsSpec(calibrate_s=0.0), "0.0"),
     "opset 12": (lambda: ExportSpec(opset=12), "12"),
     "opset 26": (lambda: ExportSpec(opset=26), "26"),
     "no exporter": (lambda: ExportSpec(exporters=()), "empty"),
@@ -105,6 +116,8 @@ def test_the_edges_of_the_ranges_are_allowed():
     ExportSpec(opset=25)
     BenchmarkSpec(batches=(1, 1024), seconds=3600.0)
     BudgetSpec(max_drop=0.0, max_p50_ms=0.0, max_size_mib=None)
+    CalibrationSpec(images="x", minimum=1, limit=1)
+    Int8Spec(evaluations=1, images=1, limit_s=0.001, methods=("minmax",))
 
 
 def test_gray_takes_one_mean_and_one_std():

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from engineworks.specs import BudgetSpec
-from engineworks.values import Accuracy, Benchmark, BenchmarkRow, Built, Checked, Parity
+from engineworks.values import Accuracy, Benchmark, BenchmarkRow, Built, Checked, Parity, Rival
 from engineworks.verdict import decide, first_row
 from tests.builders import example
 
@@ -109,3 +109,66 @@ def test_the_first_row_is_the_models_own_size_at_batch_1():
     measured = dataclasses.replace(example(Benchmark), rows=rows)
     assert first_row(measured, 8, 9).p50_ms == 2
     assert first_row(measured, 8, 8) is None
+
+
+def rival(speedup, low, high, size_mib=4.0):
+    return Rival(
+        variant="openvino/fp16",
+        speedup=speedup,
+        ci95=(low, high),
+        size_bytes=int(size_mib * MIB),
+    )
+
+
+class TestRival:
+    """INT8 must also beat the next higher precision."""
+
+    def test_certainly_faster_is_shipped_with_its_numbers(self):
+        verdict = decide(NO_LIMIT, built(), checked(), row(), rival(1.5, 1.4, 1.6))
+        assert verdict.verdict == "shipped"
+        assert "1.50x as fast as openvino/fp16 (95 % interval 1.40-1.60)" in verdict.reason
+
+    def test_certainly_slower_is_rejected_and_says_what_to_use(self):
+        verdict = decide(NO_LIMIT, built(), checked(), row(), rival(0.5, 0.4, 0.8))
+        assert verdict.verdict == "rejected"
+        assert "slower than openvino/fp16: takes 2.00x as long" in verdict.reason
+        assert "(95 % interval 1.25-2.50)" in verdict.reason
+        assert "use openvino/fp16" in verdict.reason
+
+    @pytest.mark.parametrize("low", [0.98, 1.0])
+    def test_perhaps_faster_is_rejected(self, low):
+        verdict = decide(NO_LIMIT, built(), checked(), row(), rival(1.01, low, 1.05))
+        assert verdict.verdict == "rejected"
+        assert "not faster than openvino/fp16 with confidence: 1.01x as fast" in verdict.reason
+        assert "slower" not in verdict.reason
+
+    def test_where_size_is_the_goal_the_time_does_not_matter(self):
+        slow = rival(0.5, 0.4, 0.6, size_mib=4.0)
+        verdict = decide(NO_LIMIT, built(), checked(), row(), slow, "size")
+        assert verdict.verdict == "shipped"
+        assert "engine 3.00 MiB, openvino/fp16 4.00 MiB" in verdict.reason
+
+    @pytest.mark.parametrize("size_mib", [3.0, 2.0])
+    def test_where_size_is_the_goal_it_must_be_smaller(self, size_mib):
+        fast = rival(9.0, 8.0, 10.0, size_mib=size_mib)
+        verdict = decide(NO_LIMIT, built(), checked(), row(), fast, "size")
+        assert verdict.verdict == "rejected"
+        assert f"openvino/fp16 {size_mib:.2f} MiB: not smaller, use openvino/fp16" in verdict.reason
+
+    def test_both_reasons_are_named_when_it_is_neither_accurate_nor_fast(self):
+        budget = BudgetSpec(max_drop=0.005)
+        verdict = decide(budget, built(), checked(), row(), rival(0.5, 0.4, 0.6))
+        assert verdict.verdict == "rejected"
+        accuracy, speed = verdict.reason.split("; ", 1)
+        assert "0.8900" in accuracy and "0.0050" in accuracy
+        assert speed.startswith("slower than openvino/fp16")
+
+    def test_fast_but_inaccurate_is_rejected(self):
+        budget = BudgetSpec(max_drop=0.005)
+        verdict = decide(budget, built(), checked(), row(), rival(3.0, 2.9, 3.1))
+        assert verdict.verdict == "rejected"
+        assert "as fast" not in verdict.reason
+
+    def test_what_is_no_int8_fails_however_fast_it_is(self):
+        found = decide(NO_LIMIT, built(holds=False), checked(), row(), rival(3.0, 2.9, 3.1))
+        assert found.verdict == "failed"

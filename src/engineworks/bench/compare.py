@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,12 +46,42 @@ def run(engines: Mapping[str, tuple[Path, Manifest]], size: Size, threads: int) 
             feeds = feed(session, manifest.preprocess or Preprocess(), size, 1)
             calls[name] = partial(session.infer, feeds)
             protocol.warm_up(calls[name], limit_s=2.0)
-        medians: dict[str, list[float]] = {name: [] for name in calls}
-        for round_number in range(ROUNDS):
-            order = list(calls) if round_number % 2 else list(reversed(calls))
-            for name in order:
-                medians[name].append(_block(calls[name]))
-    return rank({name: np.array(values) for name, values in medians.items()}, size)
+        return rank(alternate(calls, ROUNDS), size)
+
+
+def alternate(
+    calls: Mapping[str, Callable[[], object]], rounds: int
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Time calls in short blocks, in turn, the order reversed every round.
+
+    Args:
+        calls: Name -> one warmed-up inference.
+        rounds: Blocks of each.
+
+    Returns:
+        Name -> block medians in ms, float64 (rounds,); the same index is the same round.
+    """
+    medians: dict[str, list[float]] = {name: [] for name in calls}
+    for round_number in range(rounds):
+        order = list(calls)[:: 1 if round_number % 2 else -1]
+        for name in order:
+            medians[name].append(_block(calls[name]))
+    return {name: np.array(values) for name, values in medians.items()}
+
+
+def ratio(
+    medians: np.ndarray[Any, Any], base: np.ndarray[Any, Any]
+) -> tuple[float, tuple[float, float]]:
+    """Median of the ratios of neighbouring blocks, and its 95 % interval by bootstrap.
+
+    Args:
+        medians: Block medians (rounds,) of one.
+        base: Those of the other, from the same rounds.
+    """
+    ratios = medians / base
+    resampled = np.random.default_rng(0).choice(ratios, (2000, len(ratios)))
+    low, high = np.percentile(np.median(resampled, axis=1), [2.5, 97.5])
+    return float(np.median(ratios)), (float(low), float(high))
 
 
 def _block(call: Callable[[], object]) -> float:
@@ -78,19 +109,11 @@ def rank(
         size: For the record.
     """
     fastest = min(medians, key=lambda name: float(np.median(medians[name])))
-    generator = np.random.default_rng(0)
     contenders = []
     for name, values in medians.items():
-        ratios = values / medians[fastest]
-        resampled = generator.choice(ratios, (2000, len(ratios)))
-        low, high = np.percentile(np.median(resampled, axis=1), [2.5, 97.5])
+        middle, interval = ratio(values, medians[fastest])
         contenders.append(
-            Contender(
-                variant=name,
-                ratio=float(np.median(ratios)),
-                ci95=(float(low), float(high)),
-                p50_ms=float(np.median(values)),
-            )
+            Contender(variant=name, ratio=middle, ci95=interval, p50_ms=float(np.median(values)))
         )
     contenders.sort(key=lambda contender: contender.ratio)
     tied = [c.variant for c in contenders if c.variant != fastest and c.ci95[0] <= 1.0]

@@ -5,6 +5,7 @@ Knows folders of images, COCO JSON and one-folder-per-class. Knows no model.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -233,3 +234,11 @@ def images(data: PinnedData) -> Iterator[np.ndarray[Any, Any]]:
     """Decode the images in order: uint8 BGR (height, width, 3)."""
     for name in data.files:
         yield read_image(Path(data.spec.images) / name)
+
+
+def spread(data: PinnedData, most: int) -> PinnedData:
+    """The same data with at most so many images, spread evenly over the names."""
+    if len(data.files) <= most:
+        return data
+    picked = np.linspace(0, len(data.files) - 1, most).round().astype(int)
+    return dataclasses.replace(data, files=tuple(data.files[i] for i in picked))

@@ -27,6 +27,9 @@ class Limit:
     """Largest difference / max(1, largest reference value)."""
     min_snr_db: float | None = None
     """Signal-to-noise ratio of a whole output."""
+    identical: float = 1e-4
+    """Largest relative difference between answers to identical rows of one batch: another tail
+    of a vector loop. In integers a difference in the last float bit may become one level."""
 
     def __str__(self) -> str:
         rules = []
@@ -44,13 +47,26 @@ LIMITS = {
     "fp32": Limit(max_relative=1e-3),
     "fp16": Limit(min_snr_db=30),
     "bf16": Limit(min_snr_db=20),
+    "int8": Limit(min_snr_db=20, identical=0.02),
 }
 
-#: Answers to identical rows may differ by this much (relative): another tail of a vector loop.
-IDENTICAL = 1e-4
+#: Integers round every value: where a task metric judges them, outputs are reported, not limited.
+JUDGED = {"int8": Limit(identical=0.02)}
 
 #: SNR of equal arrays.
 EQUAL_DB = 200.0
+
+
+def limit(precision: str, *, judged: bool) -> Limit:
+    """What agreement means at a precision.
+
+    Args:
+        precision: Of the engine.
+        judged: Whether a task metric judges the engine too.
+    """
+    if judged and precision in JUDGED:
+        return JUDGED[precision]
+    return LIMITS.get(precision, Limit())
 
 
 def difference(got: Array, want: Array) -> tuple[float, float, float]:
@@ -106,7 +122,7 @@ def compare(
     identical = _identical_rows(infer, inputs[:1], max(batches))
     merged = _worst(rows)
     problems += [problem for row in merged if (problem := _broken(row, limit))]
-    if not identical <= IDENTICAL:
+    if not identical <= limit.identical:
         problems.append(
             f"identical rows of a batch of {max(batches)} get answers that differ by "
             f"{identical:.2g}"

@@ -15,7 +15,8 @@ from typing import cast
 
 from engineworks import hosts
 from engineworks.errors import RecipeError
-from engineworks.targets._base import Target
+from engineworks.targets._base import Int8Rules, Target
+from engineworks.values import HostCard
 
 GROUP = "engineworks.targets"
 
@@ -65,6 +66,21 @@ def load(name: str) -> Target:
             hint="see docs/add-a-target.md for what a target's file holds",
         )
     return cast(Target, module)
+
+
+def int8_rules(name: str, host: HostCard) -> Int8Rules:
+    """How a target wants its integers.
+
+    Raises:
+        RecipeError: It has none.
+    """
+    found = getattr(load(name), "int8", None)
+    if found is None:
+        raise RecipeError(
+            f"targets: {name} lists int8 but its file has no function int8(host)",
+            hint="see docs/add-a-target.md",
+        )
+    return cast(Int8Rules, found(host))
 
 
 @cache

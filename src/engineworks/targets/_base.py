@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from engineworks.calibrate import accept
+from engineworks.calibrate.qdq import Scheme
 from engineworks.errors import RecipeError
 from engineworks.manifest import Requires, TensorSpec
 from engineworks.values import HostCard, PrecisionTruth
@@ -29,8 +31,11 @@ class BuildInput:
     host: HostCard
     work: Path
     """An empty folder of its own; the engine's files are left here."""
-    reference: Path
-    """Recorded inputs and answers (`engineworks.export.reference`)."""
+    draft: bool = False
+    """A candidate of a search: its precision need not be read back, give `UNREAD`."""
+    reference: Path | None = None
+    """Recorded inputs and answers (`engineworks.export.reference`), for a target that declares
+    `NEEDS_REFERENCE = True`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +51,17 @@ class BuildOutput:
     """Facts that the engine's session needs, into the manifest."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Int8Rules:
+    """How a target wants its integers; given by a target's optional function `int8(host)`."""
+
+    scheme: Scheme
+    rewrite: Callable[[Any], None] | None = None
+    """Last changes to an emitted onnx.ModelProto, in place, that this runtime is faster with."""
+
+
 class Target(Protocol):
-    """A module in `engineworks/targets/`."""
+    """A module in `engineworks/targets/`. With INT8 it has `int8(host) -> Int8Rules` too."""
 
     TITLE: str
     """One line for people."""
@@ -75,6 +89,34 @@ class Target(Protocol):
             BuildError: The vendor's builder refused the graph; with its own words.
         """
         ...
+
+
+#: The truth of a draft, which nobody asks for.
+UNREAD = PrecisionTruth(asked="", delivered="", holds=False, stored_bytes={}, computed_nodes={})
+
+
+def int8_truth(
+    asked_of: Path, integers: int, arithmetic: int, stored: dict[str, int]
+) -> PrecisionTruth:
+    """The truth of an INT8 engine: integer kernels against the layers that were asked for.
+
+    Args:
+        asked_of: The Q/DQ graph that was built.
+        integers: Layers that multiply integers in the engine.
+        arithmetic: All layers that multiply.
+        stored: Bytes of constants by dtype.
+    """
+    wanted = accept.integer_layers(accept.load(asked_of))
+    holds = 0 < wanted <= integers
+    mixed = f"{integers} of {arithmetic} layers compute in integers, the others in fp32"
+    return PrecisionTruth(
+        asked="int8",
+        delivered="int8" if holds else f"int8 in {integers} of {wanted} layers",
+        holds=holds,
+        stored_bytes=stored,
+        computed_nodes={"int8": integers, "fp32": arithmetic - integers},
+        note="" if integers == arithmetic else mixed,
+    )
 
 
 def missing_package(host: HostCard, package: str, extra: str) -> str:

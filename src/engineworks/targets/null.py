@@ -24,6 +24,7 @@ TITLE = "No runtime: replays recorded answers, for trying a flow"
 PRECISIONS = ("fp32", "fp16")
 PACKAGES: tuple[str, ...] = ()
 HOST_BOUND = False
+NEEDS_REFERENCE = True
 OPTIONS = {
     "act": "ship (default), refuse, crash or hang while building; drift or untruth in the engine"
 }
@@ -53,6 +54,7 @@ def build(request: BuildInput) -> BuildOutput:
         os.kill(os.getpid(), signal.SIGSEGV)
     if act == "hang":
         time.sleep(3600)
+    assert request.reference is not None  # noqa: S101 - NEEDS_REFERENCE
     inputs, outputs = reference.load(request.reference)
     if act == "drift":
         outputs = {name: answer + np.float32(0.5) for name, answer in outputs.items()}

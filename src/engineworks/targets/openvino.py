@@ -12,23 +12,36 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from engineworks.calibrate.qdq import Scheme
 from engineworks.errors import BuildError
 from engineworks.manifest import Requires
 from engineworks.targets._base import (
+    UNREAD,
     BuildInput,
     BuildOutput,
+    Int8Rules,
     dtype_word,
+    int8_truth,
     missing_package,
     package_version,
 )
 from engineworks.values import HostCard, PrecisionTruth
 
 TITLE = "OpenVINO, CPU"
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "int8")
 PACKAGES = ("openvino",)
 #: The precision hint and the types that are read back depend on the CPU.
 HOST_BOUND = True
 OPTIONS: dict[str, str] = {}
+
+
+def int8(host: HostCard) -> Int8Rules:
+    """Q/DQ in front of the arithmetic only: it requantizes by itself and keeps fusing SiLU.
+
+    Source: https://docs.openvino.ai/2025/documentation/openvino-extensibility/
+    openvino-plugin-library/advanced-guides/low-precision-transformations.html
+    """
+    return Int8Rules(scheme=Scheme(activation="uint8", bias="float", outputs=False))
 
 
 def missing(host: HostCard) -> str:
@@ -76,7 +89,7 @@ def build(request: BuildInput) -> BuildOutput:
         requires=Requires(
             runtime="openvino", package=package_version("openvino"), arch=request.host.arch
         ),
-        truth=_truth(path, request.precision, compile_options),
+        truth=UNREAD if request.draft else _truth(path, request, compile_options),
         details={"compile": compile_options},
     )
 
@@ -86,8 +99,15 @@ def _hint(request: BuildInput) -> str:
     return "f16" if request.precision == "fp16" and native else "f32"
 
 
-def _truth(path: Path, asked: str, compile_options: dict[str, Any]) -> PrecisionTruth:
-    """Read the stored constants from the IR, and the executed types from the compiled model."""
+#: Layers that do the arithmetic, by their names in an executed graph.
+ARITHMETIC = {"Convolution", "Deconvolution", "FullyConnected", "MatMul"}
+
+#: Layers that only carry values.
+CARRYING = {"Input", "Output", "Const", "Reorder", "Reshape"}
+
+
+def _truth(path: Path, request: BuildInput, compile_options: dict[str, Any]) -> PrecisionTruth:
+    """Read the stored constants from the IR, and the executed kernels from the compiled model."""
     import openvino as ov
 
     core = ov.Core()
@@ -99,25 +119,35 @@ def _truth(path: Path, asked: str, compile_options: dict[str, Any]) -> Precision
             values = math.prod(operation.get_output_shape(0))
             stored[dtype_word(kind.get_type_name())] += values * kind.bitwidth // 8
     compiled = core.compile_model(model, "CPU", compile_options)
-    computed: Counter[str] = Counter()
+    kernels = []
     for operation in compiled.get_runtime_model().get_ops():
         info = operation.get_rt_info()
-        if str(info["layerType"].value) not in ("Input", "Output", "Const", "Reorder", "Reshape"):
-            # The kernel's name ends in what it computes (brgconv_avx512_1x1_f32);
-            # `runtimePrecision` would repeat the type of the weights it was fed.
-            kernel = str(info["primitiveType"].value).rpartition("_")[2]
-            computed[dtype_word(kernel)] += 1
+        # The kernel's name ends in what it computes (brgconv_avx512_1x1_f32);
+        # `runtimePrecision` would repeat the type of the weights it was fed.
+        word = dtype_word(str(info["primitiveType"].value).rpartition("_")[2])
+        kernels.append((str(info["layerType"].value), word))
+    if request.precision == "int8":
+        return _int8_truth(request.onnx, kernels, dict(stored))
+    computed = Counter(word for layer, word in kernels if layer not in CARRYING)
     floats = {word: size for word, size in stored.items() if word in ("fp32", "fp16")}
     # A few constants (shapes, scalars) legitimately stay wide: judge by the bulk of the bytes.
     delivered = max(floats, key=lambda word: floats[word]) if floats else "none"
     note = ""
-    if asked == "fp16" and computed["fp16"] == 0:
+    if request.precision == "fp16" and computed["fp16"] == 0:
         note = "stored in fp16, computed in fp32: this CPU has no fp16 arithmetic"
     return PrecisionTruth(
-        asked=asked,
+        asked=request.precision,
         delivered=delivered,
-        holds=delivered == asked,
+        holds=delivered == request.precision,
         stored_bytes=dict(stored),
         computed_nodes=dict(computed),
         note=note,
     )
+
+
+def _int8_truth(
+    asked_of: Path, kernels: list[tuple[str, str]], stored: dict[str, int]
+) -> PrecisionTruth:
+    """Hold the integer kernels that are executed against the layers asked for."""
+    computed = Counter(word for layer, word in kernels if layer in ARITHMETIC)
+    return int8_truth(asked_of, computed["int8"], computed.total(), stored)

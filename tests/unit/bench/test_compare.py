@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
+from engineworks.bench import compare
 from engineworks.bench.compare import ROUNDS, rank
 
 RNG = np.random.default_rng(5)
@@ -67,3 +70,30 @@ def test_a_single_contender_is_recommended():
 def test_the_same_blocks_give_the_same_answer():
     medians = {"a": blocks(5.0, 0.05), "b": blocks(5.05, 0.05), "c": blocks(5.1, 0.05)}
     assert rank(medians, SIZE) == rank(medians, SIZE)
+
+
+class TestAlternate:
+    def test_every_call_is_timed_in_every_round(self, monkeypatch):
+        monkeypatch.setattr(compare, "BLOCK_S", 0.0)
+        monkeypatch.setattr(compare, "SETTLE_S", 0.0)
+        made = []
+        calls = {name: lambda name=name: made.append(name) for name in ("one", "two", "three")}
+        found = compare.alternate(calls, 4)
+        assert list(found) == ["one", "two", "three"]
+        assert {values.shape for values in found.values()} == {(4,)}
+        order = [made[0]] + [b for a, b in itertools.pairwise(made) if a != b]
+        # Reversed every round, so that nobody always comes after the same one.
+        assert order == ["three", "two", "one", "two", "three", "two", "one", "two", "three"]
+
+
+class TestRatio:
+    def test_it_is_that_of_the_same_rounds(self):
+        base = np.array([1.0, 2.0, 4.0, 8.0, 16.0])  # a machine that gets slower
+        middle, (low, high) = compare.ratio(base * 1.5, base)
+        assert (middle, low, high) == (1.5, 1.5, 1.5)
+
+    def test_its_interval_holds_the_truth(self):
+        middle, (low, high) = compare.ratio(blocks(6.0), blocks(5.0))
+        assert low <= middle <= high
+        assert low < 1.2 < high
+        assert high - low < 0.05

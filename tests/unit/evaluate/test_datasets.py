@@ -11,6 +11,7 @@ import pytest
 from engineworks.errors import DataError
 from engineworks.evaluate import datasets
 from engineworks.specs import DataSpec, TaskSpec
+from engineworks.values import PinnedData
 from tests.builders import coco, picture
 
 NONE, DETECTION, CLASSIFICATION = (
@@ -217,3 +218,21 @@ class TestCoco:
         path.write_text(breaks(json.loads(path.read_text())))
         with pytest.raises(DataError, match=r"l\.json|data\.annotations"):
             datasets.screen(spec(folder, annotations=str(path)), DETECTION, LABELS)
+
+
+class TestSpread:
+    DATA = PinnedData(
+        spec=DataSpec(images="pics"), files=tuple(f"{n:02}.png" for n in range(40)), sha256="0"
+    )
+
+    @pytest.mark.parametrize("most", [1, 2, 7, 39])
+    def test_fewer_images_are_spread_over_all(self, most):
+        found = datasets.spread(self.DATA, most).files
+        assert len(set(found)) == len(found) == most
+        assert list(found) == sorted(found)
+        if most > 1:
+            assert (found[0], found[-1]) == ("00.png", "39.png")
+
+    @pytest.mark.parametrize("most", [40, 1000])
+    def test_enough_for_all_takes_all(self, most):
+        assert datasets.spread(self.DATA, most) == self.DATA

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from engineworks.codec import to_json
+from engineworks.evaluate import parity
 from engineworks.evaluate.parity import EQUAL_DB, LIMITS, Limit, compare, difference
 
 INPUTS = np.random.default_rng(0).random((4, 3, 2, 2), np.float32)
@@ -163,6 +164,38 @@ def test_a_batch_larger_than_the_samples_repeats_them():
 )
 def test_a_limit_reads_as_a_sentence(limit, text):
     assert str(limit) == text
+
+
+@pytest.mark.parametrize("judged", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_floats_must_agree_whoever_judges(precision, judged):
+    assert parity.limit(precision, judged=judged) == LIMITS[precision]
+
+
+def test_integers_are_judged_by_the_task_and_by_their_noise_without_one():
+    assert parity.limit("int8", judged=False).min_snr_db == 20
+    found = parity.limit("int8", judged=True)
+    assert (found.min_snr_db, found.max_relative) == (None, None)
+    assert str(found) == "none: the task metric judges"
+
+
+def test_another_precision_has_no_limit():
+    assert parity.limit("fp4", judged=True) == Limit()
+
+
+@pytest.mark.parametrize(("apart", "holds"), [(0.01, True), (0.03, False)])
+def test_identical_rows_may_differ_by_a_level_in_integers(apart, holds):
+    def infer(batch):
+        answers = model(batch)
+        answers["y"] *= np.linspace(1, 1 + apart, len(batch), dtype=np.float32)[:, None]
+        return answers
+
+    found = run(infer, limit=parity.limit("int8", judged=True))
+    assert found.identical_rows_diff == pytest.approx(apart, rel=0.05)
+    assert found.holds is holds, found.reason
+    if not holds:
+        assert "identical rows of a batch of 3" in found.reason
+    assert not run(infer, limit=Limit()).holds
 
 
 class TestDifference:

@@ -1,0 +1,86 @@
+"""What a runtime would misread or refuse in a Q/DQ graph, found before it is asked.
+
+Rules come from what the runtimes did with such graphs: TensorRT's parser fails on an int32
+DequantizeLinear and takes UINT8 for INT8 with no more than a warning.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from engineworks.calibrate.graph import COMPUTE
+from engineworks.calibrate.qdq import Scheme
+
+QDQ = ("QuantizeLinear", "DequantizeLinear")
+
+
+def is_quantized(model: Any) -> bool:
+    """Whether a model holds Q/DQ nodes already."""
+    return any(node.op_type in QDQ for node in model.graph.node)
+
+
+def integer_layers(model: Any) -> int:
+    """Arithmetic nodes whose weights and input both come from integers."""
+    made = {output: node.op_type for node in model.graph.node for output in node.output}
+    return sum(
+        node.op_type in COMPUTE
+        and made.get(node.input[0]) == made.get(node.input[1]) == "DequantizeLinear"
+        for node in model.graph.node
+    )
+
+
+def load(path: Path) -> Any:
+    """Read an ONNX model without its external data."""
+    import onnx
+
+    return onnx.load(str(path), load_external_data=False)
+
+
+def refusals(model: Any, scheme: Scheme) -> tuple[str, ...]:
+    """Why a runtime of this scheme must not get this graph; empty when it may.
+
+    Args:
+        model: onnx.ModelProto with Q/DQ nodes.
+        scheme: What the runtime reads.
+    """
+    import onnx
+
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    names = onnx.TensorProto.DataType.Name
+    found: dict[str, str] = {}
+    for node in model.graph.node:
+        if node.op_type not in QDQ:
+            continue
+        zero = types.get(node.input[2]) if len(node.input) > 2 else None
+        data = types.get(node.input[0])
+        if scheme.bias == "float" and data == onnx.TensorProto.INT32:
+            found["bias"] = f"{node.name or node.output[0]} dequantizes an int32 bias"
+        if scheme.activation == "int8":
+            # Without a zero point the default type of QuantizeLinear is UINT8.
+            unsigned = zero == onnx.TensorProto.UINT8 or (
+                zero is None and node.op_type == "QuantizeLinear" and not _typed(node)
+            )
+            if unsigned:
+                found["uint8"] = (
+                    f"{node.name or node.output[0]} uses UINT8, which would be read as INT8"
+                )
+            elif zero is not None and len(node.input) > 2 and _nonzero(model, node.input[2]):
+                found["zero"] = (
+                    f"{node.name or node.output[0]} has a zero point other than 0 "
+                    f"({names(zero)}); only symmetric ranges are read"
+                )
+    return tuple(found.values())
+
+
+def _typed(node: Any) -> bool:
+    return any(attribute.name == "output_dtype" and attribute.i for attribute in node.attribute)
+
+
+def _nonzero(model: Any, name: str) -> bool:
+    import onnx
+
+    for tensor in model.graph.initializer:
+        if tensor.name == name:
+            return bool(onnx.numpy_helper.to_array(tensor).any())
+    return False

@@ -1,0 +1,487 @@
+"""The ladder from the usual INT8, which may lose too much or gain nothing, to one worth shipping.
+
+Every rung is built, scored and timed for real (`trial.py`). The order: what everybody gets; all
+ways to choose ranges; the layers that integers pay for on this machine; the parts that lose
+most, left in float; last, what still makes it faster. Bounded by time and evaluations, resumed
+from its journal. Knows no vendor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engineworks.bench import compare, protocol
+from engineworks.calibrate import qdq, ranges, sensitivity
+from engineworks.calibrate.collect import Statistics
+from engineworks.calibrate.graph import Graph
+from engineworks.calibrate.journal import Journal
+from engineworks.calibrate.trial import Answers, Workshop, fidelity
+from engineworks.codec import digest
+from engineworks.errors import ArtifactError, BuildError, EngineworksError
+from engineworks.manifest import Artifact
+from engineworks.specs import Int8Spec
+from engineworks.targets._base import Int8Rules
+from engineworks.values import Rung, Sensitivity
+from engineworks.verdict import ROUNDING
+
+Array = np.ndarray[Any, Any]
+
+log = logging.getLogger(__name__)
+
+#: Shares of the layers, those first that integers pay most for, that are timed.
+SHARES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
+
+#: Rounds of alternating blocks while searching, and for the last few. The search ranks by the
+#: best block of each (its error on a busy machine is a third of a median's); the verdict that
+#: follows has an interval.
+ROUNDS, FINAL_ROUNDS = 9, 15
+
+#: Engines that are kept while searching: most candidates are scored and timed soon after.
+SHELF = 24
+
+#: A change that wins less than this is noise.
+WORTH = 0.01
+
+#: Fidelity that counts as accurate where there is no metric: noise 20 dB below the signal.
+NO_METRIC = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One integer graph: how its ranges are chosen, and which nodes are integers."""
+
+    method: str
+    nodes: frozenset[str]
+    label: str = field(compare=False)
+    step: str = field(compare=False)
+
+    @property
+    def key(self) -> str:
+        """What identifies it in the journal."""
+        return digest([self.method, sorted(self.nodes)])
+
+
+class _Stopped(Exception):
+    """The search's time or evaluations are spent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The end of a search."""
+
+    candidate: Candidate
+    rung: Rung
+    rungs: tuple[Rung, ...]
+    sensitivity: tuple[Sensitivity, ...]
+    reference: float | None
+    evaluations: int
+    stopped: str
+
+
+class Search:
+    """One target's search."""
+
+    def __init__(
+        self,
+        *,
+        graph: Graph,
+        statistics: Statistics,
+        rules: Int8Rules,
+        workshop: Workshop,
+        spec: Int8Spec,
+        max_drop: float | None,
+        journal: Journal,
+    ) -> None:
+        self.graph, self.statistics, self.rules = graph, statistics, rules
+        self.workshop, self.spec, self.max_drop = workshop, spec, max_drop
+        self.journal = journal
+        self.tried: dict[str, Candidate] = {}
+        self.sensitivity: tuple[Sensitivity, ...] = ()
+        self._ranges: dict[str, dict[str, ranges.Range]] = {}
+        self._until = time.monotonic() + spec.limit_s
+        self._spent = 0
+        self._float: Answers | None = None
+        self._engines: dict[str, Artifact] = {}
+        self._shelf = Path()
+
+    def run(self) -> Outcome:
+        """Search until done or out of time.
+
+        Raises:
+            EngineworksError: Not even the first candidate could be built.
+        """
+        stopped = ""
+        with tempfile.TemporaryDirectory() as folder:
+            self._shelf = Path(folder)
+            self._answers_of_float()
+            try:
+                self._climb()
+            except _Stopped as stop:
+                stopped = str(stop)
+            best = self._best()
+        return Outcome(
+            candidate=best,
+            rung=self._rung(best),
+            # The last one may be unmeasured: the search was stopped in front of it.
+            rungs=tuple(self._rung(c) for c in self.tried.values() if len(self._known(c)) > 1),
+            sensitivity=self.sensitivity,
+            reference=self._float.metric if self._float else None,
+            evaluations=self._spent,
+            stopped=stopped,
+        )
+
+    # The ladder -------------------------------------------------------------------------------
+
+    def _climb(self) -> None:
+        computing, between = self.graph.computing, self.graph.between
+        usual = self._new("usual", "all operators, MinMax", "minmax", (*computing, *between))
+        self._score(usual)
+        swept = [
+            self._new("calibrator", f"all layers, {method}", method, computing)
+            for method in self.spec.methods
+        ]
+        for candidate in swept:
+            self._score(candidate)
+        methods = [c.method for c in sorted(swept, key=self._quality, reverse=True)]
+        placed = self._placements(methods[0])
+        self._race([usual, *placed])
+        start = min(placed, key=self._ratio)
+        if self.spec.goal == "size":
+            start = placed[-1]
+        for method in methods[:2]:
+            grown = self._grow(self._like(start, "placement", method))
+            if self._holds(grown):
+                break
+        held = [c for c in self.tried.values() if self._holds(c)]
+        if held:
+            self._polish(min(held, key=self._ratio))
+
+    def _placements(self, method: str) -> list[Candidate]:
+        order = sensitivity.by_intensity(self.graph)
+        counts = sorted({max(1, round(share * len(order))) for share in SHARES})
+        return [
+            self._new("placement", f"the {n} layers that compute most per value", method, order[:n])
+            if n < len(order)
+            else self._new("placement", f"all layers, {method}", method, order)
+            for n in counts
+        ]
+
+    def _grow(self, start: Candidate) -> Candidate:
+        """Leave the parts that lose most in float, one after the other, until the budget holds."""
+        self._score(start)
+        if self._holds(start):
+            return start
+        layers = self._layers(start)
+        pieces = [p for p in sensitivity.parts(self.graph, layers) if len(p) < len(layers)]
+        without = [
+            self._new(
+                "sensitivity", f"{start.label}, without {_name(piece)}",
+                start.method, start.nodes - set(piece),
+            )
+            for piece in pieces
+        ]  # fmt: skip
+        for candidate in without:
+            self._score(candidate)
+        self._race([start, *without])
+        found = [
+            Sensitivity(
+                part=piece[0],
+                layers=len(piece),
+                gain=self._value(candidate, "fidelity") - self._value(start, "fidelity"),
+                ratio=_divided(self._ratio(candidate), self._ratio(start)),
+            )
+            for piece, candidate in zip(pieces, without, strict=True)
+        ]
+        order = sorted(range(len(found)), key=lambda n: -found[n].gain)
+        self.sensitivity = tuple(found[n] for n in order)
+        current = start
+        for n in order:
+            if found[n].gain <= 0:
+                break
+            grown = self._new(
+                "island", f"{current.label}, {_name(pieces[n])} in float", start.method,
+                current.nodes - set(pieces[n]),
+            )  # fmt: skip
+            if not self._layers(grown):
+                break
+            self._score(grown)
+            self._race([grown])
+            if self._quality(grown) <= self._quality(current) and not self._holds(grown):
+                continue
+            current = grown
+            if self._holds(current):
+                break
+        return current
+
+    def _polish(self, held: Candidate) -> None:
+        """Other ranges for the chosen layers; then parts in or out where that is faster."""
+        for method in self.spec.methods:
+            self._score(self._like(held, "polish", method))
+        same = [c for c in self.tried.values() if c.nodes == held.nodes and self._holds(c)]
+        best = max(same, key=self._quality)
+        self._race([best])
+        for _ in range(2):
+            pieces = sensitivity.parts(self.graph, self.graph.computing)
+            toggled = [
+                self._new(
+                    "polish", f"{_name(piece)} toggled", best.method,
+                    best.nodes ^ set(piece),
+                )
+                for piece in pieces
+            ]  # fmt: skip
+            toggled = [c for c in toggled if self._layers(c)]
+            carried = best.nodes | set(sensitivity.carriers(self.graph, best.nodes))
+            toggled.append(
+                self._new("polish", "what joins and moves integers, too", best.method, carried)
+            )
+            self._race([best, *toggled])
+            faster = [c for c in toggled if self._ratio(c) < self._ratio(best) * (1 - WORTH)]
+            if not faster:
+                break
+            nodes = best.nodes
+            for candidate in faster:
+                nodes ^= candidate.nodes ^ best.nodes
+            together = self._new("polish", "all faster changes at once", best.method, nodes)
+            self._race([best, together, *faster])
+            fronts = sorted([together, *faster], key=self._ratio)
+            for candidate in fronts:
+                if self._ratio(candidate) < self._ratio(best) * (1 - WORTH):
+                    self._score(candidate)
+                    if self._holds(candidate):
+                        break
+            else:
+                break
+            best = candidate
+
+    # One candidate ----------------------------------------------------------------------------
+
+    def _new(self, step: str, label: str, method: str, nodes: Iterable[str]) -> Candidate:
+        candidate = Candidate(method=method, nodes=frozenset(nodes), label=label, step=step)
+        return self.tried.get(candidate.key, candidate)
+
+    def _like(self, other: Candidate, step: str, method: str) -> Candidate:
+        label = other.label if method == other.method else f"{other.label}, {method}"
+        return self._new(step, label, method, other.nodes)
+
+    def _layers(self, candidate: Candidate) -> tuple[str, ...]:
+        return tuple(node for node in self.graph.computing if node in candidate.nodes)
+
+    def model(self, candidate: Candidate) -> Any:
+        """The candidate's graph (onnx.ModelProto)."""
+        bounds = self._ranges.setdefault(candidate.method, {})
+        if not bounds:
+            bounds.update(derive(self.graph, self.statistics, candidate.method, self.rules.scheme))
+        model = qdq.emit(self.graph, bounds, candidate.nodes, self.rules.scheme)
+        if self.rules.rewrite is not None:
+            self.rules.rewrite(model)
+        return model
+
+    def _engine(self, candidate: Candidate | None) -> Artifact:
+        """The candidate's engine, or the float one, built at most once while it is in reach."""
+        import onnx
+
+        key = candidate.key if candidate else "float"
+        if key in self._engines:
+            return self._engines[key]
+        if candidate is None:
+            built = self.workshop.build(self.graph.path, "fp32", self._shelf / key)
+        else:
+            path = self._shelf / "candidate.onnx"
+            onnx.save(self.model(candidate), str(path))
+            built = self.workshop.build(path, "int8", self._shelf / key)
+            if len(self._engines) > SHELF:
+                oldest = next(k for k in self._engines if k != "float")
+                shutil.rmtree(self._shelf / oldest)
+                del self._engines[oldest]
+        self._engines[key] = built
+        return built
+
+    def _score(self, candidate: Candidate) -> None:
+        self.tried.setdefault(candidate.key, candidate)
+        if self.journal.get(f"score {candidate.key}") is not None:
+            return
+        self._spend()
+        started = time.monotonic()
+        try:
+            engine = self._engine(candidate)
+            with self.workshop.open(engine) as session:
+                answers = self.workshop.answers(session)
+        except (BuildError, ArtifactError) as error:
+            if not self._scored_any():
+                raise
+            # One graph that this runtime cannot take is no reason to give up the others.
+            log.warning("%s: %s: %s", candidate.step, candidate.label, error.message)
+            self.journal.put(f"score {candidate.key}", {"fidelity": -1.0, "elapsed_s": 0.0})
+            return
+        assert self._float is not None  # noqa: S101 - `run` has asked it first
+        value = {
+            "metric": answers.metric,
+            "fidelity": fidelity(self._float, answers),
+            "size_bytes": engine.size_bytes,
+            "elapsed_s": time.monotonic() - started,
+        }
+        self.journal.put(f"score {candidate.key}", value)
+        log.info("%s: %s: %s", candidate.step, candidate.label, value)
+
+    def _scored_any(self) -> bool:
+        return any("fidelity" in self._known(candidate) for candidate in self.tried.values())
+
+    def _answers_of_float(self) -> None:
+        with self.workshop.open(self._engine(None)) as session:
+            self._float = self.workshop.answers(session)
+
+    def _race(self, candidates: list[Candidate], rounds: int = ROUNDS, again: bool = False) -> None:
+        """Time candidates against the float engine, all in alternating blocks."""
+        unique = {candidate.key: candidate for candidate in candidates}
+        for key, candidate in unique.items():
+            self.tried.setdefault(key, candidate)
+        waiting = [c for k, c in unique.items() if again or self.journal.get(f"time {k}") is None]
+        if not waiting:
+            return
+        self._spend()
+        started = time.monotonic()
+        with contextlib.ExitStack() as stack:
+            calls = {}
+            session = stack.enter_context(self.workshop.open(self._engine(None)))
+            calls["float"] = self.workshop.call(session)
+            for candidate in list(waiting):
+                try:
+                    engine = self._engine(candidate)
+                    session = stack.enter_context(self.workshop.open(engine))
+                    calls[candidate.key] = self.workshop.call(session)
+                except (BuildError, ArtifactError) as error:
+                    log.warning("%s: %s: %s", candidate.step, candidate.label, error.message)
+                    waiting.remove(candidate)
+            for call in calls.values():
+                protocol.warm_up(call, limit_s=1.0)
+            medians = compare.alternate(calls, rounds)
+        for candidate in waiting:
+            _, interval = compare.ratio(medians[candidate.key], medians["float"])
+            # The best blocks tell engines apart where the machine is not quiet.
+            ratio = float(medians[candidate.key].min() / medians["float"].min())
+            value = {"ratio": ratio, "ci95": interval,
+                     "elapsed_s": (time.monotonic() - started) / len(waiting)}  # fmt: skip
+            self.journal.put(f"time {candidate.key}", value)
+            log.info("%s: %s: %.3f of float", candidate.step, candidate.label, ratio)
+
+    def _spend(self) -> None:
+        if time.monotonic() > self._until:
+            raise _Stopped(f"the time limit of {self.spec.limit_s:g} s was reached")
+        if self._spent >= self.spec.evaluations:
+            raise _Stopped(f"the limit of {self.spec.evaluations} evaluations was reached")
+        self._spent += 1
+
+    # What is known of a candidate -------------------------------------------------------------
+
+    def _known(self, candidate: Candidate) -> dict[str, Any]:
+        scored = self.journal.get(f"score {candidate.key}") or {}
+        timed = self.journal.get(f"time {candidate.key}") or {}
+        cost = scored.get("elapsed_s", 0.0) + timed.get("elapsed_s", 0.0)
+        return {**scored, **timed, "elapsed_s": cost}
+
+    def _value(self, candidate: Candidate, name: str) -> float:
+        return float(self._known(candidate)[name])
+
+    def _ratio(self, candidate: Candidate) -> float:
+        return float(self._known(candidate).get("ratio", np.inf))
+
+    def _quality(self, candidate: Candidate) -> tuple[float, float]:
+        known = self._known(candidate)
+        metric = known.get("metric")
+        return (-1.0 if metric is None else metric, known.get("fidelity", -1.0))
+
+    def _drop(self, candidate: Candidate) -> float | None:
+        metric = self._known(candidate).get("metric")
+        if metric is None or self._float is None or self._float.metric is None:
+            return None
+        return float(self._float.metric - metric)
+
+    def _holds(self, candidate: Candidate) -> bool:
+        known = self._known(candidate)
+        if "fidelity" not in known:
+            return False
+        drop = self._drop(candidate)
+        if drop is None:
+            return bool(known["fidelity"] >= NO_METRIC)
+        return self.max_drop is None or drop <= self.max_drop + ROUNDING
+
+    def _rung(self, candidate: Candidate) -> Rung:
+        known = self._known(candidate)
+        interval = known.get("ci95")
+        return Rung(
+            step=candidate.step,
+            label=candidate.label,
+            method=candidate.method,
+            integer_layers=len(self._layers(candidate)),
+            layers=len(self.graph.computing),
+            metric=known.get("metric"),
+            drop=self._drop(candidate),
+            fidelity=known.get("fidelity"),
+            ratio=known.get("ratio"),
+            ci95=(interval[0], interval[1]) if interval else None,
+            size_bytes=known.get("size_bytes"),
+            elapsed_s=known["elapsed_s"],
+            holds=self._holds(candidate),
+        )
+
+    def _best(self) -> Candidate:
+        """Accurate enough and fastest (or smallest); else the most accurate."""
+        scored = [c for c in self.tried.values() if "fidelity" in self._known(c)]
+        if not scored:
+            raise EngineworksError(
+                f"the search for INT8 ended before anything was scored ({self.spec.limit_s:g} s)",
+                hint="raise int8.limit_s",
+            )
+        held = [c for c in scored if self._holds(c)]
+        if not held:
+            return max(scored, key=self._quality)
+        if self.spec.goal == "size":
+            return min(held, key=lambda c: (self._value(c, "size_bytes"), self._ratio(c)))
+        fronts = sorted(held, key=self._ratio)[:4]
+        with contextlib.suppress(_Stopped):
+            self._race(fronts, FINAL_ROUNDS, again=True)
+        fastest = min(self._ratio(c) for c in fronts)
+        equal = [c for c in fronts if self._ratio(c) <= fastest * (1 + WORTH)]
+        return max(equal, key=self._quality)
+
+
+def _divided(ratio: float, base: float) -> float | None:
+    """One latency over another; None when one of them could not be timed."""
+    return ratio / base if np.isfinite(ratio) and np.isfinite(base) else None
+
+
+def _name(piece: tuple[str, ...]) -> str:
+    return piece[0] if len(piece) == 1 else f"{piece[0]} and {len(piece) - 1} more"
+
+
+def derive(
+    graph: Graph, statistics: Statistics, method: str, scheme: qdq.Scheme
+) -> dict[str, ranges.Range]:
+    """Ranges of every observed tensor by one method.
+
+    Where a runtime quantizes the input of x * sigmoid(x), `mse` minimises the error of that
+    product: left of -5 there is nothing to be exact about.
+    """
+    choose = ranges.METHODS[method]
+    found = {}
+    for name, histogram in statistics.tensors.items():
+        if method == "mse" and scheme.outputs and graph.silu(name) is not None:
+            found[name] = ranges.mse(histogram, scheme.symmetric, through=silu)
+        else:
+            found[name] = choose(histogram, scheme.symmetric)
+    return found
+
+
+def silu(values: Array) -> Array:
+    """X * sigmoid(x) (arXiv:1702.03118)."""
+    return np.asarray(values / (1.0 + np.exp(-np.clip(values, -80, 80))))

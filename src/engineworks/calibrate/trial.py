@@ -1,0 +1,139 @@
+"""Tries candidates for real: the target's own builder, the runtime's own session and judge.
+
+What scores well here is what will be shipped, byte for byte of the same recipe. Knows how to
+build, score and time one candidate; not which ones to try.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engineworks.evaluate import agreement, judge, parity
+from engineworks.manifest import Artifact, Provenance, TensorSpec
+from engineworks.runtime.postprocess import Decoder
+from engineworks.runtime.session import Session, open_engine
+from engineworks.specs import Preprocess, Size, TaskSpec
+from engineworks.store import LocalStore
+from engineworks.targets._base import BuildInput, Target
+from engineworks.values import HostCard, PinnedData
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Yardstick:
+    """What candidates are held against: images with answers, or recorded outputs."""
+
+    data: PinnedData | None
+    task: TaskSpec
+    labels: tuple[str, ...]
+    preprocess: Preprocess
+    size: Size
+    decode: Decoder | None
+    inputs: Array
+    """float32 (n, channels, height, width): samples for timing, and for judging without data."""
+    wanted: Mapping[str, Array]
+    """The source model's outputs for `inputs`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What one engine answers on the yardstick."""
+
+    metric: float | None
+    predictions: list[Any]
+    snr_db: float
+    """Signal-to-noise ratio of its outputs for the recorded inputs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """Builds, opens and measures engines of one target on this machine."""
+
+    target: Target
+    options: dict[str, Any]
+    host: HostCard
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    yardstick: Yardstick
+    threads: int
+
+    def build(self, onnx: Path, precision: str, folder: Path) -> Artifact:
+        """Build an engine into a store of its own, in `folder`.
+
+        Raises:
+            BuildError: The vendor's builder refused the graph.
+        """
+        with tempfile.TemporaryDirectory() as work:
+            built = self.target.build(
+                BuildInput(
+                    onnx=onnx,
+                    inputs=self.inputs,
+                    outputs=self.outputs,
+                    precision=precision,
+                    options=self.options,
+                    host=self.host,
+                    work=Path(work),
+                    draft=True,
+                )
+            )
+            return LocalStore(folder).put(
+                built.files,
+                kind="engine",
+                name="candidate",
+                entry=built.entry,
+                inputs=self.inputs,
+                outputs=self.outputs,
+                requires=built.requires,
+                details=built.details,
+                provenance=Provenance(stage="trial"),
+            )
+
+    def open(self, engine: Artifact) -> Session:
+        """Open an engine of `build` as a device will; close it by leaving its `with` block."""
+        return open_engine(Path(engine.uri), threads=self.threads)
+
+    def answers(self, session: Session) -> Answers:
+        """Score an engine on the yardstick."""
+        stick = self.yardstick
+        name = session.inputs[0].name
+
+        def infer(batch: Array) -> dict[str, Array]:
+            found = session.infer({name: np.ascontiguousarray(batch)})
+            return {key: np.array(value) for key, value in found.items()}
+
+        metric: float | None = None
+        predictions: list[Any] = []
+        if stick.data is not None and stick.task.kind != "none":
+            metrics, predictions = judge.judge(
+                infer, stick.data, stick.task, stick.labels, stick.preprocess, stick.size,
+                stick.decode,
+            )  # fmt: skip
+            metric = metrics[judge.METRIC[stick.task.kind]]
+        noise = []
+        for row in range(len(stick.inputs)):
+            got = infer(stick.inputs[row : row + 1])
+            noise += [
+                parity.difference(got[key], want[row : row + 1])[2]
+                for key, want in stick.wanted.items()
+            ]
+        return Answers(metric=metric, predictions=predictions, snr_db=min(noise))
+
+    def call(self, session: Session) -> Any:
+        """One inference on a recorded input, for timing."""
+        feeds = {session.inputs[0].name: np.ascontiguousarray(self.yardstick.inputs[:1])}
+        return partial(session.infer, feeds)
+
+
+def fidelity(reference: Answers, answers: Answers) -> float:
+    """Agreement of two engines in 0..1: of what they see, or of their outputs without a task."""
+    if reference.predictions:
+        return agreement.fidelity(reference.predictions, answers.predictions)
+    return float(1.0 - 10.0 ** (-max(0.0, answers.snr_db) / 20.0))

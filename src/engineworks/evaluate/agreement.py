@@ -1,0 +1,154 @@
+"""How far one model's answers are from another's, object by object. Needs no labels.
+
+Answers are those that `judge.judge` returns: COCO results, or [file, class index, score].
+Knows no model and no truth.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Any
+
+import numpy as np
+
+from engineworks.values import DetectionDiff, PhotoDiff
+
+Array = np.ndarray[Any, Any]
+Results = list[dict[str, Any]]
+
+#: Answers below this score are no objects: hardly any display or decision shows them.
+VISIBLE = 0.3
+
+#: Score from which an object counts for `fidelity`, which ranks and so needs many objects.
+FAINT = 0.1
+
+#: Boxes of one class that overlap less are different objects.
+SAME = 0.5
+
+#: A matched box that overlaps less than this has moved.
+MOVED = 0.8
+
+#: Area in square pixels below which COCO calls an object small, and medium.
+SIZES = (32**2, 96**2)
+
+#: Photos that are named, the worst first.
+WORST = 6
+
+
+def fidelity(reference: list[Any], answers: list[Any]) -> float:
+    """Agreement in 0..1; 1 is equal. Smooth where a metric jumps, so it can rank small changes.
+
+    Detection: every object of the reference gives its score times overlap times the ratio of
+    scores; objects that only one side has give nothing. Classification: the share of equal
+    classes, less where scores differ.
+
+    Args:
+        reference: Answers of the float model.
+        answers: Answers of the other one, on the same images.
+    """
+    if reference and isinstance(reference[0], list):
+        return _same_classes(reference, answers)
+    credit = weight = 0.0
+    for left, right in _by_image_and_class(reference, answers, FAINT):
+        pairs, lost, gained = _match(left, right)
+        for one, other, overlap in pairs:
+            scores = sorted((one["score"], other["score"]))
+            credit += one["score"] * overlap * scores[0] / scores[1]
+            weight += one["score"]
+        weight += sum(entry["score"] for entry in (*lost, *gained))
+    return credit / weight if weight else 1.0
+
+
+def _same_classes(reference: list[Any], answers: list[Any]) -> float:
+    shares = []
+    for (_, class_id, score), (_, other_id, other) in zip(reference, answers, strict=True):
+        apart = abs(score - other) / max(abs(score), abs(other), 1e-9)
+        shares.append(1.0 - 0.5 * min(1.0, apart) if class_id == other_id else 0.0)
+    return float(np.mean(shares)) if shares else 1.0
+
+
+def _by_image_and_class(
+    reference: Results, answers: Results, least: float
+) -> list[tuple[Results, Results]]:
+    sides: dict[tuple[int, int], tuple[Results, Results]] = defaultdict(lambda: ([], []))
+    for side, entries in enumerate((reference, answers)):
+        for entry in entries:
+            if entry["score"] >= least:
+                sides[entry["image_id"], entry["category_id"]][side].append(entry)
+    return list(sides.values())
+
+
+def _match(left: Results, right: Results) -> tuple[list[tuple[Any, Any, float]], Results, Results]:
+    """Pairs with their overlap, strongest first, and what is left over on each side."""
+    if not left or not right:
+        return [], left, right
+    overlaps = _iou(_boxes(left), _boxes(right))
+    pairs, free = [], set(range(len(right)))
+    lost = []
+    for index in sorted(range(len(left)), key=lambda i: -left[i]["score"]):
+        best = max(free, key=lambda j: overlaps[index, j], default=None)
+        if best is None or overlaps[index, best] < SAME:
+            lost.append(left[index])
+            continue
+        free.remove(best)
+        pairs.append((left[index], right[best], float(overlaps[index, best])))
+    return pairs, lost, [right[j] for j in sorted(free)]
+
+
+def _boxes(entries: Results) -> Array:
+    return np.array([entry["bbox"] for entry in entries], np.float64)
+
+
+def _iou(left: Array, right: Array) -> Array:
+    """Overlaps (n, m) of boxes (left, top, width, height)."""
+    low = np.maximum(left[:, None, :2], right[None, :, :2])
+    high = np.minimum(
+        left[:, None, :2] + left[:, None, 2:], right[None, :, :2] + right[None, :, 2:]
+    )
+    shared = np.prod(np.maximum(high - low, 0), axis=2)
+    areas = np.prod(left[:, 2:], axis=1)[:, None] + np.prod(right[:, 2:], axis=1)[None]
+    return np.asarray(shared / np.maximum(areas - shared, 1e-12))
+
+
+def difference(reference: Results, answers: Results) -> DetectionDiff:
+    """Objects lost, gained and moved between two models' detections.
+
+    Args:
+        reference: COCO results of the float model.
+        answers: COCO results of the other one.
+    """
+    lost_by: Counter[int] = Counter()
+    gained_by: Counter[int] = Counter()
+    sizes = {name: [0, 0, 0] for name in ("small", "medium", "large")}
+    photos: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
+    matched = 0
+    for left, right in _by_image_and_class(reference, answers, VISIBLE):
+        pairs, lost, gained = _match(left, right)
+        matched += len(pairs)
+        moved = [pair[0] for pair in pairs if pair[2] < MOVED]
+        for position, entries in enumerate((lost, gained, moved)):
+            for entry in entries:
+                photos[entry["image_id"]][position] += 1
+                sizes[_size(entry)][position] += 1
+        lost_by.update(entry["category_id"] for entry in lost)
+        gained_by.update(entry["category_id"] for entry in gained)
+    worst = sorted(photos, key=lambda image: (-sum(photos[image]), image))[:WORST]
+    return DetectionDiff(
+        confidence=VISIBLE,
+        matched=matched,
+        lost=sum(lost_by.values()),
+        gained=sum(gained_by.values()),
+        moved=sum(counts[2] for counts in photos.values()),
+        lost_by_class={str(k): n for k, n in lost_by.most_common()},
+        gained_by_class={str(k): n for k, n in gained_by.most_common()},
+        by_size={name: (c[0], c[1], c[2]) for name, c in sizes.items()},
+        worst=tuple(
+            PhotoDiff(image_id=i, lost=photos[i][0], gained=photos[i][1], moved=photos[i][2])
+            for i in worst
+        ),
+    )
+
+
+def _size(entry: dict[str, Any]) -> str:
+    area = entry["bbox"][2] * entry["bbox"][3]
+    return "small" if area < SIZES[0] else "medium" if area < SIZES[1] else "large"

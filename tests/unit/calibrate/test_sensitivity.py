@@ -1,0 +1,83 @@
+"""Parts cover the layers once and in order; layers that compute most per value come first."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engineworks.calibrate.graph import Graph
+from engineworks.calibrate.sensitivity import LARGEST, by_intensity, parts
+from tests.builders import conv_net
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory):
+    return Graph(conv_net(tmp_path_factory.mktemp("parts") / "net.onnx"))
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory):
+    """40 convolutions: 30 at 16 x 16, then 10 at 8 x 8."""
+    nodes, weights = [], []
+    last = "x"
+    for number in range(40):
+        kernel = np.zeros((2, 2, 1, 1), np.float32)
+        weights.append(onnx.numpy_helper.from_array(kernel, f"w{number}"))
+        strides = [2, 2] if number == 30 else [1, 1]
+        nodes.append(
+            onnx.helper.make_node("Conv", [last, f"w{number}"], [f"c{number}"], strides=strides)
+        )
+        last = f"c{number}"
+    given_value = onnx.helper.make_tensor_value_info("x", 1, [1, 2, 16, 16])
+    wanted = onnx.helper.make_tensor_value_info(last, 1, [1, 2, 8, 8])
+    model = onnx.helper.make_graph(nodes, "deep", [given_value], [wanted], weights)
+    path = tmp_path_factory.mktemp("deep") / "deep.onnx"
+    onnx.save(onnx.helper.make_model(model), str(path))
+    return Graph(path)
+
+
+def test_neighbours_of_one_resolution_are_a_part(graph):
+    assert parts(graph, graph.computing) == [("stem", "left"), ("deep",), ("mixed", "scores")]
+
+
+def test_a_long_run_is_cut_into_equal_pieces(deep):
+    found = parts(deep, deep.computing)
+    assert [len(part) for part in found] == [10, 10, 10, 10]
+
+
+@given(chosen=st.sets(st.integers(0, 39)))
+def test_parts_are_the_layers_in_order_and_none_is_too_large(deep, chosen):
+    nodes = tuple(f"c{number}" for number in sorted(chosen))
+    found = parts(deep, nodes)
+    assert tuple(node for part in found for node in part) == nodes
+    assert all(0 < len(part) <= LARGEST for part in found)
+    for part in found:
+        assert len({deep.shape(node) for node in part}) == 1
+
+
+def test_layers_that_compute_most_per_value_come_first(graph):
+    order = by_intensity(graph)
+    assert sorted(order) == sorted(graph.computing)
+    touched = {
+        "stem": (3 + 8) * 256, "left": (8 + 8) * 256, "deep": (8 + 16) * 64,
+        "mixed": 16 + 16, "scores": 16 + 5,
+    }  # fmt: skip
+    ratios = [graph.macs[node] / touched[node] for node in order]
+    assert ratios == sorted(ratios, reverse=True)
+    assert order[0] == "deep"
+
+
+def test_equals_stay_in_the_order_of_the_graph(deep):
+    order = by_intensity(deep)
+    same = [node for node in order if node != "c30"]
+    assert same == [node for node in deep.computing if node != "c30"]
+
+
+def test_multiplications_are_counted_by_hand(graph):
+    assert graph.macs == {
+        "stem": 8 * 3 * 9 * 256, "left": 8 * 8 * 9 * 256, "deep": 16 * 8 * 9 * 64,
+        "mixed": 16 * 16, "scores": 5 * 16,
+    }  # fmt: skip
