@@ -19,14 +19,18 @@ from engineworks.values import (
     Accuracy,
     Analysis,
     BenchmarkRow,
+    Calibration,
     Comparison,
+    DetectionDiff,
     Exported,
     HostCard,
     Outcome,
     Parity,
     PinnedData,
     PrecisionTruth,
+    Quantized,
     Reference,
+    Rival,
     Simplified,
 )
 
@@ -84,6 +88,12 @@ class Variant:
     environment: dict[str, Any] | None = None
     engine: Engine | None = None
     predictions: Artifact | None = None
+    quantized: Quantized | None = None
+    """INT8 only: the search that found its graph."""
+    rival: Rival | None = None
+    """INT8 only: the next higher precision, timed side by side."""
+    difference: DetectionDiff | None = None
+    """Detection only: objects seen differently from the source model."""
     registered: Registered | None = None
     package: tuple[str, ...] = ()
 
@@ -120,6 +130,8 @@ class Summary:
     wall_s: float
     overhead_s: float
     """wall_s minus the time inside stages."""
+    calibration: Calibration | None = None
+    """Only when a variant in integers was asked for."""
     mlflow: Logged | None = None
 
     @property

@@ -9,11 +9,13 @@ from engineworks import recipe as recipes
 from engineworks import targets
 from engineworks.errors import RecipeError
 from engineworks.evaluate import datasets
+from engineworks.evaluate.datasets import spread
 from engineworks.manifest import Artifact
 from engineworks.recipe import Loaded
-from engineworks.specs import Size
+from engineworks.specs import CalibrationSpec, DataSpec, Size, TaskSpec
 from engineworks.stages.requests import (
     AnalyzeRequest,
+    CalibrateRequest,
     ExportRequest,
     ReferenceRequest,
     ScreenRequest,
@@ -22,6 +24,7 @@ from engineworks.stages.requests import (
 )
 from engineworks.values import (
     Analysis,
+    Calibration,
     Exported,
     PinnedData,
     PinnedModel,
@@ -31,6 +34,7 @@ from engineworks.values import (
 )
 from tasks._run import Run, call
 from tasks.analyze import analyze
+from tasks.calibrate import calibrate
 from tasks.export import export
 from tasks.reference import reference
 from tasks.screen import screen
@@ -49,11 +53,29 @@ class Model:
     exported: Exported
     simplified: Simplified | None
     analysis: Analysis | None
+    calibration: Calibration | None = None
+
+    graph: Artifact | None = None
+    """Another graph to build from: the one that was quantized."""
 
     @property
     def onnx(self) -> Artifact:
         """The graph that is built from."""
+        if self.graph is not None:
+            return self.graph
         return self.simplified.onnx if self.simplified else self.exported.onnx
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the source itself is a Q/DQ model."""
+        return bool(self.analysis and {"QuantizeLinear", "DequantizeLinear"} & set(
+            self.analysis.operators
+        ))  # fmt: skip
+
+
+def with_graph(model: Model, onnx: Artifact) -> Model:
+    """The same model, built from another graph."""
+    return dataclasses.replace(model, graph=onnx)
 
 
 def prepare_model(run: Run, loaded: Loaded, plan: Plan) -> Model:
@@ -104,7 +126,54 @@ def prepare_model(run: Run, loaded: Loaded, plan: Plan) -> Model:
         note=lambda value: f"{value.parameters / 1e6:.2f} M parameters, "
         f"{value.flops / 1e9:.2f} GFLOPs, {value.nodes} nodes",
     )  # fmt: skip
-    return dataclasses.replace(model, analysis=analysis)
+    model = dataclasses.replace(model, analysis=analysis)
+    if not any(v.precision == "int8" and v.action == "run" for v in plan.variants):
+        return model
+    return dataclasses.replace(model, calibration=_calibrate(run, loaded, model))
+
+
+def _calibrate(run: Run, loaded: Loaded, model: Model) -> Calibration | None:
+    spec = loaded.recipe.calibration
+    if spec is None:
+        return None  # the model file is quantized already, or `quantize` says what is missing
+    images = calibration_data(spec)
+    pinned: PinnedData = call(
+        run, screen,
+        ScreenRequest(
+            shared=dataclasses.replace(model.shared, task=TaskSpec())
+            if spec.annotations is None
+            else model.shared,
+            data=images,
+            bytes_sha256=datasets.bytes_sha256(images, datasets.list_images(images)),
+        ),
+        PinnedData,
+        limit_s=loaded.recipe.limits.export_s, variant="calibration",
+        note=lambda value: f"{len(value.files)} images"
+        + (f", {len(value.bad)} skipped" if value.bad else ""),
+    )  # fmt: skip
+    pinned = spread(dataclasses.replace(pinned, spec=images), spec.limit)
+    found: Calibration = call(
+        run, calibrate,
+        CalibrateRequest(
+            shared=model.shared,
+            onnx=model.onnx,
+            data=pinned,
+            size=model.size,
+            minimum=spec.minimum,
+        ),
+        Calibration,
+        limit_s=loaded.recipe.limits.calibrate_s,
+        note=lambda value: f"{value.coverage.samples} samples, {value.coverage.tensors} tensors"
+        + (f", {len(value.coverage.warnings)} warnings" if value.coverage.warnings else ""),
+    )  # fmt: skip
+    return found
+
+
+def calibration_data(spec: CalibrationSpec) -> DataSpec:
+    """Calibration images as data that is screened like any other."""
+    return DataSpec(
+        images=spec.images, annotations=spec.annotations, on_bad_image=spec.on_bad_image
+    )
 
 
 def _refuse_fixed_batch(loaded: Loaded, exported: Exported) -> None:

@@ -39,6 +39,7 @@ def assemble(
         exported=model.exported,
         simplified=model.simplified,
         analysis=model.analysis,
+        calibration=model.calibration,
         variants=tuple(
             dataclasses.replace(variant, recommended=variant.name == best) for variant in variants
         ),

@@ -11,7 +11,7 @@ from prefect import get_run_logger
 
 from artifacts.summary import Engine, Variant
 from engineworks import targets
-from engineworks.errors import EngineworksError, StoreError
+from engineworks.errors import EngineworksError, RecipeError, StoreError
 from engineworks.recipe import Loaded
 from engineworks.stages.requests import (
     BenchmarkRequest,
@@ -19,22 +19,37 @@ from engineworks.stages.requests import (
     CheckRequest,
     CompareRequest,
     NamedEngine,
+    QuantizeRequest,
+    RequantizeRequest,
     SizedEngine,
 )
-from engineworks.values import Benchmark, Built, Checked, Comparison, Plan, PlannedVariant
+from engineworks.values import (
+    Benchmark,
+    Built,
+    Checked,
+    Comparison,
+    Plan,
+    PlannedVariant,
+    Quantized,
+    Requantized,
+    Rival,
+)
 from engineworks.verdict import decide, first_row
-from flows._common import Model
+from flows._common import Model, with_graph
 from tasks._run import Run, call
 from tasks.benchmark import benchmark
 from tasks.build import build
 from tasks.check import check
 from tasks.compare import compare
+from tasks.quantize import quantize
+from tasks.requantize import requantize
 
 
 def ship_variant(
     run: Run, loaded: Loaded, plan: Plan, planned: PlannedVariant, model: Model, sized: list[Model]
 ) -> Variant:
     """Build, check, time and judge one variant; whatever happens, it gets a verdict."""
+    source = model
     row = Variant(
         name=planned.name,
         target=planned.target,
@@ -45,23 +60,34 @@ def ship_variant(
     )
     if planned.action == "skip":
         return row
+    quantized = rival = None
     try:
+        if planned.precision == "int8":
+            quantized = _quantize(run, loaded, plan, planned, model)
+            model = with_graph(model, quantized.onnx)
         built = _build(run, loaded, plan, planned, model)
         checked = _check(run, loaded, plan, planned, model, built)
         engines = [SizedEngine(size=model.size, engine=built.engine)]
         judged = built
         for other in sized:
+            if quantized is not None:
+                other = _requantize(run, loaded, plan, planned, quantized, other, model)
             small = _build(run, loaded, plan, planned, other)
             engines.append(SizedEngine(size=other.size, engine=small.engine))
             # One engine of another precision than asked fails the variant, whatever its size.
             judged = small if judged.truth.holds and not small.truth.holds else judged
         timed = _benchmark(run, loaded, plan, planned, engines)
+        if quantized is not None:
+            rival = _against_next(run, loaded, plan, planned, source, built)
     except StoreError:
         raise  # a full disk is no fact about this variant
     except EngineworksError as error:
         reason = f"{error.message.splitlines()[0]}; next: {error.hint}"
-        return dataclasses.replace(row, verdict="failed", reason=reason)
-    verdict = decide(loaded.recipe.budget, judged, checked, first_row(timed, *model.size))
+        return dataclasses.replace(row, verdict="failed", reason=reason, quantized=quantized)
+    verdict = decide(
+        loaded.recipe.budget, judged, checked, first_row(timed, *model.size), rival,
+        loaded.recipe.int8.goal,
+    )  # fmt: skip
     return dataclasses.replace(
         row,
         verdict=verdict.verdict,
@@ -77,6 +103,113 @@ def ship_variant(
             uri=built.engine.uri,
         ),
         predictions=checked.predictions,
+        quantized=quantized,
+        rival=rival,
+        difference=checked.difference,
+    )
+
+
+def _quantize(
+    run: Run, loaded: Loaded, plan: Plan, planned: PlannedVariant, model: Model
+) -> Quantized:
+    recipe = loaded.recipe
+    if model.calibration is None and not model.quantized:
+        raise RecipeError(
+            f"calibration is missing: {planned.name} must see which values occur",
+            hint="add calibration.images, a folder of at least 16 photos like those in use",
+        )
+    found: Quantized = call(
+        run, quantize,
+        QuantizeRequest(
+            shared=model.shared,
+            onnx=model.onnx,
+            calibration=model.calibration.artifact if model.calibration else model.onnx,
+            reference=model.reference.artifact,
+            target=planned.target,
+            options=planned.options,
+            spec=recipe.int8,
+            max_drop=recipe.budget.max_drop,
+            data=model.data,
+            size=model.size,
+            threads=recipe.benchmark.threads,
+            tools=targets.tools(planned.target),
+            host=plan.host,
+            folder=str(loaded.folder),
+            code_sha256=model.pinned.code_sha256 if ":" in recipe.task.layout else "",
+            journals=str(run.store.root.parent / "searches"),
+        ),
+        Quantized,
+        limit_s=recipe.int8.limit_s * 2 + recipe.limits.check_s,
+        variant=planned.name,
+        note=lambda value: f"{value.reason} ({value.evaluations} evaluations)",
+    )  # fmt: skip
+    return found
+
+
+def _requantize(
+    run: Run, loaded: Loaded, plan: Plan, planned: PlannedVariant, quantized: Quantized,
+    other: Model, model: Model,
+) -> Model:  # fmt: skip
+    again: Requantized = call(
+        run, requantize,
+        RequantizeRequest(
+            shared=model.shared,
+            onnx=other.onnx,
+            calibration=model.calibration.artifact if model.calibration else model.onnx,
+            target=planned.target,
+            method=quantized.found.method,
+            nodes=quantized.nodes,
+            host=plan.host,
+        ),
+        Requantized,
+        limit_s=loaded.recipe.limits.build_s,
+        variant=_label(planned, loaded, other),
+    )  # fmt: skip
+    return with_graph(other, again.onnx)
+
+
+def _against_next(
+    run: Run, loaded: Loaded, plan: Plan, planned: PlannedVariant, model: Model, built: Built
+) -> Rival | None:
+    """Time INT8 side by side with the next higher precision of its target."""
+    if model.quantized:
+        return None  # there is no float graph to compare with
+    ladder = targets.load(planned.target).PRECISIONS
+    asked = {v.precision for v in plan.variants if v.target == planned.target}
+    higher = [p for p in ladder[: ladder.index(planned.precision)] if p in asked] or [ladder[0]]
+    other = dataclasses.replace(planned, precision=higher[-1])
+    next_one = _build(run, loaded, plan, other, model)
+    pair = (
+        NamedEngine(variant=planned.name, engine=built.engine),
+        NamedEngine(variant=other.name, engine=next_one.engine),
+    )
+    timed: Comparison = call(
+        run, compare,
+        CompareRequest(
+            engines=pair,
+            size=model.size,
+            threads=loaded.recipe.benchmark.threads,
+            tools=targets.tools(planned.target),
+            host=plan.host,
+            store=str(run.store.root),
+        ),
+        Comparison,
+        limit_s=loaded.recipe.limits.benchmark_s,
+        variant=planned.name,
+        note=lambda value: value.reason,
+    )  # fmt: skip
+    mine, theirs = (
+        next(c for c in timed.contenders if c.variant == named.variant) for named in pair
+    )
+    if mine.ci95 == (1.0, 1.0):  # this one is what the other's ratio is of
+        speedup, interval = theirs.ratio, theirs.ci95
+    else:
+        speedup, interval = 1 / mine.ratio, (1 / mine.ci95[1], 1 / mine.ci95[0])
+    return Rival(
+        variant=other.name,
+        speedup=speedup,
+        ci95=interval,
+        size_bytes=next_one.engine.size_bytes,
     )
 
 
@@ -93,7 +226,9 @@ def _build(run: Run, loaded: Loaded, plan: Plan, planned: PlannedVariant, model:
         BuildRequest(
             shared=model.shared,
             onnx=model.onnx,
-            reference=model.reference.artifact,
+            reference=model.reference.artifact
+            if getattr(target, "NEEDS_REFERENCE", False)
+            else None,
             target=planned.target,
             precision=planned.precision,
             options=planned.options,
@@ -125,6 +260,7 @@ def _check(
             size=model.size,
             largest_batch=recipe.export.largest_batch,
             folder=str(loaded.folder),
+            float_predictions=model.reference.predictions,
             code_sha256=model.pinned.code_sha256 if ":" in recipe.task.layout else "",
             threads=recipe.benchmark.threads,
             tools=targets.tools(planned.target),

@@ -26,7 +26,7 @@ from engineworks.evaluate import datasets
 from engineworks.recipe import Loaded
 from engineworks.values import Plan
 from flows import _publish
-from flows._common import prepare_model, prepare_size
+from flows._common import calibration_data, prepare_model, prepare_size
 from flows._variant import compare_shipped, ship_variant
 from tasks import _run
 from tasks._run import Run
@@ -71,7 +71,10 @@ def _stages(loaded: Loaded, plan: Plan) -> int:
     sizes = len({*loaded.recipe.benchmark.sizes, loaded.recipe.model.input.size})
     running = sum(variant.action == "run" for variant in plan.variants)
     shared = 3 if loaded.recipe.export.simplify else 2
-    return sizes * shared + running * (sizes + 2) + 3 + (loaded.recipe.data is not None)
+    int8 = [v for v in plan.variants if v.action == "run" and v.precision == "int8"]
+    searching = len(int8) * (sizes + 2) + (2 if int8 and loaded.recipe.calibration else 0)
+    known = 3 + (loaded.recipe.data is not None)
+    return sizes * shared + running * (sizes + 2) + searching + known
 
 
 def preflight(recipe: str) -> tuple[Loaded, Plan]:
@@ -84,6 +87,11 @@ def preflight(recipe: str) -> tuple[Loaded, Plan]:
     recipes.pin_model(loaded)
     if loaded.recipe.data is not None:
         datasets.list_images(loaded.recipe.data)
+    asked = any("int8" in target.precisions for target in loaded.recipe.targets)
+    if asked and loaded.recipe.calibration is None:
+        recipes.refuse_float(loaded)
+    if loaded.recipe.calibration is not None:
+        datasets.list_images(calibration_data(loaded.recipe.calibration))
     return loaded, recipes.plan(loaded)
 
 

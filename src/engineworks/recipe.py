@@ -19,13 +19,17 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from engineworks import hosts, targets, usercode
+from engineworks.calibrate import accept
+from engineworks.calibrate.ranges import METHODS
 from engineworks.codec import digest, to_json
 from engineworks.errors import DataError, ModelError, RecipeError
 from engineworks.specs import (
     BenchmarkSpec,
     BudgetSpec,
+    CalibrationSpec,
     DataSpec,
     ExportSpec,
+    Int8Spec,
     LimitsSpec,
     ModelSpec,
     Preprocess,
@@ -55,6 +59,10 @@ class Recipe(BaseModel):
     data: DataSpec | None = None
     """Labelled images that judge every engine. Without them engines are compared with the
     source model on synthetic images only."""
+    calibration: CalibrationSpec | None = None
+    """Images that INT8 is calibrated with; needed when a target asks for int8."""
+    int8: Int8Spec = Int8Spec()
+    """How far the search for an accurate and fast INT8 engine may go."""
     export: ExportSpec = ExportSpec()
     """How the model becomes ONNX."""
     targets: tuple[TargetSpec, ...] = Field(min_length=1)
@@ -193,7 +201,14 @@ def _absolute(recipe: Recipe, folder: Path) -> Recipe:
         data = dataclasses.replace(
             data, images=place(data.images) or "", annotations=place(data.annotations)
         )
-    return recipe.model_copy(update={"model": model, "data": data})
+    calibration = recipe.calibration
+    if calibration is not None:
+        calibration = dataclasses.replace(
+            calibration,
+            images=place(calibration.images) or "",
+            annotations=place(calibration.annotations),
+        )
+    return recipe.model_copy(update={"model": model, "data": data, "calibration": calibration})
 
 
 def _labels(task: TaskSpec, folder: Path) -> tuple[str, ...]:
@@ -252,6 +267,7 @@ def _check_sections(recipe: Recipe, labels: tuple[str, ...]) -> None:
             hint=f"set export.largest_batch: {max(recipe.benchmark.batches)}, so that parity is "
             "checked there too, or leave that batch out",
         )
+    _check_int8(recipe)
     gray = recipe.preprocess.color == "gray"
     if gray != (recipe.model.input.channels == 1):
         raise RecipeError(
@@ -266,6 +282,41 @@ def _check_sections(recipe: Recipe, labels: tuple[str, ...]) -> None:
             f"{list(recipe.model.input.size)}; {list(others[0])} is asked for too",
             hint="leave benchmark.sizes out, or use a module:factory source",
         )
+
+
+def _check_int8(recipe: Recipe) -> None:
+    asked = any("int8" in spec.precisions for spec in recipe.targets)
+    if asked and recipe.calibration is None and recipe.model.form != "onnx":
+        raise _no_calibration()
+    unknown = [name for name in recipe.int8.methods if name not in METHODS]
+    if unknown:
+        raise RecipeError(
+            f"int8.methods: there is no method {unknown[0]!r}",
+            hint=f"the methods are: {', '.join(METHODS)}",
+        )
+
+
+def _no_calibration() -> RecipeError:
+    return RecipeError(
+        "calibration is missing: int8 must see which values occur",
+        hint="add calibration.images, a folder of at least 16 photos like those in use (other "
+        "ones than in data), or remove int8",
+    )
+
+
+def refuse_float(loaded: Loaded) -> None:
+    """Without calibration, an ONNX source for int8 must be a Q/DQ model already.
+
+    Raises:
+        RecipeError: It is a float model.
+    """
+    path = loaded.folder / Path(loaded.recipe.model.source).expanduser()
+    try:
+        quantized = accept.is_quantized(accept.load(path))
+    except Exception:
+        return  # the stage `reference` says what is wrong with it
+    if not quantized:
+        raise _no_calibration()
 
 
 def pin_model(loaded: Loaded) -> PinnedModel:

@@ -109,7 +109,7 @@ class TestRecipe:
         assert [f"`{name}`" for name in Recipe.model_fields] == documented[2:]
 
     def test_every_key_has_a_row_with_its_default(self):
-        assert len(self.sections()) == 10
+        assert len(self.sections()) == 12
         for heading, kind in self.sections():
             table = {
                 row[0].strip("`"): row[1].strip("`")
@@ -155,15 +155,24 @@ class TestRecipe:
             recipe.load(path)
 
     def test_the_parity_rules_are_those_of_the_code(self):
-        from engineworks.evaluate.parity import IDENTICAL, LIMITS
+        from engineworks.evaluate.parity import JUDGED, LIMITS, limit
 
         text = section("recipe.md", "`budget`")
-        assert {"fp32", "fp16", "bf16"} == set(LIMITS)
+        assert {"fp32", "fp16", "bf16", "int8"} == set(LIMITS)
         assert f"| fp32 | relative difference at most {LIMITS['fp32'].max_relative:g} |" in text
         for precision in ("fp16", "bf16"):
             (row,) = (row for row in rows(text) if row[0] == precision)
             assert f"at least {LIMITS[precision].min_snr_db:g} dB" in row[1]
-        assert f"relative difference of {IDENTICAL:.4f}" in text
+        assert set(JUDGED) == {"int8"}
+        assert str(limit("int8", judged=True)).startswith("none")
+        (row,) = (row for row in rows(text) if row[0] == "int8")
+        assert "where a task metric judges: no numeric rule" in row[1]
+        assert f"else SNR at least {LIMITS['int8'].min_snr_db:g} dB" in row[1]
+        plain = {LIMITS[name].identical for name in ("fp32", "fp16", "bf16")}
+        assert f"relative difference of {plain.pop():.4f}" in " ".join(text.split())
+        assert not plain
+        assert f"(int8: {LIMITS['int8'].identical:g}," in text
+        assert JUDGED["int8"].identical == LIMITS["int8"].identical
 
 
 class TestDecoder:
@@ -373,7 +382,9 @@ class TestTarget:
             )
 
     def test_the_contract_is_listed_whole(self):
-        from engineworks.targets._base import BuildInput, BuildOutput, Target
+        from engineworks.calibrate.qdq import Scheme
+        from engineworks.targets import _base
+        from engineworks.targets._base import BuildInput, BuildOutput, Int8Rules, Target
 
         text = (DOCS / "add-a-target.md").read_text(encoding="utf-8")
         named = set(re.findall(r"`(\w+)[`(]", text))
@@ -382,7 +393,53 @@ class TestTarget:
             for name, value in vars(Target).items()
             if isinstance(value, types.FunctionType) and not name.startswith("_")
         }
-        fields = [
-            field.name for kind in (BuildInput, BuildOutput) for field in dataclasses.fields(kind)
-        ]
-        assert {*Target.__annotations__, *methods, *fields} <= named
+        kinds = (BuildInput, BuildOutput, Int8Rules, Scheme)
+        fields = [field.name for kind in kinds for field in dataclasses.fields(kind)]
+        optional = {"int8", "int8_truth", "UNREAD", "NEEDS_REFERENCE"}
+        assert {*Target.__annotations__, *methods, *fields, *optional} <= named
+        assert {"int8_truth", "UNREAD"} <= set(vars(_base))
+
+    def test_the_rules_of_int8_in_the_example_are_accepted(self):
+        from engineworks.targets._base import Int8Rules
+
+        (code,) = (code for code in blocks("add-a-target.md", "python") if "def int8" in code)
+        scope = {}
+        exec(code, scope)  # noqa: S102 - the document's own text
+        rules = scope["int8"](hosts.probe())
+        assert isinstance(rules, Int8Rules)
+        assert rules.scheme.symmetric
+
+
+class TestInt8:
+    """int8.md names what the search does and the figures that it does it with."""
+
+    TEXT = (DOCS / "int8.md").read_text(encoding="utf-8")
+
+    def test_the_ladder_has_the_steps_of_the_search(self):
+        from artifacts.report_int8 import STEPS
+
+        steps = re.findall(r"^\d\. \*\*(\w+)\*\*", section("int8.md", "The ladder"), re.M)
+        assert steps == [step for step in STEPS if step != "given"]
+        search = (ROOT / "src/engineworks/calibrate/recover.py").read_text(encoding="utf-8")
+        assert [step for step in steps if f'"{step}"' not in search] == []
+
+    def test_every_way_to_choose_ranges_is_named(self):
+        from engineworks.calibrate.ranges import METHODS
+
+        named = {row[0].strip("`") for row in rows(section("int8.md", "Calibration, in one pass"))}
+        families = {name if "percentile" not in name else "percentile" for name in METHODS}
+        assert families == {name.partition("-")[0] for name in named} - {"method", "---"} - {""}
+
+    def test_figures_are_those_of_the_code(self):
+        from engineworks.calibrate import collect, recover
+        from engineworks.evaluate.parity import LIMITS
+        from engineworks.specs import CalibrationSpec
+
+        spec = CalibrationSpec(images="x")
+        text = " ".join(self.TEXT.split())
+        assert f"at least {collect.BINS // 2:,} bins" in text
+        assert f"{recover.NO_METRIC:g} of 1 counts as accurate" in text
+        assert f"Among those within {recover.WORTH:.0%}".replace("%", " %") in text
+        assert f"agree to {LIMITS['int8'].min_snr_db:g} dB" in text
+        assert f"{spec.minimum} to {spec.limit}" in text
+        assert recover.SHARES[:2] == (1 / 8, 2 / 8)

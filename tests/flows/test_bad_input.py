@@ -110,6 +110,30 @@ def test_labels_that_the_model_does_not_have_are_refused(classified):
     nothing_made(classified)
 
 
+def test_int8_without_calibration_is_refused_before_anything_runs(classified):
+    classified.edit('"null"', "onnxruntime-cpu\n    precisions: [fp32, int8]")
+    for words in (["--dry-run"], []):
+        outcome = classified.ship(*words)
+        refused(outcome, "calibration is missing", "onnxruntime-cpu/int8", "calibration.images")
+        nothing_made(classified)
+        assert not list((classified.home / "store").glob("??/*"))
+
+
+def test_calibration_images_that_are_not_there_are_refused_before_anything_runs(classified):
+    classified.edit('"null"', "onnxruntime-cpu\n    precisions: [int8]")
+    classified.edit("targets:", "calibration: {images: nowhere}\ntargets:")
+    refused(classified.ship(), "nowhere")
+    nothing_made(classified)
+
+
+def test_too_few_calibration_images_are_refused_with_their_number(classified):
+    classified.edit('"null"', "onnxruntime-cpu\n    precisions: [int8]")
+    shutil.copytree(classified.folder / "images" / "cat", classified.folder / "seen")
+    classified.edit("targets:", "calibration: {images: seen}\ntargets:")
+    refused(classified.ship(), "3 usable images", "at least 16", "calibration.minimum")
+    nothing_made(classified)
+
+
 def test_one_corrupt_photo_stops_or_is_skipped_and_named(classified):
     photo = classified.folder / "images" / "cat" / "1.jpg"
     photo.write_bytes(photo.read_bytes()[:300])

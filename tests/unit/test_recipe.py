@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from engineworks import hosts, recipe, targets
+from engineworks.calibrate.ranges import METHODS
 from engineworks.errors import DataError, ModelError, RecipeError
 from tests.builders import EXAMPLES, ROOT, write
 
@@ -107,7 +108,48 @@ MISTAKES = {
         [("model", {"source": "net.onnx", "input": {"size": [16, 16]}}),
          ("benchmark.sizes", [[16, 16], [32, 32]])], "onnx", "factory",
     ),
+    "int8 without calibration": (
+        [("targets", [{"target": "onnxruntime-cpu", "precisions": ["fp32", "int8"]}])],
+        "int8 must see which values occur", "calibration.images",
+    ),
+    "an unknown way to choose ranges": (
+        [("int8", {"methods": ["minmax", "percentile-99"]})], "'percentile-99'", "percentile-99.9",
+    ),
+    "an unknown key of calibration": (
+        [("calibration", {"images": "x", "imagez": 3})], "calibration.imagez", "'images'",
+    ),
+    "calibration without images": ([("calibration", {"limit": 32})], "calibration.images", "add"),
+    "too small a limit of calibration": (
+        [("calibration", {"images": "x", "limit": 8})], "minimum 16 and limit 8", "minimum: 16",
+    ),
+    "an unknown goal": ([("int8", {"goal": "speed"})], "'speed'", "int8.goal"),
+    "no time to search": ([("int8", {"limit_s": 0})], "limit_s 0", "defaults"),
 }  # fmt: skip
+
+
+class TestInt8:
+    INT8 = ("targets", [{"target": "onnxruntime-cpu", "precisions": ["int8"]}])
+
+    def test_calibration_images_are_found_beside_the_recipe(self, folder):
+        files = {"images": "pics", "annotations": "pics.json"}
+        found = load(folder, changed(self.INT8, ("calibration", files))).recipe.calibration
+        assert found.images == str(folder / "pics")
+        assert found.annotations == str(folder / "pics.json")
+        assert (found.minimum, found.limit, found.on_bad_image) == (16, 512, "stop")
+
+    def test_a_model_file_may_be_quantized_already(self, folder):
+        """Only its operators tell, and nothing is opened here."""
+        model = {"source": "net.onnx", "input": {"size": [16, 16]}}
+        assert load(folder, changed(self.INT8, ("model", model))).recipe.calibration is None
+
+    def test_without_int8_no_calibration_is_asked_for(self, folder):
+        assert load(folder, BASE).recipe.calibration is None
+
+    @pytest.mark.parametrize("value", [None, *METHODS])
+    def test_every_method_can_be_asked_for(self, folder, value):
+        wanted = [] if value is None else [("int8", {"methods": [value]})]
+        found = load(folder, changed(*wanted)).recipe.int8
+        assert set(found.methods) <= set(METHODS)
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

@@ -9,15 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from engineworks.stages import engine, model
+from engineworks.stages import engine, int8, model
 from engineworks.stages.requests import (
     AnalyzeRequest,
     BenchmarkRequest,
     BuildRequest,
+    CalibrateRequest,
     CheckRequest,
     CompareRequest,
     ExportRequest,
+    QuantizeRequest,
     ReferenceRequest,
+    RequantizeRequest,
     ScreenRequest,
     SimplifyRequest,
 )
@@ -25,11 +28,14 @@ from engineworks.values import (
     Analysis,
     Benchmark,
     Built,
+    Calibration,
     Checked,
     Comparison,
     Exported,
     PinnedData,
+    Quantized,
     Reference,
+    Requantized,
     Simplified,
 )
 
@@ -60,6 +66,15 @@ STAGES: dict[str, Stage] = {
     "onnxsim": Stage(model.onnxsim, dict, dict),
     "lacking": Stage(model.lacking, dict, dict),
     "analyze": Stage(model.analyze, AnalyzeRequest, Analysis, ("onnx",)),
+    "calibrate": Stage(
+        int8.calibrate, CalibrateRequest, Calibration,
+        ("onnx", "onnxruntime", "opencv-python-headless"),
+    ),
+    "quantize": Stage(
+        int8.quantize, QuantizeRequest, Quantized,
+        ("onnx", "opencv-python-headless", "pycocotools"),
+    ),
+    "requantize": Stage(int8.requantize, RequantizeRequest, Requantized, ("onnx",)),
     "build": Stage(engine.build, BuildRequest, Built),
     "check": Stage(engine.check, CheckRequest, Checked, ("opencv-python-headless", "pycocotools")),
     "benchmark": Stage(engine.benchmark, BenchmarkRequest, Benchmark),

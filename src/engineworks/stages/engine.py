@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -43,7 +44,7 @@ def build(request: BuildRequest) -> Built:
                 options=request.options,
                 host=request.builder,
                 work=Path(work),
-                reference=store.entry(request.reference),
+                reference=store.entry(request.reference) if request.reference else None,
             )
         )
         engine = store.put(
@@ -71,7 +72,7 @@ def _with_labels(shared: Shared) -> TaskSpec:
 
 def check(request: CheckRequest) -> Checked:
     """Stage `check`."""
-    from engineworks.evaluate import judge
+    from engineworks.evaluate import agreement, judge
     from engineworks.export import reference as references
     from engineworks.runtime.session import open_engine
 
@@ -80,7 +81,7 @@ def check(request: CheckRequest) -> Checked:
     inputs, wanted = references.load(store.entry(request.reference))
     manifest = request.engine.manifest
     batches = sorted({1, request.largest_batch}) if manifest.dynamic_batch else [1]
-    accuracy = predictions = None
+    accuracy = predictions = difference = None
     with open_engine(store.open(request.engine), threads=request.threads) as session:
         name = session.inputs[0].name
 
@@ -88,7 +89,7 @@ def check(request: CheckRequest) -> Checked:
             answers = session.infer({name: np.ascontiguousarray(batch)})
             return {key: np.array(value) for key, value in answers.items()}
 
-        limit = parity.LIMITS.get(manifest.precision, parity.Limit())
+        limit = parity.limit(manifest.precision, judged=request.value is not None)
         agreed = parity.compare(infer, inputs, wanted, batches, limit)
         if request.data is not None and request.value is not None:
             metrics, results = judge.judge(
@@ -104,10 +105,14 @@ def check(request: CheckRequest) -> Checked:
                 detail=metrics,
             )
             predictions = put_predictions(store, shared, results, "check", request.engine)
+            if shared.task.kind == "detection" and request.float_predictions is not None:
+                path = store.entry(request.float_predictions)
+                difference = agreement.difference(json.loads(path.read_text()), results)
     return Checked(
         parity=agreed,
         accuracy=accuracy,
         predictions=predictions,
+        difference=difference,
         elapsed_s=time.perf_counter() - started,
     )
 

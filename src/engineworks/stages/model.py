@@ -138,6 +138,7 @@ def export(request: ExportRequest) -> Exported:
 
 def simplify(request: SimplifyRequest) -> Simplified:
     """Stage `simplify`: whatever goes wrong, the run goes on with the graph it had."""
+    from engineworks.calibrate import accept
     from engineworks.export import reference as references
     from engineworks.export import simplify as simplifier
 
@@ -147,13 +148,17 @@ def simplify(request: SimplifyRequest) -> Simplified:
     with tempfile.TemporaryDirectory() as work:
         after = Path(work, "model.onnx")
         reason, largest = "", None
+        if accept.is_quantized(accept.load(before)):
+            # onnxsim would fold DequantizeLinear of weights back into floats.
+            reason = "a Q/DQ graph is left as it is"
         try:
-            child.run(
-                "onnxsim",
-                {"source": str(before), "target": str(after)},
-                folder=Path(request.folder, "onnxsim"),
-                limit_s=request.limit_s,
-            )
+            if not reason:
+                child.run(
+                    "onnxsim",
+                    {"source": str(before), "target": str(after)},
+                    folder=Path(request.folder, "onnxsim"),
+                    limit_s=request.limit_s,
+                )
         except EngineworksError as error:
             reason = f"onnxsim failed: {error.message.splitlines()[0]}"
         if not reason:

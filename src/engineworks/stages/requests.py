@@ -15,6 +15,7 @@ from engineworks.specs import (
     BenchmarkSpec,
     DataSpec,
     ExportSpec,
+    Int8Spec,
     Preprocess,
     Size,
     TaskSpec,
@@ -94,12 +95,62 @@ class AnalyzeRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CalibrateRequest:
+    """Statistics of every activation over the calibration images."""
+
+    shared: Shared
+    onnx: Artifact
+    data: PinnedData
+    size: Size
+    minimum: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeRequest:
+    """Search one target's INT8 graph."""
+
+    shared: Shared
+    onnx: Artifact
+    calibration: Artifact
+    reference: Artifact
+    target: str
+    options: dict[str, Any]
+    spec: Int8Spec
+    max_drop: float | None
+    data: PinnedData | None
+    size: Size
+    threads: int
+    tools: dict[str, str]
+    host: HostCard
+    """A search times candidates: its result belongs to this machine."""
+    folder: str = place()
+    """The recipe's, for its own decoder."""
+    code_sha256: str
+    journals: str = place()
+    """Folder that keeps what interrupted searches have measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequantizeRequest:
+    """The graph of another input size, quantized as a search has chosen."""
+
+    shared: Shared
+    onnx: Artifact
+    calibration: Artifact
+    target: str
+    method: str
+    nodes: tuple[str, ...]
+    host: HostCard
+
+
+@dataclass(frozen=True, kw_only=True)
 class BuildRequest:
     """ONNX to an engine of one variant."""
 
     shared: Shared
     onnx: Artifact
-    reference: Artifact
+    reference: Artifact | None
+    """Only for a target that needs it."""
     target: str
     precision: str
     options: dict[str, Any]
@@ -123,6 +174,8 @@ class CheckRequest:
     data: PinnedData | None
     size: Size
     largest_batch: int
+    float_predictions: Artifact | None
+    """The source model's answers, to tell object by object what changed."""
     folder: str = place()
     code_sha256: str
     threads: int

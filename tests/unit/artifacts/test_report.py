@@ -347,7 +347,8 @@ def test_detection_counts_and_draws_what_differs(store: LocalStore, tmp_path: Pa
     (change,) = shown.changes
     assert (change.before, change.after, change.lost, change.gained) == (2, 2, 1, 1)
     assert change.files == ("b.jpg",)
-    assert [picture.file for picture in shown.pictures] == ["a.jpg", "b.jpg"]
+    assert [picture.file for picture in shown.pictures] == ["b.jpg", "a.jpg"]
+    assert [picture.differs for picture in shown.pictures] == [True, False]
     page = report.render(run, store)
     assert check(page).tags.count("img") == 4
     assert "not labelled" in page

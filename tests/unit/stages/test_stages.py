@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 
 from engineworks import hosts
-from engineworks.codec import digest, from_json, to_json
+from engineworks.codec import digest
 from engineworks.errors import ArtifactError
 from engineworks.specs import BenchmarkSpec, DataSpec, ExportSpec, TaskSpec
-from engineworks.stages import STAGES
 from engineworks.stages import requests as asked
 from engineworks.store import LocalStore
-from tests.builders import picture, pinned, shared, write
+from tests.builders import picture, pinned, shared, through_json, write
 
 SIZE = (16, 16)
 LABELS = ("a", "b", "c", "d", "e")
@@ -30,16 +29,6 @@ from tests.builders import tiny_module
 def build():
     return tiny_module()
 """
-
-
-def through_json(stage, request):
-    """Run a stage as its child process does: request and value cross as JSON."""
-    entry = STAGES[stage]
-    request = from_json(entry.request, json.loads(json.dumps(to_json(request))))
-    value = entry.run(request)
-    again = from_json(entry.value, json.loads(json.dumps(to_json(value))))
-    assert again == value
-    return again
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +124,8 @@ def check(made, target, **changes):
     request = asked.CheckRequest(
         shared=made["shared"], engine=made["engines"][target].engine,
         reference=reference.artifact, metric=reference.metric, value=reference.value,
-        data=made["data"], size=SIZE, largest_batch=3, folder=str(made["folder"]), code_sha256="",
-        threads=1, tools={}, host=HOST,
+        data=made["data"], size=SIZE, largest_batch=3, float_predictions=None,
+        folder=str(made["folder"]), code_sha256="", threads=1, tools={}, host=HOST,
     )  # fmt: skip
     return through_json("check", dataclasses.replace(request, **changes))
 

@@ -1,0 +1,271 @@
+"""The stages that make INT8: calibrate once, search per target, repeat for other input sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engineworks import targets
+from engineworks.codec import digest, to_json
+from engineworks.errors import BuildError, DataError
+from engineworks.manifest import Artifact
+from engineworks.stages.records import provenance
+from engineworks.stages.requests import (
+    CalibrateRequest,
+    QuantizeRequest,
+    RequantizeRequest,
+    Shared,
+)
+from engineworks.store import LocalStore
+from engineworks.values import Calibration, PinnedData, Quantized, Requantized, Rung
+
+STATISTICS = "statistics.npz"
+
+
+def calibrate(request: CalibrateRequest) -> Calibration:
+    """Stage `calibrate`."""
+    from engineworks.calibrate import collect, coverage
+    from engineworks.calibrate.graph import Graph
+
+    started = time.perf_counter()
+    shared, store = request.shared, LocalStore(Path(request.shared.store))
+    found = len(request.data.files)
+    if found < request.minimum:
+        raise DataError(
+            f"calibration.images: {found} usable images, at least {request.minimum} are needed",
+            hint="add images, or lower calibration.minimum if these really show everything",
+        )
+    graph = Graph(store.entry(request.onnx))
+    statistics = collect.collect(graph, _samples(request))
+    report = coverage.report(statistics, graph.inputs[0], _classes(request.data, shared))
+    with tempfile.TemporaryDirectory() as work:
+        path, words = Path(work, STATISTICS), Path(work, "coverage.json")
+        collect.save(statistics, path)
+        words.write_text(json.dumps(to_json(report), indent=1), encoding="utf-8")
+        artifact = store.put(
+            {STATISTICS: path, "coverage.json": words},
+            kind="calibration",
+            name=shared.name,
+            entry=STATISTICS,
+            preprocess=shared.preprocess,
+            details={"onnx": request.onnx.sha256, "samples": request.data.sha256},
+            provenance=provenance("calibrate", shared, (request.onnx,), "onnxruntime", "numpy"),
+        )
+    return Calibration(artifact=artifact, coverage=report, elapsed_s=time.perf_counter() - started)
+
+
+def _samples(request: CalibrateRequest) -> Iterator[np.ndarray[Any, Any]]:
+    """Preprocessed images in an order that says nothing, so that ranges settle honestly."""
+    from engineworks.evaluate import datasets
+    from engineworks.runtime.preprocess import Preprocessor
+
+    prepare = Preprocessor(request.shared.preprocess, request.size)
+    order = np.random.default_rng(0).permutation(len(request.data.files))
+    files = tuple(request.data.files[index] for index in order)
+    for image in datasets.images(dataclasses.replace(request.data, files=files)):
+        yield prepare(image)[0][None]
+
+
+def _classes(data: PinnedData, shared: Shared) -> dict[str, int]:
+    """Labelled boxes by class name; empty when the images have no annotations."""
+    from engineworks.evaluate import datasets
+
+    if data.spec.annotations is None:
+        return {}
+    coco = datasets.read_coco(Path(data.spec.annotations), shared.labels)
+    names = {entry["id"]: entry["name"] for entry in coco.raw["categories"]}
+    images = {coco.image_id[name] for name in data.files}
+    counted = Counter(
+        names[box["category_id"]]
+        for box in coco.raw["annotations"] if box["image_id"] in images
+    )  # fmt: skip
+    return {name: counted[name] for name in names.values()}
+
+
+def quantize(request: QuantizeRequest) -> Quantized:
+    """Stage `quantize`."""
+    from engineworks.calibrate import accept, collect
+    from engineworks.calibrate.graph import Graph
+    from engineworks.calibrate.journal import Journal
+    from engineworks.calibrate.recover import Search
+
+    started = time.perf_counter()
+    store = LocalStore(Path(request.shared.store))
+    rules = targets.int8_rules(request.target, request.host)
+    path = store.entry(request.onnx)
+    if accept.is_quantized(accept.load(path)):
+        return _as_it_is(request, accept.refusals(accept.load(path), rules.scheme))
+    graph = Graph(path)
+    if not graph.computing:
+        raise BuildError(
+            "the graph has no Conv, Gemm or MatMul with constant weights: nothing to quantize",
+            hint="remove int8 from this target",
+        )
+    workshop = _workshop(request, store)
+    # A longer search goes on where a shorter one ended: its limits are no part of the name.
+    limitless = dataclasses.replace(request.spec, limit_s=1.0, evaluations=1)
+    key = digest(dataclasses.replace(request, spec=limitless))
+    journal = Journal(Path(request.journals, f"{key}.jsonl"))
+    search = Search(
+        graph=graph,
+        statistics=collect.load(store.entry(request.calibration)),
+        rules=rules,
+        workshop=workshop,
+        spec=request.spec,
+        max_drop=request.max_drop,
+        journal=journal,
+    )
+    outcome = search.run()
+    chosen = outcome.candidate
+    model = search.model(chosen)
+    refused = accept.refusals(model, rules.scheme)
+    if refused:
+        raise BuildError(
+            f"the INT8 graph would be misread by {request.target}: {refused[0]}",
+            hint="report this: our own writer must not make such graphs",
+        )
+    data = workshop.yardstick.data
+    return Quantized(
+        onnx=_put(store, request.shared, request.onnx, request.calibration, model, {
+            "method": chosen.method, "integer_layers": outcome.rung.integer_layers,
+        }),
+        found=outcome.rung,
+        holds=outcome.rung.holds,
+        reason=_words(outcome.rung, request.max_drop),
+        metric=_metric(request),
+        reference=outcome.reference,
+        images=len(data.files) if data and outcome.reference is not None else 0,
+        rungs=outcome.rungs,
+        sensitivity=outcome.sensitivity,
+        nodes=tuple(name for name in graph.nodes if name in chosen.nodes),
+        float_layers=tuple(name for name in graph.computing if name not in chosen.nodes),
+        evaluations=outcome.evaluations,
+        stopped=outcome.stopped,
+        elapsed_s=time.perf_counter() - started,
+    )  # fmt: skip
+
+
+def _metric(request: QuantizeRequest) -> str:
+    from engineworks.evaluate import judge
+
+    return judge.METRIC[request.shared.task.kind]
+
+
+def _workshop(request: QuantizeRequest, store: LocalStore) -> Any:
+    from engineworks.calibrate.trial import Workshop, Yardstick
+    from engineworks.evaluate import judge
+    from engineworks.evaluate.datasets import spread
+    from engineworks.export import reference as references
+
+    shared = request.shared
+    inputs, wanted = references.load(store.entry(request.reference))
+    return Workshop(
+        target=targets.load(request.target),
+        options=request.options,
+        host=request.host,
+        inputs=request.onnx.manifest.inputs,
+        outputs=request.onnx.manifest.outputs,
+        threads=request.threads,
+        yardstick=Yardstick(
+            data=spread(request.data, request.spec.images) if request.data else None,
+            task=shared.task,
+            labels=shared.labels,
+            preprocess=shared.preprocess,
+            size=request.size,
+            decode=judge.decoder(shared.task, Path(request.folder)),
+            inputs=inputs,
+            wanted=wanted,
+        ),
+    )
+
+
+def _words(rung: Rung, max_drop: float | None) -> str:
+    """Which graph was found, and what to do when it is not good enough."""
+    layers = f"{rung.integer_layers} of {rung.layers} layers in integers, {rung.method} ranges"
+    if rung.holds:
+        return layers
+    cost = f"fidelity {rung.fidelity:.3f}" if rung.drop is None else f"drops {rung.drop:.4f}"
+    allowed = "" if rung.drop is None or max_drop is None else f", allowed {max_drop:.4f}"
+    return (
+        f"the best found ({layers}) {cost}{allowed}: train with quantization (QAT) and give the "
+        "Q/DQ model as model.source, or widen budget.max_drop"
+    )
+
+
+def _as_it_is(request: QuantizeRequest, refused: tuple[str, ...]) -> Quantized:
+    """A graph that was quantized elsewhere: nothing to search, the same checks follow."""
+    if refused:
+        raise BuildError(
+            f"this Q/DQ model would be misread by {request.target}: {refused[0]}",
+            hint="export it for this runtime (TensorRT: symmetric INT8, float biases)",
+        )
+    rung = Rung(
+        step="given", label="quantized elsewhere", method="given", integer_layers=0, layers=0,
+        metric=None, drop=None, fidelity=None, ratio=None, ci95=None, size_bytes=None,
+        elapsed_s=0.0, holds=True,
+    )  # fmt: skip
+    return Quantized(
+        onnx=request.onnx, found=rung, holds=True, reason="quantized elsewhere, taken as it is",
+        metric=_metric(request), reference=None, images=0, rungs=(rung,), sensitivity=(),
+        nodes=(), float_layers=(), evaluations=0, stopped="", elapsed_s=0.0,
+    )  # fmt: skip
+
+
+def requantize(request: RequantizeRequest) -> Requantized:
+    """Stage `requantize`."""
+    from engineworks.calibrate import collect, qdq, recover
+    from engineworks.calibrate.graph import Graph
+
+    store = LocalStore(Path(request.shared.store))
+    if not request.nodes:
+        return Requantized(onnx=request.onnx)
+    graph = Graph(store.entry(request.onnx))
+    statistics = collect.load(store.entry(request.calibration))
+    missing = [name for name in request.nodes if name not in graph.nodes]
+    if missing or not set(graph.observed) <= set(statistics.tensors):
+        name = missing[0] if missing else "its activations"
+        raise BuildError(
+            f"the graph of this input size differs: {name!r} is not in both",
+            hint="leave this size out of benchmark.sizes, or make a recipe of its own for it",
+        )
+    rules = targets.int8_rules(request.target, request.host)
+    bounds = recover.derive(graph, statistics, request.method, rules.scheme)
+    model = qdq.emit(graph, bounds, request.nodes, rules.scheme)
+    if rules.rewrite is not None:
+        rules.rewrite(model)
+    details = {"method": request.method}
+    artifact = _put(store, request.shared, request.onnx, request.calibration, model, details)
+    return Requantized(onnx=artifact)
+
+
+def _put(
+    store: LocalStore, shared: Shared, parent: Artifact, calibration: Artifact, model: Any,
+    details: dict[str, Any],
+) -> Artifact:  # fmt: skip
+    import onnx
+
+    manifest = parent.manifest
+    with tempfile.TemporaryDirectory() as work:
+        path = Path(work, "model.onnx")
+        onnx.save(model, str(path))
+        return store.put(
+            {"model.onnx": path},
+            kind="onnx",
+            name=shared.name,
+            entry="model.onnx",
+            inputs=manifest.inputs,
+            outputs=manifest.outputs,
+            preprocess=manifest.preprocess,
+            task=manifest.task,
+            precision="int8",
+            details={**manifest.details, "int8": details},
+            provenance=provenance("quantize", shared, (parent, calibration), "onnx"),
+        )
