@@ -1,7 +1,8 @@
 """report.html: one self-contained page that answers what may ship, and shows the evidence.
 
 Knows how to put the facts; `report_pictures.py` picks photos, `report_plots.py` places marks, and
-`report.html.j2` writes it all, every text escaped. The page loads nothing and runs no script.
+`report.html.j2` writes it all, every text escaped; `report_int8.py` chooses what is said of INT8.
+The page loads nothing and runs no script.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import jinja2
 
-from artifacts import report_pictures, report_plots
+from artifacts import report_int8, report_ladder, report_pictures, report_plots
 from artifacts.summary import Summary, Variant, computed, main_row
 from engineworks.store import LocalStore
 from engineworks.values import BenchmarkRow
@@ -37,8 +38,16 @@ def render(summary: Summary, store: LocalStore) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(
-        count=count, ms=ms, mib=mib, si=si, seconds=seconds, small=small, signed=signed, snr=snr
-    )
+        count=count, ms=ms, mib=mib, si=si, seconds=seconds, small=small, signed=signed, snr=snr,
+        change=change,
+    )  # fmt: skip
+    integers = report_int8.sections(summary, store)
+    drawn = {
+        (picture.variant, picture.file)
+        for section in integers
+        if section.objects
+        for picture in section.objects.pictures
+    }
     recommended = next((v for v in summary.variants if v.recommended), None)
     page: str = environment.get_template("report.html.j2").render(
         summary=summary,
@@ -56,7 +65,12 @@ def render(summary: Summary, store: LocalStore) -> str:
         matrix=_matrix(summary),
         doubts=_doubts(summary),
         environment=_environment(summary.variants),
-        gallery=report_pictures.gallery(summary, store),
+        gallery=report_pictures.gallery(summary, store, drawn),
+        integers=integers,
+        samples=report_int8.samples(summary.calibration),
+        frame=report_ladder,
+        step_words=report_int8.STEPS,
+        long=report_int8.LONG,
         log_name=lambda log: _log_name(log, summary.run_id),
         min_score=report_plots.MIN_SCORE,
         same_iou=report_plots.SAME_IOU,
@@ -163,6 +177,12 @@ def signed(value: float) -> str:
     """Four decimals with their sign; zero has none."""
     text = f"{value:+.4f}"
     return "0.0000" if float(text) == 0 else text.replace("-", "\u2212")
+
+
+def change(ratio: float) -> str:
+    """1.024 -> +2.4 %."""
+    text = f"{100 * (ratio - 1):+.1f}".replace("-", "\u2212")
+    return f"{text if text[1:] != '0.0' else '0.0'}\u202f%"
 
 
 def snr(value: float) -> str:

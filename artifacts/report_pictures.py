@@ -6,12 +6,13 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from artifacts import report_plots
-from artifacts.summary import Summary
+from artifacts.summary import Summary, Variant
 from engineworks.errors import ArtifactError, DataError
 from engineworks.evaluate import datasets
 from engineworks.manifest import Artifact
@@ -49,6 +50,8 @@ class Picture:
     before_text: str
     after: str = ""
     after_text: str
+    differs: bool = True
+    """Whether the two answers differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,28 +60,36 @@ class Gallery:
 
     kind: str
     variant: str
+    """The variant to ship; each picture names the one that it draws."""
     pictures: tuple[Picture, ...]
     changes: tuple[Change, ...]
     missing: int
     """Photos that were wanted and cannot be read any more."""
 
 
-def gallery(summary: Summary, store: LocalStore) -> Gallery | None:
-    """Photos with the answers of the source model and of the variant to ship.
+def gallery(
+    summary: Summary, store: LocalStore, skip: AbstractSet[tuple[str, str]] = frozenset()
+) -> Gallery | None:
+    """Photos with the answers of the source model and of a variant that differs from it.
 
     None when the task has no answers to draw, or they are no longer in the store.
+
+    Args:
+        summary: The run's facts.
+        store: Holds the predictions.
+        skip: (variant, file) that are drawn elsewhere on the page.
     """
     task = summary.reference.artifact.manifest.task
     source = _predictions(summary.reference.predictions, store)
-    # The variant to ship first, then others that may ship: the first one is drawn.
+    # The variant to ship first, then others that may ship: the first one is drawn in a tie.
     ranked = sorted(summary.variants, key=lambda v: (not v.recommended, v.verdict != "shipped"))
     answers = {v.name: found for v in ranked if (found := _predictions(v.predictions, store))}
     if task is None or summary.data is None or not source or not answers:
         return None
     if task.kind == "detection":
-        return _detection(summary.data, source, answers)
+        return _detection(summary.data, source, answers, skip)
     if task.kind == "classification":
-        return _classification(summary.data, _labels(summary, store), source, answers)
+        return _classification(summary.data, class_labels(summary, store), source, answers)
     return None
 
 
@@ -92,7 +103,7 @@ def _predictions(artifact: Artifact | None, store: LocalStore) -> list[Any]:
         return []
 
 
-def _labels(summary: Summary, store: LocalStore) -> tuple[str, ...]:
+def class_labels(summary: Summary, store: LocalStore) -> tuple[str, ...]:
     """Class names from an engine's manifest, in which they travel."""
     for variant in summary.variants:
         if variant.engine is not None and store.has(variant.engine.sha256):
@@ -102,61 +113,149 @@ def _labels(summary: Summary, store: LocalStore) -> tuple[str, ...]:
     return ()
 
 
-def _detection(
-    data: PinnedData, source: list[Any], answers: Mapping[str, list[Any]]
-) -> Gallery | None:
+@dataclass(frozen=True)
+class Photos:
+    """The judging photos of a detector: image id by file, objects by image id, class names."""
+
+    folder: Path
+    ids: Mapping[str, Any]
+    objects: Mapping[Any, int]
+    names: Mapping[int, str]
+
+
+def photos(data: PinnedData | None) -> Photos | None:
+    """Read the annotations again; None when they are gone or there are none."""
+    if data is None or data.spec.annotations is None:
+        return None
     try:
-        coco = datasets.read_coco(Path(data.spec.annotations or ""), ())
+        coco = datasets.read_coco(Path(data.spec.annotations), ())
     except DataError:
         return None
-    ids = {name: coco.image_id[name] for name in data.files if name in coco.image_id}
-    names = {entry["id"]: str(entry["name"]) for entry in coco.raw["categories"]}
-    objects = Counter(entry["image_id"] for entry in coco.raw["annotations"])
+    return Photos(
+        folder=Path(data.spec.images),
+        ids={name: coco.image_id[name] for name in data.files if name in coco.image_id},
+        objects=Counter(entry["image_id"] for entry in coco.raw["annotations"]),
+        names={entry["id"]: str(entry["name"]) for entry in coco.raw["categories"]},
+    )
+
+
+Boxes = list[dict[str, Any]]
+Differ = tuple[set[int], set[int]]
+
+
+def _detection(
+    data: PinnedData,
+    source: list[Any],
+    answers: Mapping[str, list[Any]],
+    skip: AbstractSet[tuple[str, str]],
+) -> Gallery | None:
+    known = photos(data)
+    if known is None:
+        return None
     before = report_plots.by_image(source)
     found = {variant: report_plots.by_image(results) for variant, results in answers.items()}
-    chosen = next(iter(found))
+    differ = {
+        variant: {
+            file: report_plots.unmatched(before[image_id], boxes[image_id])
+            for file, image_id in known.ids.items()
+        }
+        for variant, boxes in found.items()
+    }
     pictures: list[Picture] = []
     missing = 0
-    for name in sorted(ids, key=lambda name: (-objects[ids[name]], name)):
+    for file, variant in _most_different(known, differ, skip):
         if len(pictures) == PHOTOS:
             break
-        try:
-            image = read_image(Path(data.spec.images) / name)
-        except DataError:
+        image_id = known.ids[file]
+        sides = before[image_id], found[variant][image_id]
+        picture = _pair(known, file, variant, sides, differ[variant][file])
+        if picture is None:
             missing += 1
-            continue
-        old, new = before[ids[name]], found[chosen][ids[name]]
-        lost, gained = report_plots.unmatched(old, new)
-        pictures.append(
-            Picture(
-                file=name,
-                note=f"{objects[ids[name]]} labelled objects",
-                variant=chosen,
-                before=report_plots.photo(image, old, lost, names),
-                before_text=f"{len(old)} boxes, {len(lost) or 'none'} of them here only",
-                after=report_plots.photo(image, new, gained, names),
-                after_text=f"{len(new)} boxes, {len(gained) or 'none'} of them here only",
-            )
-        )
+        else:
+            pictures.append(picture)
     return Gallery(
         kind="detection",
-        variant=chosen,
+        variant=next(iter(found)),
         pictures=tuple(pictures),
-        changes=tuple(_boxes_changed(v, before, boxes, ids) for v, boxes in found.items()),
+        changes=tuple(_boxes_changed(v, before, boxes, differ[v]) for v, boxes in found.items()),
         missing=missing,
+    )
+
+
+def _most_different(
+    known: Photos,
+    differ: Mapping[str, Mapping[str, Differ]],
+    skip: AbstractSet[tuple[str, str]],
+) -> list[tuple[str, str]]:
+    """(file, variant): photos in which a variant differs most first, then those full of objects."""
+    rows = []
+    for file, image_id in known.ids.items():
+        counts = {
+            variant: 0 if (variant, file) in skip else sum(map(len, changed[file]))
+            for variant, changed in differ.items()
+        }
+        variant = max(counts, key=lambda name: counts[name])  # the first of equals
+        rows.append((-counts[variant], -known.objects.get(image_id, 0), file, variant))
+    return [(file, variant) for *_, file, variant in sorted(rows)]
+
+
+def worst(
+    summary: Summary, store: LocalStore, variant: Variant, most: int
+) -> tuple[tuple[Picture, ...], int]:
+    """The photos in which a detector differs most from the source model, and how many are gone."""
+    known = photos(summary.data)
+    if known is None or variant.difference is None:
+        return (), 0
+    before = report_plots.by_image(_predictions(summary.reference.predictions, store))
+    after = report_plots.by_image(_predictions(variant.predictions, store))
+    files = {image_id: file for file, image_id in known.ids.items()}
+    pictures = []
+    missing = 0
+    for photo in variant.difference.worst[:most]:
+        file = files.get(photo.image_id)
+        if file is None or not (before or after):
+            continue
+        sides = before[photo.image_id], after[photo.image_id]
+        picture = _pair(
+            known, file, variant.name, sides, report_plots.unmatched(*sides),
+            f"{photo.lost} lost, {photo.gained} gained, {photo.moved} moved",
+        )  # fmt: skip
+        if picture is None:
+            missing += 1
+        else:
+            pictures.append(picture)
+    return tuple(pictures), missing
+
+
+def _pair(
+    known: Photos, file: str, variant: str, sides: tuple[Boxes, Boxes], differ: Differ,
+    note: str = "",
+) -> Picture | None:  # fmt: skip
+    """One photo with both sides' boxes; None when it cannot be read any more."""
+    try:
+        image = read_image(known.folder / file)
+    except DataError:
+        return None
+    (old, new), (lost, gained) = sides, differ
+    objects = f"{known.objects.get(known.ids[file], 0)} labelled objects"
+    return Picture(
+        file=file,
+        note=f"{objects}, {note}" if note else objects,
+        variant=variant,
+        before=report_plots.photo(image, old, lost, known.names),
+        before_text=f"{len(old)} boxes, {len(lost) or 'none'} of them here only",
+        after=report_plots.photo(image, new, gained, known.names),
+        after_text=f"{len(new)} boxes, {len(gained) or 'none'} of them here only",
+        differs=bool(lost or gained),
     )
 
 
 def _boxes_changed(
     variant: str,
-    before: Mapping[Any, list[dict[str, Any]]],
-    after: Mapping[Any, list[dict[str, Any]]],
-    ids: Mapping[str, Any],
+    before: Mapping[Any, Boxes],
+    after: Mapping[Any, Boxes],
+    differ: Mapping[str, Differ],
 ) -> Change:
-    differ = {
-        name: report_plots.unmatched(before.get(image_id, []), after.get(image_id, []))
-        for name, image_id in ids.items()
-    }
     return Change(
         variant=variant,
         before=sum(map(len, before.values())),

@@ -119,10 +119,10 @@ def scatter(summary: Summary, width: int, height: int) -> Scatter | None:
     left, top, right, bottom = (
         MARGIN[0], MARGIN[1], width - MARGIN[2], height - MARGIN[3],
     )  # fmt: skip
-    x_axis = _Axis.over(
+    x_axis = Axis.over(
         [*xs, *([] if max_p50 is None else [max_p50])], left, right, share=LEAST_LATENCY
     )
-    y_axis = _Axis.over([*ys, *([] if floor is None else [floor])], bottom, top, least=LEAST_METRIC)
+    y_axis = Axis.over([*ys, *([] if floor is None else [floor])], bottom, top, least=LEAST_METRIC)
     spots = [
         (x_axis.at(row.p50_ms), y_axis.at(accuracy.value),
          x_axis.at(row.ci95_ms[0]), x_axis.at(row.ci95_ms[1]))
@@ -133,10 +133,10 @@ def scatter(summary: Summary, width: int, height: int) -> Scatter | None:
     for value, word, below in ((reference, "source model", False), (floor, "budget", True)):
         if value is not None:
             text, y = f"{word} {value:.4f}", y_axis.at(value)
-            box = _note(LETTER_PX * len(text) * 0.9, y, below, spots, frame)
+            box = place_note(LETTER_PX * len(text) * 0.9, y, below, spots, frame)
             levels.append(Level(at=y, text=text, text_x=box[0], text_y=box[3] - 3))
             notes.append(box)
-    labels = _place([v.name for v, _, _ in found], spots, notes, frame)
+    labels = place_labels([v.name for v, _, _ in found], spots, notes, frame)
     return Scatter(
         metric=found[0][1].metric,
         width=width,
@@ -159,7 +159,9 @@ def scatter(summary: Summary, width: int, height: int) -> Scatter | None:
 
 
 @dataclass(frozen=True)
-class _Axis:
+class Axis:
+    """Values from low to high on pixels from start to end."""
+
     low: float
     high: float
     start_px: float
@@ -174,17 +176,28 @@ class _Axis:
         *,
         least: float = 0.0,
         share: float = 0.0,
-    ) -> _Axis:
+    ) -> Axis:
+        """An axis that shows all values with room around them, and never less than asked for.
+
+        Args:
+            values: What must be on it.
+            start_px: Where it begins.
+            end_px: Where it ends; may lie before the start.
+            least: Smallest span.
+            share: Smallest span, as a share of the largest value.
+        """
         low, high = min(values), max(values)
         span = max(high - low, least, share * abs(high), 1e-9)
         middle = (low + high) / 2
         return cls(middle - 0.62 * span, middle + 0.62 * span, start_px, end_px)
 
     def at(self, value: float) -> float:
+        """Pixel of a value."""
         share = (value - self.low) / (self.high - self.low)
         return round(self.start_px + share * (self.end_px - self.start_px), 1)
 
     def ticks(self, wanted: int) -> tuple[Tick, ...]:
+        """About as many round values as wanted."""
         rough = (self.high - self.low) / wanted
         magnitude = 10.0 ** math.floor(math.log10(rough))
         step = next(s * magnitude for s in (1, 2, 2.5, 5, 10) if s * magnitude >= rough * 0.999)
@@ -197,7 +210,7 @@ class _Axis:
         )
 
 
-def _place(
+def place_labels(
     names: Sequence[str],
     spots: Sequence[tuple[float, float, float, float]],
     notes: Sequence[Box],
@@ -228,7 +241,7 @@ def _points(spots: Iterable[tuple[float, float, float, float]]) -> list[Box]:
     return boxes
 
 
-def _note(width: float, y: float, below: bool, spots: Sequence[Any], frame: Box) -> Box:
+def place_note(width: float, y: float, below: bool, spots: Sequence[Any], frame: Box) -> Box:
     """Where the text of a horizontal line goes: at the end with fewer variants near it."""
     top = y + 4 if below else y - 18
     left = (frame[0] + 4, top, frame[0] + 4 + width, top + 14)
