@@ -11,10 +11,10 @@ STAMP := $(ENVIRONMENT)/.engineworks-$(shell cksum < requirements.lock | cut -d'
 PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint ui bench-spine schemas clean
+.PHONY: help setup demo test test-fast lint ui bench-spine bench-int8 schemas clean
 
 help: ## list these commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(STAMP) ## create the environment and install the locked versions
 
@@ -46,6 +46,9 @@ ui: setup ## open Prefect's and MLflow's pages on this machine's state
 
 bench-spine: setup ## measure the demo: time, memory, overhead, accuracy; prints its bars
 	$(PY) -m benchmarks.spine
+
+bench-int8: setup ## measure INT8: accuracy, speed, calibration, the usual tools; prints its bars
+	$(PY) -m benchmarks.int8
 
 schemas: setup ## write the committed JSON Schemas anew
 	$(PY) -m docs.write
