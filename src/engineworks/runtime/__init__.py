@@ -5,7 +5,18 @@ first used.
 """
 
 from engineworks.runtime.detections import Detections
+from engineworks.runtime.detector import Classification, Classifier, Detector, StageTimes
+from engineworks.runtime.preprocess import read_image
 from engineworks.runtime.session import Session
 from engineworks.runtime.session import open_engine as open
 
-__all__ = ["Detections", "Session", "open"]
+__all__ = [
+    "Classification",
+    "Classifier",
+    "Detections",
+    "Detector",
+    "Session",
+    "StageTimes",
+    "open",
+    "read_image",
+]
