@@ -17,7 +17,8 @@ import numpy as np
 from engineworks.errors import ArtifactError
 from engineworks.manifest import Manifest, TensorSpec
 from engineworks.runtime.detections import Detections
-from engineworks.runtime.postprocess import Decoder, DetectionPostprocessor
+from engineworks.runtime.heads import Decoder
+from engineworks.runtime.postprocess import DetectionPostprocessor
 from engineworks.runtime.preprocess import Placement, Preprocessor
 from engineworks.runtime.session import Session, Tensors
 from engineworks.specs import Preprocess, Size, TaskSpec
