@@ -15,6 +15,7 @@ from engineworks import usercode
 from engineworks.errors import ModelError
 from engineworks.evaluate import classification, datasets, detection
 from engineworks.evaluate.datasets import CocoLabels
+from engineworks.runtime.convert import to_coco
 from engineworks.runtime.heads import HEADS, Decoder
 from engineworks.runtime.postprocess import DetectionPostprocessor
 from engineworks.runtime.preprocess import Preprocessor
@@ -102,7 +103,7 @@ def _judge_detection(
                 f"{len(truth.category_id)} classes are named",
                 hint="give task.labels for every class of the model, in its order",
             )
-        results += detection.to_coco(found, truth.image_id[name], truth)
+        results += to_coco(found, truth.image_id[name], truth.category_id)
     return detection.score(results, truth, _ids(truth, data)), results
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from engineworks import runtime
 from engineworks.evaluate import datasets, detection
+from engineworks.runtime.convert import to_coco
 from engineworks.runtime.detections import Detections
 from engineworks.runtime.heads import (
     HEADS,
@@ -386,6 +387,7 @@ def test_average_precision_on_the_photos_is_what_it_was(photo_outputs):
     finish = DetectionPostprocessor(task, (416, 416))
     results = []
     for name, placement, outputs in photo_outputs:
-        results += detection.to_coco(finish(outputs, placement), labels.image_id[name], labels)
+        found = finish(outputs, placement)
+        results += to_coco(found, labels.image_id[name], labels.category_id)
     ids = [labels.image_id[name] for name, _, _ in photo_outputs]
     assert detection.score(results, labels, ids)["AP"] == pytest.approx(0.3583, abs=2e-4)
