@@ -13,10 +13,10 @@ import sys
 from collections.abc import Sequence
 
 from engineworks import __version__
-from engineworks.cli import about, engine
+from engineworks.cli import about, detect, engine
 from engineworks.errors import EngineworksError
 
-GROUPS = (about, engine)
+GROUPS = (detect, engine, about)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -63,7 +63,7 @@ class _ImageModel(Generic[Answer]):
         manifest = session.manifest
         self.session = session
         self.task = _task(manifest, self._kind)
-        self.size, uint8 = _image_input(manifest)
+        self.size, uint8 = image_input(manifest)
         self.labels = self.task.labels if isinstance(self.task.labels, tuple) else ()
         self.times = StageTimes(preprocess_ms=0.0, infer_ms=0.0, postprocess_ms=0.0, images=0)
         batch = manifest.inputs[0].shape[0]
@@ -274,7 +274,7 @@ def _preprocess(manifest: Manifest) -> Preprocess:
     return manifest.preprocess
 
 
-def _image_input(manifest: Manifest) -> tuple[Size, bool]:
+def image_input(manifest: Manifest) -> tuple[Size, bool]:
     """(height, width) of the one image input, and whether it takes uint8 pixels as they are.
 
     float32 (batch, channels, height, width) is fed normalised planes; uint8 (batch, height, width,

@@ -63,13 +63,13 @@ def read_image(path: Path) -> Array:
     if image is None:
         raise DataError(
             f"{path.name}: {data.size} bytes that no image codec understands",
-            hint="replace or remove the file, or set data.on_bad_image: skip",
+            hint="replace or remove the file (a recipe may say data.on_bad_image: skip)",
         )
     # OpenCV fills the missing part of a cut JPEG with grey and says nothing.
     if _is_cut_jpeg(data.tobytes()):
         raise DataError(
             f"{path.name}: the JPEG ends before its picture does",
-            hint="replace or remove the file, or set data.on_bad_image: skip",
+            hint="replace or remove the file (a recipe may say data.on_bad_image: skip)",
         )
     return np.asarray(image)
 

@@ -111,7 +111,7 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
-def _folder(path_or_uri: Path | str) -> Path:
+def local_folder(path_or_uri: Path | str) -> Path:
     """The folder of a path or a `file://` URI.
 
     Raises:
@@ -142,7 +142,7 @@ def open_engine(path_or_uri: Path | str, *, threads: int = 0) -> Session:
             version of the runtime.
         MissingDependency: The vendor package is not installed.
     """
-    folder = _folder(path_or_uri)
+    folder = local_folder(path_or_uri)
     manifest = verify(folder)
     check_machine(manifest, arch=platform.machine(), cpu_flags=hosts.cpu_flags())
     assert manifest.requires is not None  # noqa: S101 - check_machine has refused it
