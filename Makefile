@@ -11,7 +11,7 @@ STAMP := $(ENVIRONMENT)/.engineworks-$(shell cksum < requirements.lock | cut -d'
 PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint ui bench-spine schemas clean
+.PHONY: help setup demo test test-fast lint ui bench-spine bench-runtime schemas clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,9 @@ ui: setup ## open Prefect's and MLflow's pages on this machine's state
 
 bench-spine: setup ## measure the demo: time, memory, overhead, accuracy; prints its bars
 	$(PY) -m benchmarks.spine
+
+bench-runtime: setup ## measure the on-device runtime against the loops of guides; prints its bars
+	$(PY) -m benchmarks.runtime
 
 schemas: setup ## write the committed JSON Schemas anew
 	$(PY) -m docs.write
