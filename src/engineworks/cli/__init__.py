@@ -2,8 +2,8 @@
 
 A group has `register(subparsers)`, which adds its subcommands and sets `run` on each: a function
 from the parsed options to the exit code. 0 is success, 1 says that some of the work failed, 2 is
-a refusal with its reason on stderr. Knows the library only; whole runs are started by
-`python -m flows.ship` in a checkout. A group imports nothing beyond numpy until it runs.
+a refusal with its reason on stderr, 130 an interruption. Knows the library only; whole runs are
+started by `python -m flows.ship` in a checkout. A group imports nothing beyond numpy until it runs.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stdout = None  # the reader has gone: nothing to flush
         return 0
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        return 130
     return code
 
 

@@ -1,14 +1,22 @@
-"""How a command finds its engine: by folder, URI, or name of a variant of the latest run."""
+"""How a command finds its engine and opens a detector on it.
+
+By folder, by URI, or by the name of a variant of the latest run.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from engineworks import runtime, usercode
 from engineworks.errors import ArtifactError
+
+CONFIDENCE = 0.3
 
 HELP = (
     "a folder with manifest.json, a file:// URI, or a variant of the latest run here, "
@@ -22,6 +30,62 @@ def add_engine(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--threads", type=_threads, default=0, help="CPU threads for inference (default: all)"
     )
+
+
+def add_detector(command: argparse.ArgumentParser) -> None:
+    """Add ENGINE, --threads, --confidence and --decoder-from."""
+    add_engine(command)
+    command.add_argument(
+        "--confidence",
+        type=_share,
+        default=CONFIDENCE,
+        help=f"leave out objects below this score (default: {CONFIDENCE})",
+    )
+    command.add_argument(
+        "--decoder-from",
+        type=Path,
+        metavar="DIR",
+        help="folder of the recipe whose own decoder the engine needs; its code is run",
+    )
+
+
+@contextlib.contextmanager
+def open_detector(
+    options: argparse.Namespace, confidence: float | None = None
+) -> Iterator[runtime.Detector]:
+    """The detector that the options of `add_detector` ask for, open while the block runs.
+
+    Args:
+        options: The parsed command line.
+        confidence: In place of --confidence.
+
+    Raises:
+        ArtifactError: No engine, no detector, or an engine with a layout of its own without
+            --decoder-from.
+        ModelError: That folder does not have the decoder.
+    """
+    with runtime.open(locate(options.engine), threads=options.threads) as session:
+        task, decode = session.manifest.task, None
+        if task is not None and ":" in task.layout:
+            if options.decoder_from is None:
+                raise ArtifactError(
+                    f"{session.manifest.name} has a layout of its own, {task.layout}, and an "
+                    "engine holds no code",
+                    hint="give --decoder-from DIR, the folder of its recipe",
+                )
+            decode = usercode.load(task.layout, options.decoder_from, "task.layout")
+        least = options.confidence if confidence is None else confidence
+        yield runtime.Detector(session, confidence=least, decoder=decode)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no score from 0 to below 1")
+    return value
 
 
 def _threads(text: str) -> int:

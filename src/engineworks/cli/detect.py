@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engineworks import runtime
-from engineworks.cli._engines import add_engine, locate
+from engineworks.cli._engines import add_detector, open_detector
 from engineworks.cli._recording import add_recording, recorder
 from engineworks.cli._words import add
 from engineworks.errors import DataError, StoreError
@@ -24,49 +24,23 @@ if TYPE_CHECKING:
 #: What a folder of images is searched for.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
-CONFIDENCE = 0.3
-
 
 def register(subparsers: Subparsers) -> None:
     """Add this group's subcommand."""
     command = add(subparsers, "detect", _detect, "find objects in images", json_help="JSON Lines")
-    add_engine(command)
+    add_detector(command)
     command.add_argument("images", nargs="+", metavar="IMG", help="image file, or folder of images")
     command.add_argument(
         "-o", "--output", type=Path, metavar="DIR", help="write the images with boxes drawn there"
     )
-    add_confidence(command)
     add_recording(command)
-
-
-def add_confidence(command: argparse.ArgumentParser) -> None:
-    """Add --confidence."""
-    command.add_argument(
-        "--confidence",
-        type=_share,
-        default=CONFIDENCE,
-        help=f"leave out objects below this score (default: {CONFIDENCE})",
-    )
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no score from 0 to below 1")
-    return value
 
 
 def _detect(options: argparse.Namespace) -> int:
     """0: all images were read; 1: some were not, each is named."""
     names = _Names(options.output)
     failed = 0
-    with recorder(options) as record, runtime.open(
-        locate(options.engine), threads=options.threads
-    ) as session:  # fmt: skip
-        detector = runtime.Detector(session, confidence=options.confidence)
+    with recorder(options) as record, open_detector(options) as detector:
         for number, path in enumerate(_files(options.images)):
             try:
                 image = runtime.read_image(path)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
+import sys
 
 import cv2
 import numpy as np
@@ -110,6 +112,41 @@ def test_logs_say_what_was_found_and_what_was_not(yolox_engine, photo, tmp_path)
     assert found["detections"] == {"bear": 1}
     assert found["input_shape"] == [640, 586, 3]
     assert (failed["frame"], failed["error"]["type"]) == (1, "DataError")
+
+
+class TestOwnDecoder:
+    """A layout `module:function`: the engine holds its name, the folder its code."""
+
+    @pytest.fixture
+    def engine(self, store, yolox_onnx):
+        task = dataclasses.replace(builders.yolox_task(), layout="own_decoder:decode")
+        return builders.put_engine(store, yolox_onnx, task=task).uri
+
+    def test_it_is_asked_for(self, engine, photo, capsys):
+        assert main(["detect", engine, str(photo)]) == 2
+        assert "--decoder-from DIR" in capsys.readouterr().err
+
+    def test_it_is_used(self, engine, photo, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr("sys.path", list(sys.path))
+        builders.write(
+            tmp_path / "own_decoder.py",
+            """
+            import numpy as np
+
+            def decode(outputs, size, confidence):
+                return np.array([[0, 0, 9, 9]], np.float32), np.array([0.5]), np.array([2])
+            """,
+        )
+        command = ["detect", engine, str(photo), "--decoder-from", str(tmp_path), "--json"]
+        assert main(command) == 0
+        (answer,) = lines(capsys.readouterr().out)
+        assert [item["label"] for item in answer["detections"]] == ["car"]
+
+    def test_it_must_be_there(self, engine, photo, tmp_path, capsys):
+        command = ["detect", engine, str(photo), "--decoder-from", str(tmp_path / "nowhere")]
+        sys.modules.pop("own_decoder", None)
+        assert main(command) == 2
+        assert "own_decoder" in capsys.readouterr().err
 
 
 class TestEngine:
