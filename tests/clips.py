@@ -53,11 +53,13 @@ def write_clip(
 
 
 def read_clip(path: Path) -> list[tuple[float, Any]]:
-    """(seconds, uint8 BGR image) of every frame, by PyAV alone."""
+    """(seconds, uint8 BGR image) of every whole frame, by PyAV alone."""
     import av
 
     with av.open(str(path)) as container:
         return [
             (float(frame.pts * frame.time_base), frame.to_ndarray(format="bgr24"))
-            for frame in container.decode(video=0)
+            for packet in container.demux(video=0)
+            if not packet.is_corrupt
+            for frame in packet.decode()
         ]

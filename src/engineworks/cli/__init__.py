@@ -13,10 +13,10 @@ import sys
 from collections.abc import Sequence
 
 from engineworks import __version__
-from engineworks.cli import about, detect, engine
+from engineworks.cli import about, detect, engine, video
 from engineworks.errors import EngineworksError
 
-GROUPS = (detect, engine, about)
+GROUPS = (detect, video, engine, about)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

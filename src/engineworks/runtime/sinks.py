@@ -69,7 +69,9 @@ class _TextSink:
         if isinstance(target, Path):
             self._written = target if append else temporary_name(target)
             try:
-                self._file: IO[str] = self._written.open("a" if append else "w", encoding="utf-8")
+                self._file: IO[str] = self._written.open(
+                    "a" if append else "w", encoding="utf-8", buffering=1
+                )
             except OSError as error:
                 raise DataError(
                     f"{target} cannot be written ({error.strerror})",

@@ -44,7 +44,7 @@ def last_time_s(path: Path) -> float | None:
             noted = container.metadata.get("comment", "").removeprefix(_STARTS)
             start_s = float(noted) if noted else 0.0
             for packet in container.demux(stream):
-                if packet.pts is not None and packet.size:
+                if packet.pts is not None and packet.size and not packet.is_corrupt:
                     time_s = float(packet.pts * stream.time_base)
                     latest = time_s if latest is None else max(latest, time_s)
     except (av.error.FFmpegError, OSError, IndexError, ValueError):
