@@ -38,10 +38,11 @@ def register(subparsers: Subparsers) -> None:
 
 def _detect(options: argparse.Namespace) -> int:
     """0: all images were read; 1: some were not, each is named."""
-    names = _Names(options.output)
+    files = list(_files(options.images))
+    names = _Names(options.output, files)
     failed = 0
     with recorder(options) as record, open_detector(options) as detector:
-        for number, path in enumerate(_files(options.images)):
+        for number, path in enumerate(files):
             try:
                 image = runtime.read_image(path)
             except DataError as error:
@@ -126,10 +127,15 @@ def _tell_failure(options: argparse.Namespace, path: Path, error: DataError) -> 
 class _Names:
     """Where each picture goes: under its own name, numbered when two images share one."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, images: Sequence[Path]) -> None:
         self._folder = folder
         self._taken: set[str] = set()
         if folder is not None:
+            if folder.resolve() in {path.parent.resolve() for path in images}:
+                raise StoreError(
+                    f"{folder} holds images to read: they would be overwritten",
+                    hint="give another folder for -o",
+                )
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:

@@ -203,8 +203,20 @@ class Detector(_ImageModel[Detections]):
         self._finish = DetectionPostprocessor(self.task, self.size, decoder)
 
     def finish(self, outputs: Tensors, placement: Placement) -> Detections:
-        """Decode, suppress, back to source pixels."""
-        return self._finish(outputs, placement)
+        """Decode, suppress, back to source pixels.
+
+        Raises:
+            ArtifactError: The outputs are not what the manifest's layout says.
+        """
+        try:
+            return self._finish(outputs, placement)
+        except (ValueError, IndexError) as error:
+            shapes = {name: list(array.shape) for name, array in outputs.items()}
+            raise ArtifactError(
+                f"{self.session.manifest.name}: task.layout {self.task.layout} cannot decode "
+                f"outputs of shape {shapes} ({error})",
+                hint="build the engine from a recipe with the layout of its head",
+            ) from error
 
 
 class Classifier(_ImageModel[Classification]):
@@ -264,7 +276,11 @@ def _lacks(manifest: Manifest, what: str) -> ArtifactError:
 def _task(manifest: Manifest, kind: str) -> TaskSpec:
     if manifest.task is None or manifest.task.kind != kind:
         found = manifest.task.kind if manifest.task else "none"
-        raise _lacks(manifest, f"is an engine for the task {found}, not {kind}")
+        raise ArtifactError(
+            f"{manifest.name} is an engine for the task {found}, not {kind}",
+            hint="Detector runs engines for detection, Classifier those for classification; any "
+            "engine runs by session.infer",
+        )
     return manifest.task
 
 

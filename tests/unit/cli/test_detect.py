@@ -75,6 +75,16 @@ def test_pictures_are_written_with_boxes(yolox_engine, photo, tmp_path):
     assert 0.001 < changed.mean() < 0.2
 
 
+def test_the_images_themselves_are_never_overwritten(yolox_engine, photo, tmp_path, capsys):
+    shutil.copy(photo, tmp_path / BEAR)
+    before = (tmp_path / BEAR).read_bytes()
+    (tmp_path / "link").symlink_to(tmp_path)
+    for out in (tmp_path, tmp_path / "link"):
+        assert main(["detect", str(yolox_engine), str(tmp_path / BEAR), "-o", str(out)]) == 2
+        assert "overwritten" in capsys.readouterr().err
+    assert (tmp_path / BEAR).read_bytes() == before
+
+
 def test_a_higher_confidence_leaves_fewer(yolox_engine, capsys):
     photo = str(builders.photos()[1])
     counts = []

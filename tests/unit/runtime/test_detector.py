@@ -221,6 +221,15 @@ class TestRefusals:
         with runtime.open(engine.uri) as session, pytest.raises(ArtifactError, match=says):
             Detector(session)
 
+    def test_outputs_that_are_not_what_the_layout_says(self, store, yolox_onnx, images):
+        task = TaskSpec(kind="detection", layout="detr")
+        engine = builders.put_engine(store, yolox_onnx, task=task)
+        with (
+            runtime.open(engine.uri) as session,
+            pytest.raises(ArtifactError, match=r"layout detr cannot .*\[3549, 85\]"),
+        ):
+            Detector(session)(images[0])
+
     def test_own_decoder_is_used_when_given(self, store, yolox_onnx, images):
         def decode(outputs, size, confidence):
             assert size == (416, 416)
