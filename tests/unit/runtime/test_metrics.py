@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import pynvml
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -19,6 +20,7 @@ from engineworks.runtime import metrics
 from engineworks.runtime.logs import LogRecorder, json_handler
 from engineworks.runtime.metrics import PrometheusRecorder, Recorder, Recorders, serve
 
+USED = metrics.GPU_MEMORY.name
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 
@@ -102,6 +104,22 @@ def test_streams_on_several_threads_lose_no_count():
         thread.join()
     with serve(recorder, 0) as port:
         assert read(port)["engineworks_detections_total", ("class", "bear")] == 1600
+
+
+def gpus():
+    """How many GPUs NVML sees here."""
+    try:
+        pynvml.nvmlInit()
+        return pynvml.nvmlDeviceGetCount()
+    except pynvml.NVMLError:
+        return 0
+
+
+def test_the_memory_of_every_gpu_is_read_and_of_no_other():
+    with serve(PrometheusRecorder(), 0) as port:
+        found = {key[1]: value for key, value in read(port).items() if key[0] == USED}
+    assert set(found) == {("gpu", str(index)) for index in range(gpus())}
+    assert all(value > 0 for value in found.values())
 
 
 def test_the_table_follows_the_rules_for_names():
