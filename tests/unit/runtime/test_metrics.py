@@ -171,6 +171,7 @@ def test_ordinary_log_records_become_lines_of_the_same_kind():
     file = io.StringIO()
     log, handler = logging.getLogger("engineworks.test_logs"), json_handler(file)
     log.addHandler(handler)
+    log.setLevel(logging.INFO)  # whatever another test has set above it
     try:
         log.warning("lost %s", "cam1")
         try:
