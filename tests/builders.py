@@ -245,6 +245,29 @@ def export_yolox(path: Path, size: tuple[int, int] = (416, 416), batch: int | No
     return path
 
 
+def behind_pixels(yolox: Path, path: Path) -> Path:
+    """Write YOLOX with uint8 (batch, 416, 416, 3) as its input: Cast and Transpose before it."""
+    import onnx
+    from onnx import TensorProto, compose, helper
+
+    back = onnx.load(yolox)
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
+    ]
+    ends = [
+        helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["batch", 416, 416, 3]),
+        helper.make_tensor_value_info("planes", TensorProto.FLOAT, ["batch", 3, 416, 416]),
+    ]
+    front = helper.make_model(
+        helper.make_graph(nodes, "front", ends[:1], ends[1:]),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=back.ir_version,
+    )
+    onnx.save(compose.merge_models(front, back, io_map=[("planes", "images")]), path)
+    return path
+
+
 def put_engine(
     store: LocalStore,
     onnx: Path,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import signal
+import subprocess
 import sys
 
 import cv2
@@ -122,6 +124,31 @@ def test_logs_say_what_was_found_and_what_was_not(yolox_engine, photo, tmp_path)
     assert found["detections"] == {"bear": 1}
     assert found["input_shape"] == [640, 586, 3]
     assert (failed["frame"], failed["error"]["type"]) == (1, "DataError")
+
+
+def test_an_interruption_ends_without_a_trace(yolox_engine, photo):
+    """Ctrl-C while images are being read: exit code 130, one word."""
+    command = [sys.executable, "-m", "engineworks.cli", "detect", str(yolox_engine)]
+    process = subprocess.Popen(
+        [*command, *[str(photo)] * 3000, "--metrics-port", "0"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr.readline().startswith("metrics: ")  # it is past its imports
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert (process.returncode, told) == (130, "stopped\n")
+
+
+def test_an_engine_that_normalises_itself_is_run_and_timed(
+    store, yolox_onnx, photo, tmp_path, capsys
+):
+    pixels = builders.behind_pixels(yolox_onnx, tmp_path / "pixels.onnx")
+    engine = builders.put_engine(store, pixels).uri
+    assert main(["detect", engine, str(photo)]) == 0
+    assert "bear" in capsys.readouterr().out
+    assert main(["bench", engine, "--seconds", "0.1"]) == 0
 
 
 class TestOwnDecoder:

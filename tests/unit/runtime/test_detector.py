@@ -159,24 +159,9 @@ def graph(path, nodes, inputs, outputs):
 
 def test_an_engine_that_normalises_itself_is_fed_pixels(store, yolox_onnx, tmp_path, images):
     """The trained model behind Cast and Transpose: uint8 pixels in, the same boxes out."""
-    import onnx
-    from onnx import TensorProto, compose, helper
-
-    front = graph(
-        tmp_path / "front.onnx",
-        [
-            helper.make_node("Cast", ["pixels"], ["float"], to=TensorProto.FLOAT),
-            helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
-        ],
-        [("pixels", "uint8", ["batch", 416, 416, 3])],
-        [("planes", "float32", ["batch", 3, 416, 416])],
+    pixels = builders.put_engine(
+        store, builders.behind_pixels(yolox_onnx, tmp_path / "pixels.onnx")
     )
-    back = onnx.load(yolox_onnx)
-    front_model = onnx.load(front)
-    front_model.ir_version = back.ir_version
-    merged = compose.merge_models(front_model, back, io_map=[("planes", "images")])
-    onnx.save(merged, tmp_path / "merged.onnx")
-    pixels = builders.put_engine(store, tmp_path / "merged.onnx")
     floats = builders.put_engine(store, yolox_onnx)
     with runtime.open(pixels.uri) as one, runtime.open(floats.uri) as other:
         eats_pixels, eats_floats = Detector(one), Detector(other)
