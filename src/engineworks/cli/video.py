@@ -13,16 +13,17 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from engineworks import runtime
+from engineworks import hosts, runtime
 from engineworks.cli._engines import add_detector, open_detector
 from engineworks.cli._progress import shown
 from engineworks.cli._recording import add_recording, recorder
 from engineworks.cli._words import add
 from engineworks.errors import DataError
+from engineworks.runtime.metrics import Recorder
 from engineworks.runtime.pipeline import Pipeline
 from engineworks.runtime.resume import Outputs, look_back
 from engineworks.runtime.sinks import JsonLines, MotText, Sink, VideoSink, Window
-from engineworks.runtime.sources import Source, SourceOptions, open_source
+from engineworks.runtime.sources import Source, SourceOptions, is_live, open_source
 from engineworks.runtime.stream import Job, StreamReport
 from engineworks.runtime.tracking import ByteTrack
 from engineworks.runtime.video_file import VideoFile
@@ -51,7 +52,7 @@ def register(subparsers: Subparsers) -> None:
     one.add_argument("--jsonl", metavar="FILE", help="write a JSON line per frame; - for stdout")
     one.add_argument("--mot", type=Path, metavar="FILE", help="write tracks as MOTChallenge text")
     one.add_argument("--show", action="store_true", help="show it in a window; q ends")
-    one.add_argument("--batch", type=int, default=1, help="frames per inference (default: 1)")
+    one.add_argument("--batch", type=_count, default=1, help="frames per inference (default: 1)")
     one.add_argument("--raw-size", type=_size, metavar="WxH", help="size of raw frames")
     _add_common(one)
     many = add(subparsers, "videos", _videos, "the same for many videos or streams at once")
@@ -60,13 +61,20 @@ def register(subparsers: Subparsers) -> None:
     many.add_argument(
         "-o", "--output", type=Path, metavar="DIR", required=True, help="write everything there"
     )
-    many.add_argument("--at-once", type=int, default=2, help="how many side by side (default: 2)")
+    many.add_argument(
+        "--at-once", type=_count, default=2, help="how many side by side (default: 2)"
+    )
     many.add_argument("--no-video", action="store_true", help="write JSON Lines alone")
     _add_common(many)
 
 
 def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--track", action="store_true", help="number the objects (ByteTrack)")
+    command.add_argument(
+        "--workers", type=_count, default=0, metavar="N",
+        help="sessions of the engine that share the threads: more frames per second, each of them "
+        "later (default: 2; 1 where a source is live)",
+    )  # fmt: skip
     command.add_argument("--resume", action="store_true", help="go on where a run was interrupted")
     command.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     command.add_argument(
@@ -80,6 +88,12 @@ def _add_common(command: argparse.ArgumentParser) -> None:
         help="end a live source that sent nothing for so many seconds (default: 60)",
     )  # fmt: skip
     add_recording(command)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -98,10 +112,10 @@ def _video(options: argparse.Namespace) -> int:
     )
     if options.mot is not None and not options.track:
         raise DataError("--mot writes tracks, and none are made", hint="add --track")
-    with _engine(options) as (detector, record):
-        job = _Plan(options, detector).job(options.source, outputs)
+    with _engine(options, [options.source]) as (detectors, record):
+        job = _Plan(options, detectors[0].labels).job(options.source, outputs)
         pipeline = Pipeline(
-            detector, batch=options.batch, depth=max(4, options.batch), recorder=record
+            detectors, batch=options.batch, depth=max(4, options.batch), recorder=record
         )
         (report,) = _run(pipeline, [job])
     if report.outcome == "failed" and not report.frames and not options.json:
@@ -118,12 +132,12 @@ def _video(options: argparse.Namespace) -> int:
 
 def _videos(options: argparse.Namespace) -> int:
     """0: all were read to their end; 1: some were not, each is named."""
-    sources = list(_found(options.sources))
+    sources = list(_found(options.sources, options.output))
     names = _names(sources)
     options.output.mkdir(parents=True, exist_ok=True)
     options.show, options.jsonl, options.raw_size = False, None, None
-    with _engine(options) as (detector, record):
-        plan = _Plan(options, detector)
+    with _engine(options, sources) as (detectors, record):
+        plan = _Plan(options, detectors[0].labels)
         jobs = [
             plan.job(
                 source,
@@ -134,7 +148,7 @@ def _videos(options: argparse.Namespace) -> int:
             )
             for source, name in zip(sources, names, strict=True)
         ]
-        pipeline = Pipeline(detector, at_once=min(options.at_once, len(jobs)), recorder=record)
+        pipeline = Pipeline(detectors, at_once=min(options.at_once, len(jobs)), recorder=record)
         reports = _run(pipeline, jobs)
     counts = {
         word: sum(report.outcome == word for report in reports)
@@ -150,13 +164,19 @@ def _videos(options: argparse.Namespace) -> int:
     return 0 if counts["whole"] == len(jobs) else 1
 
 
-def _found(given: Sequence[str]) -> Iterator[str]:
+def _found(given: Sequence[str], output: Path) -> Iterator[str]:
+    """Addresses as they are, and the videos in folders, but not those that were written there."""
     for text in given:
         path = Path(text)
         if not path.is_dir():
             yield text
             continue
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        inside = sorted(
+            video
+            for video in path.rglob("[!.]*")
+            if video.suffix.lower() in SUFFIXES
+            and not video.resolve().is_relative_to(output.resolve())
+        )
         if not inside:
             raise DataError(
                 f"{path} holds no video ({', '.join(SUFFIXES)})",
@@ -182,8 +202,8 @@ def _names(sources: Sequence[str]) -> list[str]:
 class _Plan:
     """Turns options into jobs; what can be refused is refused before the first frame."""
 
-    def __init__(self, options: argparse.Namespace, detector: runtime.Detector) -> None:
-        self._options, self._detector = options, detector
+    def __init__(self, options: argparse.Namespace, labels: Sequence[str]) -> None:
+        self._options, self._labels = options, labels
 
     def job(self, source: str, outputs: Outputs) -> Job:
         """The job for one source."""
@@ -211,8 +231,7 @@ class _Plan:
                 made.append(VideoSink(VideoFile(video, fps=opened.fps)))
             text = sys.stdout if options.jsonl == "-" else outputs.jsonl
             if text is not None:
-                labels = self._detector.labels
-                made.append(JsonLines(text, labels, append=begun is not None))
+                made.append(JsonLines(text, self._labels, append=begun is not None))
             if outputs.mot is not None:
                 made.append(MotText(outputs.mot, append=begun is not None))
             if options.show:
@@ -233,10 +252,17 @@ class _Plan:
 
 
 @contextlib.contextmanager
-def _engine(options: argparse.Namespace) -> Iterator[tuple[runtime.Detector, Any]]:
+def _engine(
+    options: argparse.Namespace, sources: Sequence[str]
+) -> Iterator[tuple[list[runtime.Detector], Recorder]]:
+    """The engine in one or more sessions that share the threads."""
+    count = options.workers or (1 if any(map(is_live, sources)) else 2)
+    threads = max(1, (options.threads or hosts.cores()) // count)
+    each = argparse.Namespace(**{**vars(options), "threads": threads})
     least = min(_WEAK, options.confidence) if options.track else options.confidence
-    with recorder(options) as record, open_detector(options, least) as detector:
-        yield detector, record
+    with contextlib.ExitStack() as stack:
+        record = stack.enter_context(recorder(options))
+        yield [stack.enter_context(open_detector(each, least)) for _ in range(count)], record
 
 
 def _run(pipeline: Pipeline, jobs: Sequence[Job]) -> list[StreamReport]:

@@ -65,44 +65,45 @@ class _TextSink:
 
     def __init__(self, target: Path | IO[str], *, append: bool = False) -> None:
         self._path = target if isinstance(target, Path) else None
-        self._written: Path | None = None
-        if isinstance(target, Path):
-            self._written = target if append else temporary_name(target)
-            try:
-                self._file: IO[str] = self._written.open(
-                    "a" if append else "w", encoding="utf-8", buffering=1
-                )
-            except OSError as error:
-                raise DataError(
-                    f"{target} cannot be written ({error.strerror})",
-                    hint="check the folder and its permissions",
-                ) from error
-        else:
-            self._file = target
+        self._file: IO[str] | None = None if isinstance(target, Path) else target
+        self._append = append
+        if self._path is not None and not self._path.parent.is_dir():
+            raise DataError(f"there is no folder {self._path.parent}", hint="create it first")
 
     def _lines(self, lines: Sequence[str]) -> None:
         try:
+            if self._file is None:
+                self._file = self._opened()
             self._file.writelines(lines)
         except OSError as error:
-            raise StoreError(
-                f"{self._path or 'the output'} cannot be written ({error.strerror})",
-                hint="make room on the disk; what was written so far is kept",
-            ) from error
+            raise self._refusal(error) from error
+
+    def _opened(self) -> IO[str]:
+        path = self._path or Path()
+        mode = "a" if self._append else "w"
+        written = path if self._append else temporary_name(path)
+        # Line by line, so that a killed process leaves whole lines.
+        return written.open(mode, encoding="utf-8", buffering=1)
 
     def close(self) -> None:
         """Finish and give the file its name."""
+        if self._file is None:
+            return
         try:
-            self._file.flush()
+            if self._path is None:
+                self._file.flush()
+                return
+            self._file.close()
+            if not self._append:
+                temporary_name(self._path).replace(self._path)
         except OSError as error:
-            raise StoreError(
-                f"{self._path or 'the output'} cannot be written ({error.strerror})",
-                hint="make room on the disk; what was written so far is kept",
-            ) from error
-        finally:
-            if self._written is not None and self._path is not None:
-                self._file.close()
-                self._written.replace(self._path)
-                self._written = self._path
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: OSError) -> StoreError:
+        return StoreError(
+            f"{self._path or 'the output'} cannot be written ({error.strerror})",
+            hint="make room on the disk; what was written so far is kept",
+        )
 
 
 class JsonLines(_TextSink):

@@ -6,6 +6,7 @@ inferred before are written and every output is finished. Knows no other stream.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -94,6 +95,8 @@ class Work:
     row: Array
     placement: Placement
     ms: dict[str, float]
+    turn: int = 0
+    """Place among the stream's frames that the engine took: workers may finish out of order."""
     outputs: Tensors = field(default_factory=dict)
     detections: Detections = field(default_factory=Detections.empty)
 
@@ -106,6 +109,8 @@ class Stream:
     ) -> None:
         self.job = job
         self._detector, self._queue, self._recorder = detector, queue, recorder
+        self.turns = itertools.count()
+        """Numbers the frames that the engine takes; used by the pipeline."""
         self._halt = threading.Event()
         self._inferred: SimpleQueue[Work | None] = SimpleQueue()
         self._finished: SimpleQueue[Work | None] = SimpleQueue()
@@ -201,13 +206,18 @@ class Stream:
 
     def _follow(self) -> None:
         pictures = any(sink.pictures for sink in self._sinks)
+        early: dict[int, Work] = {}
+        turn = 0
         while (item := self._inferred.get()) is not None:
-            if self._error is None or self._outcome == "lost":
-                try:
-                    self._answer(item, pictures)
-                except Exception as error:
-                    self.fail(error)
-            self._finished.put(item)
+            early[item.turn] = item
+            while (item := early.pop(turn, None)) is not None:
+                turn += 1
+                if self._error is None or self._outcome == "lost":
+                    try:
+                        self._answer(item, pictures)
+                    except Exception as error:
+                        self.fail(error)
+                self._finished.put(item)
         self._finished.put(None)
 
     def _answer(self, item: Work, pictures: bool) -> None:

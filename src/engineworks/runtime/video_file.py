@@ -98,7 +98,7 @@ class VideoFile:
         try:
             if self._container is None:
                 self._open(av, image, time_s)
-            frame = av.VideoFrame.from_ndarray(self._fit(image), format="bgr24")
+            frame = self._frame(av, image)
             clock = self._stream.codec_context.time_base
             self._last_tick = max(self._last_tick + 1, round(time_s / float(clock)))
             frame.pts, frame.time_base = self._last_tick, clock
@@ -121,6 +121,13 @@ class VideoFile:
         stream.codec_context.gop_size = max(1, round(self._fps))  # a fragment is a second
         stream.codec_context.max_b_frames = 0  # no frame is held back when a process dies
         self._stream, self._size = stream, (height, width)
+
+    def _frame(self, av: Any, image: np.ndarray[Any, Any]) -> Any:
+        """4:2:0 by OpenCV, which is faster than FFmpeg's converter; BT.601 as both do it."""
+        import cv2
+
+        planes = cv2.cvtColor(self._fit(image), cv2.COLOR_BGR2YUV_I420)
+        return av.VideoFrame.from_ndarray(planes, format="yuv420p")
 
     def _fit(self, image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         height, width = self._size

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import cv2
 import numpy as np
 import pytest
 
@@ -82,15 +83,27 @@ def test_a_source_that_is_not_there_is_refused(yolox_engine, tmp_path, capsys):
         (["-o", "nowhere/out.mp4"], "nowhere"),
         (["-o", "new.mp4", "--resume"], "nothing to go on from"),
         (["--hardware", "tpu"], "tpu"),
+        (["--jsonl", "nowhere/out.jsonl"], "nowhere"),
+        (["--workers", "0"], "from 1 on"),
     ],
 )
 def test_what_cannot_be_done_is_refused(
     yolox_engine, clip, tmp_path, monkeypatch, capsys, more, words
 ):
     monkeypatch.chdir(tmp_path)
-    assert main(["video", str(yolox_engine), str(clip), *more]) == 2
+    try:
+        code = main(["video", str(yolox_engine), str(clip), *more])
+    except SystemExit as refusal:  # by argparse
+        code = refusal.code
+    assert code == 2
     assert words in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(bool(cv2.currentUIFramework()), reason="this OpenCV has windows")
+def test_without_windows_none_can_be_shown(yolox_engine, clip, capsys):
+    assert main(["video", str(yolox_engine), str(clip), "--show"]) == 2
+    assert "opencv-python" in capsys.readouterr().err
 
 
 def test_an_output_is_not_replaced_unasked(yolox_engine, clip, tmp_path, capsys):
@@ -173,7 +186,7 @@ def test_many_videos_each_with_its_outcome(yolox_engine, clip, tmp_path, capsys)
     (folder / "deep" / "a.mp4").write_bytes(clip.read_bytes())
     (folder / "empty.mp4").write_bytes(b"")
     (folder / "text.avi").write_text("no video")
-    command = ["videos", str(yolox_engine), str(folder), "-o", str(out), "--track"]
+    command = ["videos", str(yolox_engine), str(tmp_path), "-o", str(out), "--track"]
     assert main([*command, "--at-once", "3"]) == 1
     told = capsys.readouterr().out
     assert "4 videos: 2 whole, 2 failed" in told

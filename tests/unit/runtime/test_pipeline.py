@@ -140,6 +140,20 @@ def test_many_streams_share_one_engine_and_keep_to_themselves(detector, clip, tm
             np.testing.assert_allclose(found.xyxy, wanted.xyxy, atol=0.1)
 
 
+def test_several_sessions_of_an_engine_keep_the_order(yolox_onnx, session, clip, tmp_path):
+    alone, together = Watching(), Watching()
+    Pipeline(Detector(session, confidence=0.1)).run([job(clip, sinks=[alone])])
+    with runtime.open(
+        builders.put_engine(LocalStore(tmp_path / "store"), yolox_onnx).uri, threads=1
+    ) as second:
+        detectors = [Detector(each, confidence=0.1) for each in (session, second)]
+        (report,) = Pipeline(detectors, depth=4).run([job(clip, sinks=[together])])
+    assert (report.outcome, report.frames) == ("whole", 30)
+    for (number, found), (wanted_number, wanted) in zip(together.frames, alone.frames, strict=True):
+        assert number == wanted_number
+        assert found.track_id.tolist() == wanted.track_id.tolist()
+
+
 def test_sixteen_streams_go_on_side_by_side(detector, tmp_path):
     paths = [write_clip(tmp_path / f"{n}.mp4", panned(10, (96, 128))) for n in range(16)]
     counts, spread = dict.fromkeys(range(16), 0), []
@@ -252,7 +266,7 @@ class Dying:
 
 def test_an_engine_that_dies_ends_all_streams_with_whole_outputs(detector, clip, tmp_path):
     jobs = [job(clip, tmp_path, name=f"s{n}") for n in range(3)]
-    reports = Pipeline(Dying(detector, 20), at_once=2).run(jobs)
+    reports = Pipeline([Dying(detector, 20)], at_once=2).run(jobs)
     assert [report.outcome for report in reports] == ["failed", "failed"]
     assert all("the device is gone" in report.reason for report in reports)
     for report in reports:

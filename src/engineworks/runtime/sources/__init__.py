@@ -111,11 +111,17 @@ def open_source(
     """
     if not address:
         raise DataError("the source has no name", hint="give a file, a folder, a URL, 0 or -")
-    for kind in KINDS:
-        module = importlib.import_module(f"engineworks.runtime.sources.{kind}")
-        if module.fits(address):
-            source: Source = module.open_source(
-                address, options or SourceOptions(), stop or threading.Event()
-            )
-            return source
-    raise AssertionError("the last kind takes everything")
+    source: Source = _kind(address).open_source(
+        address, options or SourceOptions(), stop or threading.Event()
+    )
+    return source
+
+
+def is_live(address: str) -> bool:
+    """Whether this is the address of a camera or a stream, whose newest frame matters most."""
+    return bool(_kind(address).LIVE)
+
+
+def _kind(address: str) -> Any:
+    modules = (importlib.import_module(f"{__name__}.{kind}") for kind in KINDS)
+    return next(module for module in modules if module.fits(address))

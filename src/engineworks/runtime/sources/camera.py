@@ -11,6 +11,8 @@ from engineworks.errors import DataError
 from engineworks.runtime.sources import Source, SourceOptions, Troubles
 from engineworks.runtime.sources.network import LiveSource
 
+LIVE = True
+
 
 def fits(address: str) -> bool:
     """A number."""

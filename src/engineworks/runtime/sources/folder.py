@@ -12,6 +12,8 @@ from engineworks.runtime.sources import Frame, Source, SourceOptions, Troubles
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
+LIVE = False
+
 
 def fits(address: str) -> bool:
     """A folder that exists."""

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.5, 30.0
 
+LIVE = True
+
 
 def fits(address: str) -> bool:
     """`scheme://...`."""

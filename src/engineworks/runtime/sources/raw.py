@@ -13,6 +13,8 @@ from engineworks.errors import DataError
 from engineworks.runtime.sources import Frame, Source, SourceOptions, Troubles
 from engineworks.specs import Size
 
+LIVE = False
+
 
 def fits(address: str) -> bool:
     """`-`."""
