@@ -6,7 +6,6 @@ Knows no images and no video; a tracker belongs to one stream and one thread.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -96,9 +95,13 @@ class ByteTrack:
         found = _associate(self._current, rows)
         ids = {index: self._id(number) for index, number in found.items()}
         self._renew(rows, ids)
-        order = sorted(ids)
-        numbers = np.array([ids[index] for index in order], np.int64)
-        return replace(detections.select(np.array(order, np.int64)), track_id=numbers)
+        order = np.array(sorted(ids), np.int64)
+        return Detections(
+            xyxy=detections.xyxy[order],
+            confidence=detections.confidence[order],
+            class_id=detections.class_id[order],
+            track_id=np.array([ids[index] for index in order.tolist()], np.int64),
+        )
 
     def _rows(self, detections: Detections) -> Array:
         """float64 (n, 5): x1, y1, x2, y2 with classes apart, and a score that names its row."""
@@ -107,9 +110,9 @@ class ByteTrack:
         rows[:, 4] = detections.confidence
         # A box without area has no aspect ratio, which the Kalman filter divides by.
         size = rows[:, 2:4] - rows[:, :2]
-        usable = np.isfinite(rows).all(axis=1) & (size > 0).all(axis=1)
+        usable = (size > 0) & (size < np.inf)
         if not usable.all():
-            rows[~usable] = (0, 0, 1, 1, 0)
+            rows[~usable.all(axis=1)] = (0, 0, 1, 1, 0)
         rows[:, 0:3:2] += (detections.class_id * _CLASS_OFFSET_PX)[:, None]
         rows[:, 4] += np.arange(len(rows)) * _SCORE_STEP
         return rows
