@@ -98,7 +98,7 @@ class LiveSource:
                     if self._stop.is_set():
                         return
             except DataError as error:
-                reason = error.message
+                reason = error.message.removeprefix(f"{self._name} ")
             self.close()
             silent_s = time.monotonic() - last
             if silent_s + delay_s > self._give_up_s:
