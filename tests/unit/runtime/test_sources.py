@@ -55,6 +55,21 @@ def test_a_file_goes_on_after_a_time(clip, after):
         np.testing.assert_array_equal(one.image, other.image)
 
 
+def test_a_stream_that_changes_its_size_goes_on(tmp_path):
+    wide = write_clip(tmp_path / "wide.ts", panned(12, (240, 320)))
+    tall = write_clip(tmp_path / "tall.ts", panned(12, (320, 240)))
+    path = tmp_path / "both.ts"
+    path.write_bytes(wide.read_bytes() + tall.read_bytes())
+    _, found = frames(path)
+    shapes = [frame.image.shape for frame in found]
+    assert shapes[0] == (240, 320, 3)
+    assert shapes[-1] == (320, 240, 3)
+    assert len(found) >= 22
+    assert [frame.number for frame in found] == list(range(len(found)))
+    steps_s = np.diff([frame.time_s for frame in found])
+    np.testing.assert_allclose(steps_s, 0.04, atol=1e-4)
+
+
 def test_nothing_is_left_after_the_end(clip):
     assert frames(clip, after_s=39 / 25)[1] == []
 

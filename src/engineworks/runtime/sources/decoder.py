@@ -77,7 +77,7 @@ class Decoder:
             raise
         # A persistent converter: PyAV would otherwise set one up for every frame.
         self._convert = av.video.reformatter.VideoReformatter()
-        self._previous_s = 0.0
+        self._previous_s, self._shift_s = float("-inf"), 0.0
 
     def _open(self, hardware: str, timeout_s: float | None, options: dict[str, str]) -> Any:
         av = self._av
@@ -173,9 +173,13 @@ class Decoder:
 
     def _time_s(self, frame: av.VideoFrame) -> float:
         if frame.pts is None or frame.time_base is None:
-            time_s = self._previous_s + 1 / self.fps
+            time_s = max(0.0, self._previous_s + 1 / self.fps)
         else:
             time_s = float((frame.pts - (self.stream.start_time or 0)) * frame.time_base)
+            time_s += self._shift_s
+            if time_s < self._previous_s - 1e-6:  # a stream joined to another begins anew
+                self._shift_s += self._previous_s + 1 / self.fps - time_s
+                time_s = self._previous_s + 1 / self.fps
         self._previous_s = time_s
         return time_s
 
