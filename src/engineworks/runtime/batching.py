@@ -137,6 +137,11 @@ class FairQueue(Generic[Key, Item]):
         with self._changed:
             return len(self._lanes[stream].waiting)
 
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopped
+
     def stop(self) -> None:
         """Wake everybody; nothing is handed out or taken in any more."""
         with self._changed:

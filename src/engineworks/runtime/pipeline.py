@@ -82,13 +82,21 @@ class Pipeline:
         ]
         for worker in workers:
             worker.start()
-        self._work(self._detectors[0], slots)
-        for worker in workers:
-            worker.join()
+        try:
+            self._work(self._detectors[0], slots)
+        finally:
+            # Also after a second Ctrl-C: whoever called closes the engine now, and must not find
+            # it in use.
+            self._stopping = True
+            self._queue.stop()
+            for worker in workers:
+                worker.join()
+        for slot in slots:
+            slot.join()
         return [reports[number] for number in sorted(reports)]
 
     def _work(self, detector: Detector, slots: Sequence[threading.Thread]) -> None:
-        while any(slot.is_alive() for slot in slots):
+        while not self._queue.stopped and any(slot.is_alive() for slot in slots):
             self._infer(detector)
 
     def _slot(self, jobs: Iterator[tuple[int, Job]], reports: dict[int, StreamReport]) -> None:
