@@ -11,7 +11,7 @@ STAMP := $(ENVIRONMENT)/.engineworks-$(shell cksum < requirements.lock | cut -d'
 PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint ui bench-spine bench-int8 schemas clean
+.PHONY: help setup demo test test-fast lint ui bench-spine bench-int8 bench-runtime bench-video soak-video schemas clean
 
 help: ## list these commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,16 @@ bench-spine: setup ## measure the demo: time, memory, overhead, accuracy; prints
 
 bench-int8: setup ## measure INT8: accuracy, speed, calibration, the usual tools; prints its bars
 	$(PY) -m benchmarks.int8
+
+bench-runtime: setup ## measure the on-device runtime against the loops of guides; prints its bars
+	$(PY) -m benchmarks.runtime
+
+bench-video: setup ## measure tracking, the video chain and many streams; prints its bars
+	$(PY) -m benchmarks.video $(SEQUENCES)
+
+MINUTES ?= 60
+soak-video: setup ## run a looped clip for MINUTES; memory and frames are counted
+	$(PY) -m benchmarks.soak_video $(MINUTES)
 
 schemas: setup ## write the committed JSON Schemas anew
 	$(PY) -m docs.write

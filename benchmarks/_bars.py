@@ -13,24 +13,26 @@ from engineworks.bench import environment
 
 @dataclass(frozen=True)
 class Bar:
-    """A figure that must not be above its limit."""
+    """A figure that must not be above its limit, or with `at_least` not below it."""
 
     name: str
     value: float
     unit: str
     limit: float
+    at_least: bool = False
 
     @property
     def ok(self) -> bool:
         """Whether the limit holds."""
-        return self.value <= self.limit
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
 
 
 def finish(name: str, bars: Sequence[Bar], details: dict[str, Any]) -> int:
     """Print every bar, write `benchmarks/<name>.json`; 0 only if all hold."""
     for bar in bars:
         state = "ok" if bar.ok else "short"
-        print(f"bar: {bar.name} {bar.value:.4g} {bar.unit} (<= {bar.limit:g}) {state}")
+        rule = ">=" if bar.at_least else "<="
+        print(f"bar: {bar.name} {bar.value:.4g} {bar.unit} ({rule} {bar.limit:g}) {state}")
     path = Path(__file__).parent / f"{name}.json"
     rows = [{**asdict(bar), "ok": bar.ok} for bar in bars]
     data = {"bars": rows, "environment": environment.record(), **details}

@@ -15,7 +15,7 @@ import numpy as np
 
 from engineworks.codec import from_json, to_json
 from engineworks.export import reference
-from engineworks.manifest import Artifact, Provenance, TensorSpec
+from engineworks.manifest import Artifact, Provenance, Requires, TensorSpec
 from engineworks.specs import InputSpec, ModelSpec, Preprocess, TaskSpec
 from engineworks.stages.requests import Shared
 from engineworks.store import LocalStore
@@ -292,3 +292,100 @@ def coco(path: Path, files: Mapping[str, tuple[int, int]], boxes: list[Any], nam
     }
     path.write_text(json.dumps(raw), encoding="utf-8")
     return path
+
+
+def photos() -> list[Path]:
+    """The openly licensed photos of the YOLOX example, sorted by name."""
+    return sorted((EXAMPLES / "yolox_nano" / "data" / "val2017").glob("*.jpg"))
+
+
+def export_yolox(path: Path, size: tuple[int, int] = (416, 416), batch: int | None = None) -> Path:
+    """Write the example's trained YOLOX-Nano as ONNX; the batch stays open without a number."""
+    import torch
+
+    from engineworks.usercode import load
+
+    folder = EXAMPLES / "yolox_nano"
+    model = load("model:build", folder, "model.source")().eval()
+    model.load_state_dict(torch.load(folder / "yolox_nano_coco.pt", weights_only=True))
+    torch.onnx.export(
+        model,
+        (torch.zeros(batch or 1, 3, *size),),
+        str(path),
+        dynamo=False,
+        input_names=["images"],
+        output_names=["detections"],
+        dynamic_axes=None if batch else {"images": {0: "batch"}, "detections": {0: "batch"}},
+        opset_version=17,
+    )
+    return path
+
+
+def behind_pixels(yolox: Path, path: Path) -> Path:
+    """Write YOLOX with uint8 (batch, 416, 416, 3) as its input: Cast and Transpose before it."""
+    import onnx
+    from onnx import TensorProto, compose, helper
+
+    back = onnx.load(yolox)
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
+    ]
+    ends = [
+        helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["batch", 416, 416, 3]),
+        helper.make_tensor_value_info("planes", TensorProto.FLOAT, ["batch", 3, 416, 416]),
+    ]
+    front = helper.make_model(
+        helper.make_graph(nodes, "front", ends[:1], ends[1:]),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=back.ir_version,
+    )
+    onnx.save(compose.merge_models(front, back, io_map=[("planes", "images")]), path)
+    return path
+
+
+def put_engine(
+    store: LocalStore,
+    onnx: Path,
+    *,
+    runtime: str = "onnxruntime",
+    name: str = "yolox-nano",
+    preprocess: Preprocess | None = None,
+    task: TaskSpec | None = None,
+) -> Artifact:
+    """An engine whose file is the ONNX graph itself, which every runtime here can open."""
+    from engineworks.export.torch_onnx import signature
+
+    inputs, outputs, _ = signature(onnx)
+    return store.put(
+        {"model.onnx": onnx},
+        kind="engine",
+        name=name,
+        entry="model.onnx",
+        inputs=inputs,
+        outputs=outputs,
+        preprocess=preprocess or YOLOX_PREPROCESS,
+        task=task or yolox_task(),
+        target=runtime,
+        precision="fp32",
+        requires=Requires(runtime=runtime),
+        # OpenVINO would compute in bfloat16 where the CPU has it.
+        details={"compile": {"INFERENCE_PRECISION_HINT": "f32"}} if runtime == "openvino" else {},
+        provenance=MADE_HERE,
+    )
+
+
+#: As examples/yolox_nano/recipe.yaml has it.
+YOLOX_PREPROCESS = Preprocess(
+    color="bgr", resize="letterbox", anchor="top_left", pad=114, scale=1.0
+)
+
+
+def yolox_task(confidence: float = 0.3) -> TaskSpec:
+    labels = (EXAMPLES / "yolox_nano" / "labels.txt").read_text(encoding="utf-8").split("\n")
+    return TaskSpec(
+        kind="detection",
+        layout="yolox",
+        labels=tuple(name for name in labels if name),
+        confidence=confidence,
+    )

@@ -24,3 +24,16 @@ def store(tmp_path: Path) -> LocalStore:
 def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A convolutional net made by torch, with an open batch: input `images`, output `scores`."""
     return builders.export_tiny(tmp_path_factory.mktemp("tiny") / "tiny.onnx")
+
+
+@pytest.fixture(scope="session")
+def yolox_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example's trained YOLOX-Nano at 416x416 with an open batch."""
+    return builders.export_yolox(tmp_path_factory.mktemp("yolox") / "yolox.onnx")
+
+
+@pytest.fixture(scope="session")
+def yolox_engine(yolox_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of an ONNX Runtime engine of the trained YOLOX-Nano."""
+    made_in = LocalStore(tmp_path_factory.mktemp("engines"))
+    return Path(builders.put_engine(made_in, yolox_onnx).uri)

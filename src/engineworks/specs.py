@@ -15,6 +15,9 @@ from engineworks.errors import RecipeError
 
 Size = tuple[int, int]
 
+#: Detection heads that the runtime decodes; anything else is a `module:function` of the recipe.
+LAYOUTS = ("yolox", "yolov8", "end2end", "detr", "rtdetr")
+
 #: Read by pydantic when it validates these classes from YAML: unknown keys are refused, and the
 #: text under a field is its description in the JSON Schema.
 STRICT = {"extra": "forbid", "use_attribute_docstrings": True}
@@ -165,7 +168,8 @@ class TaskSpec:
     kind: Literal["none", "detection", "classification"] = "none"
     """none: outputs are compared with the source model's, and no metric is computed."""
     layout: str = "yolox"
-    """Detection head: `yolox`, `yolov8`, or `module:function` of your own decoder."""
+    """Detection head: `yolox`, `yolov8`, `end2end`, `detr`, `rtdetr`, or `module:function` of your
+    own decoder."""
     labels: tuple[str, ...] | str = ()
     """Class names in index order: a list, or a text file with one name per line."""
     confidence: float = 0.01
@@ -195,9 +199,9 @@ class TaskSpec:
         )
         custom = ":" in self.layout
         _must(
-            custom or self.layout in ("yolox", "yolov8"),
+            custom or self.layout in LAYOUTS,
             f"task.layout: {self.layout!r} is unknown",
-            "use yolox, yolov8 or module:function (see docs/recipe.md, 'Your own decoder')",
+            f"use {', '.join(LAYOUTS)} or module:function (see docs/recipe.md, 'Your own decoder')",
         )
 
 

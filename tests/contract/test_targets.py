@@ -235,6 +235,13 @@ class TestSession:
         session.infer({"images": X[::-1].copy()})
         np.testing.assert_array_equal(session.infer({"images": X})["scores"], first)
 
+    def test_it_keeps_its_word_on_outputs(self, session):
+        """Answers of a session that does not reuse outputs outlive the next call."""
+        lent = session.infer({"images": X})["scores"]
+        kept = np.array(lent)
+        session.infer({"images": X[::-1].copy()})
+        assert session.reuses_outputs or np.array_equal(lent, kept)
+
     def test_answers_have_the_declared_dtype_and_shape(self, session):
         answers = session.infer({"images": X[:3]})
         assert list(answers) == ["scores"]

@@ -24,8 +24,8 @@ def feed(session: Session, preprocess: Preprocess, size: Size, batch: int) -> di
     """One batch of preprocessed noise: latency must not depend on a lucky picture."""
     height, width = size
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    row, _ = Preprocessor(preprocess, size)(image)
     (tensor,) = session.inputs
+    row, _ = Preprocessor(preprocess, size, uint8=tensor.dtype == "uint8")(image)
     return {tensor.name: np.ascontiguousarray(np.repeat(row[None], batch, axis=0))}
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from engineworks.evaluate import agreement, judge, parity
 from engineworks.manifest import Artifact, Provenance, TensorSpec
-from engineworks.runtime.postprocess import Decoder
+from engineworks.runtime.heads import Decoder
 from engineworks.runtime.session import Session, open_engine
 from engineworks.specs import Preprocess, Size, TaskSpec
 from engineworks.store import LocalStore

@@ -11,32 +11,9 @@ from typing import Any
 
 from engineworks.errors import MissingDependency
 from engineworks.evaluate.datasets import CocoLabels
-from engineworks.runtime.detections import Detections
 
 #: Position in COCOeval.stats -> name here.
 STATS = {0: "AP", 1: "AP50", 2: "AP75", 3: "AP_small", 4: "AP_medium", 5: "AP_large"}
-
-
-def to_coco(detections: Detections, image_id: int, labels: CocoLabels) -> list[dict[str, Any]]:
-    """Detections of one image as COCO result entries (bbox is left, top, width, height)."""
-    entries = []
-    for box, confidence, class_id in zip(
-        detections.xyxy.tolist(),
-        detections.confidence.tolist(),
-        detections.class_id.tolist(),
-        strict=True,
-    ):
-        if class_id < len(labels.category_id):
-            left, top, right, bottom = box
-            entries.append(
-                {
-                    "image_id": image_id,
-                    "category_id": labels.category_id[class_id],
-                    "bbox": [left, top, right - left, bottom - top],
-                    "score": confidence,
-                }
-            )
-    return entries
 
 
 def score(
@@ -45,7 +22,7 @@ def score(
     """AP over IoU .50:.95 and its companions, each in 0..1; -1 where nothing is labelled.
 
     Args:
-        results: Entries of `to_coco` for all images.
+        results: COCO result entries of all images.
         labels: Ground truth.
         image_ids: The images that were run.
 

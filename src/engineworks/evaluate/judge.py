@@ -15,7 +15,9 @@ from engineworks import usercode
 from engineworks.errors import ModelError
 from engineworks.evaluate import classification, datasets, detection
 from engineworks.evaluate.datasets import CocoLabels
-from engineworks.runtime.postprocess import DECODERS, Decoder, DetectionPostprocessor
+from engineworks.runtime.convert import to_coco
+from engineworks.runtime.heads import HEADS, Decoder
+from engineworks.runtime.postprocess import DetectionPostprocessor
 from engineworks.runtime.preprocess import Preprocessor
 from engineworks.specs import Preprocess, Size, TaskSpec
 from engineworks.values import PinnedData
@@ -29,7 +31,7 @@ METRIC = {"detection": "AP", "classification": "top1", "none": ""}
 
 def decoder(task: TaskSpec, folder: Path) -> Decoder | None:
     """The recipe's own decoder, or None for a built-in layout."""
-    if task.kind != "detection" or task.layout in DECODERS:
+    if task.kind != "detection" or task.layout in HEADS:
         return None
     found: Decoder = usercode.load(task.layout, folder, "task.layout")
     return found
@@ -92,7 +94,7 @@ def _judge_detection(
                 hint="the stage's log.txt has the line in your decoder; see docs/recipe.md, "
                 "'Your own decoder'"
                 if decode
-                else "use the layout of this model's head (yolox, yolov8) or your own "
+                else f"use the layout of this model's head ({', '.join(HEADS)}) or your own "
                 "module:function, see docs/recipe.md",
             ) from error
         if len(found) and found.class_id.max() >= len(truth.category_id):
@@ -101,7 +103,7 @@ def _judge_detection(
                 f"{len(truth.category_id)} classes are named",
                 hint="give task.labels for every class of the model, in its order",
             )
-        results += detection.to_coco(found, truth.image_id[name], truth)
+        results += to_coco(found, truth.image_id[name], truth.category_id)
     return detection.score(results, truth, _ids(truth, data)), results
 
 

@@ -3,3 +3,20 @@
 Image decoding and resizing use OpenCV, each engine its own vendor package, both imported when
 first used.
 """
+
+from engineworks.runtime.detections import Detections
+from engineworks.runtime.detector import Classification, Classifier, Detector, StageTimes
+from engineworks.runtime.preprocess import read_image
+from engineworks.runtime.session import Session
+from engineworks.runtime.session import open_engine as open
+
+__all__ = [
+    "Classification",
+    "Classifier",
+    "Detections",
+    "Detector",
+    "Session",
+    "StageTimes",
+    "open",
+    "read_image",
+]

@@ -1,11 +1,15 @@
 """From an image to the model's input, by the `Preprocess` that travels in the manifest.
 
 The one implementation for evaluation, benchmark, servers and video. Knows no model. Images are
-uint8 (height, width, 3) in BGR order, as OpenCV decodes them.
+uint8 (height, width, 3) in BGR order, as OpenCV decodes them. Buffers that live on and planes that
+are contiguous make it several times as fast as the five lines that guides print
+(`make bench-runtime`).
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,13 +63,13 @@ def read_image(path: Path) -> Array:
     if image is None:
         raise DataError(
             f"{path.name}: {data.size} bytes that no image codec understands",
-            hint="replace or remove the file, or set data.on_bad_image: skip",
+            hint="replace or remove the file (a recipe may say data.on_bad_image: skip)",
         )
     # OpenCV fills the missing part of a cut JPEG with grey and says nothing.
     if _is_cut_jpeg(data.tobytes()):
         raise DataError(
             f"{path.name}: the JPEG ends before its picture does",
-            hint="replace or remove the file, or set data.on_bad_image: skip",
+            hint="replace or remove the file (a recipe may say data.on_bad_image: skip)",
         )
     return np.asarray(image)
 
@@ -90,73 +94,194 @@ def _is_cut_jpeg(data: bytes) -> bool:
     return True
 
 
-class Preprocessor:
-    """Applies one `Preprocess` at one input size; keeps its buffers between calls."""
+def check_image(image: Array) -> None:
+    """Refuse what is no source image.
 
-    def __init__(self, spec: Preprocess, size: Size) -> None:
+    Raises:
+        DataError: Not uint8 (height, width, 3), or without a pixel.
+    """
+    if not isinstance(image, np.ndarray):
+        raise DataError(
+            f"an image is a numpy array, this is {type(image).__name__}",
+            hint="decode files with engineworks.runtime.read_image",
+        )
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise DataError(
+            f"an image is uint8 (height, width, 3) in BGR order, this is {image.dtype} "
+            f"{image.shape}",
+            hint="decode with engineworks.runtime.read_image; cv2.cvtColor turns gray or BGRA to "
+            "BGR; pixels must not be scaled before",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """How an image of one size is placed: resized to `inner`, cut, put down at (top, left)."""
+
+    inner: tuple[int, int]
+    """Width and height of the resized image, as cv2 orders them."""
+    cut: tuple[slice, slice]
+    """The part of the resized image that is used: rows, columns."""
+    to: tuple[slice, slice]
+    """Where that part lies in the model's input: rows, columns."""
+    covers: bool
+    """Whether it fills the input, so that no border is left."""
+    placement: Placement
+
+
+class Preprocessor:
+    """Applies one `Preprocess` at one input size.
+
+    Safe to call from several threads: work buffers are kept per thread, and the answer is always
+    written to memory that the caller owns.
+
+    Args:
+        spec: What to do.
+        size: Input (height, width).
+        uint8: The engine's own graph normalises: give it the placed pixels as they are, uint8
+            (height, width, 3) in BGR order, whatever `color`, `scale`, `mean` and `std` say.
+    """
+
+    def __init__(self, spec: Preprocess, size: Size, *, uint8: bool = False) -> None:
         self.spec = spec
         self.height, self.width = size
+        self.uint8 = uint8
         self._factor = np.array([spec.scale / std for std in spec.std], np.float32)
         self._shift = np.array(
             [mean / std for mean, std in zip(spec.mean, spec.std, strict=True)], np.float32
         )
-        self._canvas = np.full((self.height, self.width, 3), spec.pad, np.uint8)
+        self._border = np.float32(spec.pad) * self._factor - self._shift
+        self._buffers = threading.local()
 
-    def __call__(self, image: Array) -> tuple[Array, Placement]:
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of one row of the model's input."""
+        if self.uint8:
+            return self.height, self.width, 3
+        return len(self._factor), self.height, self.width
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type of a row."""
+        return np.dtype(np.uint8 if self.uint8 else np.float32)
+
+    def __call__(self, image: Array, out: Array | None = None) -> tuple[Array, Placement]:
         """Convert one image.
 
         Args:
-            image: uint8 (height, width, 3) BGR.
+            image: uint8 (height, width, 3) BGR, of any size.
+            out: Array of `shape` and `dtype` to write to, for example a row of a batch;
+                None: a new one. Every element is written.
 
         Returns:
-            float32 (channels, height, width) of the model's input, newly allocated, and where
-            the image lies in it.
-        """
-        placed, placement = self._resize(image)
-        return self._normalise(placed), placement
+            The row, float32 (channels, height, width) (or see `uint8`), and where the image lies
+            in it.
 
-    def _resize(self, image: Array) -> tuple[Array, Placement]:
+        Raises:
+            DataError: The image is none.
+        """
         import cv2
 
-        height, width = image.shape[:2]
-        if self.spec.resize == "stretch":
-            resized = cv2.resize(image, (self.width, self.height), interpolation=cv2.INTER_LINEAR)
-            scale_x, scale_y, left, top = self.width / width, self.height / height, 0, 0
-            return np.asarray(resized), Placement(
-                scale_x=scale_x, scale_y=scale_y, offset_x=0, offset_y=0, width=width, height=height
-            )
-        if self.spec.resize == "center_crop":
-            scale = max(self.height / height, self.width / width)
-            inner = (max(self.width, round(width * scale)), max(self.height, round(height * scale)))
-            resized = cv2.resize(image, inner, interpolation=cv2.INTER_LINEAR)
-            left, top = (inner[0] - self.width) // 2, (inner[1] - self.height) // 2
-            cut = resized[top : top + self.height, left : left + self.width]
-            return np.asarray(cut), Placement(
-                scale_x=scale, scale_y=scale, offset_x=-left, offset_y=-top,
-                width=width, height=height,
-            )  # fmt: skip
-        scale = min(self.height / height, self.width / width)
-        inner = (max(1, int(width * scale)), max(1, int(height * scale)))
-        left, top = 0, 0
-        if self.spec.anchor == "center":
-            left, top = (self.width - inner[0]) // 2, (self.height - inner[1]) // 2
-        canvas = self._canvas
-        canvas[:] = self.spec.pad
-        inside = canvas[top : top + inner[1], left : left + inner[0]]
-        inside[:] = cv2.resize(image, inner, interpolation=cv2.INTER_LINEAR)
-        return canvas, Placement(
-            scale_x=scale, scale_y=scale, offset_x=left, offset_y=top, width=width, height=height
+        check_image(image)
+        plan = self._plan(image.shape[0], image.shape[1])
+        inner = self._buffer("inner", (plan.inner[1], plan.inner[0], 3))
+        part = cv2.resize(image, plan.inner, dst=inner, interpolation=cv2.INTER_LINEAR)[plan.cut]
+        row = np.empty(self.shape, self.dtype) if out is None else out
+        if row.shape != self.shape or row.dtype != self.dtype:
+            raise ValueError(f"out must be {self.dtype} {self.shape}, got {row.dtype} {row.shape}")
+        if self.uint8:
+            if not plan.covers:
+                row[...] = self.spec.pad
+            row[plan.to] = part
+            return row, plan.placement
+        if not plan.covers:
+            row[...] = self._border[:, None, None]
+        for plane, pixels, factor, shift in zip(
+            row, self._planes(part), self._factor, self._shift, strict=True
+        ):
+            # From contiguous pixels: three times as fast as from every third byte.
+            np.multiply(pixels, factor, out=plane[plan.to])
+            if shift:
+                plane[plan.to] -= shift
+        return row, plan.placement
+
+    def _planes(self, part: Array) -> Sequence[Array]:
+        """Contiguous uint8 (height, width) planes in the model's channel order."""
+        import cv2
+
+        shape = part.shape[:2]
+        if self.spec.color == "gray":
+            gray = cv2.cvtColor(part, cv2.COLOR_BGR2GRAY, dst=self._buffer("gray", shape))
+            return [np.asarray(gray)]
+        planes = cv2.split(part, [self._buffer(channel, shape) for channel in "bgr"])
+        return [np.asarray(planes["bgr".index(channel)]) for channel in self.spec.color]
+
+    def _buffer(self, name: str, shape: tuple[int, ...]) -> Array:
+        """This thread's work buffer of this name, made anew when the shape changes."""
+        buffer: Array | None = getattr(self._buffers, name, None)
+        if buffer is None or buffer.shape != shape:
+            buffer = np.empty(shape, np.uint8)
+            setattr(self._buffers, name, buffer)
+        return buffer
+
+    def _plan(self, height: int, width: int) -> _Plan:
+        known: tuple[tuple[int, int], _Plan] | None = getattr(self._buffers, "plan", None)
+        if known is None or known[0] != (height, width):
+            known = (height, width), _PLANS[self.spec.resize](self, height, width)
+            self._buffers.plan = known
+        return known[1]
+
+    def _stretch(self, height: int, width: int) -> _Plan:
+        return self._placed(
+            inner=(self.width, self.height),
+            scale=(self.width / width, self.height / height),
+            offset=(0, 0),
+            source=(height, width),
         )
 
-    def _normalise(self, image: Array) -> Array:
-        if self.spec.color == "gray":
-            import cv2
+    def _center_crop(self, height: int, width: int) -> _Plan:
+        scale = max(self.height / height, self.width / width)
+        inner = (max(self.width, round(width * scale)), max(self.height, round(height * scale)))
+        offset = -((inner[0] - self.width) // 2), -((inner[1] - self.height) // 2)
+        return self._placed(inner, (scale, scale), offset, (height, width))
 
-            image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))[:, :, None]
-        planes = np.empty((len(self._factor), self.height, self.width), np.float32)
-        for channel in range(len(planes)):
-            source = len(planes) - 1 - channel if self.spec.color == "rgb" else channel
-            np.multiply(image[:, :, source], self._factor[channel], out=planes[channel])
-            if self._shift[channel]:
-                planes[channel] -= self._shift[channel]
-        return planes
+    def _letterbox(self, height: int, width: int) -> _Plan:
+        scale = min(self.height / height, self.width / width)
+        inner = (max(1, int(width * scale)), max(1, int(height * scale)))
+        offset = (0, 0)
+        if self.spec.anchor == "center":
+            offset = (self.width - inner[0]) // 2, (self.height - inner[1]) // 2
+        return self._placed(inner, (scale, scale), offset, (height, width))
+
+    def _placed(
+        self,
+        inner: tuple[int, int],
+        scale: tuple[float, float],
+        offset: tuple[int, int],
+        source: Size,
+    ) -> _Plan:
+        """The plan for a resized image whose corner comes to lie at `offset` (x, y)."""
+        left, top = offset
+        columns = slice(max(0, left), min(self.width, left + inner[0]))
+        rows = slice(max(0, top), min(self.height, top + inner[1]))
+        return _Plan(
+            inner=inner,
+            cut=(
+                slice(rows.start - top, rows.stop - top),
+                slice(columns.start - left, columns.stop - left),
+            ),
+            to=(rows, columns),
+            covers=(rows.start, rows.stop, columns.start, columns.stop)
+            == (0, self.height, 0, self.width),
+            placement=Placement(
+                scale_x=scale[0], scale_y=scale[1], offset_x=left, offset_y=top,
+                width=source[1], height=source[0],
+            ),
+        )  # fmt: skip
+
+
+_PLANS: dict[str, Callable[[Preprocessor, int, int], _Plan]] = {
+    "stretch": Preprocessor._stretch,
+    "center_crop": Preprocessor._center_crop,
+    "letterbox": Preprocessor._letterbox,
+}

@@ -1,17 +1,21 @@
 """A session: an open engine with named inputs and outputs.
 
-`open_engine` reads the manifest, verifies the bytes and the machine, and only then lets a vendor
-package touch the file. Knows no images (`preprocess.py`) and no tasks (`postprocess.py`).
+`open_engine` (`engineworks.runtime.open`) reads the manifest, verifies the bytes, the machine and
+the version, and only then lets a vendor package touch the file. Knows no images (`preprocess.py`)
+and no tasks (`postprocess.py`).
 """
 
 from __future__ import annotations
 
 import importlib
 import platform
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, cast
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 
@@ -24,8 +28,11 @@ Tensors = dict[str, np.ndarray[Any, Any]]
 
 
 class Session(Protocol):
-    """An open engine. Use it as a context manager: leaving closes it."""
+    """An open engine. Use it as a context manager: leaving closes it. One call at a time."""
 
+    manifest: Manifest
+    reuses_outputs: bool
+    """Whether `infer` may overwrite the arrays that it gave last time."""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
@@ -36,7 +43,7 @@ class Session(Protocol):
             feeds: Input name -> array of the declared dtype and shape, C-contiguous.
 
         Returns:
-            Output name -> array, valid until the next call.
+            Output name -> array; valid until the next call where `reuses_outputs` is true.
         """
         ...
 
@@ -80,21 +87,67 @@ def check_machine(manifest: Manifest, *, arch: str, cpu_flags: tuple[str, ...]) 
         )
 
 
-def open_engine(folder: Path | str, *, threads: int = 0) -> Session:
+def check_version(manifest: Manifest, installed: Mapping[str, str]) -> None:
+    """Refuse an engine that was built, and proven, with a newer runtime than the one here.
+
+    Args:
+        manifest: An engine's.
+        installed: Distribution -> version; one that is not in it is not judged.
+
+    Raises:
+        ArtifactError: The message names both versions.
+    """
+    package, _, built = (manifest.requires.package if manifest.requires else "").partition("==")
+    here = installed.get(package, "")
+    if here and built and _release(here) < _release(built):
+        raise ArtifactError(
+            f"{manifest.name} was built with {package} {built}, here is {here}, which is older",
+            hint=f"pip install '{package}>={built}', or build the engine anew with {here}",
+        )
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """Major and minor number; a patch release neither adds nor removes operators."""
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+
+
+def local_folder(path_or_uri: Path | str) -> Path:
+    """The folder of a path or a `file://` URI.
+
+    Raises:
+        ArtifactError: A URI of another scheme, or of another machine.
+    """
+    text = str(path_or_uri)
+    if "://" not in text:
+        return Path(text)
+    uri = urlsplit(text)
+    if uri.scheme != "file" or uri.netloc not in ("", "localhost"):
+        raise ArtifactError(
+            f"{text} is not on this machine: an engine is opened from a folder",
+            hint="fetch the engine's folder first, then give its path or file:// URI",
+        )
+    return Path(url2pathname(uri.path))
+
+
+def open_engine(path_or_uri: Path | str, *, threads: int = 0) -> Session:
     """Open an engine folder.
 
     Args:
-        folder: Holds `manifest.json` and the engine's files.
+        path_or_uri: Folder with `manifest.json` and the engine's files, as a path or a
+            `file://` URI.
         threads: CPU threads for inference; 0: all that this process may use.
 
     Raises:
-        ArtifactError: Not an engine, altered bytes, or built for another machine.
+        ArtifactError: Not an engine, altered bytes, built for another machine or with a newer
+            version of the runtime.
         MissingDependency: The vendor package is not installed.
     """
-    folder = Path(folder)
+    folder = local_folder(path_or_uri)
     manifest = verify(folder)
     check_machine(manifest, arch=platform.machine(), cpu_flags=hosts.cpu_flags())
     assert manifest.requires is not None  # noqa: S101 - check_machine has refused it
+    if manifest.requires.package:
+        check_version(manifest, hosts.versions(manifest.requires.package.partition("==")[0]))
     name = manifest.requires.runtime
     if not name.isidentifier():
         raise ArtifactError(
@@ -128,7 +181,11 @@ def open_engine(folder: Path | str, *, threads: int = 0) -> Session:
 class SessionBase:
     """The part that every engine file shares: checks on the way in, closing on the way out."""
 
+    #: An engine file whose runtime allocates new outputs for every call says False.
+    reuses_outputs = True
+
     def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
         self.inputs = manifest.inputs
         self.outputs = manifest.outputs
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from engineworks.evaluate.datasets import CocoLabels, read_coco
-from engineworks.evaluate.detection import score, to_coco
+from engineworks.evaluate.detection import score
+from engineworks.runtime.convert import to_coco
 from engineworks.runtime.detections import Detections
 from tests.builders import coco
 
@@ -42,7 +43,7 @@ def perfect(labels, shift=0.0, classes=None):
         mine = [box for box in BOXES if box[0] == name]
         boxes = [[x + shift, y, x + w + shift, y + h] for _, _, (x, y, w, h) in mine]
         ids = [LABELS.index(label) for _, label, _ in mine]
-        results += to_coco(found(boxes, classes or ids), labels.image_id[name], labels)
+        results += to_coco(found(boxes, classes or ids), labels.image_id[name], labels.category_id)
     return results
 
 
@@ -78,12 +79,12 @@ def test_classes_are_matched_with_categories_by_name(labels):
 
 
 def test_a_box_of_a_class_that_the_data_does_not_know_is_harmless(labels):
-    extra = to_coco(found([[0, 0, 9, 9]], [2]), labels.image_id["a.jpg"], labels)
+    extra = to_coco(found([[0, 0, 9, 9]], [2]), labels.image_id["a.jpg"], labels.category_id)
     assert score([*perfect(labels), *extra], labels, ids(labels))["AP"] == pytest.approx(1)
 
 
 def test_a_coco_entry_holds_left_top_width_height(labels):
-    (entry,) = to_coco(found([[10, 20, 40, 80]], [3], 0.5), 100, labels)
+    (entry,) = to_coco(found([[10, 20, 40, 80]], [3], 0.5), 100, labels.category_id)
     assert entry == {"image_id": 100, "category_id": 90, "bbox": [10, 20, 30, 60], "score": 0.5}
 
 

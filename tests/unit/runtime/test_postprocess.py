@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from engineworks import runtime
+from engineworks.evaluate import datasets, detection
+from engineworks.runtime.convert import to_coco
 from engineworks.runtime.detections import Detections
-from engineworks.runtime.postprocess import (
-    DetectionPostprocessor,
+from engineworks.runtime.heads import (
+    HEADS,
+    decode_detr,
+    decode_end2end,
+    decode_rtdetr,
     decode_yolov8,
     decode_yolox,
-    suppress,
 )
+from engineworks.runtime.nms import TOP_K, suppress, suppress_plain
+from engineworks.runtime.postprocess import DetectionPostprocessor
 from engineworks.runtime.preprocess import Placement, Preprocessor
-from engineworks.specs import Preprocess, TaskSpec
+from engineworks.specs import LAYOUTS, Preprocess, TaskSpec
+from tests import builders
 
 SIZE = (64, 96)
 CELLS = 8 * 12 + 4 * 6 + 2 * 3
@@ -44,34 +52,92 @@ def simple_suppress(boxes, scores, classes, iou):
     return kept
 
 
-side = st.integers(0, 20)
+place, side = st.integers(-20, 20), st.integers(0, 20)
 objects = st.lists(
-    st.tuples(side, side, side, side, st.integers(0, 10), st.integers(0, 2)), max_size=30
+    st.tuples(place, place, side, side, st.integers(0, 10), st.integers(0, 2)), max_size=30
 )
+limits = st.sampled_from([0.25, 0.5, 0.65, 1.0])
 
 
-@given(objects, st.sampled_from([0.25, 0.5, 0.65, 1.0]))
-def test_suppression_equals_a_simple_one(found, iou):
+def columns(found):
     boxes = np.array([(x, y, x + w, y + h) for x, y, w, h, _, _ in found], np.float32)
     scores = np.array([row[4] / 10 for row in found])
     classes = np.array([row[5] for row in found], np.int64)
-    kept = suppress(boxes.reshape(-1, 4), scores, classes, iou)
+    return boxes.reshape(-1, 4), scores, classes
+
+
+@given(objects, limits)
+def test_plain_suppression_equals_a_simple_one(found, iou):
+    boxes, scores, classes = columns(found)
+    kept = suppress_plain(boxes, scores, classes, iou)
     assert kept.tolist() == simple_suppress(boxes.tolist(), scores, classes, iou)
 
 
-def test_the_stronger_of_two_boxes_stays():
+def on_the_edge(boxes, classes, iou):
+    """Whether two boxes overlap by just the limit, where float32 and float64 may differ."""
+    for i in range(len(boxes)):
+        for j in range(i):
+            shared, union = overlap(boxes[i], boxes[j])
+            if classes[i] == classes[j] and union and abs(shared / union - iou) < 1e-6:
+                return True
+    return False
+
+
+@given(objects, limits)
+def test_compiled_suppression_equals_the_plain_one(found, iou):
+    solid = [(x, y, w + 1, h + 1, score + 1, kind) for x, y, w, h, score, kind in found]
+    boxes, scores, classes = columns(solid)
+    assume(not on_the_edge(boxes, classes, iou))
+    kept = suppress(boxes, scores, classes, iou)
+    assert kept.dtype == np.int64
+    assert kept.tolist() == suppress_plain(boxes, scores, classes, iou).tolist()
+
+
+@given(
+    n=st.integers(0, 2 * TOP_K),
+    spread=st.sampled_from([5.0, 60.0, 600.0]),
+    classes=st.integers(1, 80),
+    iou=st.floats(0.2, 0.9),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=30)
+def test_thousands_of_candidates_are_suppressed_alike(n, spread, classes, iou, seed):
+    """Above TOP_K both take the strongest; equal scores keep their order."""
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(-spread, spread, (n, 2))
+    boxes = np.hstack([corner, corner + rng.uniform(1, 60, (n, 2))]).astype(np.float32)
+    scores = rng.integers(1, 500, n).astype(np.float32) / 500
+    kinds = rng.integers(0, classes, n)
+    fast = suppress(boxes, scores, kinds, iou)
+    plain = suppress_plain(boxes, scores, kinds, iou)
+    assert fast.tolist() == plain.tolist()
+
+
+def test_an_absurd_box_does_not_disturb_the_others():
+    boxes = np.array(
+        [[-1e30, -1e30, 1e30, 1e30], [10, 10, 50, 50], [11, 10, 51, 50], [10, 10, 50, 50]],
+        np.float32,
+    )
+    scores, kinds = np.array([0.9, 0.8, 0.7, 0.6], np.float32), np.array([79, 5, 5, 6])
+    assert suppress(boxes, scores, kinds, 0.5).tolist() == [0, 1, 3]
+
+
+@pytest.mark.parametrize("suppress", [suppress, suppress_plain])
+def test_the_stronger_of_two_boxes_stays(suppress):
     boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60]], np.float32)
     kept = suppress(boxes, np.array([0.5, 0.9, 0.7]), np.array([3, 3, 3]), 0.5)
     assert kept.tolist() == [1, 2]
 
 
-def test_classes_do_not_suppress_each_other():
+@pytest.mark.parametrize("suppress", [suppress, suppress_plain])
+def test_classes_do_not_suppress_each_other(suppress):
     boxes = np.array([[0, 0, 10, 10]] * 3, np.float32)
     kept = suppress(boxes, np.array([0.5, 0.9, 0.7]), np.array([1, 2, 1]), 0.5)
     assert kept.tolist() == [1, 2]
 
 
-def test_an_overlap_of_just_the_limit_is_allowed():
+@pytest.mark.parametrize("suppress", [suppress, suppress_plain])
+def test_an_overlap_of_just_the_limit_is_allowed(suppress):
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 5]], np.float32)
     both = (np.array([0.9, 0.8]), np.array([0, 0]))
     assert suppress(boxes, *both, 0.5).tolist() == [0, 1]
@@ -120,7 +186,7 @@ def test_yolov8_reads_one_box_per_column():
     assert class_id.tolist() == [2]
 
 
-@pytest.mark.parametrize("decode", [decode_yolox, decode_yolov8])
+@pytest.mark.parametrize("decode", [decode_yolox, decode_yolov8, decode_end2end])
 def test_two_outputs_are_refused_by_name(decode):
     with pytest.raises(ValueError, match="left.*right"):
         decode({"left": np.zeros((1, 6)), "right": np.zeros((1, 6))}, SIZE, 0.1)
@@ -145,6 +211,114 @@ def test_an_object_comes_back_in_source_pixels(layout, anchor):
     np.testing.assert_allclose(found.confidence, [0.72], rtol=1e-5)
     assert found.class_id.tolist() == [1]
     assert (found.xyxy.dtype, found.confidence.dtype) == (np.float32, np.float32)
+
+
+def slow_yolox(raw, size, confidence):
+    """Cell by cell, as the paper writes it."""
+    found, index = [], 0
+    for stride in (8, 16, 32):
+        for row in range(size[0] // stride):
+            for column in range(size[1] // stride):
+                x, y, w, h, objectness, *scores = raw[index].tolist()
+                index += 1
+                best = max(range(len(scores)), key=scores.__getitem__)
+                if objectness * scores[best] > confidence:
+                    x, y = (x + column) * stride, (y + row) * stride
+                    w, h = np.exp(w) * stride / 2, np.exp(h) * stride / 2
+                    found.append((x - w, y - h, x + w, y + h, objectness * scores[best], best))
+    return np.array(found).reshape(-1, 6)
+
+
+@given(seed=st.integers(0, 999), confidence=st.sampled_from([0.0, 0.01, 0.3, 0.6]))
+@settings(max_examples=20)
+def test_yolox_equals_a_slow_decoder(seed, confidence):
+    rng = np.random.default_rng(seed)
+    raw = rng.random((CELLS, 5 + 3), np.float32)
+    raw[:, :4] = rng.normal(0, 1, (CELLS, 4))
+    xyxy, score, class_id = decode_yolox({"out": raw}, SIZE, confidence)
+    wanted = slow_yolox(raw.astype(np.float64), SIZE, confidence)
+    np.testing.assert_allclose(xyxy, wanted[:, :4], rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(score, wanted[:, 4], rtol=1e-5)
+    assert class_id.tolist() == wanted[:, 5].astype(int).tolist()
+
+
+def test_end2end_reads_finished_boxes_and_does_not_suppress():
+    raw = np.zeros((8, 6), np.float32)
+    raw[2] = [30, 25, 50, 35, 0.6, 3]
+    raw[5] = [31, 25, 51, 35, 0.9, 3]
+    finish = DetectionPostprocessor(TaskSpec(kind="detection", layout="end2end", iou=0.1), SIZE)
+    found = finish({"out": raw}, IDENTITY)
+    np.testing.assert_allclose(found.xyxy, raw[[5, 2], :4])
+    np.testing.assert_allclose(found.confidence, [0.9, 0.6])
+    assert found.class_id.tolist() == [3, 3]
+    with pytest.raises(ValueError, match=r"gives \(n, 6\)"):
+        finish({"out": raw[:, :5]}, IDENTITY)
+
+
+def queries(kind, classes=5):
+    """Two objects among five queries: class 1 in the middle, class 2 top left."""
+    boxes = np.full((5, 4), 0.5, np.float32)
+    boxes[4] = [0.25, 0.25, 0.5, 0.5]
+    if kind == "detr":
+        logits = np.zeros((5, classes + 1), np.float32)
+        logits[:, -1] = 8.0
+        logits[1, [1, -1]], logits[4, [2, -1]] = [9, 0], [5, 4]
+    else:
+        logits = np.full((5, classes), -8.0, np.float32)
+        logits[1, 1], logits[4, 2] = 9.0, 1.0
+    return logits, boxes
+
+
+@pytest.mark.parametrize("kind", ["detr", "rtdetr"])
+@pytest.mark.parametrize("names", [("logits", "boxes"), ("a", "b")])
+def test_queries_become_boxes_in_pixels(kind, names):
+    logits, boxes = queries(kind)
+    finish = DetectionPostprocessor(TaskSpec(kind="detection", layout=kind, confidence=0.3), SIZE)
+    found = finish({names[1]: boxes, names[0]: logits}, IDENTITY)
+    height, width = SIZE
+    middle = [width / 4, height / 4, width * 3 / 4, height * 3 / 4]
+    np.testing.assert_allclose(found.xyxy, [middle, [0, 0, width / 2, height / 2]])
+    assert found.class_id.tolist() == [1, 2]
+    if kind == "detr":
+        powers = np.exp(logits[[1, 4]].astype(np.float64))
+        wanted = [powers[0, 1] / powers[0].sum(), powers[1, 2] / powers[1].sum()]
+    else:
+        wanted = [1 / (1 + np.exp(-9)), 1 / (1 + np.exp(-1))]
+    np.testing.assert_allclose(found.confidence, wanted, rtol=1e-5)
+
+
+def test_one_query_of_a_sigmoid_head_may_name_two_classes():
+    logits, boxes = queries("rtdetr")
+    logits[1, :2] = [2.0, 3.0]
+    _, score, class_id = decode_rtdetr({"logits": logits, "boxes": boxes}, SIZE, 0.5)
+    assert class_id.tolist() == [1, 0, 2]
+    assert (np.diff(score) <= 0).all()
+
+
+@pytest.mark.parametrize("decode", [decode_detr, decode_rtdetr])
+def test_queries_with_four_classes_are_told_apart_by_name(decode):
+    logits, boxes = np.full((5, 4), -9, np.float32), np.full((5, 4), 0.5, np.float32)
+    logits[0, 0] = 9
+    xyxy, _, _ = decode({"pred_boxes": boxes, "pred_logits": logits}, SIZE, 0.5)
+    np.testing.assert_allclose(xyxy, [[24, 16, 72, 48]])
+    with pytest.raises(ValueError, match="two outputs"):
+        decode({"a": boxes, "b": logits}, SIZE, 0.5)
+    with pytest.raises(ValueError, match="two outputs"):
+        decode({"boxes": boxes}, SIZE, 0.5)
+
+
+def test_every_layout_of_a_recipe_has_its_head():
+    assert set(HEADS) == set(LAYOUTS)
+
+
+def test_boxes_that_are_none_are_left_out():
+    rows = [[5, 5, 5, 9], [9, 9, 5, 5], [0, 0, np.inf, 5], [np.nan, 0, 5, 5], [1, 2, 3, 4]]
+
+    def decode(outputs, size, confidence):
+        return np.array(rows, np.float32), np.full(5, 0.5, np.float32), np.zeros(5, np.int64)
+
+    task = TaskSpec(kind="detection", layout="mine:decode")
+    assert DetectionPostprocessor(task, SIZE, decode)({}, IDENTITY).xyxy.tolist() == [[1, 2, 3, 4]]
 
 
 def test_no_object_gives_empty_detections():
@@ -183,3 +357,37 @@ def test_detections_of_uneven_shape_are_refused(xyxy, confidence, class_id):
 
 def test_empty_detections_are_valid():
     assert len(Detections.empty()) == 0
+
+
+@pytest.fixture(scope="module")
+def photo_outputs(yolox_engine):
+    """(file name, source image's placement, raw outputs) of every photo of the example."""
+    with runtime.open(yolox_engine) as session:
+        detector = runtime.Detector(session)
+        found = []
+        for path in builders.photos():
+            row, placement = detector.prepare(runtime.read_image(path))
+            found.append((path.name, placement, detector.infer([row])[0]))
+        return found
+
+
+def test_on_photos_compiled_suppression_is_the_plain_one(photo_outputs):
+    for _, _, outputs in photo_outputs:
+        candidates = decode_yolox(outputs, (416, 416), 0.01)
+        kept, plain = suppress(*candidates, 0.65), suppress_plain(*candidates, 0.65)
+        assert kept.tolist() == plain.tolist()
+
+
+def test_average_precision_on_the_photos_is_what_it_was(photo_outputs):
+    """0.3583 is what the source model scores with a plain decoder and plain suppression."""
+    task = builders.yolox_task(confidence=0.01)
+    labels = datasets.read_coco(
+        builders.EXAMPLES / "yolox_nano" / "data" / "val2017.json", tuple(task.labels)
+    )
+    finish = DetectionPostprocessor(task, (416, 416))
+    results = []
+    for name, placement, outputs in photo_outputs:
+        found = finish(outputs, placement)
+        results += to_coco(found, labels.image_id[name], labels.category_id)
+    ids = [labels.image_id[name] for name, _, _ in photo_outputs]
+    assert detection.score(results, labels, ids)["AP"] == pytest.approx(0.3583, abs=2e-4)

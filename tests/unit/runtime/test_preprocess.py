@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -223,3 +224,130 @@ class TestReadImage:
         with pytest.raises(DataError) as caught:
             read_image(tmp_path / name)
         assert str(tmp_path) in caught.value.message
+
+
+def plain(image, spec, size):
+    """(float32 row, uint8 pixels) as one would write them down: new arrays, whole canvases."""
+    height, width = image.shape[:2]
+    if spec.resize == "stretch":
+        placed = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+    elif spec.resize == "center_crop":
+        scale = max(size[0] / height, size[1] / width)
+        inner = max(size[1], round(width * scale)), max(size[0], round(height * scale))
+        larger = cv2.resize(image, inner, interpolation=cv2.INTER_LINEAR)
+        left, top = (inner[0] - size[1]) // 2, (inner[1] - size[0]) // 2
+        placed = larger[top : top + size[0], left : left + size[1]]
+    else:
+        scale = min(size[0] / height, size[1] / width)
+        inner = max(1, int(width * scale)), max(1, int(height * scale))
+        left = top = 0
+        if spec.anchor == "center":
+            left, top = (size[1] - inner[0]) // 2, (size[0] - inner[1]) // 2
+        placed = np.full((*size, 3), spec.pad, np.uint8)
+        placed[top : top + inner[1], left : left + inner[0]] = cv2.resize(
+            image, inner, interpolation=cv2.INTER_LINEAR
+        )
+    pixels = placed
+    if spec.color == "gray":
+        placed = cv2.cvtColor(placed, cv2.COLOR_BGR2GRAY)[..., None]
+    elif spec.color == "rgb":
+        placed = placed[..., ::-1]
+    value = (placed.astype(np.float64) * spec.scale - spec.mean) / spec.std
+    return value.transpose(2, 0, 1).astype(np.float32), pixels
+
+
+@st.composite
+def specs(draw):
+    color = draw(st.sampled_from(["rgb", "bgr", "gray"]))
+    channels = 1 if color == "gray" else 3
+    mean, std = draw(st.sampled_from([(0.0, 1.0), (0.45, 0.225)]))
+    return Preprocess(
+        color=color,
+        resize=draw(st.sampled_from(["letterbox", "stretch", "center_crop"])),
+        anchor=draw(st.sampled_from(["center", "top_left"])),
+        pad=draw(st.integers(0, 255)),
+        mean=tuple(mean + 0.01 * c for c in range(channels)),
+        std=tuple(std + 0.01 * c for c in range(channels)),
+    )
+
+
+@given(spec=specs(), height=sides, width=sides, size=inputs, seed=st.integers(0, 9))
+def test_every_path_equals_the_plain_one(spec, height, width, size, seed):
+    """1e-6 relative: float32 with a factor of scale / std, against float64 in the written order."""
+    image = noise(height, width, seed)
+    wanted, pixels = plain(image, spec, size)
+    row, _ = Preprocessor(spec, size)(image)
+    np.testing.assert_allclose(row, wanted, rtol=1e-6, atol=1e-6)
+    raw, _ = Preprocessor(spec, size, uint8=True)(image)
+    assert (raw.dtype, raw.shape) == (np.uint8, (*size, 3))
+    np.testing.assert_array_equal(raw, pixels)
+
+
+@given(spec=specs(), frames=st.lists(st.tuples(sides, sides), min_size=2, max_size=4), size=inputs)
+def test_frames_that_change_size_leave_no_trace_in_each_other(spec, frames, size):
+    prepare, out = Preprocessor(spec, size), None
+    for height, width in frames:
+        image = noise(height, width)
+        out = np.full(prepare.shape, np.nan, np.float32) if out is None else out
+        row, placed = prepare(image, out)
+        assert row is out
+        wanted, placed_alone = Preprocessor(spec, size)(image)
+        np.testing.assert_array_equal(row, wanted)
+        assert placed == placed_alone
+
+
+@pytest.mark.parametrize("resize", ["letterbox", "stretch", "center_crop"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 64), (7, 5), (33, 31)])
+def test_one_pixel_and_odd_sizes_are_images_too(resize, size):
+    image = np.full((1, 1, 3), 200, np.uint8)
+    row, placed = Preprocessor(Preprocess(resize=resize, scale=1.0), size)(image)
+    assert row.shape == (3, *size)
+    assert 200 in row
+    whole = np.array([[-1e4, -1e4, 1e4, 1e4]], np.float32)
+    assert placed.to_source(whole).tolist() == [[0, 0, 1, 1]]
+
+
+def test_threads_may_share_a_preprocessor():
+    prepare = Preprocessor(Preprocess(resize="letterbox", anchor="top_left"), (64, 64))
+    images = [noise(40 + seed, 90 - seed, seed) for seed in range(8)]
+    wanted = [prepare(image)[0] for image in images]
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda i: prepare(images[i % 8])[0], range(400)))
+    for position, row in enumerate(got):
+        np.testing.assert_array_equal(row, wanted[position % 8])
+
+
+def test_a_row_of_a_batch_can_be_written_in_place():
+    prepare = Preprocessor(Preprocess(resize="letterbox"), (32, 48))
+    batch = np.zeros((3, *prepare.shape), prepare.dtype)
+    prepare(noise(20, 20), batch[1])
+    np.testing.assert_array_equal(batch[1], prepare(noise(20, 20))[0])
+    assert not batch[[0, 2]].any()
+    with pytest.raises(ValueError, match=r"out must be float32 \(3, 32, 48\)"):
+        prepare(noise(20, 20), batch)
+
+
+def test_a_view_of_a_larger_image_is_an_image():
+    image = noise(60, 80)
+    prepare = Preprocessor(Preprocess(resize="letterbox"), (32, 32))
+    for view in (image[5:40, 7:50], image[::-1], image[:, :, ::-1], image[::2, ::3]):
+        np.testing.assert_array_equal(prepare(view)[0], prepare(view.copy())[0])
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((3, 8, 8), np.uint8),
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((0, 8, 3), np.uint8),
+        np.zeros((1, 8, 8, 3), np.uint8),
+        [[1, 2, 3]],
+        None,
+    ],
+    ids=["gray", "bgra", "planes first", "float", "empty", "batch", "list", "none"],
+)
+def test_what_is_no_source_image_is_refused(image):
+    with pytest.raises(DataError, match="an image is"):
+        Preprocessor(Preprocess(), (8, 8))(image)

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engineworks import hosts
+from engineworks import hosts, runtime
 from engineworks.errors import ArtifactError
 from engineworks.manifest import Manifest, Requires
 from engineworks.runtime.engines.null import row_key
-from engineworks.runtime.session import SessionBase, check_machine, open_engine
+from engineworks.runtime.session import SessionBase, check_machine, check_version, open_engine
 from tests.builders import MADE_HERE, example, put_bytes, tensor
 
 ANSWERS = np.arange(8, dtype=np.float32).reshape(2, 4)
@@ -168,3 +168,46 @@ def test_an_open_dimension_takes_any_number_and_a_fixed_one_only_its_own():
     session.check({"a": a, "b": b})
     with pytest.raises(ValueError, match="'b'"):
         session.check({"a": a, "b": b[:1]})
+
+
+def test_an_engine_opens_by_its_file_uri(engine):
+    with runtime.open(engine.as_uri()) as session:
+        assert session.manifest.name == "tiny"
+        assert session.infer({"images": ROWS})["y"].shape == (2, 4)
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/engine", "file://elsewhere/engine", "http://a/b"])
+def test_a_uri_of_another_machine_is_refused(uri):
+    with pytest.raises(ArtifactError, match="not on this machine"):
+        runtime.open(uri)
+
+
+@pytest.mark.parametrize(
+    ("built", "here", "refused"),
+    [
+        ("1.32.0", "1.32.0", False),
+        ("1.32.1", "1.32.0", False),
+        ("1.32.0", "1.33.0rc1", False),
+        ("1.32.0", "2.0", False),
+        ("1.32.0", "1.9.9", True),
+        ("2.0.0", "1.99.0", True),
+        ("1.32.0", "", False),
+        ("", "1.0", False),
+    ],
+)
+def test_an_engine_of_a_newer_runtime_is_refused(built, here, refused):
+    requires = Requires(runtime="null", package=f"acme=={built}" if built else "")
+    manifest = dataclasses.replace(example(Manifest), requires=requires)
+    installed = {"acme": here} if here else {}
+    if not refused:
+        check_version(manifest, installed)
+        return
+    with pytest.raises(ArtifactError, match=f"built with acme {built}, here is {here}"):
+        check_version(manifest, installed)
+
+
+def test_the_version_is_checked_before_the_runtime_sees_the_file(engine):
+    manifest = json.loads((engine / "manifest.json").read_text())
+    rewrite(engine, requires={**manifest["requires"], "package": "numpy==999.0"})
+    with pytest.raises(ArtifactError, match=r"numpy 999\.0"):
+        open_engine(engine)

@@ -18,6 +18,8 @@ from engineworks.runtime.session import SessionBase, Tensors
 class OnnxRuntimeSession(SessionBase):
     """One `InferenceSession` with the CPU provider."""
 
+    reuses_outputs = False
+
     def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
         import onnxruntime as ort
 

@@ -1,0 +1,143 @@
+"""How a command finds its engine and opens a detector on it.
+
+By folder, by URI, or by the name of a variant of the latest run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from engineworks import runtime, usercode
+from engineworks.errors import ArtifactError
+
+CONFIDENCE = 0.3
+
+HELP = (
+    "a folder with manifest.json, a file:// URI, or a variant of the latest run here, "
+    "for example openvino/fp32"
+)
+
+
+def add_engine(command: argparse.ArgumentParser) -> None:
+    """Add the argument ENGINE and the option --threads."""
+    command.add_argument("engine", metavar="ENGINE", help=HELP)
+    command.add_argument(
+        "--threads", type=_threads, default=0, help="CPU threads for inference (default: all)"
+    )
+
+
+def add_detector(command: argparse.ArgumentParser) -> None:
+    """Add ENGINE, --threads, --confidence and --decoder-from."""
+    add_engine(command)
+    command.add_argument(
+        "--confidence",
+        type=_share,
+        default=CONFIDENCE,
+        help=f"leave out objects below this score (default: {CONFIDENCE})",
+    )
+    command.add_argument(
+        "--decoder-from",
+        type=Path,
+        metavar="DIR",
+        help="folder of the recipe whose own decoder the engine needs; its code is run",
+    )
+
+
+@contextlib.contextmanager
+def open_detector(
+    options: argparse.Namespace, confidence: float | None = None
+) -> Iterator[runtime.Detector]:
+    """The detector that the options of `add_detector` ask for, open while the block runs.
+
+    Args:
+        options: The parsed command line.
+        confidence: In place of --confidence.
+
+    Raises:
+        ArtifactError: No engine, no detector, or an engine with a layout of its own without
+            --decoder-from.
+        ModelError: That folder does not have the decoder.
+    """
+    with runtime.open(locate(options.engine), threads=options.threads) as session:
+        task, decode = session.manifest.task, None
+        if task is not None and ":" in task.layout:
+            if options.decoder_from is None:
+                raise ArtifactError(
+                    f"{session.manifest.name} has a layout of its own, {task.layout}, and an "
+                    "engine holds no code",
+                    hint="give --decoder-from DIR, the folder of its recipe",
+                )
+            decode = usercode.load(task.layout, options.decoder_from, "task.layout")
+        least = options.confidence if confidence is None else confidence
+        yield runtime.Detector(session, confidence=least, decoder=decode)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no score from 0 to below 1")
+    return value
+
+
+def _threads(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of threads; 0 means all")
+    return int(text)
+
+
+def locate(engine: str) -> str:
+    """The folder or URI that ENGINE means.
+
+    Raises:
+        ArtifactError: It is neither a folder nor a variant that the latest run has built.
+    """
+    if "://" in engine or (Path(engine) / "manifest.json").is_file():
+        return engine
+    summary = (
+        Path(os.environ.get("ENGINEWORKS_HOME") or ".engineworks") / "runs/latest/summary.json"
+    )
+    if Path(engine).exists() or engine.startswith(("/", ".", "~")):
+        raise ArtifactError(
+            f"{engine} holds no manifest.json, so it is no engine",
+            hint="give the folder of an engine (engine.uri in summary.json)",
+        )
+    variants = _variants(engine, summary)
+    variant = variants.get(engine)
+    if variant is None:
+        raise ArtifactError(
+            f"{engine} is neither a folder nor a variant of the latest run",
+            hint=f"that run ({summary}) has: {', '.join(variants)}",
+        )
+    built = variant.get("engine")
+    if not built:
+        raise ArtifactError(
+            f"{engine} has no engine: {variant.get('verdict')} ({variant.get('reason')})",
+            hint="choose another variant, or mend the cause and run the recipe again",
+        )
+    return str(built["uri"])
+
+
+def _variants(engine: str, summary: Path) -> dict[str, dict[str, Any]]:
+    try:
+        found = json.loads(summary.read_text(encoding="utf-8"))["variants"]
+        return {variant["name"]: variant for variant in found}
+    except OSError:
+        raise ArtifactError(
+            f"{engine} is no folder, and there is no {summary} to look it up in",
+            hint="give an engine's folder, run this where the recipe was run, or set "
+            "ENGINEWORKS_HOME to that state folder",
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{summary} is no summary of a run ({type(error).__name__}: {error})",
+            hint="run the recipe again, or give an engine's folder",
+        ) from error

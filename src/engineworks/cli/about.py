@@ -1,0 +1,61 @@
+"""`targets`, `host`, `schema`: what this installation can build, here and at all."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from engineworks import hosts, targets
+from engineworks.cli._words import add, answer, short
+from engineworks.codec import to_json
+
+if TYPE_CHECKING:
+    from engineworks.cli._words import Subparsers
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add this group's subcommands."""
+    command = add(
+        subparsers, "targets", _targets, "what can be built, and whether this machine can"
+    )
+    command.add_argument("target", nargs="?", help="only this one, with its options")
+    add(subparsers, "host", _host, "this machine's host card")
+    add(subparsers, "schema", _schema, "JSON Schema of a recipe, for editors")
+
+
+def _targets(options: argparse.Namespace) -> int:
+    card = hosts.probe()
+    names = [options.target] if options.target else targets.names()
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        target = targets.load(name)
+        rows.append(
+            {
+                "target": name,
+                "title": target.TITLE,
+                "precisions": list(target.PRECISIONS),
+                "options": target.OPTIONS,
+                "missing": target.missing(card),
+            }
+        )
+    lines = []
+    for row in rows:
+        state = row["missing"] or "can be built here"
+        lines.append(f"{row['target']:<20} {', '.join(row['precisions']):<14} {state}")
+        if options.target:
+            lines.append(f"  {row['title']}")
+            lines += [f"  options.{key}: {text}" for key, text in row["options"].items()]
+    return answer(options, rows, "\n".join(lines))
+
+
+def _host(options: argparse.Namespace) -> int:
+    card = to_json(hosts.probe())
+    return answer(options, card, "\n".join(f"{key:<12}{short(card[key])}" for key in card))
+
+
+def _schema(options: argparse.Namespace) -> int:
+    from engineworks.recipe import json_schema
+
+    schema = json_schema()
+    return answer(options, schema, json.dumps(schema, indent=1))

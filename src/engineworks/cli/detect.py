@@ -1,0 +1,175 @@
+"""`detect`: finds objects in image files."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engineworks import runtime
+from engineworks.cli._engines import add_detector, open_detector
+from engineworks.cli._recording import add_recording, recorder
+from engineworks.cli._words import add
+from engineworks.errors import DataError, StoreError
+from engineworks.runtime.drawing import draw
+
+if TYPE_CHECKING:
+    from engineworks.cli._words import Subparsers
+
+#: What a folder of images is searched for.
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add this group's subcommand."""
+    command = add(subparsers, "detect", _detect, "find objects in images", json_help="JSON Lines")
+    add_detector(command)
+    command.add_argument("images", nargs="+", metavar="IMG", help="image file, or folder of images")
+    command.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="write the images with boxes drawn there"
+    )
+    add_recording(command)
+
+
+def _detect(options: argparse.Namespace) -> int:
+    """0: all images were read; 1: some were not, each is named."""
+    files = list(_files(options.images))
+    names = _Names(options.output, files)
+    failed = 0
+    with recorder(options) as record, open_detector(options) as detector:
+        for number, path in enumerate(files):
+            try:
+                image = runtime.read_image(path)
+            except DataError as error:
+                failed += 1
+                record.inference("images", {}, {}, "unreadable", frame=number, error=error)
+                _tell_failure(options, path, error)
+                continue
+            found = detector(image)
+            times = detector.times
+            stage_ms = {
+                "preprocess": times.preprocess_ms,
+                "infer": times.infer_ms,
+                "postprocess": times.postprocess_ms,
+            }
+            counts = collections.Counter(map(detector.label, found.class_id.tolist()))
+            record.inference("images", stage_ms, counts, frame=number, input_shape=image.shape)
+            _tell(options, path, image, found, detector, stage_ms)
+            if options.output is not None:
+                draw(image, found, detector.labels)
+                write_image(names.of(path), image)
+    return 1 if failed else 0
+
+
+def _files(given: Sequence[str]) -> Iterator[Path]:
+    for text in given:
+        path = Path(text)
+        if not path.is_dir():
+            yield path
+            continue
+        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+        if not inside:
+            raise DataError(
+                f"{path} holds no image ({', '.join(SUFFIXES)})", hint="give images or their folder"
+            )
+        yield from inside
+
+
+def _tell(
+    options: argparse.Namespace,
+    path: Path,
+    image: Any,
+    found: runtime.Detections,
+    detector: runtime.Detector,
+    stage_ms: dict[str, float],
+) -> None:
+    height, width = image.shape[:2]
+    objects = [
+        {
+            "label": detector.label(number),
+            "class_id": number,
+            "confidence": round(confidence, 4),
+            "xyxy": [round(value, 2) for value in box],
+        }
+        for box, confidence, number in zip(
+            found.xyxy.tolist(), found.confidence.tolist(), found.class_id.tolist(), strict=True
+        )
+    ]
+    if options.json:
+        line = {
+            "image": str(path),
+            "height": height,
+            "width": width,
+            "detections": objects,
+            "stage_ms": {stage: round(spent, 3) for stage, spent in stage_ms.items()},
+        }
+        sys.stdout.write(json.dumps(line) + "\n")
+        return
+    sys.stdout.write(f"{path}  {width}x{height}  {sum(stage_ms.values()):.1f} ms\n")
+    for item in objects:
+        corners = " ".join(f"{value:.0f}" for value in item["xyxy"])
+        sys.stdout.write(f"  {item['label']:<16} {item['confidence']:.2f}  [{corners}]\n")
+
+
+def _tell_failure(options: argparse.Namespace, path: Path, error: DataError) -> None:
+    sys.stdout.flush()
+    sys.stderr.write(f"{type(error).__name__}: {error.message}\n")
+    if options.json:
+        words = {"type": type(error).__name__, "message": error.message}
+        sys.stdout.write(json.dumps({"image": str(path), "error": words}) + "\n")
+
+
+class _Names:
+    """Where each picture goes: under its own name, numbered when two images share one."""
+
+    def __init__(self, folder: Path | None, images: Sequence[Path]) -> None:
+        self._folder = folder
+        self._taken: set[str] = set()
+        if folder is not None:
+            if folder.resolve() in {path.parent.resolve() for path in images}:
+                raise StoreError(
+                    f"{folder} holds images to read: they would be overwritten",
+                    hint="give another folder for -o",
+                )
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StoreError(
+                    f"{folder} cannot be made ({error.strerror})", hint="give another folder for -o"
+                ) from error
+
+    def of(self, path: Path) -> Path:
+        """The file to write for this image."""
+        suffix = path.suffix if path.suffix.lower() in SUFFIXES else ".jpg"
+        name, count = path.stem + suffix, 1
+        while name in self._taken:
+            count += 1
+            name = f"{path.stem}-{count}{suffix}"
+        self._taken.add(name)
+        return (self._folder or Path()) / name
+
+
+def write_image(path: Path, image: Any) -> None:
+    """Write a picture whole or not at all, in the format of its ending.
+
+    Raises:
+        StoreError: The disk does not take it.
+    """
+    import cv2
+
+    _, data = cv2.imencode(path.suffix, image)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_bytes(data.tobytes())
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise StoreError(
+            f"{path} cannot be written ({error.strerror})",
+            hint="free space there, or give another folder for -o",
+        ) from error

@@ -1,0 +1,93 @@
+"""`inspect` and `bench`: what an engine is, and how fast it is here."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from engineworks import hosts
+from engineworks.cli._engines import HELP, add_engine, locate
+from engineworks.cli._words import add, answer, short
+from engineworks.codec import to_json
+from engineworks.errors import EngineworksError
+from engineworks.manifest import Manifest
+from engineworks.runtime.detector import image_input
+from engineworks.runtime.session import check_machine, check_version, local_folder
+from engineworks.specs import BenchmarkSpec
+from engineworks.store import verify
+
+if TYPE_CHECKING:
+    from engineworks.cli._words import Subparsers
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add this group's subcommands."""
+    command = add(subparsers, "inspect", _inspect, "an engine's manifest, its bytes verified")
+    command.add_argument("engine", metavar="ENGINE", help=HELP)
+    command = add(subparsers, "bench", _bench, "how fast an engine is on this machine")
+    add_engine(command)
+    command.add_argument(
+        "--batch", type=int, nargs="+", default=[1], metavar="N", help="batch sizes (default: 1)"
+    )
+    command.add_argument(
+        "--seconds", type=float, default=3.0, help="time for each row after warm-up (default: 3)"
+    )
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    manifest = verify(local_folder(locate(options.engine)))
+    here = _opens_here(manifest)
+    lines = [
+        f"{manifest.kind} {manifest.name} {manifest.target}/{manifest.precision}".rstrip("/ "),
+        f"  sha256   {manifest.sha256} (bytes verified)",
+        f"  size     {manifest.size_bytes / 2**20:.2f} MiB in {len(manifest.files)} files",
+        *(f"  input    {t.name} {t.dtype} {list(t.shape)}" for t in manifest.inputs),
+        *(f"  output   {t.name} {t.dtype} {list(t.shape)}" for t in manifest.outputs),
+    ]
+    if manifest.preprocess is not None:
+        lines.append(f"  images   {short(to_json(manifest.preprocess))}")
+    if manifest.task is not None:
+        lines.append(f"  task     {short(to_json(manifest.task))}")
+    if manifest.requires is not None:
+        lines.append(f"  needs    {short(to_json(manifest.requires))}")
+        lines.append(f"  here     {here}")
+    lines.append(f"  made by  {short(manifest.provenance.tools)}")
+    data = {**to_json(manifest), "sha256": manifest.sha256, "here": here}
+    return answer(options, data, "\n".join(lines))
+
+
+def _opens_here(manifest: Manifest) -> str:
+    if manifest.requires is None:
+        return "is no engine"
+    card = hosts.probe()
+    try:
+        check_machine(manifest, arch=card.arch, cpu_flags=card.cpu_flags)
+        check_version(manifest, card.packages)
+    except EngineworksError as error:
+        return error.message
+    return "opens on this machine"
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from engineworks.bench import matrix
+
+    spec = BenchmarkSpec(
+        batches=tuple(options.batch), threads=options.threads, seconds=options.seconds
+    )
+    folder = local_folder(locate(options.engine))
+    manifest = verify(folder)
+    package = manifest.requires.package.partition("==")[0] if manifest.requires else ""
+    size, _ = image_input(manifest)
+    result = matrix.run({size: (folder, manifest)}, spec, (package,) if package else ())
+    lines = [f"{'input':>9} {'batch':>5} {'threads':>7} {'p50 ms':>8} {'p95 ms':>8} "
+             f"{'mean +- std ms':>16} {'images/s':>9}"]  # fmt: skip
+    for row in result.rows:
+        spread = f"{row.mean_ms:.2f} +- {row.std_ms:.2f}"
+        lines.append(
+            f"{f'{row.height}x{row.width}':>9} {row.batch:>5} {row.threads:>7} {row.p50_ms:>8.2f} "
+            f"{row.p95_ms:>8.2f} {spread:>16} {row.throughput_per_s:>9.1f}"
+        )
+        if row.inconclusive:
+            lines.append(f"          uncertain: {row.inconclusive}")
+    lines.append(f"  {short(result.environment)}")
+    return answer(options, to_json(result), "\n".join(lines))

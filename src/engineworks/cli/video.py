@@ -1,0 +1,309 @@
+"""`video` and `videos`: detect and track in one video or stream, or in many at once."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from engineworks import hosts, runtime
+from engineworks.cli._engines import add_detector, open_detector
+from engineworks.cli._progress import shown
+from engineworks.cli._recording import add_recording, recorder
+from engineworks.cli._words import add
+from engineworks.errors import DataError
+from engineworks.runtime.metrics import Recorder
+from engineworks.runtime.pipeline import Pipeline
+from engineworks.runtime.resume import Outputs, look_back
+from engineworks.runtime.sinks import JsonLines, MotText, Sink, VideoSink, Window
+from engineworks.runtime.sources import Source, SourceOptions, is_live, open_source
+from engineworks.runtime.stream import Job, StreamReport
+from engineworks.runtime.tracking import ByteTrack
+from engineworks.runtime.video_file import VideoFile
+
+if TYPE_CHECKING:
+    from engineworks.cli._words import Subparsers
+
+#: What a folder of videos is searched for.
+SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".avi", ".webm", ".ts", ".mpg", ".mpeg", ".wmv", ".flv")
+
+#: Detections from this confidence on help ByteTrack to hold a track (arXiv:2110.06864).
+_WEAK = 0.1
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add this group's subcommands."""
+    one = add(subparsers, "video", _video, "find and track objects in a video or stream")
+    add_detector(one)
+    one.add_argument(
+        "source",
+        metavar="SRC",
+        help="video file, folder of images, rtsp:// or http:// address, camera number, or - for "
+        "raw BGR frames on standard input",
+    )
+    one.add_argument("-o", "--output", type=Path, metavar="MP4", help="write the drawn video")
+    one.add_argument("--jsonl", metavar="FILE", help="write a JSON line per frame; - for stdout")
+    one.add_argument("--mot", type=Path, metavar="FILE", help="write tracks as MOTChallenge text")
+    one.add_argument("--show", action="store_true", help="show it in a window; q ends")
+    one.add_argument("--batch", type=_count, default=1, help="frames per inference (default: 1)")
+    one.add_argument("--raw-size", type=_size, metavar="WxH", help="size of raw frames")
+    _add_common(one)
+    many = add(subparsers, "videos", _videos, "the same for many videos or streams at once")
+    add_detector(many)
+    many.add_argument("sources", nargs="+", metavar="SRC", help="folder of videos, file or address")
+    many.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", required=True, help="write everything there"
+    )
+    many.add_argument(
+        "--at-once", type=_count, default=2, help="how many side by side (default: 2)"
+    )
+    many.add_argument("--no-video", action="store_true", help="write JSON Lines alone")
+    _add_common(many)
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--track", action="store_true", help="number the objects (ByteTrack)")
+    command.add_argument(
+        "--workers", type=_count, default=0, metavar="N",
+        help="sessions of the engine that share the threads: more frames per second, each of them "
+        "later (default: 2; 1 where a source is live)",
+    )  # fmt: skip
+    command.add_argument("--resume", action="store_true", help="go on where a run was interrupted")
+    command.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    command.add_argument(
+        "--fps", type=float, default=25.0, help="of images and raw frames (default: 25)"
+    )
+    command.add_argument(
+        "--hardware", default="auto", help="decode by auto, none, or a device kind such as cuda"
+    )
+    command.add_argument(
+        "--give-up", type=float, default=60.0, metavar="S",
+        help="end a live source that sent nothing for so many seconds (default: 60)",
+    )  # fmt: skip
+    add_recording(command)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 640x480")
+    return int(height), int(width)
+
+
+def _video(options: argparse.Namespace) -> int:
+    """0: read to its end, or stopped and live; 1: a part of it is done; 2: refused."""
+    outputs = Outputs(
+        video=options.output,
+        jsonl=Path(options.jsonl) if options.jsonl not in (None, "-") else None,
+        mot=options.mot,
+    )
+    if options.mot is not None and not options.track:
+        raise DataError("--mot writes tracks, and none are made", hint="add --track")
+    with _engine(options, [options.source]) as (detectors, record):
+        job = _Plan(options, detectors[0].labels).job(options.source, outputs)
+        pipeline = Pipeline(
+            detectors, batch=options.batch, depth=max(4, options.batch), recorder=record
+        )
+        (report,) = _run(pipeline, [job])
+    if report.outcome == "failed" and not report.frames and not options.json:
+        sys.stderr.write(f"{report.name}: {report.reason}\n")
+        return 2
+    # Standard output may hold JSON Lines; the summary goes beside them then.
+    out = sys.stderr if options.jsonl == "-" else sys.stdout
+    _tell(options, [report], out, asdict(report))
+    if report.outcome == "failed" and not report.frames:
+        return 2
+    live_ended = report.outcome == "stopped" and report.expected_frames is None
+    return 0 if report.outcome == "whole" or live_ended else 1
+
+
+def _videos(options: argparse.Namespace) -> int:
+    """0: all were read to their end; 1: some were not, each is named."""
+    sources = list(_found(options.sources, options.output))
+    names = _names(sources)
+    options.output.mkdir(parents=True, exist_ok=True)
+    options.show, options.jsonl, options.raw_size = False, None, None
+    with _engine(options, sources) as (detectors, record):
+        plan = _Plan(options, detectors[0].labels)
+        jobs = [
+            plan.job(
+                source,
+                Outputs(
+                    video=None if options.no_video else options.output / f"{name}.mp4",
+                    jsonl=options.output / f"{name}.jsonl",
+                ),
+            )
+            for source, name in zip(sources, names, strict=True)
+        ]
+        pipeline = Pipeline(detectors, at_once=min(options.at_once, len(jobs)), recorder=record)
+        reports = _run(pipeline, jobs)
+    counts = {
+        word: sum(report.outcome == word for report in reports)
+        for word in ("whole", "stopped", "lost", "failed")
+    }
+    counts["not started"] = len(jobs) - len(reports)
+    summary = {"outcomes": counts, "videos": [asdict(report) for report in reports]}
+    (options.output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
+    _tell(options, reports, sys.stdout, summary)
+    if not options.json:
+        told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+        sys.stdout.write(f"{len(jobs)} videos: {told}\n")
+    return 0 if counts["whole"] == len(jobs) else 1
+
+
+def _found(given: Sequence[str], output: Path) -> Iterator[str]:
+    """Addresses as they are, and the videos in folders, but not those that were written there."""
+    for text in given:
+        path = Path(text)
+        if not path.is_dir():
+            yield text
+            continue
+        inside = sorted(
+            video
+            for video in path.rglob("[!.]*")
+            if video.suffix.lower() in SUFFIXES
+            and not video.resolve().is_relative_to(output.resolve())
+        )
+        if not inside:
+            raise DataError(
+                f"{path} holds no video ({', '.join(SUFFIXES)})",
+                hint="give videos or their folder; for a folder of images use: engineworks video",
+            )
+        yield from map(str, inside)
+
+
+def _names(sources: Sequence[str]) -> list[str]:
+    """A name of its own for each source's outputs."""
+    names: list[str] = []
+    for source in sources:
+        words = source.rpartition("://")[2].rstrip("/").replace("\\", "/")
+        stem = Path(words.rpartition("/")[2]).stem or "stream"
+        name, count = stem, 1
+        while name in names:
+            count += 1
+            name = f"{stem}-{count}"
+        names.append(name)
+    return names
+
+
+class _Plan:
+    """Turns options into jobs; what can be refused is refused before the first frame."""
+
+    def __init__(self, options: argparse.Namespace, labels: Sequence[str]) -> None:
+        self._options, self._labels = options, labels
+
+    def job(self, source: str, outputs: Outputs) -> Job:
+        """The job for one source."""
+        options, begun = self._options, None
+        there = outputs.existing()
+        if options.resume:
+            begun = look_back(outputs) if outputs.begun() or options.command == "video" else None
+        elif there and not options.overwrite:
+            raise DataError(
+                f"{', '.join(map(str, there))} exists already",
+                hint="add --overwrite to replace it, or --resume to go on from where it stopped",
+            )
+        reading = SourceOptions(
+            fps=options.fps,
+            raw_size=options.raw_size,
+            after_s=begun.after_s if begun else None,
+            hardware=options.hardware,
+            give_up_s=options.give_up,
+        )
+
+        def sinks(opened: Source) -> list[Sink]:
+            made: list[Sink] = []
+            video = begun.video if begun else outputs.video
+            if video is not None:
+                made.append(VideoSink(VideoFile(video, fps=opened.fps)))
+            text = sys.stdout if options.jsonl == "-" else outputs.jsonl
+            if text is not None:
+                made.append(JsonLines(text, self._labels, append=begun is not None))
+            if outputs.mot is not None:
+                made.append(MotText(outputs.mot, append=begun is not None))
+            if options.show:
+                made.append(Window(source))
+            return made
+
+        def tracker(fps: float) -> ByteTrack:
+            first = begun.next_track if begun else 1
+            return ByteTrack(fps=fps, high=options.confidence, first_id=first)
+
+        return Job(
+            name=source if "://" in source else Path(source).name,
+            open=lambda stop: open_source(source, reading, stop),
+            sinks=sinks,
+            tracker=tracker if options.track else None,
+            resumed=begun is not None,
+        )
+
+
+@contextlib.contextmanager
+def _engine(
+    options: argparse.Namespace, sources: Sequence[str]
+) -> Iterator[tuple[list[runtime.Detector], Recorder]]:
+    """The engine in one or more sessions that share the threads."""
+    count = options.workers or (1 if any(map(is_live, sources)) else 2)
+    threads = max(1, (options.threads or hosts.cores()) // count)
+    each = argparse.Namespace(**{**vars(options), "threads": threads})
+    least = min(_WEAK, options.confidence) if options.track else options.confidence
+    with contextlib.ExitStack() as stack:
+        record = stack.enter_context(recorder(options))
+        yield [stack.enter_context(open_detector(each, least)) for _ in range(count)], record
+
+
+def _run(pipeline: Pipeline, jobs: Sequence[Job]) -> list[StreamReport]:
+    """Run; the first Ctrl-C or SIGTERM finishes the outputs, a second one ends at once."""
+    before: dict[int, Any] = {}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        sys.stderr.write("\nstopping: the outputs are being finished\n")
+        pipeline.stop()
+        signal.signal(number, before[number])
+
+    for chosen in (signal.SIGINT, signal.SIGTERM):
+        before[chosen] = signal.signal(chosen, stop)
+    try:
+        with shown(pipeline):
+            return pipeline.run(jobs)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _tell(
+    options: argparse.Namespace, reports: Sequence[StreamReport], out: Any, data: Any
+) -> None:
+    if options.json:
+        out.write(json.dumps(data, indent=1) + "\n")
+        return
+    for report in reports:
+        out.write(
+            f"{report.name}  {report.outcome}  {report.frames} frames in {report.elapsed_s:.1f} s, "
+            f"{report.fps:.1f} fps"
+            + (f", {report.tracks} tracks" if options.track else "")
+            + (f", {report.dropped} dropped" if report.dropped else "")
+            + (f", {report.damaged} damaged" if report.damaged else "")
+            + (f", {report.reconnects} reconnections" if report.reconnects else "")
+            + "\n"
+        )
+        if report.reason:
+            out.write(f"  {report.reason}\n")
+        for note in report.notes:
+            out.write(f"  note: {note}\n")
+        if report.stages_ms:
+            stages = "  ".join(f"{stage} {ms:.1f}" for stage, ms in report.stages_ms.items())
+            out.write(f"  ms per frame: {stages}\n")

@@ -1,0 +1,310 @@
+"""`Detector` and `Classifier`: images in, typed answers out, all by the engine's manifest.
+
+Knows no files, streams or tracks. A call does the three steps one after another; a pipeline calls
+`prepare`, `infer` and `finish` itself, on threads of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar, overload
+
+import numpy as np
+
+from engineworks.errors import ArtifactError
+from engineworks.manifest import Manifest, TensorSpec
+from engineworks.runtime.detections import Detections
+from engineworks.runtime.heads import Decoder
+from engineworks.runtime.postprocess import DetectionPostprocessor
+from engineworks.runtime.preprocess import Placement, Preprocessor
+from engineworks.runtime.session import Session, Tensors
+from engineworks.specs import Preprocess, Size, TaskSpec
+
+Array = np.ndarray[Any, Any]
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTimes:
+    """Where the time of one call went, in milliseconds for all of its images together."""
+
+    preprocess_ms: float
+    infer_ms: float
+    postprocess_ms: float
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification:
+    """The best classes of one image.
+
+    Attributes:
+        class_id: int64 (k,), index into the model's labels, best first.
+        confidence: float32 (k,) in 0..1, highest first.
+    """
+
+    class_id: Array
+    confidence: Array
+
+
+class _ImageModel(Generic[Answer]):
+    """What detectors and classifiers share: the way in, the engine, batches, times.
+
+    Threads may share one: `prepare` and `finish` run side by side, inference runs one at a time.
+    Everything that is returned belongs to the caller and is not touched again.
+    """
+
+    _kind: str
+
+    def __init__(self, session: Session, *, max_batch: int = 8) -> None:
+        manifest = session.manifest
+        self.session = session
+        self.task = _task(manifest, self._kind)
+        self.size, uint8 = image_input(manifest)
+        self.labels = self.task.labels if isinstance(self.task.labels, tuple) else ()
+        self.times = StageTimes(preprocess_ms=0.0, infer_ms=0.0, postprocess_ms=0.0, images=0)
+        batch = manifest.inputs[0].shape[0]
+        self._fixed = batch if isinstance(batch, int) else None
+        self.batch = self._fixed or max_batch
+        self._preprocess = Preprocessor(_preprocess(manifest), self.size, uint8=uint8)
+        self._input = manifest.inputs[0].name
+        self._lock = threading.RLock()
+        self._rows = np.empty((0, *self._preprocess.shape), self._preprocess.dtype)
+
+    def label(self, class_id: int) -> str:
+        """The name of a class; its number where the model names none."""
+        return self.labels[class_id] if 0 <= class_id < len(self.labels) else str(class_id)
+
+    @overload
+    def __call__(self, images: Array) -> Answer: ...
+
+    @overload
+    def __call__(self, images: Sequence[Array]) -> list[Answer]: ...
+
+    def __call__(self, images: Array | Sequence[Array]) -> Answer | list[Answer]:
+        """Answer for one image, or for each of several.
+
+        Args:
+            images: uint8 (height, width, 3) BGR, or a sequence of such, of any sizes. More than
+                `batch` images run in several batches.
+
+        Raises:
+            DataError: One of them is no image.
+        """
+        if isinstance(images, np.ndarray) and images.ndim != 4:
+            return self._run([images])[0]
+        return self._run(list(images))
+
+    def _run(self, images: list[Array]) -> list[Answer]:
+        answers: list[Answer] = []
+        spent = [0.0, 0.0, 0.0]
+        with self._lock:
+            for first in range(0, len(images), self.batch):
+                chunk = images[first : first + self.batch]
+                clock = [time.perf_counter()]
+                rows = self._buffer(len(chunk))
+                placements = [
+                    self.prepare(image, row)[1] for image, row in zip(chunk, rows, strict=False)
+                ]
+                clock.append(time.perf_counter())
+                outputs = self.session.infer({self._input: rows})
+                clock.append(time.perf_counter())
+                for position, placement in enumerate(placements):
+                    row = {name: array[position] for name, array in outputs.items()}
+                    answers.append(self.finish(row, placement))
+                clock.append(time.perf_counter())
+                for stage in range(3):
+                    spent[stage] += (clock[stage + 1] - clock[stage]) * 1e3
+            self.times = StageTimes(
+                preprocess_ms=spent[0],
+                infer_ms=spent[1],
+                postprocess_ms=spent[2],
+                images=len(images),
+            )
+        return answers
+
+    def _buffer(self, rows: int) -> Array:
+        """Rows for the engine; one of fixed batch gets all of its rows, the last ones unused."""
+        wanted = self._fixed or rows
+        if len(self._rows) < wanted:
+            self._rows = np.zeros((wanted, *self._preprocess.shape), self._preprocess.dtype)
+        return self._rows[:wanted]
+
+    def prepare(self, image: Array, out: Array | None = None) -> tuple[Array, Placement]:
+        """One image to one row of the engine's input: `Preprocessor.__call__`."""
+        return self._preprocess(image, out)
+
+    def infer(self, rows: Array | Sequence[Array]) -> list[Tensors]:
+        """Run the engine.
+
+        Args:
+            rows: Rows of `prepare`: (n, ...) or a sequence of n. They may come from several
+                streams; more than `batch` run in several batches.
+
+        Returns:
+            For each row its outputs by name, without the batch dimension. They stay valid.
+        """
+        answers: list[Tensors] = []
+        for first in range(0, len(rows), self.batch):
+            batch = _stacked(rows[first : first + self.batch])
+            n = len(batch)
+            if n < (self._fixed or n):
+                padded = np.zeros((self.batch, *batch.shape[1:]), batch.dtype)
+                padded[:n] = batch
+                batch = padded
+            with self._lock:
+                outputs = self.session.infer({self._input: batch})
+                if self.session.reuses_outputs:
+                    outputs = {name: array[:n].copy() for name, array in outputs.items()}
+            answers += [{name: array[i] for name, array in outputs.items()} for i in range(n)]
+        return answers
+
+    def finish(self, outputs: Tensors, placement: Placement) -> Answer:
+        """The answer for one row of `infer`."""
+        raise NotImplementedError
+
+
+class Detector(_ImageModel[Detections]):
+    """Finds objects.
+
+    Args:
+        session: An open engine of a detection model.
+        confidence: Drop detections below this score; None: as the manifest says, which is often
+            as low as average precision wants it.
+        decoder: The decoder of a layout `module:function`, whose code is in no engine.
+        max_batch: Images per inference where the engine's batch is open.
+
+    Raises:
+        ArtifactError: The engine is no detector, or its manifest does not say all that is needed.
+    """
+
+    _kind = "detection"
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        confidence: float | None = None,
+        decoder: Decoder | None = None,
+        max_batch: int = 8,
+    ) -> None:
+        super().__init__(session, max_batch=max_batch)
+        if confidence is not None:
+            self.task = replace(self.task, confidence=confidence)
+        if ":" in self.task.layout and decoder is None:
+            raise ArtifactError(
+                f"{session.manifest.name} has a layout of its own, {self.task.layout}, and an "
+                "engine holds no code",
+                hint="load that function and give it: Detector(session, decoder=...)",
+            )
+        self._finish = DetectionPostprocessor(self.task, self.size, decoder)
+
+    def finish(self, outputs: Tensors, placement: Placement) -> Detections:
+        """Decode, suppress, back to source pixels.
+
+        Raises:
+            ArtifactError: The outputs are not what the manifest's layout says.
+        """
+        try:
+            return self._finish(outputs, placement)
+        except (ValueError, IndexError) as error:
+            shapes = {name: list(array.shape) for name, array in outputs.items()}
+            raise ArtifactError(
+                f"{self.session.manifest.name}: task.layout {self.task.layout} cannot decode "
+                f"outputs of shape {shapes} ({error})",
+                hint="build the engine from a recipe with the layout of its head",
+            ) from error
+
+
+class Classifier(_ImageModel[Classification]):
+    """Names what a whole image shows.
+
+    Args:
+        session: An open engine of a classification model: one output of scores or logits.
+        top: How many classes to name.
+        max_batch: Images per inference where the engine's batch is open.
+
+    Raises:
+        ArtifactError: The engine is no classifier, or its manifest does not say all that is
+            needed.
+    """
+
+    _kind = "classification"
+
+    def __init__(self, session: Session, *, top: int = 5, max_batch: int = 8) -> None:
+        super().__init__(session, max_batch=max_batch)
+        if len(session.outputs) != 1:
+            raise ArtifactError(
+                f"a classifier has one output, {session.manifest.name} has "
+                f"{len(session.outputs)}: {[spec.name for spec in session.outputs]}",
+                hint="export a model with one output of class scores",
+            )
+        self._top = top
+
+    def finish(self, outputs: Tensors, placement: Placement) -> Classification:
+        """The best classes; logits become probabilities by softmax."""
+        (scores,) = outputs.values()
+        probabilities = _probabilities(scores.reshape(-1).astype(np.float32))
+        best = np.argsort(-probabilities, kind="stable")[: self._top]
+        return Classification(class_id=best.astype(np.int64), confidence=probabilities[best])
+
+
+def _probabilities(scores: Array) -> Array:
+    """Scores that are probabilities already stay; anything else is taken for logits."""
+    if scores.min() >= 0 and abs(float(scores.sum()) - 1) < 1e-2:
+        return scores
+    powers = np.exp(scores - scores.max())
+    return np.asarray(powers / powers.sum())
+
+
+def _stacked(rows: Array | Sequence[Array]) -> Array:
+    if isinstance(rows, np.ndarray):
+        return np.ascontiguousarray(rows)
+    return np.ascontiguousarray(rows[0])[None] if len(rows) == 1 else np.stack(rows)
+
+
+def _lacks(manifest: Manifest, what: str) -> ArtifactError:
+    return ArtifactError(
+        f"{manifest.name} {what}",
+        hint="build the engine from a recipe with preprocess and task, see docs/recipe.md",
+    )
+
+
+def _task(manifest: Manifest, kind: str) -> TaskSpec:
+    if manifest.task is None or manifest.task.kind != kind:
+        found = manifest.task.kind if manifest.task else "none"
+        raise ArtifactError(
+            f"{manifest.name} is an engine for the task {found}, not {kind}",
+            hint="Detector runs engines for detection, Classifier those for classification; any "
+            "engine runs by session.infer",
+        )
+    return manifest.task
+
+
+def _preprocess(manifest: Manifest) -> Preprocess:
+    if manifest.preprocess is None:
+        raise _lacks(manifest, "does not say how an image becomes its input")
+    return manifest.preprocess
+
+
+def image_input(manifest: Manifest) -> tuple[Size, bool]:
+    """(height, width) of the one image input, and whether it takes uint8 pixels as they are.
+
+    float32 (batch, channels, height, width) is fed normalised planes; uint8 (batch, height, width,
+    3) means that the graph itself does colour order, scale, mean and std.
+    """
+    if len(manifest.inputs) != 1:
+        raise _lacks(manifest, f"has {len(manifest.inputs)} inputs, not one image")
+    spec: TensorSpec = manifest.inputs[0]
+    if spec.dtype == "uint8" and len(spec.shape) == 4 and spec.shape[3] == 3:
+        height, width = spec.shape[1:3]
+    elif spec.dtype == "float32" and len(spec.shape) == 4 and spec.shape[1] in (1, 3):
+        height, width = spec.shape[2:]
+    else:
+        raise _lacks(manifest, f"takes {spec.dtype} {list(spec.shape)}, which is no image")
+    if isinstance(height, str) or isinstance(width, str):
+        raise _lacks(manifest, f"leaves the input size open: {list(spec.shape)}")
+    return (height, width), spec.dtype == "uint8"

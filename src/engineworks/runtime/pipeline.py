@@ -1,0 +1,135 @@
+"""Many streams through one engine: reads side by side, infers in fair turns, writes side by side.
+
+Knows no kinds of sources or outputs; `stream.py` knows what one stream needs.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+
+from engineworks.runtime.batching import FairQueue
+from engineworks.runtime.detector import Detector
+from engineworks.runtime.metrics import Recorder
+from engineworks.runtime.stream import Job, Stream, StreamReport, Work
+
+
+class Pipeline:
+    """Runs jobs through a detector.
+
+    Frames of all streams share the engine's batches, one of each stream in turn. A file waits for
+    the engine; a live source drops its oldest waiting frame, which is counted.
+
+    Args:
+        detectors: The engine, or several sessions of it that infer side by side. On a CPU two
+            sessions of half the threads each do more frames per second than one of all threads,
+            which wait for one another at every layer; each frame then takes longer.
+        at_once: Jobs that run side by side; the others wait for their turn.
+        batch: Images per inference; None: one of each stream that runs, as far as the engine
+            allows.
+        wait_s: How long a batch that is not full waits for more.
+        depth: Frames of one stream that may wait for the engine, and that may be behind it.
+        recorder: Takes note of every frame.
+    """
+
+    def __init__(
+        self,
+        detectors: Detector | Sequence[Detector],
+        *,
+        at_once: int = 1,
+        batch: int | None = None,
+        wait_s: float = 0.002,
+        depth: int = 2,
+        recorder: Recorder | None = None,
+    ) -> None:
+        self._detectors = [detectors] if isinstance(detectors, Detector) else list(detectors)
+        self._at_once = max(1, at_once)
+        share = -(-self._at_once // len(self._detectors))
+        self._batch = max(1, min(batch or share, self._detectors[0].batch))
+        self._wait_s = wait_s
+        self._recorder = recorder or Recorder()
+        self._queue: FairQueue[Stream, Work] = FairQueue(depth)
+        self._lock = threading.Lock()
+        self._turn = threading.Lock()
+        self._running: list[Stream] = []
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Start nothing more, read nothing more; what was read is finished. From any thread."""
+        # No lock: a signal handler may interrupt whoever holds it.
+        self._stopping = True
+        for stream in tuple(self._running):
+            stream.stop()
+
+    def progress(self) -> list[StreamReport]:
+        """How the running streams go."""
+        return [stream.report() for stream in tuple(self._running)]
+
+    def run(self, jobs: Iterable[Job]) -> list[StreamReport]:
+        """Do all jobs; a report for each that was started, in the order of the jobs."""
+        reports: dict[int, StreamReport] = {}
+        numbered = enumerate(jobs)
+        slots = [
+            threading.Thread(target=self._slot, args=(numbered, reports), daemon=True)
+            for _ in range(self._at_once)
+        ]
+        for slot in slots:
+            slot.start()
+        workers = [
+            threading.Thread(target=self._work, args=(detector, slots), daemon=True)
+            for detector in self._detectors[1:]
+        ]
+        for worker in workers:
+            worker.start()
+        try:
+            self._work(self._detectors[0], slots)
+        finally:
+            # Also after a second Ctrl-C: whoever called closes the engine now, and must not find
+            # it in use.
+            self._stopping = True
+            self._queue.stop()
+            for worker in workers:
+                worker.join()
+        for slot in slots:
+            slot.join()
+        return [reports[number] for number in sorted(reports)]
+
+    def _work(self, detector: Detector, slots: Sequence[threading.Thread]) -> None:
+        while not self._queue.stopped and any(slot.is_alive() for slot in slots):
+            self._infer(detector)
+
+    def _slot(self, jobs: Iterator[tuple[int, Job]], reports: dict[int, StreamReport]) -> None:
+        while True:
+            with self._lock:
+                number, job = next(jobs, (-1, None))
+                if job is None or self._stopping:
+                    return
+                stream = Stream(job, self._detectors[0], self._queue, self._recorder)
+                self._running.append(stream)
+            if self._stopping:  # asked between the two looks at it
+                stream.stop()
+            report = stream.run()
+            with self._lock:
+                reports[number] = report
+                self._running.remove(stream)
+
+    def _infer(self, detector: Detector) -> None:
+        with self._turn:  # who takes first has the earlier frames
+            batch = self._queue.take(self._batch, self._wait_s)
+            for stream, item in batch:
+                item.turn = next(stream.turns)
+        if not batch:
+            return
+        begin = time.perf_counter()
+        try:
+            answers = detector.infer([item.row for _, item in batch])
+        except Exception as error:
+            self._stopping = True
+            for stream in tuple(self._running):
+                stream.fail(error)
+            self._queue.stop()
+            return
+        each_ms = (time.perf_counter() - begin) * 1e3 / len(batch)
+        for (stream, item), outputs in zip(batch, answers, strict=True):
+            stream.deliver(item, outputs, each_ms)

@@ -1,0 +1,220 @@
+"""Where results go: a drawn video, JSON Lines, MOTChallenge text, a window.
+
+Text is written under a temporary name and renamed when it is closed, also after an interruption;
+a resumed run goes on in the same file. Knows no engine and no tracker.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from engineworks.errors import DataError, MissingDependency, StoreError
+from engineworks.runtime.detections import Detections
+from engineworks.runtime.sources import Frame
+from engineworks.runtime.video_file import VideoFile, temporary_name
+
+
+class Closed(Exception):
+    """Whoever watched has closed the window: no error, the stream ends here."""
+
+
+class Sink(Protocol):
+    """Takes the frames of one stream in order."""
+
+    pictures: bool
+    """Whether it wants the detections drawn into the frame's image."""
+
+    def write(self, frame: Frame, detections: Detections) -> None:
+        """Take one frame.
+
+        Raises:
+            StoreError: It cannot be written.
+            Closed: Nobody wants more.
+        """
+        ...
+
+    def close(self) -> None:
+        """Finish what was written."""
+        ...
+
+
+class VideoSink:
+    """Frames with what was drawn into them, as a video."""
+
+    pictures = True
+
+    def __init__(self, file: VideoFile) -> None:
+        self.file = file
+
+    def write(self, frame: Frame, detections: Detections) -> None:
+        """See `Sink.write`."""
+        self.file.write(frame.image, frame.time_s)
+
+    def close(self) -> None:
+        """See `VideoFile.close`."""
+        self.file.close()
+
+
+class _TextSink:
+    """Lines into a file, or to an open stream such as standard output."""
+
+    pictures = False
+
+    def __init__(self, target: Path | IO[str], *, append: bool = False) -> None:
+        self._path = target if isinstance(target, Path) else None
+        self._file: IO[str] | None = None if isinstance(target, Path) else target
+        self._append = append
+        if self._path is not None and not self._path.parent.is_dir():
+            raise DataError(f"there is no folder {self._path.parent}", hint="create it first")
+
+    def _lines(self, lines: Sequence[str]) -> None:
+        try:
+            if self._file is None:
+                self._file = self._opened()
+            self._file.writelines(lines)
+        except OSError as error:
+            raise self._refusal(error) from error
+
+    def _opened(self) -> IO[str]:
+        path = self._path or Path()
+        mode = "a" if self._append else "w"
+        written = path if self._append else temporary_name(path)
+        # Line by line, so that a killed process leaves whole lines.
+        return written.open(mode, encoding="utf-8", buffering=1)
+
+    def close(self) -> None:
+        """Finish and give the file its name."""
+        if self._file is None:
+            return
+        try:
+            if self._path is None:
+                self._file.flush()
+                return
+            self._file.close()
+            if not self._append:
+                temporary_name(self._path).replace(self._path)
+        except OSError as error:
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: OSError) -> StoreError:
+        return StoreError(
+            f"{self._path or 'the output'} cannot be written ({error.strerror})",
+            hint="make room on the disk; what was written so far is kept",
+        )
+
+
+class JsonLines(_TextSink):
+    """One JSON object for each frame: `frame`, `time_s`, `size`, `detections`."""
+
+    def __init__(
+        self,
+        target: Path | IO[str],
+        labels: Sequence[str],
+        *,
+        stream: str | None = None,
+        append: bool = False,
+    ) -> None:
+        super().__init__(target, append=append)
+        self._labels, self._head = labels, {} if stream is None else {"stream": stream}
+
+    def write(self, frame: Frame, detections: Detections) -> None:
+        """See `Sink.write`."""
+        row = {
+            **self._head,
+            "frame": frame.number,
+            "time_s": round(frame.time_s, 6),
+            "size": list(frame.image.shape[:2]),
+            "detections": _objects(detections, self._labels),
+        }
+        self._lines([json.dumps(row, separators=(",", ":")) + "\n"])
+
+
+def _objects(detections: Detections, labels: Sequence[str]) -> list[dict[str, Any]]:
+    rows = []
+    tracks = detections.track_id
+    for index, (box, score, kind) in enumerate(
+        zip(
+            detections.xyxy.tolist(),
+            detections.confidence.tolist(),
+            detections.class_id.tolist(),
+            strict=True,
+        )
+    ):
+        row = {
+            "xyxy": [round(value, 2) for value in box],
+            "confidence": round(score, 4),
+            "class_id": kind,
+            "label": labels[kind] if 0 <= kind < len(labels) else str(kind),
+        }
+        if tracks is not None:
+            row["track_id"] = int(tracks[index])
+        rows.append(row)
+    return rows
+
+
+class MotText(_TextSink):
+    """Tracks as MOTChallenge wants them: frame from 1, id, left, top, width, height, confidence.
+
+    Source: https://motchallenge.net/instructions/. Detections without a track are left out.
+    """
+
+    def write(self, frame: Frame, detections: Detections) -> None:
+        """See `Sink.write`."""
+        if detections.track_id is None:
+            return
+        self._lines(
+            [
+                f"{frame.number + 1},{track},{left:.2f},{top:.2f},{right - left:.2f},"
+                f"{bottom - top:.2f},{score:.4f},-1,-1,-1\n"
+                for track, (left, top, right, bottom), score in zip(
+                    detections.track_id.tolist(),
+                    detections.xyxy.tolist(),
+                    detections.confidence.tolist(),
+                    strict=True,
+                )
+            ]
+        )
+
+
+class Window:
+    """The drawn frames in a window; closing it or pressing q ends the stream."""
+
+    pictures = True
+
+    def __init__(self, title: str) -> None:
+        import cv2
+
+        self._title, self._open = title, False
+        try:
+            screen = cv2.currentUIFramework()
+        except cv2.error:
+            screen = ""
+        if not screen:
+            raise MissingDependency(
+                "this OpenCV has no windows",
+                hint="pip uninstall opencv-python-headless && pip install opencv-python, or "
+                "write a video with -o",
+            )
+
+    def write(self, frame: Frame, detections: Detections) -> None:
+        """See `Sink.write`."""
+        import cv2
+
+        if not self._open:  # in the thread that shows, as window systems want it
+            cv2.namedWindow(self._title, cv2.WINDOW_NORMAL)
+            self._open = True
+        cv2.imshow(self._title, frame.image)
+        pressed = cv2.waitKey(1) & 0xFF
+        gone = cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
+        if pressed in (ord("q"), 27) or gone:
+            raise Closed
+
+    def close(self) -> None:
+        """Close the window."""
+        import cv2
+
+        if self._open:
+            cv2.destroyWindow(self._title)

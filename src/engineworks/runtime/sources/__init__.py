@@ -1,0 +1,127 @@
+"""Where frames come from: one file per kind of source, found by the look of its address.
+
+| address | kind |
+| --- | --- |
+| `clip.mp4` | a video file |
+| `0`, `1` ... | a camera of this machine |
+| `rtsp://...`, `http://...`, `tcp://...`, `udp://...` | a stream |
+| a folder | its images in the order of their names |
+| `-` | raw BGR frames on standard input |
+
+Knows no detector and no output.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from engineworks.errors import DataError
+from engineworks.specs import Size
+
+#: Asked in this order; the last one takes whatever is left.
+KINDS = ("raw", "camera", "network", "folder", "file")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """One picture of a stream.
+
+    Attributes:
+        image: uint8 (height, width, 3) BGR, upright; belongs to whoever receives it.
+        number: Place in the source, from 0.
+        time_s: Seconds since the start of the source, by the source's own clock.
+    """
+
+    image: np.ndarray[Any, Any]
+    number: int
+    time_s: float
+
+
+@dataclass(kw_only=True)
+class Troubles:
+    """What went wrong on the way without ending the stream."""
+
+    damaged: int = 0
+    """Packets or images that could not be decoded."""
+    reconnects: int = 0
+    notes: list[str] = field(default_factory=list)
+    """The first of each kind, in words."""
+
+    def note(self, text: str) -> None:
+        """Keep a line, but not thousands of them."""
+        if len(self.notes) < 20:
+            self.notes.append(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """How to read a source; each kind uses what concerns it."""
+
+    fps: float = 25.0
+    """Frames per second of images and raw frames, which have no clock."""
+    raw_size: Size | None = None
+    """(height, width) of raw frames."""
+    after_s: float | None = None
+    """Leave out everything up to this time: a resumed run."""
+    hardware: str = "auto"
+    """Decoder: `auto`, `none`, or the name of a device kind such as `cuda`."""
+    give_up_s: float = 60.0
+    """Seconds without a frame after which a lost stream or camera is given up."""
+    timeout_s: float = 10.0
+    """Seconds to wait for a stream's answer."""
+
+
+class Source(Protocol):
+    """An open source. Iterate once; `close` when done."""
+
+    live: bool
+    """Frames come at their own pace and are lost when nobody takes them."""
+    fps: float
+    """Nominal frames per second."""
+    frames: int | None
+    """How many there will be, where that is known; an estimate."""
+    troubles: Troubles
+
+    def __iter__(self) -> Iterator[Frame]: ...
+
+    def close(self) -> None:
+        """Free it."""
+        ...
+
+
+def open_source(
+    address: str, options: SourceOptions | None = None, stop: threading.Event | None = None
+) -> Source:
+    """Open whatever the address names.
+
+    Args:
+        address: See the table above.
+        options: How to read it.
+        stop: Ends the source's waits (for a reconnection) when set.
+
+    Raises:
+        DataError: Not there, not readable, or empty.
+        MissingDependency: A package that this kind needs is not installed.
+    """
+    if not address:
+        raise DataError("the source has no name", hint="give a file, a folder, a URL, 0 or -")
+    source: Source = _kind(address).open_source(
+        address, options or SourceOptions(), stop or threading.Event()
+    )
+    return source
+
+
+def is_live(address: str) -> bool:
+    """Whether this is the address of a camera or a stream, whose newest frame matters most."""
+    return bool(_kind(address).LIVE)
+
+
+def _kind(address: str) -> Any:
+    modules = (importlib.import_module(f"{__name__}.{kind}") for kind in KINDS)
+    return next(module for module in modules if module.fits(address))

@@ -1,0 +1,64 @@
+"""A camera of this machine by its number, read by OpenCV; unplugged, it is tried again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from engineworks.errors import DataError
+from engineworks.runtime.sources import Source, SourceOptions, Troubles
+from engineworks.runtime.sources.network import LiveSource
+
+LIVE = True
+
+
+def fits(address: str) -> bool:
+    """A number."""
+    return address.isdecimal()
+
+
+class CameraConnection:
+    """An open camera."""
+
+    def __init__(self, number: int) -> None:
+        import cv2
+
+        self._capture = cv2.VideoCapture(number)
+        if not self._capture.isOpened():
+            self._capture.release()
+            raise DataError(
+                f"camera {number} cannot be opened",
+                hint="check that it is plugged in and no other program uses it",
+            )
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self.fps: float = rate if 0 < rate <= 1000 else 30.0
+
+    def __iter__(self) -> Iterator[tuple[Any, float]]:
+        while True:
+            there, image = self._capture.read()
+            if not there:
+                return
+            yield image, time.monotonic()
+
+    def close(self) -> None:
+        """Let the camera go."""
+        self._capture.release()
+
+
+def open_source(address: str, options: SourceOptions, stop: threading.Event) -> Source:
+    """Open a camera.
+
+    Raises:
+        DataError: There is none with this number.
+    """
+    number = int(address)
+    return LiveSource(
+        f"camera {number}",
+        CameraConnection(number),
+        lambda: CameraConnection(number),
+        give_up_s=options.give_up_s,
+        stop=stop,
+        troubles=Troubles(),
+    )

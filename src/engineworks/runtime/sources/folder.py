@@ -1,0 +1,64 @@
+"""A folder of images in the order of their names; unreadable ones are named and left out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from engineworks.errors import DataError
+from engineworks.runtime.preprocess import read_image
+from engineworks.runtime.sources import Frame, Source, SourceOptions, Troubles
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+LIVE = False
+
+
+def fits(address: str) -> bool:
+    """A folder that exists."""
+    return Path(address).is_dir()
+
+
+class FolderSource:
+    """Images as frames, `fps` of them a second."""
+
+    live = False
+
+    def __init__(self, paths: list[Path], options: SourceOptions) -> None:
+        self._paths, self._options = paths, options
+        self.fps = options.fps
+        self.frames: int | None = len(paths)
+        self.troubles = Troubles()
+
+    def __iter__(self) -> Iterator[Frame]:
+        after_s = self._options.after_s
+        for number, path in enumerate(self._paths):
+            time_s = number / self.fps
+            if after_s is not None and time_s <= after_s + 1e-6:
+                continue
+            try:
+                image = read_image(path)
+            except DataError as error:
+                self.troubles.damaged += 1
+                self.troubles.note(error.message)
+                continue
+            yield Frame(image=image, number=number, time_s=time_s)
+
+    def close(self) -> None:
+        """Nothing is open between images."""
+
+
+def open_source(address: str, options: SourceOptions, stop: threading.Event) -> Source:
+    """Open a folder.
+
+    Raises:
+        DataError: There is no image in it.
+    """
+    paths = sorted(p for p in Path(address).iterdir() if p.suffix.lower() in _SUFFIXES)
+    if not paths:
+        raise DataError(
+            f"{address} holds no image ({', '.join(sorted(_SUFFIXES))})",
+            hint="give a folder with images; for videos use: engineworks videos",
+        )
+    return FolderSource(paths, options)

@@ -1,0 +1,64 @@
+"""Raw frames on standard input: height * width * 3 bytes each, BGR, without header."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+
+from engineworks.errors import DataError
+from engineworks.runtime.sources import Frame, Source, SourceOptions, Troubles
+from engineworks.specs import Size
+
+LIVE = False
+
+
+def fits(address: str) -> bool:
+    """`-`."""
+    return address == "-"
+
+
+class RawSource:
+    """Frames cut from a byte stream; an incomplete last one is counted and left out."""
+
+    live = False
+    frames: int | None = None
+
+    def __init__(self, stream: BinaryIO, size: Size, options: SourceOptions) -> None:
+        self._stream, self._size, self._options = stream, size, options
+        self.fps = options.fps
+        self.troubles = Troubles()
+
+    def __iter__(self) -> Iterator[Frame]:
+        height, width = self._size
+        wanted, number = height * width * 3, 0
+        while data := self._stream.read(wanted):
+            if len(data) < wanted:
+                self.troubles.damaged += 1
+                self.troubles.note(f"the input ended after {len(data)} of {wanted} bytes")
+                return
+            image = np.frombuffer(data, np.uint8).reshape(height, width, 3).copy()
+            time_s, after_s = number / self.fps, self._options.after_s
+            if after_s is None or time_s > after_s + 1e-6:
+                yield Frame(image=image, number=number, time_s=time_s)
+            number += 1
+
+    def close(self) -> None:
+        """Standard input stays open: it is not ours."""
+
+
+def open_source(address: str, options: SourceOptions, stop: threading.Event) -> Source:
+    """Read frames from standard input.
+
+    Raises:
+        DataError: Their size was not said.
+    """
+    if options.raw_size is None:
+        raise DataError(
+            "raw frames on standard input have no header that says their size",
+            hint="say it: --raw-size 640x480 (width x height), and --fps",
+        )
+    return RawSource(sys.stdin.buffer, options.raw_size, options)

@@ -1,0 +1,196 @@
+"""A drawn stream as an MP4 file that plays whatever happens to the process that writes it.
+
+Written under a temporary name in fragments of a second, which make even a file playable that was
+never finished; `close` turns it into an ordinary MP4 and gives it its name. Knows no detections.
+"""
+
+from __future__ import annotations
+
+import logging
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engineworks.errors import DataError, MissingDependency, StoreError
+from engineworks.runtime.sources.decoder import import_av
+
+log = logging.getLogger(__name__)
+
+#: Codecs by preference, each with FFmpeg's options and the clock it can hold. x264 is left out of
+#: builds that must be free of GPL code; MPEG-4 part 2 plays as well, in larger files.
+_CODECS: dict[str, tuple[dict[str, str], int]] = {
+    "libx264": ({"preset": "ultrafast", "crf": "23"}, 90_000),
+    "mpeg4": ({"q:v": "4"}, 60_000),
+}
+
+#: A file's own clock begins at 0; this comment in it tells where in its source that was.
+_STARTS = "source time in s: "
+
+
+def temporary_name(path: Path) -> Path:
+    """Where an output is written before it has its name."""
+    return path.with_name(f".{path.stem}.writing{path.suffix}")
+
+
+def last_time_s(path: Path) -> float | None:
+    """Source time of the last frame of a file written here; None when there is none that plays."""
+    av = import_av()
+    latest, start_s = None, 0.0
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            noted = container.metadata.get("comment", "").removeprefix(_STARTS)
+            start_s = float(noted) if noted else 0.0
+            for packet in container.demux(stream):
+                if packet.pts is not None and packet.size and not packet.is_corrupt:
+                    time_s = float(packet.pts * stream.time_base)
+                    latest = time_s if latest is None else max(latest, time_s)
+    except (av.error.FFmpegError, OSError, IndexError, ValueError):
+        pass  # what was readable before the damage counts
+    return None if latest is None else start_s + latest
+
+
+class VideoFile:
+    """One MP4.
+
+    Frames of another size than the first are fitted into it on black; times are kept, and where
+    two are equal the later one is moved by the clock's smallest step.
+
+    Args:
+        path: Where it will lie.
+        fps: For the player's information; frames carry their own times.
+        codec: `libx264`, `mpeg4`, or None for the first that this FFmpeg can write.
+
+    Raises:
+        DataError: The folder is missing or the ending is not one of a video.
+        MissingDependency: PyAV, or every codec, is missing.
+    """
+
+    def __init__(self, path: Path, *, fps: float, codec: str | None = None) -> None:
+        if path.suffix.lower() not in (".mp4", ".mov", ".m4v"):
+            raise DataError(f"{path.name} does not end in .mp4", hint="name the output out.mp4")
+        if not path.parent.is_dir():
+            raise DataError(f"there is no folder {path.parent}", hint="create it first")
+        self.path = path
+        self.codec = codec or _codec(import_av())
+        self.refitted = 0
+        self._fps = fps
+        self._temporary = temporary_name(path)
+        self._container: Any = None
+        self._stream: Any = None
+        self._size = (0, 0)
+        self._last_tick = -1
+        self._failed = False
+
+    def write(self, image: np.ndarray[Any, Any], time_s: float) -> None:
+        """Add a frame.
+
+        Args:
+            image: uint8 (height, width, 3) BGR.
+            time_s: Its time, not before the last one's.
+
+        Raises:
+            StoreError: The disk is full or gone; what was written stays playable.
+        """
+        av = import_av()
+        try:
+            if self._container is None:
+                self._open(av, image, time_s)
+            frame = self._frame(av, image)
+            clock = self._stream.codec_context.time_base
+            self._last_tick = max(self._last_tick + 1, round(time_s / float(clock)))
+            frame.pts, frame.time_base = self._last_tick, clock
+            self._container.mux(self._stream.encode(frame))
+        except (av.error.FFmpegError, OSError) as error:
+            self._failed = True
+            raise self._refusal(error) from error
+
+    def _open(self, av: Any, image: np.ndarray[Any, Any], time_s: float) -> None:
+        options, clock = _CODECS[self.codec]
+        movie = {"movflags": "hybrid_fragmented"}
+        self._container = av.open(str(self._temporary), "w", format="mp4", options=movie)
+        self._container.metadata["comment"] = f"{_STARTS}{time_s:.6f}"
+        rate = Fraction(self._fps).limit_denominator(1001)
+        stream = self._container.add_stream(self.codec, rate=rate, options=dict(options))
+        # 4:2:0 colour has one sample for 2 x 2 pixels: sides are made even.
+        height, width = (side + side % 2 for side in image.shape[:2])
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, clock)
+        stream.codec_context.gop_size = max(1, round(self._fps))  # a fragment is a second
+        stream.codec_context.max_b_frames = 0  # no frame is held back when a process dies
+        self._stream, self._size = stream, (height, width)
+
+    def _frame(self, av: Any, image: np.ndarray[Any, Any]) -> Any:
+        """4:2:0 by OpenCV, which is faster than FFmpeg's converter; BT.601 as both do it."""
+        import cv2
+
+        planes = cv2.cvtColor(self._fit(image), cv2.COLOR_BGR2YUV_I420)
+        return av.VideoFrame.from_ndarray(planes, format="yuv420p")
+
+    def _fit(self, image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        height, width = self._size
+        h, w = image.shape[:2]
+        if (h, w) == (height, width):
+            return image
+        import cv2
+
+        if height - h not in (0, 1) or width - w not in (0, 1):
+            self.refitted += 1
+            scale = min(height / h, width / w)
+            w, h = max(1, round(w * scale)), max(1, round(h * scale))
+            image = np.asarray(cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA))
+        canvas = np.zeros((height, width, 3), np.uint8)
+        canvas[:h, :w] = image[:height, :width]
+        return canvas
+
+    def close(self) -> None:
+        """Finish the file and give it its name; nothing is left where no frame came.
+
+        Raises:
+            StoreError: It could not be finished, or not be renamed.
+        """
+        if self._container is None:
+            return
+        av = import_av()
+        failure: Exception | None = None
+        container, self._container = self._container, None
+        try:
+            if not self._failed:
+                container.mux(self._stream.encode(None))
+        except (av.error.FFmpegError, OSError) as error:
+            failure = error
+        try:
+            container.close()
+        except (av.error.FFmpegError, OSError) as error:
+            failure = failure or error
+        if self._last_tick < 0:
+            self._temporary.unlink(missing_ok=True)
+            return
+        try:
+            self._temporary.replace(self.path)
+        except OSError as error:
+            failure = failure or error
+        if failure is not None and not self._failed:
+            raise self._refusal(failure) from failure
+
+    def _refusal(self, error: Exception) -> StoreError:
+        words = getattr(error, "strerror", None) or str(error)
+        return StoreError(
+            f"{self.path} cannot be written: {words}",
+            hint="make room on the disk; what was written so far plays, --resume goes on from it",
+        )
+
+
+def _codec(av: Any) -> str:
+    for name in _CODECS:
+        try:
+            av.codec.Codec(name, "w")
+        except (ValueError, av.error.FFmpegError):
+            log.warning("this FFmpeg cannot write %s", name)
+        else:
+            return name
+    raise MissingDependency(
+        f"this PyAV can write none of {', '.join(_CODECS)}", hint="pip install --upgrade av"
+    )
