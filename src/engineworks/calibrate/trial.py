@@ -124,7 +124,9 @@ class Workshop:
                 parity.difference(got[key], want[row : row + 1])[2]
                 for key, want in stick.wanted.items()
             ]
-        return Answers(metric=metric, predictions=predictions, snr_db=min(noise))
+        return Answers(
+            metric=metric, predictions=predictions, snr_db=min(noise, default=parity.EQUAL_DB)
+        )
 
     def call(self, session: Session) -> Any:
         """One inference on a recorded input, for timing."""
