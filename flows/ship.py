@@ -87,9 +87,7 @@ def preflight(recipe: str) -> tuple[Loaded, Plan]:
     recipes.pin_model(loaded)
     if loaded.recipe.data is not None:
         datasets.list_images(loaded.recipe.data)
-    asked = any("int8" in target.precisions for target in loaded.recipe.targets)
-    if asked and loaded.recipe.calibration is None:
-        recipes.refuse_float(loaded)
+    recipes.refuse_float(loaded)
     if loaded.recipe.calibration is not None:
         datasets.list_images(calibration_data(loaded.recipe.calibration))
     return loaded, recipes.plan(loaded)

@@ -285,9 +285,8 @@ def _check_sections(recipe: Recipe, labels: tuple[str, ...]) -> None:
 
 
 def _check_int8(recipe: Recipe) -> None:
-    asked = any("int8" in spec.precisions for spec in recipe.targets)
-    if asked and recipe.calibration is None and recipe.model.form != "onnx":
-        raise _no_calibration()
+    if _wants_int8(recipe) and recipe.calibration is None and recipe.model.form != "onnx":
+        raise _no_calibration(recipe)
     unknown = [name for name in recipe.int8.methods if name not in METHODS]
     if unknown:
         raise RecipeError(
@@ -296,27 +295,33 @@ def _check_int8(recipe: Recipe) -> None:
         )
 
 
-def _no_calibration() -> RecipeError:
+def _wants_int8(recipe: Recipe) -> tuple[str, ...]:
+    return tuple(spec.target for spec in recipe.targets if "int8" in spec.precisions)
+
+
+def _no_calibration(recipe: Recipe) -> RecipeError:
     return RecipeError(
-        "calibration is missing: int8 must see which values occur",
+        f"calibration is missing: {_wants_int8(recipe)[0]}/int8 must see which values occur",
         hint="add calibration.images, a folder of at least 16 photos like those in use (other "
         "ones than in data), or remove int8",
     )
 
 
 def refuse_float(loaded: Loaded) -> None:
-    """Without calibration, an ONNX source for int8 must be a Q/DQ model already.
+    """Without calibration, int8 needs an ONNX source that is a Q/DQ model already.
 
     Raises:
         RecipeError: It is a float model.
     """
+    if loaded.recipe.calibration is not None or not _wants_int8(loaded.recipe):
+        return
     path = loaded.folder / Path(loaded.recipe.model.source).expanduser()
     try:
         quantized = accept.is_quantized(accept.load(path))
     except Exception:
         return  # the stage `reference` says what is wrong with it
     if not quantized:
-        raise _no_calibration()
+        raise _no_calibration(loaded.recipe)
 
 
 def pin_model(loaded: Loaded) -> PinnedModel:
