@@ -33,11 +33,13 @@ def main() -> int:
     """Measure everything, print tables and bars; 0 only if all bars hold."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
+        collecting = _told("calibration", _int8_speed.collecting(home))
         detector = ship(home, "yolox_nano", yolox_changes(home))
+        _told("yolox-nano", _rows(detector))
         classifier = ship(home, "resnet20_cifar10", resnet_changes())
-        usual = usual_tools(home, detector)
-        speed = _int8_speed.measure(home)
-        collecting = _int8_speed.collecting(home)
+        _told("resnet-20", _rows(classifier))
+        speed = _told("a net of YOLOv8n's shape", _int8_speed.measure(home))
+        usual = _told("the usual tools", usual_tools(home, detector))
     bars = [*_detector_bars(detector, usual), *_classifier_bars(classifier)]
     bars += [*_int8_speed.bars(speed, collecting)]
     details = {
@@ -49,6 +51,12 @@ def main() -> int:
     }
     _tables(detector, usual, classifier, speed, collecting)
     return finish("int8", bars, details)
+
+
+def _told(part: str, found: Any) -> Any:
+    """Say on stderr what a part has found: the whole takes half an hour."""
+    print(f"{part}: {json.dumps(found)}", file=sys.stderr, flush=True)
+    return found
 
 
 def ship(home: Path, example: str, change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
