@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -180,10 +181,12 @@ def collect(graph: Graph, samples: Iterable[Array], *, threads: int = 0) -> Stat
     number = 0
     with ThreadPoolExecutor(workers) as pool:
         for number, sample in enumerate(samples, start=1):
+            # First: where a sample itself is not finite, nothing that follows is to blame.
+            _count(counts, number, {graph.inputs[0]: sample})
             for arrays in runner.run(sample):
-                jobs = {name: pool.submit(counts[name].add, a) for name, a in arrays.items()}
+                shares = _shares(arrays, workers)
                 del arrays
-                _await(jobs, number)
+                list(pool.map(partial(_count, counts, number), shares))
             if number & (number - 1) == 0:
                 _checkpoint(counts, history, steps, number)
     if number == 0:
@@ -199,10 +202,21 @@ def collect(graph: Graph, samples: Iterable[Array], *, threads: int = 0) -> Stat
     )
 
 
-def _await(jobs: dict[str, Any], number: int) -> None:
-    for name, job in jobs.items():
+def _shares(arrays: dict[str, Array], workers: int) -> list[dict[str, Array]]:
+    """The tensors in as many groups of about equal size: one task each, not one per tensor."""
+    shares: list[dict[str, Array]] = [{} for _ in range(workers)]
+    sizes = [0] * workers
+    for name, array in sorted(arrays.items(), key=lambda item: -item[1].size):
+        lightest = sizes.index(min(sizes))
+        shares[lightest][name] = array
+        sizes[lightest] += array.size
+    return shares
+
+
+def _count(counts: dict[str, TensorCounts], number: int, arrays: dict[str, Array]) -> None:
+    for name, array in arrays.items():
         try:
-            job.result()
+            counts[name].add(array)
         except ModelError as error:
             raise ModelError(
                 f"tensor {name!r} is NaN or infinite on calibration sample {number}",
@@ -249,20 +263,17 @@ class _Runner:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        # Nothing of one sample is kept for the next: the peak is that of the largest part.
-        options.enable_cpu_mem_arena = False
+        # Its threads would spin between samples, on the cores that count.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = ort.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
 
     def run(self, sample: Array) -> Iterator[dict[str, Array]]:
-        """Observed tensors of one sample, part by part, the input itself in the first."""
-        for number, part in enumerate(self._parts):
-            found = self._session.run(part, {self._input: sample}) if part else []
-            arrays = dict(zip(part, found, strict=True))
-            if number == 0:
-                arrays = {self._input: sample, **arrays}
-            yield arrays
+        """Observed tensors of one sample, part by part, without the input itself."""
+        for part in filter(None, self._parts):
+            found = self._session.run(part, {self._input: sample})
+            yield dict(zip(part, found, strict=True))
 
 
 def _parts(graph: Graph) -> list[list[str]]:

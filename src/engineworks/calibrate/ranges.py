@@ -22,6 +22,9 @@ HALF = 128
 #: Bins that entropy compares with its levels, as in the source below; finer ones are merged.
 ENTROPY_BINS = 2048
 
+#: Ends that entropy tries.
+ENTROPY_CANDIDATES = 48
+
 #: Positions tried on each side of a range by the searching methods.
 CANDIDATES = 96
 
@@ -158,7 +161,7 @@ def _grid(histogram: Histogram, symmetric: bool) -> tuple[Array, Array]:
         return np.zeros(1), high * shares
     if high == 0:
         return low * shares, np.zeros(1)
-    lows = low * np.geomspace(0.05, 1.0, 24) if low < 0 else np.zeros(1)
+    lows = low * np.geomspace(0.05, 1.0, 16) if low < 0 else np.zeros(1)
     return lows, high * shares
 
 
@@ -203,7 +206,7 @@ def _divergence_bound(histogram: Histogram, levels: int = HALF) -> float:
     if len(counts) <= levels:
         return histogram.maximum
     best, found = np.inf, len(counts)
-    step = max(1, (len(counts) - levels) // CANDIDATES)
+    step = max(1, (len(counts) - levels) // ENTROPY_CANDIDATES)
     # A range that keeps next to nothing is near to what it keeps, and useless.
     least = int(np.searchsorted(np.cumsum(counts), 0.9 * counts.sum())) + 1
     for end in (*range(max(levels, least), len(counts), step), len(counts)):
