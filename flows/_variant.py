@@ -11,7 +11,7 @@ from prefect import get_run_logger
 
 from artifacts.summary import Engine, Variant
 from engineworks import targets
-from engineworks.errors import EngineworksError, RecipeError, StoreError
+from engineworks.errors import EngineworksError, StoreError
 from engineworks.recipe import Loaded
 from engineworks.stages.requests import (
     BenchmarkRequest,
@@ -113,17 +113,12 @@ def _quantize(
     run: Run, loaded: Loaded, plan: Plan, planned: PlannedVariant, model: Model
 ) -> Quantized:
     recipe = loaded.recipe
-    if model.calibration is None and not model.quantized:
-        raise RecipeError(
-            f"calibration is missing: {planned.name} must see which values occur",
-            hint="add calibration.images, a folder of at least 16 photos like those in use",
-        )
     found: Quantized = call(
         run, quantize,
         QuantizeRequest(
             shared=model.shared,
             onnx=model.onnx,
-            calibration=model.calibration.artifact if model.calibration else model.onnx,
+            calibration=model.calibration.artifact if model.calibration else None,
             reference=model.reference.artifact,
             target=planned.target,
             options=planned.options,
@@ -155,7 +150,7 @@ def _requantize(
         RequantizeRequest(
             shared=model.shared,
             onnx=other.onnx,
-            calibration=model.calibration.artifact if model.calibration else model.onnx,
+            calibration=model.calibration.artifact if model.calibration else None,
             target=planned.target,
             method=quantized.found.method,
             nodes=quantized.nodes,

@@ -103,6 +103,11 @@ def quantize(request: QuantizeRequest) -> Quantized:
     path = store.entry(request.onnx)
     if accept.is_quantized(accept.load(path)):
         return _as_it_is(request, accept.refusals(accept.load(path), rules.scheme))
+    if request.calibration is None:
+        raise DataError(
+            f"calibration is missing: {request.target}/int8 must see which values occur",
+            hint="add calibration.images, a folder of at least 16 photos like those in use",
+        )
     graph = Graph(path)
     if not graph.computing:
         raise BuildError(
@@ -225,7 +230,7 @@ def requantize(request: RequantizeRequest) -> Requantized:
     from engineworks.calibrate.graph import Graph
 
     store = LocalStore(Path(request.shared.store))
-    if not request.nodes:
+    if not request.nodes or request.calibration is None:
         return Requantized(onnx=request.onnx)
     graph = Graph(store.entry(request.onnx))
     statistics = collect.load(store.entry(request.calibration))

@@ -111,7 +111,8 @@ class QuantizeRequest:
 
     shared: Shared
     onnx: Artifact
-    calibration: Artifact
+    calibration: Artifact | None
+    """None: only for a model that came quantized."""
     reference: Artifact
     target: str
     options: dict[str, Any]
@@ -136,7 +137,7 @@ class RequantizeRequest:
 
     shared: Shared
     onnx: Artifact
-    calibration: Artifact
+    calibration: Artifact | None
     target: str
     method: str
     nodes: tuple[str, ...]
