@@ -333,7 +333,8 @@ class Rung:
     """One integer graph that was tried: what it scores, what it takes, what it cost to know."""
 
     step: str
-    """Which part of the ladder tried it: usual, calibrator, placement, island, polish."""
+    """Which part of the ladder tried it: usual, calibrator, placement, sensitivity, island or
+    polish; given: the model came quantized."""
     label: str
     method: str
     """How its ranges were chosen."""

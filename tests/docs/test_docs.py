@@ -164,7 +164,7 @@ class TestRecipe:
             (row,) = (row for row in rows(text) if row[0] == precision)
             assert f"at least {LIMITS[precision].min_snr_db:g} dB" in row[1]
         assert set(JUDGED) == {"int8"}
-        assert str(limit("int8", judged=True)).startswith("none")
+        assert str(limit("int8", judged=True)).startswith("no limit")
         (row,) = (row for row in rows(text) if row[0] == "int8")
         assert "where a task metric judges: no numeric rule" in row[1]
         assert f"else SNR at least {LIMITS['int8'].min_snr_db:g} dB" in row[1]

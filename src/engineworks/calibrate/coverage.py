@@ -106,7 +106,7 @@ def _input_warnings(table: Array) -> list[str]:
     if (high - low).min() == 0:
         warnings.append("an input channel is constant over all samples: are these real images?")
     elif len(mean) == 3 and high.max() > 0:
-        # Photos are brighter in red than in blue on average (sky is the exception).
+        # No colour photo has as much red as blue to the sixth digit.
         spread = high.max() - low.min()
         if abs(mean[0] - mean[2]) / spread < 1e-6:
             warnings.append("all input channels are equal: grey images for a colour model?")

@@ -37,7 +37,7 @@ class Limit:
             rules.append(f"relative difference <= {self.max_relative:g}")
         if self.min_snr_db is not None:
             rules.append(f"SNR >= {self.min_snr_db:g} dB")
-        return ", ".join(rules) or "none: the task metric judges"
+        return ", ".join(rules) or "no limit of its own: the task metric judges"
 
 
 #: fp32 may only sum in another order. Narrower types round every weight and value; the largest of

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar, overload
@@ -50,7 +51,7 @@ class Classification:
     confidence: Array
 
 
-class _ImageModel(Generic[Answer]):
+class _ImageModel(ABC, Generic[Answer]):
     """What detectors and classifiers share: the way in, the engine, batches, times.
 
     Threads may share one: `prepare` and `finish` run side by side, inference runs one at a time.
@@ -162,9 +163,9 @@ class _ImageModel(Generic[Answer]):
             answers += [{name: array[i] for name, array in outputs.items()} for i in range(n)]
         return answers
 
+    @abstractmethod
     def finish(self, outputs: Tensors, placement: Placement) -> Answer:
         """The answer for one row of `infer`."""
-        raise NotImplementedError
 
 
 class Detector(_ImageModel[Detections]):

@@ -157,7 +157,7 @@ def test_a_batch_larger_than_the_samples_repeats_them():
 @pytest.mark.parametrize(
     ("limit", "text"),
     [
-        (Limit(), "none: the task metric judges"),
+        (Limit(), "no limit of its own: the task metric judges"),
         (TIGHT, "relative difference <= 0.001"),
         (Limit(0.5, 20), "relative difference <= 0.5, SNR >= 20 dB"),
     ],
@@ -176,7 +176,7 @@ def test_integers_are_judged_by_the_task_and_by_their_noise_without_one():
     assert parity.limit("int8", judged=False).min_snr_db == 20
     found = parity.limit("int8", judged=True)
     assert (found.min_snr_db, found.max_relative) == (None, None)
-    assert str(found) == "none: the task metric judges"
+    assert str(found) == "no limit of its own: the task metric judges"
 
 
 def test_another_precision_has_no_limit():
