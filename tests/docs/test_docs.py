@@ -431,7 +431,7 @@ class TestInt8:
         assert families == {name.partition("-")[0] for name in named} - {"method", "---"} - {""}
 
     def test_figures_are_those_of_the_code(self):
-        from engineworks.calibrate import collect, recover
+        from engineworks.calibrate import collect, placement, recover
         from engineworks.evaluate.parity import LIMITS
         from engineworks.specs import CalibrationSpec
 
@@ -442,4 +442,4 @@ class TestInt8:
         assert f"Among those within {recover.WORTH:.0%}".replace("%", " %") in text
         assert f"agree to {LIMITS['int8'].min_snr_db:g} dB" in text
         assert f"{spec.minimum} to {spec.limit}" in text
-        assert recover.SHARES[:2] == (1 / 8, 2 / 8)
+        assert placement.SHARES[:2] == (1 / 5, 2 / 5)

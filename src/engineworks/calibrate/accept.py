@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from engineworks.calibrate.graph import COMPUTE
+from engineworks.calibrate.graph import COMPUTE, MOVING
 from engineworks.calibrate.qdq import Scheme
 
 QDQ = ("QuantizeLinear", "DequantizeLinear")
@@ -21,11 +21,22 @@ def is_quantized(model: Any) -> bool:
 
 
 def integer_layers(model: Any) -> int:
-    """Arithmetic nodes whose weights and input both come from integers."""
-    made = {output: node.op_type for node in model.graph.node for output in node.output}
+    """Arithmetic nodes whose weights and input both come from integers.
+
+    Behind operators that only move or join integers, values still are integers.
+    """
+    made = {output: node for node in model.graph.node for output in node.output}
+
+    def integers(tensor: str) -> bool:
+        node = made.get(tensor)
+        while node is not None and node.op_type in MOVING:
+            node = made.get(node.input[0])
+        if node is not None and node.op_type == "Concat":
+            return all(integers(part) for part in node.input)
+        return node is not None and node.op_type == "DequantizeLinear"
+
     return sum(
-        node.op_type in COMPUTE
-        and made.get(node.input[0]) == made.get(node.input[1]) == "DequantizeLinear"
+        node.op_type in COMPUTE and integers(node.input[0]) and integers(node.input[1])
         for node in model.graph.node
     )
 

@@ -151,6 +151,14 @@ class Graph:
             return None
         return product if set(self.nodes[product].input) == {tensor, gate} else None
 
+    def depthwise(self, node: str) -> bool:
+        """Whether it is a convolution in which every channel is computed from one channel."""
+        found = self.nodes[node]
+        if found.op_type != "Conv" or self.weight(node) is None:
+            return False
+        groups = next((a.i for a in found.attribute if a.name == "group"), 1)
+        return bool(groups > 1 and self.constants[found.input[1]].dims[1] == 1)
+
     @cached_property
     def macs(self) -> dict[str, int]:
         """Multiply-accumulates of every arithmetic node at batch 1."""

@@ -6,24 +6,28 @@ https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html and onnx__DequantizeLin
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from engineworks.calibrate.graph import Graph
-from engineworks.calibrate.ranges import Range
+from engineworks.calibrate.graph import MOVING, Graph
+from engineworks.calibrate.ranges import Ranges
 
 Array = np.ndarray[Any, Any]
+
+#: Operators whose output holds the values of their inputs and no others.
+PASSING = MOVING | {"Concat"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scheme:
     """What a runtime reads as integers; each target states its own."""
 
-    activation: Literal["uint8", "int8"]
-    """uint8 with a zero point, or int8 around 0."""
+    activation: Literal["uint8", "int8", "either"]
+    """uint8 with a zero point; int8 around 0; or without zero points: uint8 for what is never
+    negative, else int8."""
     bias: Literal["int32", "float"]
     """int32 with the product of both scales (ONNX Runtime), or left as it is (TensorRT)."""
     outputs: bool
@@ -31,28 +35,41 @@ class Scheme:
     DQ-node-Q), or requantize by themselves (OpenVINO, TensorRT: DQ-node)."""
     weight_bits: Literal[7, 8] = 8
     """7 where 8-bit products saturate: x86 without VNNI."""
+    passing: bool = False
+    """Whether integers pass through operators that only move or join values without being
+    quantized behind them again (OpenVINO)."""
+    depthwise_channels: bool = False
+    """Whether every channel that a depthwise convolution reads may have a scale of its own: such
+    a layer never adds values of two channels, so a runtime can fold the scales into its weights."""
 
     @property
     def symmetric(self) -> bool:
         """Whether ranges of activations lie around 0."""
-        return self.activation == "int8"
+        return self.activation != "uint8"
 
 
 @dataclass(frozen=True)
 class Step:
-    """scale and zero point of one tensor: value = (integer - zero) * scale."""
+    """Scales and zero points of one tensor: value = (integer - zero) * scale.
 
-    scale: float
-    zero: int
+    Attributes:
+        scale: float64, () or (channels,).
+        zero: int8 or uint8, of the same shape.
+    """
+
+    scale: Array
+    zero: Array
 
 
-def step(bounds: Range, scheme: Scheme) -> Step:
-    """Scale and zero point of a range, which holds 0."""
-    low, high = bounds
+def step(low: Array | float, high: Array | float, scheme: Scheme) -> Step:
+    """Scales and zero points of ranges, each of which holds 0."""
+    lows, highs = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    unsigned = scheme.activation == "uint8" or (scheme.activation == "either" and not lows.any())
     if scheme.symmetric:
-        return Step(max(-low, high, 1e-12) / 127, 0)
-    scale = max(high - low, 1e-12) / 255
-    return Step(scale, int(np.clip(round(-low / scale), 0, 255)))
+        scale = np.maximum(np.maximum(-lows, highs), 1e-12) / (255 if unsigned else 127)
+        return Step(scale, np.zeros(scale.shape, np.uint8 if unsigned else np.int8))
+    scale = np.maximum(highs - lows, 1e-12) / 255
+    return Step(scale, np.clip(np.round(-lows / scale), 0, 255).astype(np.uint8))
 
 
 def quantize_weight(weight: Array, axis: int | None, bits: int = 8) -> tuple[Array, Array]:
@@ -86,7 +103,7 @@ def channel_axis(graph: Graph, node: str) -> int:
 
 
 class _Writer:
-    def __init__(self, graph: Graph, ranges: Mapping[str, Range], scheme: Scheme) -> None:
+    def __init__(self, graph: Graph, ranges: Ranges, chosen: set[str], scheme: Scheme) -> None:
         import onnx
 
         self.helper, self.numpy_helper = onnx.helper, onnx.numpy_helper
@@ -96,13 +113,46 @@ class _Writer:
         del self.model.graph.node[:]
         del self.model.graph.value_info[:]
         self.extra: list[Any] = []
+        self.chosen = chosen
+        self.bounds = dict(ranges.tensors)
+        self.joined: dict[str, str] = {}
+        self._join()
+
+    def _join(self) -> None:
+        """Give tensors that a chosen Concat joins one range, so that joining is copying."""
+        for name in self.chosen:
+            if self.graph.nodes[name].op_type != "Concat":
+                continue
+            parts = [*self.graph.activations(name), name]
+            members = {self._head(self.graph.source(tensor)) for tensor in parts}
+            members = {tensor for tensor in members if tensor in self.bounds}
+            head, *others = sorted(members)
+            for other in others:
+                self.joined[other] = head
+                low, high = self.bounds[other]
+                self.bounds[head] = min(self.bounds[head][0], low), max(self.bounds[head][1], high)
+        self.joined = {tensor: self._head(tensor) for tensor in self.joined}
+
+    def _head(self, tensor: str) -> str:
+        while tensor in self.joined:
+            tensor = self.joined[tensor]
+        return tensor
+
+    def passed(self, tensor: str) -> bool:
+        """Whether a tensor arrives in integers from an operator that only moved or joined them."""
+        producer = self.graph.producer.get(tensor, "")
+        return (
+            self.scheme.passing
+            and producer in self.chosen
+            and self.graph.nodes[producer].op_type in PASSING
+        )
 
     def step_of(self, tensor: str) -> Step:
         source = self.graph.source(tensor)
         producer = self.graph.nodes.get(self.graph.producer.get(source, ""))
         if producer is not None and producer.op_type == "Sigmoid":
-            return Step(1 / 256, 0) if not self.scheme.symmetric else Step(1 / 127, 0)
-        return step(self.ranges[source], self.scheme)
+            return step(0.0, 255 / 256 if self.scheme.activation == "uint8" else 1.0, self.scheme)
+        return step(*self.bounds[self.joined.get(source, source)], self.scheme)
 
     def constant(self, name: str, value: Array) -> str:
         # ascontiguousarray() makes a scalar a row, which is no scale of a whole tensor.
@@ -110,23 +160,36 @@ class _Writer:
         self.extra.append(self.numpy_helper.from_array(whole, name))
         return name
 
-    def pair(self, source: str, target: str) -> list[Any]:
+    def pair(self, source: str, target: str, found: Step) -> list[Any]:
         """Nodes Q and DQ from one float tensor to another."""
-        found = self.step_of(target if target in self.graph.producer else source)
         base = f"{target}__qdq"
         parameters = [
-            self.constant(f"{base}_scale", np.array(found.scale, np.float32)),
-            self.constant(f"{base}_zero", np.array(found.zero, self.scheme.activation)),
+            self.constant(f"{base}_scale", found.scale.astype(np.float32)),
+            self.constant(f"{base}_zero", found.zero),
         ]
+        axis = {"axis": 1} if found.scale.ndim else {}
         return [
             self.helper.make_node(
-                "QuantizeLinear", [source, *parameters], [f"{base}_q"], f"{base}_QuantizeLinear"
+                "QuantizeLinear", [source, *parameters], [f"{base}_q"],
+                f"{base}_QuantizeLinear", **axis,
             ),
             self.helper.make_node(
                 "DequantizeLinear", [f"{base}_q", *parameters], [target],
-                f"{base}_DequantizeLinear",
+                f"{base}_DequantizeLinear", **axis,
             ),
         ]  # fmt: skip
+
+    def by_channel(self, tensor: str) -> bool:
+        """Whether all integer readers of a tensor take a scale for every channel.
+
+        Two pairs on one tensor would cost more time than they gain in accuracy.
+        """
+        readers = self.chosen.intersection(self.graph.readers.get(tensor, ()))
+        return (
+            self.scheme.depthwise_channels
+            and tensor in self.ranges.channels
+            and all(self.graph.depthwise(node) for node in readers)
+        )
 
     def weights(self, node: str, proto: Any) -> list[Any]:
         """Integer weights (and bias) of an arithmetic node; changes its inputs."""
@@ -137,7 +200,7 @@ class _Writer:
         bias = self.graph.constant(bias_name) if bias_name else None
         integers, scales = quantize_weight(values, axis, self.scheme.weight_bits)
         as_int32 = self.scheme.bias == "int32" and bias is not None and bias.ndim == 1
-        input_scale = self.step_of(self.graph.nodes[node].input[0]).scale
+        input_scale = float(self.step_of(self.graph.nodes[node].input[0]).scale)
         if as_int32 and bias is not None:
             # A bias of nearly dead channels must still fit into 32 bits: widen their weights.
             least = np.abs(bias).astype(np.float64) / (input_scale * (2**31 - 1))
@@ -166,12 +229,12 @@ class _Writer:
         )
 
 
-def emit(graph: Graph, ranges: Mapping[str, Range], nodes: Collection[str], scheme: Scheme) -> Any:
+def emit(graph: Graph, ranges: Ranges, nodes: Collection[str], scheme: Scheme) -> Any:
     """The model with the given nodes in integers.
 
     Args:
         graph: The float graph.
-        ranges: Tensor -> (low, high), for every tensor that the nodes touch.
+        ranges: Of every tensor that the nodes touch.
         nodes: Nodes that shall compute in integers, by their first output.
         scheme: What the runtime reads.
 
@@ -179,11 +242,11 @@ def emit(graph: Graph, ranges: Mapping[str, Range], nodes: Collection[str], sche
         onnx.ModelProto. Inputs, outputs and their names are those of the float graph.
     """
     chosen = set(nodes)
-    writer = _Writer(graph, ranges, scheme)
+    writer = _Writer(graph, ranges, chosen, scheme)
     paired: dict[str, str] = {}
     written = writer.model.graph.node
     for tensor in graph.inputs:
-        written.extend(_pair_for_readers(writer, tensor, chosen, paired))
+        written.extend(_pair_for_readers(writer, tensor, paired))
     for name, original in graph.nodes.items():
         proto = type(original)()
         proto.CopyFrom(original)
@@ -198,24 +261,28 @@ def emit(graph: Graph, ranges: Mapping[str, Range], nodes: Collection[str], sche
             if name in chosen and scheme.outputs and graph.is_float(output):
                 # Its kernel needs a quantized output: that takes the name, for all readers.
                 proto.output[position] = f"{output}__float"
-                pairs.extend(writer.pair(f"{output}__float", output))
+                pairs.extend(writer.pair(f"{output}__float", output, writer.step_of(output)))
             else:
-                pairs.extend(_pair_for_readers(writer, output, chosen, paired))
+                pairs.extend(_pair_for_readers(writer, output, paired))
         written.append(proto)
         written.extend(pairs)
     _finish(writer)
     return writer.model
 
 
-def _pair_for_readers(
-    writer: _Writer, tensor: str, chosen: set[str], paired: dict[str, str]
-) -> list[Any]:
+def _pair_for_readers(writer: _Writer, tensor: str, paired: dict[str, str]) -> list[Any]:
     """One shared pair in front of all integer readers; float readers keep the float tensor."""
     readers = writer.graph.readers.get(tensor, ())
-    if not writer.graph.is_float(tensor) or not chosen.intersection(readers):
+    if not writer.graph.is_float(tensor) or not writer.chosen.intersection(readers):
+        return []
+    if writer.passed(tensor):
         return []
     paired[tensor] = f"{tensor}__int"
-    return writer.pair(tensor, paired[tensor])
+    if writer.by_channel(tensor):
+        found = step(*writer.ranges.channels[tensor], writer.scheme)
+    else:
+        found = writer.step_of(tensor)
+    return writer.pair(tensor, paired[tensor], found)
 
 
 def _finish(writer: _Writer) -> None:

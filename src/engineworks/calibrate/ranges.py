@@ -6,7 +6,7 @@ histogram at a time, no graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,17 @@ ENTROPY_CANDIDATES = 48
 
 #: Positions tried on each side of a range by the searching methods.
 CANDIDATES = 96
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranges:
+    """What integers have to say of every tensor of a graph."""
+
+    tensors: Mapping[str, Range]
+    """Tensor -> (low, high)."""
+    channels: Mapping[str, tuple[Array, Array]]
+    """Tensor -> lows and highs of its channels, float64 (channels,) each; of those tensors that a
+    depthwise convolution reads."""
 
 
 @dataclass(frozen=True)

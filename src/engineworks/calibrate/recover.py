@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from engineworks.bench import compare, protocol
-from engineworks.calibrate import qdq, ranges, sensitivity
+from engineworks.calibrate import placement, qdq, ranges, sensitivity
 from engineworks.calibrate.collect import Statistics
+from engineworks.calibrate.derive import derive
 from engineworks.calibrate.graph import Graph
 from engineworks.calibrate.journal import Journal
 from engineworks.calibrate.trial import Answers, Workshop, fidelity
@@ -37,9 +38,6 @@ from engineworks.verdict import ROUNDING
 Array = np.ndarray[Any, Any]
 
 log = logging.getLogger(__name__)
-
-#: Shares of the layers, those first that integers pay most for, that are timed.
-SHARES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 
 #: Rounds of alternating blocks while searching, and for the last few. The search ranks by the
 #: best block of each (its error on a busy machine is a third of a median's); the verdict that
@@ -105,9 +103,12 @@ class Search:
         self.graph, self.statistics, self.rules = graph, statistics, rules
         self.workshop, self.spec, self.max_drop = workshop, spec, max_drop
         self.journal = journal
+        # Where integers do not simply pass, every carrier requantizes: it costs accuracy, and
+        # whether it pays is tried at the end.
+        self.kinds = placement.JOINING if rules.scheme.passing else frozenset()
         self.tried: dict[str, Candidate] = {}
         self.sensitivity: tuple[Sensitivity, ...] = ()
-        self._ranges: dict[str, dict[str, ranges.Range]] = {}
+        self._ranges: dict[str, ranges.Ranges] = {}
         self._until = time.monotonic() + spec.limit_s
         self._spent = 0
         self._float: Answers | None = None
@@ -146,8 +147,9 @@ class Search:
         computing, between = self.graph.computing, self.graph.between
         usual = self._new("usual", "all operators, MinMax", "minmax", (*computing, *between))
         self._score(usual)
+        everything = placement.with_carriers(self.graph, computing, self.kinds)
         swept = [
-            self._new("calibrator", f"all layers, {method}", method, computing)
+            self._new("calibrator", f"all layers, {method}", method, everything)
             for method in self.spec.methods
         ]
         for candidate in swept:
@@ -167,13 +169,17 @@ class Search:
             self._polish(min(held, key=self._ratio))
 
     def _placements(self, method: str) -> list[Candidate]:
-        order = sensitivity.by_intensity(self.graph)
-        counts = sorted({max(1, round(share * len(order))) for share in SHARES})
+        all_layers = len(self.graph.computing)
         return [
-            self._new("placement", f"the {n} layers that compute most per value", method, order[:n])
-            if n < len(order)
-            else self._new("placement", f"all layers, {method}", method, order)
-            for n in counts
+            self._new(
+                "placement",
+                f"the {len(layers)} layers that compute most per value"
+                if len(layers) < all_layers
+                else f"all layers, {method}",
+                method,
+                placement.with_carriers(self.graph, layers, self.kinds),
+            )
+            for layers in placement.first_layers(self.graph)
         ]
 
     def _grow(self, start: Candidate) -> Candidate:
@@ -185,8 +191,10 @@ class Search:
         pieces = [p for p in sensitivity.parts(self.graph, layers) if len(p) < len(layers)]
         without = [
             self._new(
-                "sensitivity", f"{start.label}, without {_name(piece)}",
-                start.method, start.nodes - set(piece),
+                "sensitivity", f"{start.label}, without {placement.name_of(self.graph, piece)}",
+                start.method, placement.with_carriers(
+                    self.graph, set(layers) - set(piece), self.kinds
+                ),
             )
             for piece in pieces
         ]  # fmt: skip
@@ -208,9 +216,12 @@ class Search:
         for n in order:
             if found[n].gain <= 0:
                 break
+            name = placement.name_of(self.graph, pieces[n])
             grown = self._new(
-                "island", f"{current.label}, {_name(pieces[n])} in float", start.method,
-                current.nodes - set(pieces[n]),
+                "island", f"{current.label}, {name} in float", start.method,
+                placement.with_carriers(
+                    self.graph, set(self._layers(current)) - set(pieces[n]), self.kinds
+                ),
             )  # fmt: skip
             if not self._layers(grown):
                 break
@@ -231,29 +242,27 @@ class Search:
         best = max(same, key=self._quality)
         self._race([best])
         for _ in range(2):
-            pieces = sensitivity.parts(self.graph, self.graph.computing)
+            steps = placement.changes(self.graph, best.nodes)
             toggled = [
                 self._new(
-                    "polish", f"{_name(piece)} toggled", best.method,
-                    best.nodes ^ set(piece),
+                    "polish", f"{best.label}, {step.label}", best.method,
+                    placement.changed(self.graph, best.nodes, [step]),
                 )
-                for piece in pieces
+                for step in steps
             ]  # fmt: skip
-            toggled = [c for c in toggled if self._layers(c)]
-            carried = best.nodes | set(sensitivity.carriers(self.graph, best.nodes))
-            toggled.append(
-                self._new("polish", "what joins and moves integers, too", best.method, carried)
-            )
             self._race([best, *toggled])
-            faster = [c for c in toggled if self._ratio(c) < self._ratio(best) * (1 - WORTH)]
+            faster = [
+                n for n, c in enumerate(toggled)
+                if self._ratio(c) < self._ratio(best) * (1 - WORTH)
+            ]  # fmt: skip
             if not faster:
                 break
-            nodes = best.nodes
-            for candidate in faster:
-                nodes ^= candidate.nodes ^ best.nodes
-            together = self._new("polish", "all faster changes at once", best.method, nodes)
-            self._race([best, together, *faster])
-            fronts = sorted([together, *faster], key=self._ratio)
+            together = self._new(
+                "polish", f"{best.label}, all faster changes at once", best.method,
+                placement.changed(self.graph, best.nodes, [steps[n] for n in faster]),
+            )  # fmt: skip
+            self._race([best, together])
+            fronts = sorted([together, *(toggled[n] for n in faster)], key=self._ratio)
             for candidate in fronts:
                 if self._ratio(candidate) < self._ratio(best) * (1 - WORTH):
                     self._score(candidate)
@@ -278,10 +287,10 @@ class Search:
 
     def model(self, candidate: Candidate) -> Any:
         """The candidate's graph (onnx.ModelProto)."""
-        bounds = self._ranges.setdefault(candidate.method, {})
-        if not bounds:
-            bounds.update(derive(self.graph, self.statistics, candidate.method, self.rules.scheme))
-        model = qdq.emit(self.graph, bounds, candidate.nodes, self.rules.scheme)
+        scheme, method = self.rules.scheme, candidate.method
+        if method not in self._ranges:
+            self._ranges[method] = derive(self.graph, self.statistics, method, scheme)
+        model = qdq.emit(self.graph, self._ranges[method], candidate.nodes, scheme)
         if self.rules.rewrite is not None:
             self.rules.rewrite(model)
         return model
@@ -471,30 +480,3 @@ class Search:
 def _divided(ratio: float, base: float) -> float | None:
     """One latency over another; None when one of them could not be timed."""
     return ratio / base if np.isfinite(ratio) and np.isfinite(base) else None
-
-
-def _name(piece: tuple[str, ...]) -> str:
-    return piece[0] if len(piece) == 1 else f"{piece[0]} and {len(piece) - 1} more"
-
-
-def derive(
-    graph: Graph, statistics: Statistics, method: str, scheme: qdq.Scheme
-) -> dict[str, ranges.Range]:
-    """Ranges of every observed tensor by one method.
-
-    Where a runtime quantizes the input of x * sigmoid(x), `mse` minimises the error of that
-    product: left of -5 there is nothing to be exact about.
-    """
-    choose = ranges.METHODS[method]
-    found = {}
-    for name, histogram in statistics.tensors.items():
-        if method == "mse" and scheme.outputs and graph.silu(name) is not None:
-            found[name] = ranges.mse(histogram, scheme.symmetric, through=silu)
-        else:
-            found[name] = choose(histogram, scheme.symmetric)
-    return found
-
-
-def silu(values: Array) -> Array:
-    """X * sigmoid(x) (arXiv:1702.03118)."""
-    return np.asarray(values / (1.0 + np.exp(-np.clip(values, -80, 80))))

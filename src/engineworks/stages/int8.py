@@ -226,7 +226,7 @@ def _as_it_is(request: QuantizeRequest, refused: tuple[str, ...]) -> Quantized:
 
 def requantize(request: RequantizeRequest) -> Requantized:
     """Stage `requantize`."""
-    from engineworks.calibrate import collect, qdq, recover
+    from engineworks.calibrate import collect, derive, qdq
     from engineworks.calibrate.graph import Graph
 
     store = LocalStore(Path(request.shared.store))
@@ -242,7 +242,7 @@ def requantize(request: RequantizeRequest) -> Requantized:
             hint="leave this size out of benchmark.sizes, or make a recipe of its own for it",
         )
     rules = targets.int8_rules(request.target, request.host)
-    bounds = recover.derive(graph, statistics, request.method, rules.scheme)
+    bounds = derive.derive(graph, statistics, request.method, rules.scheme)
     model = qdq.emit(graph, bounds, request.nodes, rules.scheme)
     if rules.rewrite is not None:
         rules.rewrite(model)

@@ -11,9 +11,9 @@ from hypothesis.extra.numpy import arrays
 
 from engineworks.calibrate import accept, qdq
 from engineworks.calibrate.collect import collect
+from engineworks.calibrate.derive import derive
 from engineworks.calibrate.graph import Graph
-from engineworks.calibrate.qdq import Scheme, Step, emit, quantize_weight, step
-from engineworks.calibrate.recover import derive
+from engineworks.calibrate.qdq import Scheme, emit, quantize_weight, step
 from engineworks.evaluate import parity
 from tests.builders import conv_net, samples
 
@@ -22,6 +22,9 @@ SCHEMES = {
     "uint8, 7 bits": Scheme(activation="uint8", bias="int32", outputs=True, weight_bits=7),
     "uint8, inputs": Scheme(activation="uint8", bias="float", outputs=False),
     "int8, inputs": Scheme(activation="int8", bias="float", outputs=False),
+    "either, passing": Scheme(
+        activation="either", bias="float", outputs=False, passing=True, depthwise_channels=True
+    ),
 }
 EVERY = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
 ROWS = samples(4)
@@ -152,6 +155,9 @@ class TestEmit:
             for name, value in values.items()
             if name.endswith("__qdq_scale")
         }
+        if scheme.passing:  # nothing is quantized behind them at all
+            assert not {"pool", "flat"} & set(scales)
+            return
         assert scales["pool"] == pytest.approx(scales["sum"])
         assert scales["flat"] == pytest.approx(scales["mean"])
 
@@ -311,22 +317,129 @@ def test_dead_channels_with_a_bias_stay_exact(tmp_path, scheme):
     np.testing.assert_allclose(got, answers(graph.model, "y", FEED), atol=0.1)
 
 
+def depthwise_net(tmp_path, readers=("deep",)):
+    """x (b, 4, 8, 8) -> relu -> depthwise `deep` (and, when asked, the pointwise `other`) -> y."""
+    nodes = [
+        onnx.helper.make_node("Relu", ["x"], ["act"]),
+        onnx.helper.make_node("Conv", ["act", "w"], ["deep"], group=4, pads=[1] * 4),
+        onnx.helper.make_node("Conv", ["act", "v"], ["other"]),
+        onnx.helper.make_node(
+            "Add", ["deep", "other" if "other" in readers else "deep"], ["y"]
+        ),
+    ]  # fmt: skip
+    weights = {"w": RNG.standard_normal((4, 1, 3, 3)), "v": RNG.standard_normal((4, 4, 1, 1))}
+    if "other" not in readers:
+        del nodes[2], weights["v"]
+    return small(tmp_path, nodes, weights, ("b", 4, 8, 8), answer=("b", 4, 8, 8))
+
+
+#: Channel 0 has values a thousand times those of channel 3.
+WIDTHS = np.array([100.0, 10, 1, 0.1]).reshape(4, 1, 1)
+UNEVEN = (RNG.standard_normal((3, 4, 8, 8)) * WIDTHS).astype(np.float32)
+
+
+class TestDepthwise:
+    def test_channels_of_their_own_keep_small_ones_exact(self, tmp_path):
+        graph = depthwise_net(tmp_path)
+        statistics = collect(graph, [row[None] for row in UNEVEN])
+        found = {}
+        for name in ("either, passing", "uint8, inputs"):
+            scheme = SCHEMES[name]
+            model = emit(graph, ranges(graph, statistics, scheme), ("deep",), scheme)
+            onnx.checker.check_model(model, full_check=True)
+            got, wanted = (answers(m, "y", UNEVEN)[:, 3] for m in (model, graph.model))
+            found[name] = parity.difference(got, wanted)[2]
+        assert found["either, passing"] > 30  # the smallest channel is said as well as the widest
+        assert found["uint8, inputs"] < 5  # with one scale for all it drowns
+
+    def test_one_that_never_is_negative_has_all_levels(self, tmp_path):
+        graph = depthwise_net(tmp_path)
+        statistics = collect(graph, [row[None] for row in UNEVEN])
+        scheme = SCHEMES["either, passing"]
+        values = constants(
+            emit(graph, ranges(graph, statistics, scheme), ("deep",), scheme)
+        )  # fmt: skip
+        assert values["act__int__qdq_zero"].dtype == np.uint8
+        highest = np.maximum(UNEVEN, 0).max(axis=(0, 2, 3))
+        np.testing.assert_allclose(values["act__int__qdq_scale"], highest / 255, rtol=1e-5)
+
+    def test_with_another_reader_all_share_one_pair(self, tmp_path):
+        graph = depthwise_net(tmp_path, ("deep", "other"))
+        statistics = collect(graph, [row[None] for row in UNEVEN])
+        scheme = SCHEMES["either, passing"]
+        bounds = ranges(graph, statistics, scheme)
+        shared = constants(emit(graph, bounds, ("deep", "other"), scheme))
+        assert shared["act__int__qdq_scale"].shape == ()
+        alone = constants(emit(graph, bounds, ("deep",), scheme))
+        assert alone["act__int__qdq_scale"].shape == (4,)
+
+
+class TestJoining:
+    @pytest.fixture
+    def joined(self, tmp_path):
+        nodes = [
+            onnx.helper.make_node("MatMul", ["x", "w"], ["small"]),
+            onnx.helper.make_node("MatMul", ["x", "big"], ["large"]),
+            onnx.helper.make_node("Concat", ["small", "large"], ["both"], axis=1),
+            onnx.helper.make_node("MatMul", ["both", "v"], ["y"]),
+        ]
+        weights = {
+            "w": RNG.standard_normal((4, 4)), "big": RNG.standard_normal((4, 4)) * 5,
+            "v": RNG.standard_normal((8, 3)),
+        }  # fmt: skip
+        return small(tmp_path, nodes, weights)
+
+    @EVERY
+    def test_what_is_joined_has_one_scale_so_that_joining_is_copying(self, joined, scheme):
+        statistics = collect(joined, [row[None] for row in FEED])
+        bounds = ranges(joined, statistics, scheme)
+        values = constants(emit(joined, bounds, (*joined.computing, "both"), scheme))
+        parts = {f"{name}{form}__qdq_scale" for name in ("small", "large", "both")
+                 for form in ("", "__int")} & set(values)  # fmt: skip
+        assert len(parts) == (2 if scheme.passing else 3)
+        assert len({float(values[name]) for name in parts}) == 1
+        if not scheme.outputs:
+            return
+        apart = constants(emit(joined, bounds, joined.computing, scheme))
+        assert float(apart["small__qdq_scale"]) < float(apart["large__qdq_scale"])
+
+    def test_integers_that_pass_are_not_quantized_again(self, joined):
+        statistics = collect(joined, [row[None] for row in FEED])
+        for name, wanted in (("either, passing", 0), ("uint8, inputs", 1)):
+            scheme = SCHEMES[name]
+            chosen = (*joined.computing, "both")
+            model = emit(joined, ranges(joined, statistics, scheme), chosen, scheme)
+            behind = [n for n in model.graph.node
+                      if n.op_type == "QuantizeLinear" and n.input[0] == "both"]  # fmt: skip
+            assert len(behind) == wanted, name
+
+
 class TestStep:
     def test_an_unsigned_step_says_0_exactly_and_reaches_both_ends(self):
-        assert step((-1.0, 1.55), SCHEMES["uint8, outputs"]) == Step(pytest.approx(0.01), 100)
-        assert step((0.0, 2.55), SCHEMES["uint8, outputs"]) == Step(pytest.approx(0.01), 0)
-        assert step((-2.55, 0.0), SCHEMES["uint8, outputs"]) == Step(pytest.approx(0.01), 255)
+        for bounds, zero in (((-1.0, 1.55), 100), ((0.0, 2.55), 0), ((-2.55, 0.0), 255)):
+            found = step(*bounds, SCHEMES["uint8, outputs"])
+            assert float(found.scale) == pytest.approx(0.01)
+            assert (int(found.zero), found.zero.dtype) == (zero, np.uint8)
 
     def test_a_signed_step_lies_around_0(self):
-        assert step((-1.0, 0.5), SCHEMES["int8, inputs"]) == Step(1 / 127, 0)
+        found = step(-1.0, 0.5, SCHEMES["int8, inputs"])
+        assert (float(found.scale), int(found.zero)) == (1 / 127, 0)
+        assert found.zero.dtype == np.int8
+
+    def test_without_zero_points_only_what_is_negative_is_signed(self):
+        scheme = SCHEMES["either, passing"]
+        assert step(-1.0, 0.5, scheme).zero.dtype == np.int8
+        found = step(np.zeros(2), np.array([2.55, 5.1]), scheme)
+        assert found.zero.dtype == np.uint8
+        np.testing.assert_allclose(found.scale, [0.01, 0.02])
 
     @given(low=st.floats(-1e6, 0), high=st.floats(0, 1e6))
     def test_whatever_is_inside_is_off_by_at_most_one_step(self, low, high):
         for scheme in SCHEMES.values():
-            found = step((low, high), scheme)
-            limits = (-128, 127) if scheme.symmetric else (0, 255)
+            found = step(low, high, scheme)
+            limits = (0, 255) if found.zero.dtype == np.uint8 else (-128, 127)
             for value in (low, 0.0, high):
-                whole = np.clip(round(value / found.scale) + found.zero, *limits)
+                whole = np.clip(np.round(value / found.scale) + found.zero, *limits)
                 assert abs((whole - found.zero) * found.scale - value) <= found.scale * 1.001
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from engineworks.calibrate import qdq
 from engineworks.calibrate.collect import TensorCounts
+from engineworks.calibrate.derive import silu
 from engineworks.calibrate.ranges import METHODS, Histogram, minmax, mse, percentile
-from engineworks.calibrate.recover import silu
 
 BOTH = pytest.mark.parametrize("symmetric", [False, True], ids=["asymmetric", "symmetric"])
 EVERY = pytest.mark.parametrize("method", METHODS)
@@ -30,7 +30,7 @@ def seen(*arrays) -> Histogram:
 def error(values, bounds, symmetric, through=None):
     """Mean squared error of values that went through 8 bits, as the graph will do it."""
     values = np.asarray(values, np.float64)
-    found = qdq.step(bounds, SCHEMES[symmetric])
+    found = qdq.step(*bounds, SCHEMES[symmetric])
     limits = (-128, 127) if symmetric else (0, 255)
     back = np.clip(np.round(values / found.scale) + found.zero, *limits) - found.zero
     back = back * found.scale

@@ -1,4 +1,4 @@
-"""Parts cover the layers once and in order; layers that compute most per value come first."""
+"""Parts cover the layers once and in order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engineworks.calibrate.graph import Graph
-from engineworks.calibrate.sensitivity import LARGEST, by_intensity, parts
+from engineworks.calibrate.sensitivity import LARGEST, parts
 from tests.builders import conv_net
 
 
@@ -56,24 +56,6 @@ def test_parts_are_the_layers_in_order_and_none_is_too_large(deep, chosen):
     assert all(0 < len(part) <= LARGEST for part in found)
     for part in found:
         assert len({deep.shape(node) for node in part}) == 1
-
-
-def test_layers_that_compute_most_per_value_come_first(graph):
-    order = by_intensity(graph)
-    assert sorted(order) == sorted(graph.computing)
-    touched = {
-        "stem": (3 + 8) * 256, "left": (8 + 8) * 256, "deep": (8 + 16) * 64,
-        "mixed": 16 + 16, "scores": 16 + 5,
-    }  # fmt: skip
-    ratios = [graph.macs[node] / touched[node] for node in order]
-    assert ratios == sorted(ratios, reverse=True)
-    assert order[0] == "deep"
-
-
-def test_equals_stay_in_the_order_of_the_graph(deep):
-    order = by_intensity(deep)
-    same = [node for node in order if node != "c30"]
-    assert same == [node for node in deep.computing if node != "c30"]
 
 
 def test_multiplications_are_counted_by_hand(graph):

@@ -11,8 +11,8 @@ import pytest
 from engineworks import hosts
 from engineworks.calibrate import accept, qdq
 from engineworks.calibrate.collect import collect
+from engineworks.calibrate.derive import derive
 from engineworks.calibrate.graph import Graph
-from engineworks.calibrate.recover import derive
 from engineworks.evaluate import parity
 from engineworks.targets import _base, onnxruntime_cpu
 from tests.builders import conv_net, samples
