@@ -132,7 +132,7 @@ def photos(data: PinnedData | None) -> Photos | None:
     except DataError:
         return None
     return Photos(
-        folder=Path(data.spec.images),
+        folder=datasets.root_of(data.spec),
         ids={name: coco.image_id[name] for name in data.files if name in coco.image_id},
         objects=Counter(entry["image_id"] for entry in coco.raw["annotations"]),
         names={entry["id"]: str(entry["name"]) for entry in coco.raw["categories"]},
@@ -295,7 +295,7 @@ def _classification(
         if len(pictures) == TILES:
             break
         try:
-            image = report_plots.tile(read_image(Path(data.spec.images) / file))
+            image = report_plots.tile(read_image(datasets.root_of(data.spec) / file))
         except DataError:
             missing += 1
             continue

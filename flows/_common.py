@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from engineworks import recipe as recipes
-from engineworks import targets
+from engineworks import targets, usercode
 from engineworks.errors import RecipeError
 from engineworks.evaluate import datasets
 from engineworks.evaluate.datasets import spread
@@ -17,6 +17,7 @@ from engineworks.stages.requests import (
     AnalyzeRequest,
     CalibrateRequest,
     ExportRequest,
+    GatherRequest,
     ReferenceRequest,
     ScreenRequest,
     Shared,
@@ -26,6 +27,7 @@ from engineworks.values import (
     Analysis,
     Calibration,
     Exported,
+    Gathered,
     PinnedData,
     PinnedModel,
     Plan,
@@ -36,6 +38,7 @@ from tasks._run import Run, call
 from tasks.analyze import analyze
 from tasks.calibrate import calibrate
 from tasks.export import export
+from tasks.gather import gather
 from tasks.reference import reference
 from tasks.screen import screen
 from tasks.simplify import simplify
@@ -136,7 +139,7 @@ def _calibrate(run: Run, loaded: Loaded, model: Model) -> Calibration | None:
     spec = loaded.recipe.calibration
     if spec is None:
         return None  # the model file is quantized already, or `quantize` says what is missing
-    images = calibration_data(spec)
+    images = calibration_data(spec) if not spec.made else _gathered(run, loaded, model, spec)
     pinned: PinnedData = call(
         run, screen,
         ScreenRequest(
@@ -160,6 +163,7 @@ def _calibrate(run: Run, loaded: Loaded, model: Model) -> Calibration | None:
             data=pinned,
             size=model.size,
             minimum=spec.minimum,
+            judged_too=datasets.in_both(pinned, model.data),
         ),
         Calibration,
         limit_s=loaded.recipe.limits.calibrate_s,
@@ -167,6 +171,24 @@ def _calibrate(run: Run, loaded: Loaded, model: Model) -> Calibration | None:
         + (f", {len(value.coverage.warnings)} warnings" if value.coverage.warnings else ""),
     )  # fmt: skip
     return found
+
+
+def _gathered(run: Run, loaded: Loaded, model: Model, spec: CalibrationSpec) -> DataSpec:
+    """The folder of what the user's function makes."""
+    made: Gathered = call(
+        run, gather,
+        GatherRequest(
+            shared=model.shared,
+            function=spec.images,
+            limit=spec.limit,
+            code_sha256=usercode.code_sha256(spec.images, loaded.folder),
+            folder=str(loaded.folder),
+        ),
+        Gathered,
+        limit_s=loaded.recipe.limits.calibrate_s,
+        note=lambda value: f"{value.images} images",
+    )  # fmt: skip
+    return DataSpec(images=str(run.store.open(made.artifact)), on_bad_image=spec.on_bad_image)
 
 
 def calibration_data(spec: CalibrationSpec) -> DataSpec:

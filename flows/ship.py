@@ -22,6 +22,7 @@ from prefect.states import Completed, Failed
 from artifacts.prefect_ui import ProgressBar
 from artifacts.summary import Summary
 from engineworks import recipe as recipes
+from engineworks import usercode
 from engineworks.evaluate import datasets
 from engineworks.recipe import Loaded
 from engineworks.values import Plan
@@ -72,7 +73,9 @@ def _stages(loaded: Loaded, plan: Plan) -> int:
     running = sum(variant.action == "run" for variant in plan.variants)
     shared = 3 if loaded.recipe.export.simplify else 2
     int8 = [v for v in plan.variants if v.action == "run" and v.precision == "int8"]
-    searching = len(int8) * (sizes + 2) + (2 if int8 and loaded.recipe.calibration else 0)
+    searching = len(int8) * (sizes + 2)
+    if int8 and loaded.recipe.calibration is not None:
+        searching += 2 + loaded.recipe.calibration.made
     known = 3 + (loaded.recipe.data is not None)
     return sizes * shared + running * (sizes + 2) + searching + known
 
@@ -88,8 +91,11 @@ def preflight(recipe: str) -> tuple[Loaded, Plan]:
     if loaded.recipe.data is not None:
         datasets.list_images(loaded.recipe.data)
     recipes.refuse_float(loaded)
-    if loaded.recipe.calibration is not None:
-        datasets.list_images(calibration_data(loaded.recipe.calibration))
+    spec = loaded.recipe.calibration
+    if spec is not None and spec.made:
+        usercode.code_sha256(spec.images, loaded.folder)
+    elif spec is not None:
+        datasets.list_images(calibration_data(spec))
     return loaded, recipes.plan(loaded)
 
 

@@ -205,7 +205,7 @@ def _absolute(recipe: Recipe, folder: Path) -> Recipe:
     if calibration is not None:
         calibration = dataclasses.replace(
             calibration,
-            images=place(calibration.images) or "",
+            images=calibration.images if calibration.made else place(calibration.images) or "",
             annotations=place(calibration.annotations),
         )
     return recipe.model_copy(update={"model": model, "data": data, "calibration": calibration})
@@ -302,8 +302,8 @@ def _wants_int8(recipe: Recipe) -> tuple[str, ...]:
 def _no_calibration(recipe: Recipe) -> RecipeError:
     return RecipeError(
         f"calibration is missing: {_wants_int8(recipe)[0]}/int8 must see which values occur",
-        hint="add calibration.images, a folder of at least 16 photos like those in use (other "
-        "ones than in data), or remove int8",
+        hint="add calibration.images, at least 16 photos like those in use (other ones than in "
+        "data), or remove int8",
     )
 
 

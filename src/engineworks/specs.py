@@ -7,6 +7,7 @@ Each section checks itself when made. Knows no YAML (`recipe.py` reads that) and
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,6 +22,11 @@ LAYOUTS = ("yolox", "yolov8", "end2end", "detr", "rtdetr")
 #: Read by pydantic when it validates these classes from YAML: unknown keys are refused, and the
 #: text under a field is its description in the JSON Schema.
 STRICT = {"extra": "forbid", "use_attribute_docstrings": True}
+
+
+def is_reference(text: str) -> bool:
+    """Whether it says `module:name` (and not a path, not even one with a drive letter)."""
+    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", text) is not None
 
 
 def _must(rule_holds: bool, message: str, hint: str) -> None:
@@ -212,7 +218,8 @@ class DataSpec:
     __pydantic_config__ = STRICT
 
     images: str = place()
-    """Folder of images; for classification it holds one folder per class."""
+    """Folder of images, for classification with one folder per class; or a `.txt` file that lists
+    them, a path a line, relative to that file."""
     annotations: str | None = place(default=None)
     """COCO JSON with the boxes (detection)."""
     on_bad_image: Literal["stop", "skip"] = "stop"
@@ -235,17 +242,28 @@ class CalibrationSpec:
     __pydantic_config__ = STRICT
 
     images: str = place()
-    """Folder of images."""
+    """Folder of images; or a `.txt` file that lists them, a path a line, relative to that file; or
+    `module:function` beside the recipe, which yields images: uint8 (height, width, 3), BGR."""
     annotations: str | None = place(default=None)
     """COCO JSON of these images: only those in it are used, and the report counts classes."""
     on_bad_image: Literal["stop", "skip"] = "stop"
     """An unreadable image: stop the run, or go on without it."""
     limit: int = 512
-    """Use at most this many, spread evenly over the names."""
+    """Use at most this many, spread evenly over the names; of a function the first."""
     minimum: int = 16
     """Refuse to calibrate with fewer: their ranges say little."""
 
+    @property
+    def made(self) -> bool:
+        """Whether a function of the user's makes the images."""
+        return is_reference(self.images)
+
     def __post_init__(self) -> None:
+        _must(
+            not self.made or self.annotations is None,
+            f"calibration.annotations: images that {self.images!r} makes have no file names",
+            "leave annotations out; they only serve the report's class counts",
+        )
         _must(
             1 <= self.minimum <= self.limit,
             f"calibration: minimum {self.minimum} and limit {self.limit} do not fit",

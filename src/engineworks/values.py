@@ -61,7 +61,7 @@ class PinnedData:
 
     spec: DataSpec
     files: tuple[str, ...] = place()
-    """Usable images, relative to `spec.images`, sorted."""
+    """Usable images, relative to the folder of `spec.images`, in its order."""
     sha256: str
     bad: tuple[BadImage, ...] = ()
     objects: int = 0
@@ -316,6 +316,16 @@ class Coverage:
     classes: dict[str, int]
     """Labelled objects by class; empty without labels."""
     warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """Images that a function of the user's has made."""
+
+    artifact: Artifact
+    """kind `samples`: lossless images, numbered in the order in which they came."""
+    images: int
+    elapsed_s: float = place()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,3 +104,34 @@ def test_one_more_calibration_image_reruns_what_depends_on_it(calibrated):
     assert {"screen", "calibrate", "quantize"} <= outcome.executed
     assert {"reference", "export"} & outcome.executed == set()
     assert outcome.summary["calibration"]["coverage"]["samples"] == 17
+
+
+FRAMES = """
+import numpy as np
+
+def frames():
+    generator = np.random.default_rng(5)
+    for _ in range(20):
+        yield generator.integers(0, 256, (40, 50, 3), np.uint8)
+"""
+
+
+def test_images_that_a_function_yields_calibrate_like_files(calibrated):
+    calibrated.edit("  - target: openvino\n    precisions: [int8]\n    required: false\n", "")
+    calibrated.edit("evaluations: 3", "evaluations: 1")
+    calibrated.edit(
+        "calibration: {images: seen}", "calibration: {images: 'seen:frames', limit: 18}"
+    )
+    (calibrated.folder / "seen.py").write_text(FRAMES)
+    outcome = calibrated.ship()
+    assert outcome.code == 0, outcome.err
+    assert {"gather", "calibrate", "quantize"} <= outcome.executed
+    assert outcome.summary["calibration"]["coverage"]["samples"] == 18
+    assert calibrated.ship().executed == set()
+
+
+def test_a_function_that_is_not_there_stops_the_run_before_it_begins(calibrated):
+    calibrated.edit("calibration: {images: seen}", "calibration: {images: 'gone:frames'}")
+    outcome = calibrated.ship()
+    assert outcome.code == 2
+    assert "no module 'gone'" in outcome.err

@@ -122,6 +122,9 @@ MISTAKES = {
     "too small a limit of calibration": (
         [("calibration", {"images": "x", "limit": 8})], "minimum 16 and limit 8", "minimum: 16",
     ),
+    "annotations of images that have no names": (
+        [("calibration", {"images": "a:b", "annotations": "x.json"})], "'a:b'", "annotations",
+    ),
     "an unknown goal": ([("int8", {"goal": "speed"})], "'speed'", "int8.goal"),
     "no time to search": ([("int8", {"limit_s": 0})], "limit_s 0", "defaults"),
 }  # fmt: skip
@@ -136,6 +139,13 @@ class TestInt8:
         assert found.images == str(folder / "pics")
         assert found.annotations == str(folder / "pics.json")
         assert (found.minimum, found.limit, found.on_bad_image) == (16, 512, "stop")
+
+    def test_a_function_that_makes_them_is_no_path(self, folder):
+        made = load(folder, changed(self.INT8, ("calibration", {"images": "frames:walk"})))
+        assert made.recipe.calibration.images == "frames:walk"
+        assert made.recipe.calibration.made
+        path = load(folder, changed(self.INT8, ("calibration", {"images": "a.b/c"})))
+        assert not path.recipe.calibration.made
 
     def test_a_model_file_may_be_quantized_already(self, folder):
         """Only its operators tell, and nothing is opened here."""

@@ -1,6 +1,6 @@
 """Images with known answers: listed, checked one by one, and fixed by a digest.
 
-Knows folders of images, COCO JSON and one-folder-per-class. Knows no model.
+Knows folders and lists of images, COCO JSON and one-folder-per-class. Knows no model.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,18 +27,42 @@ from engineworks.values import BadImage, PinnedData
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
+#: Of a text file that lists images.
+LIST = ".txt"
+
+
+def root_of(spec: DataSpec) -> Path:
+    """The folder that names of images are relative to: `spec.images`, or that of a list file."""
+    path = Path(spec.images)
+    return path.parent if path.suffix.lower() == LIST else path
+
 
 def list_images(spec: DataSpec) -> list[str]:
-    """Image files under `spec.images`, relative, sorted, at most `spec.limit`.
+    """Image files of `spec.images`, relative to its folder, at most `spec.limit`.
+
+    Those of a folder are sorted by name; those of a list file keep its order.
 
     Raises:
-        DataError: The folder is missing or holds no image.
+        DataError: The folder or the list is missing or holds no image, or a listed file does
+            not exist.
     """
-    root = Path(spec.images)
+    path = Path(spec.images)
+    files = _listed(path) if path.suffix.lower() == LIST else _below(path)
+    for name in files:
+        if not name.isprintable() or name.encode(errors="replace") != os.fsencode(name):
+            raise DataError(
+                f"data.images: the file name {os.fsencode(name)!r} is not readable text",
+                hint="rename it to plain UTF-8",
+            )
+    return files[: spec.limit]
+
+
+def _below(root: Path) -> list[str]:
     if not root.is_dir():
         raise DataError(
             f"data.images: {root} is not a folder",
-            hint="give the folder of your images, relative to the recipe",
+            hint="give the folder of your images, or a .txt file that lists them, relative to "
+            "the recipe",
         )
     files = sorted(
         (Path(folder) / name).relative_to(root).as_posix()
@@ -45,23 +70,51 @@ def list_images(spec: DataSpec) -> list[str]:
         for name in names
         if Path(name).suffix.lower() in SUFFIXES
     )
-    for name in files:
-        if not name.isprintable() or name.encode(errors="replace") != os.fsencode(name):
-            raise DataError(
-                f"data.images: the file name {os.fsencode(name)!r} is not readable text",
-                hint="rename it to plain UTF-8",
-            )
     if not files:
         raise DataError(
             f"data.images: {root} holds no image ({', '.join(sorted(SUFFIXES))})",
             hint="put at least one labelled image there",
         )
-    return files[: spec.limit]
+    return files
+
+
+def _listed(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"data.images: the list {path} cannot be read "
+            f"({getattr(error, 'strerror', None) or error})",
+            hint="give a text file with one image a line, relative to that file",
+        ) from error
+    files = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    for name in files:
+        if not (path.parent / name).is_file():
+            raise DataError(
+                f"data.images: {path} lists {name!r}, which does not exist",
+                hint="paths are relative to the list's own folder",
+            )
+    doubled = [name for name, count in Counter(files).items() if count > 1]
+    if doubled:
+        raise DataError(
+            f"data.images: {path} lists {doubled[0]!r} twice", hint="list every image once"
+        )
+    if not files:
+        raise DataError(f"data.images: {path} lists no image", hint="write one path a line into it")
+    return files
+
+
+def in_both(one: PinnedData, other: PinnedData | None) -> int:
+    """How many images of one set are the same files as images of the other."""
+    if other is None:
+        return 0
+    files = {(root_of(other.spec) / name).resolve() for name in other.files}
+    return sum((root_of(one.spec) / name).resolve() in files for name in one.files)
 
 
 def bytes_sha256(spec: DataSpec, files: list[str]) -> str:
     """Digest over names and bytes of all images and of the annotations file."""
-    root = Path(spec.images)
+    root = root_of(spec)
     with ThreadPoolExecutor(4) as pool:
         digests = pool.map(lambda name: file_sha256(root / name), files)
     sha256 = hashlib.sha256()
@@ -211,7 +264,7 @@ def screen(spec: DataSpec, task: TaskSpec, labels: tuple[str, ...]) -> PinnedDat
 def _problem(spec: DataSpec, coco: CocoLabels | None) -> Any:
     def problem(name: str) -> str:
         try:
-            image = read_image(Path(spec.images) / name)
+            image = read_image(root_of(spec) / name)
         except DataError as error:
             return error.message
         if coco is not None and coco.size[name] != image.shape[:2]:
@@ -233,7 +286,7 @@ def _count_boxes(coco: CocoLabels, files: list[str]) -> int:
 def images(data: PinnedData) -> Iterator[np.ndarray[Any, Any]]:
     """Decode the images in order: uint8 BGR (height, width, 3)."""
     for name in data.files:
-        yield read_image(Path(data.spec.images) / name)
+        yield read_image(root_of(data.spec) / name)
 
 
 def spread(data: PinnedData, most: int) -> PinnedData:

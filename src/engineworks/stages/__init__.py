@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from engineworks.stages import engine, int8, model
+from engineworks.stages import engine, gather, int8, model
 from engineworks.stages.requests import (
     AnalyzeRequest,
     BenchmarkRequest,
@@ -18,6 +18,7 @@ from engineworks.stages.requests import (
     CheckRequest,
     CompareRequest,
     ExportRequest,
+    GatherRequest,
     QuantizeRequest,
     ReferenceRequest,
     RequantizeRequest,
@@ -32,6 +33,7 @@ from engineworks.values import (
     Checked,
     Comparison,
     Exported,
+    Gathered,
     PinnedData,
     Quantized,
     Reference,
@@ -66,6 +68,7 @@ STAGES: dict[str, Stage] = {
     "onnxsim": Stage(model.onnxsim, dict, dict),
     "lacking": Stage(model.lacking, dict, dict),
     "analyze": Stage(model.analyze, AnalyzeRequest, Analysis, ("onnx",)),
+    "gather": Stage(gather.gather, GatherRequest, Gathered, ("opencv-python-headless",)),
     "calibrate": Stage(
         int8.calibrate, CalibrateRequest, Calibration,
         ("onnx", "onnxruntime", "opencv-python-headless"),

@@ -16,6 +16,7 @@ import numpy as np
 from engineworks import targets
 from engineworks.codec import digest, to_json
 from engineworks.errors import BuildError, DataError
+from engineworks.evaluate.datasets import spread
 from engineworks.manifest import Artifact
 from engineworks.stages.records import provenance
 from engineworks.stages.requests import (
@@ -28,6 +29,9 @@ from engineworks.store import LocalStore
 from engineworks.values import Calibration, PinnedData, Quantized, Requantized, Rung
 
 STATISTICS = "statistics.npz"
+
+#: Detections that count as seen when colours are compared.
+SURE = 0.3
 
 
 def calibrate(request: CalibrateRequest) -> Calibration:
@@ -46,6 +50,8 @@ def calibrate(request: CalibrateRequest) -> Calibration:
     graph = Graph(store.entry(request.onnx))
     statistics = collect.collect(graph, _samples(request))
     report = coverage.report(statistics, graph.inputs[0], _classes(request.data, shared))
+    told = [words for words in (_swapped(request, graph.path), _judged_too(request)) if words]
+    report = dataclasses.replace(report, warnings=(*report.warnings, *told))
     with tempfile.TemporaryDirectory() as work:
         path, words = Path(work, STATISTICS), Path(work, "coverage.json")
         collect.save(statistics, path)
@@ -72,6 +78,53 @@ def _samples(request: CalibrateRequest) -> Iterator[np.ndarray[Any, Any]]:
     files = tuple(request.data.files[index] for index in order)
     for image in datasets.images(dataclasses.replace(request.data, files=files)):
         yield prepare(image)[0][None]
+
+
+def _judged_too(request: CalibrateRequest) -> str:
+    if not request.judged_too:
+        return ""
+    return (
+        f"{request.judged_too} of {len(request.data.files)} calibration images also judge the "
+        "engines: INT8 looks better on them than it is"
+    )
+
+
+def _swapped(request: CalibrateRequest, onnx: Path) -> str:
+    """A warning when the model would rather have red and blue swapped.
+
+    Only of outputs that the product itself can read: not without a task, nor with a decoder of the
+    user's.
+    """
+    import onnxruntime as ort
+
+    from engineworks.calibrate import color
+    from engineworks.evaluate import datasets
+    from engineworks.evaluate.classification import answers
+    from engineworks.runtime.heads import HEADS
+    from engineworks.runtime.postprocess import DetectionPostprocessor
+    from engineworks.runtime.preprocess import Preprocessor
+
+    task, preprocess = request.shared.task, request.shared.preprocess
+    detects = task.kind == "detection" and task.layout in HEADS
+    if preprocess.color == "gray" or not (detects or task.kind == "classification"):
+        return ""
+    session = ort.InferenceSession(str(onnx), providers=["CPUExecutionProvider"])
+    feed = session.get_inputs()[0].name
+    names = [output.name for output in session.get_outputs()]
+    prepare = Preprocessor(preprocess, request.size)
+    finish = DetectionPostprocessor(task, request.size, None) if detects else None
+
+    def sureness(image: np.ndarray[Any, Any]) -> float:
+        row, placement = prepare(image)
+        outputs = dict(zip(names, session.run(None, {feed: row[None]}), strict=True))
+        if finish is None:
+            scores = answers(outputs, len(request.shared.labels))[0].astype(np.float64)
+            powers = np.exp(scores - scores.max())  # softmax; of probabilities it keeps the order
+            return float(powers.max() / powers.sum())
+        found = finish({name: value[0] for name, value in outputs.items()}, placement)
+        return float(found.confidence[found.confidence > SURE].sum())
+
+    return color.warning(datasets.images(spread(request.data, color.IMAGES)), sureness)
 
 
 def _classes(data: PinnedData, shared: Shared) -> dict[str, int]:
@@ -167,7 +220,6 @@ def _metric(request: QuantizeRequest) -> str:
 def _workshop(request: QuantizeRequest, store: LocalStore) -> Any:
     from engineworks.calibrate.trial import Workshop, Yardstick
     from engineworks.evaluate import judge
-    from engineworks.evaluate.datasets import spread
     from engineworks.export import reference as references
 
     shared = request.shared

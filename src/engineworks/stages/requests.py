@@ -95,6 +95,19 @@ class AnalyzeRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GatherRequest:
+    """Take images from a function of the user's."""
+
+    shared: Shared
+    function: str
+    """`module:name`."""
+    limit: int
+    code_sha256: str
+    """What the function reads beside its code is not known: other code is other images."""
+    folder: str = place()
+
+
+@dataclass(frozen=True, kw_only=True)
 class CalibrateRequest:
     """Statistics of every activation over the calibration images."""
 
@@ -103,6 +116,8 @@ class CalibrateRequest:
     data: PinnedData
     size: Size
     minimum: int
+    judged_too: int = 0
+    """How many of these images judge the engines, too."""
 
 
 @dataclass(frozen=True, kw_only=True)

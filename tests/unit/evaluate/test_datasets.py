@@ -55,6 +55,61 @@ def test_a_folder_without_pictures_is_named(folder):
         datasets.list_images(DataSpec(images=str(folder / "empty")))
 
 
+class TestList:
+    def listed(self, folder, text):
+        (folder / "lists").mkdir(exist_ok=True)
+        path = folder / "lists" / "some.txt"
+        path.write_text(text, encoding="utf-8-sig")
+        return DataSpec(images=str(path))
+
+    def test_its_order_is_kept_and_paths_are_relative_to_it(self, folder):
+        spec = self.listed(folder, "# two of three\n../pics/c.png\n\n  ../pics/a.png  \n")
+        assert datasets.list_images(spec) == ["../pics/c.png", "../pics/a.png"]
+        data = datasets.screen(spec, NONE, ())
+        alone = datasets.screen(DataSpec(images=str(folder / "pics")), NONE, ())
+        for image, other in zip(datasets.images(data), (1, 0), strict=True):
+            np.testing.assert_array_equal(image, list(datasets.images(alone))[other])
+
+    def test_an_absolute_path_will_do(self, folder):
+        spec = self.listed(folder, str(folder / "pics" / "a.png"))
+        assert len(list(datasets.images(datasets.screen(spec, NONE, ())))) == 1
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("../pics/gone.png\n", "lists '../pics/gone.png', which does not exist"),
+            ("../pics/a.png\n../pics/a.png", "lists '../pics/a.png' twice"),
+            ("# nothing\n", "lists no image"),
+        ],
+    )
+    def test_what_cannot_be_used_is_named(self, folder, text, words):
+        with pytest.raises(DataError, match=words):
+            datasets.list_images(self.listed(folder, text))
+
+    def test_a_list_that_is_not_there_is_named(self, folder):
+        with pytest.raises(DataError, match=r"gone\.txt cannot be read"):
+            datasets.list_images(DataSpec(images=str(folder / "gone.txt")))
+
+    def test_other_bytes_are_another_digest(self, folder):
+        spec = self.listed(folder, "../pics/a.png\n../pics/c.png\n")
+        files = datasets.list_images(spec)
+        before = datasets.bytes_sha256(spec, files)
+        picture(folder / "pics" / "a.png", seed=99)
+        assert datasets.bytes_sha256(spec, files) != before
+
+
+def test_images_in_both_sets_are_counted_by_file(folder):
+    (folder / "some.txt").write_text("pics/a.png\npics/sub/../c.png\n")
+    every = datasets.screen(spec(folder), NONE, ())
+    some = datasets.screen(DataSpec(images=str(folder / "some.txt")), NONE, ())
+    assert datasets.in_both(some, every) == 2
+    assert datasets.in_both(every, some) == 2
+    assert datasets.in_both(some, None) == 0
+    picture(folder / "other" / "a.png", seed=0)
+    other = datasets.screen(DataSpec(images=str(folder / "other")), NONE, ())
+    assert datasets.in_both(other, every) == 0
+
+
 def test_usable_pictures_are_pinned(folder):
     data = datasets.screen(spec(folder), NONE, ())
     assert data.files == ("a.png", "c.png", "sub/b.png")

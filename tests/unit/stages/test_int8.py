@@ -121,6 +121,26 @@ class TestCalibrate:
         assert statistics.tensors["images"].total == 16 * 3 * 16 * 16
         assert set(statistics.tensors) == set(Graph(made["path"]).observed)
 
+    def test_colours_that_the_model_likes_better_swapped_are_told(self, made, monkeypatch):
+        from engineworks.calibrate import color
+
+        assert not any("swapped" in words for words in made["calibration"].coverage.warnings)
+        seen = []
+
+        def told(images, sureness):
+            seen.extend(sureness(image) for image in images)
+            return "swapped"
+
+        monkeypatch.setattr(color, "warning", told)
+        found = through_json("calibrate", made["calibrate"])
+        assert found.coverage.warnings[-1] == "swapped"
+        assert len(seen) == 16
+        assert all(1 / 5 <= sure <= 1 for sure in seen)  # of five classes
+
+    def test_images_that_judge_too_are_told(self, made):
+        found = through_json("calibrate", dataclasses.replace(made["calibrate"], judged_too=5))
+        assert found.coverage.warnings[-1].startswith("5 of 16 calibration images also judge")
+
     def test_the_artifact_says_what_it_was_made_of(self, made):
         artifact = made["calibration"].artifact
         manifest = verify(made["store"].open(artifact))

@@ -1,0 +1,83 @@
+"""The stage that takes calibration images from a function of the user's.
+
+Afterwards they are files like any others: what calibrates is what can be looked at.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engineworks import usercode
+from engineworks.errors import DataError
+from engineworks.stages.records import provenance
+from engineworks.stages.requests import GatherRequest
+from engineworks.store import LocalStore
+from engineworks.values import Gathered
+
+WHAT = "calibration.images"
+
+
+def gather(request: GatherRequest) -> Gathered:
+    """Stage `gather`: at most `limit` images, one in memory at a time.
+
+    Raises:
+        DataError: The function raises, yields something else than images, or nothing.
+    """
+    import cv2
+
+    started = time.perf_counter()
+    store = LocalStore(Path(request.shared.store))
+    with tempfile.TemporaryDirectory() as work:
+        files: dict[str, Path] = {}
+        for number, value in enumerate(islice(_images(request), request.limit)):
+            name = f"{number:05}.png"
+            files[name] = Path(work, name)
+            cv2.imwrite(str(files[name]), _checked(value, number, request.function))
+        if not files:
+            raise DataError(
+                f"{WHAT}: {request.function!r} yielded no image",
+                hint="yield uint8 arrays of (height, width, 3), blue first, as cv2.imread gives",
+            )
+        artifact = store.put(
+            files,
+            kind="samples",
+            name=request.shared.name,
+            entry=next(iter(files)),
+            details={"function": request.function},
+            provenance=provenance("gather", request.shared, (), "numpy"),
+        )
+    return Gathered(artifact=artifact, images=len(files), elapsed_s=time.perf_counter() - started)
+
+
+def _images(request: GatherRequest) -> Iterator[Any]:
+    """What the function yields; whatever it raises is told as the user's."""
+    function = usercode.load(request.function, Path(request.folder), WHAT)
+    try:
+        found = function()
+        if not isinstance(found, Iterable):
+            raise TypeError(f"it returns {type(found).__name__}, nothing to go through")
+        yield from found
+    except Exception as error:
+        raise DataError(
+            f"{WHAT}: {request.function!r} raised {type(error).__name__}: {error}",
+            hint="it takes no argument and yields images; the stage's log.txt has the line",
+        ) from error
+
+
+def _checked(value: Any, number: int, function: str) -> np.ndarray[Any, Any]:
+    array = np.asarray(value)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        what = f"{array.dtype} {array.shape}" if array.dtype != object else type(value).__name__
+        raise DataError(
+            f"{WHAT}: image {number} that {function!r} yields is {what}, not uint8 (height, "
+            "width, 3)",
+            hint="yield images as cv2.imread gives them; the recipe's preprocess is applied later",
+        )
+    return array
