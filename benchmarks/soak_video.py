@@ -51,7 +51,7 @@ class Looped:
                     return
                 due = begin + self.read / self.fps
                 time.sleep(max(0.0, due - time.monotonic()))
-                yield Frame(image=frame.image, number=self.read, time_s=self.read / self.fps)
+                yield Frame(pixels=frame.pixels, number=self.read, time_s=self.read / self.fps)
                 self.read += 1
             source.close()
 
@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> int:
         onnx = builders.export_yolox(out / "nano.onnx")
         engine = builders.put_engine(LocalStore(out / "store"), onnx).uri
         looped = Looped(clip, minutes * 60)
-        with runtime.open(engine, threads=2) as session:
+        with runtime.open(engine, threads=1) as session:
             detector = runtime.Detector(session, confidence=0.1)
             job = Job(
                 name="soak",

@@ -127,9 +127,10 @@ def engines(folder: Path) -> dict[str, Path]:
     store = LocalStore(folder / "store")
     nano = builders.put_engine(store, builders.export_yolox(folder / "nano.onnx"))
     labels = builders.yolox_task().labels
+    export(folder / "shape.onnx")
     shape = builders.put_engine(
         store,
-        export(folder / "shape.onnx"),
+        folder / "shape.onnx",
         name="yolov8n-shape",
         preprocess=Preprocess(resize="letterbox"),
         task=TaskSpec(kind="detection", layout="yolov8", labels=labels, confidence=0.5),
@@ -154,7 +155,7 @@ def chain(engine: Path, clip: Path, out: Path, rounds: int) -> dict[str, Any]:
         for frame in open_source(str(clip)):
             frames += 1
             if len(rows) < 40:  # enough that the engine never sees the same one twice in a row
-                rows.append(detector.prepare(frame.image)[0].copy()[None])
+                rows.append(detector.prepare(frame.pixels)[0].copy()[None])
         name = both.inputs[0].name
         least = _threshold(detector, rows[0])
         reports: list[StreamReport] = []

@@ -19,6 +19,7 @@ from engineworks.errors import ArtifactError
 from engineworks.manifest import Manifest, TensorSpec
 from engineworks.runtime.detections import Detections
 from engineworks.runtime.heads import Decoder
+from engineworks.runtime.planes import Planes
 from engineworks.runtime.postprocess import DetectionPostprocessor
 from engineworks.runtime.preprocess import Placement, Preprocessor
 from engineworks.runtime.session import Session, Tensors
@@ -80,26 +81,28 @@ class _ImageModel(ABC, Generic[Answer]):
         return self.labels[class_id] if 0 <= class_id < len(self.labels) else str(class_id)
 
     @overload
-    def __call__(self, images: Array) -> Answer: ...
+    def __call__(self, images: Array | Planes) -> Answer: ...
 
     @overload
-    def __call__(self, images: Sequence[Array]) -> list[Answer]: ...
+    def __call__(self, images: Sequence[Array | Planes]) -> list[Answer]: ...
 
-    def __call__(self, images: Array | Sequence[Array]) -> Answer | list[Answer]:
+    def __call__(self, images: Array | Planes | Sequence[Array | Planes]) -> Answer | list[Answer]:
         """Answer for one image, or for each of several.
 
         Args:
-            images: uint8 (height, width, 3) BGR, or a sequence of such, of any sizes. More than
-                `batch` images run in several batches.
+            images: uint8 (height, width, 3) BGR or a video's planes, or a sequence of such, of any
+                sizes. More than `batch` images run in several batches.
 
         Raises:
             DataError: One of them is no image.
         """
+        if isinstance(images, Planes):
+            return self._run([images])[0]
         if isinstance(images, np.ndarray) and images.ndim != 4:
             return self._run([images])[0]
         return self._run(list(images))
 
-    def _run(self, images: list[Array]) -> list[Answer]:
+    def _run(self, images: list[Array | Planes]) -> list[Answer]:
         answers: list[Answer] = []
         spent = [0.0, 0.0, 0.0]
         with self._lock:
@@ -134,7 +137,7 @@ class _ImageModel(ABC, Generic[Answer]):
             self._rows = np.zeros((wanted, *self._preprocess.shape), self._preprocess.dtype)
         return self._rows[:wanted]
 
-    def prepare(self, image: Array, out: Array | None = None) -> tuple[Array, Placement]:
+    def prepare(self, image: Array | Planes, out: Array | None = None) -> tuple[Array, Placement]:
         """One image to one row of the engine's input: `Preprocessor.__call__`."""
         return self._preprocess(image, out)
 

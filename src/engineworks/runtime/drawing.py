@@ -9,49 +9,101 @@ from typing import Any
 import numpy as np
 
 from engineworks.runtime.detections import Detections
+from engineworks.runtime.planes import Planes, split
+
+Color = tuple[int, int, int]
 
 #: BGR colours that differ in hue and lightness; a track keeps its colour for life.
-_COLORS = (
+_COLORS: tuple[Color, ...] = (
     (56, 56, 255), (49, 210, 207), (10, 249, 72), (255, 194, 0), (255, 115, 100), (147, 69, 52),
     (151, 157, 255), (31, 112, 255), (29, 178, 255), (61, 219, 134), (187, 212, 0), (168, 153, 44),
     (236, 24, 0), (255, 56, 132), (133, 0, 82), (255, 56, 203), (200, 149, 255), (199, 55, 255),
 )  # fmt: skip
 
 
-def draw(image: np.ndarray[Any, Any], detections: Detections, labels: Sequence[str]) -> None:
-    """Draw into an image, in place.
+def draw(
+    picture: np.ndarray[Any, Any] | Planes, detections: Detections, labels: Sequence[str]
+) -> None:
+    """Draw into a picture, in place.
 
     Args:
-        image: uint8 (height, width, 3) BGR.
-        detections: In pixels of this image. With track ids the colour tells the track and the
+        picture: uint8 (height, width, 3) BGR, or the planes of a video's frame.
+        detections: In pixels of this picture. With track ids the colour tells the track and the
             name is `number label`; without, the class and `label confidence`.
         labels: Class names; a class beyond them is shown by its number.
     """
-    import cv2
-
-    height, width = image.shape[:2]
-    thickness = max(1, round(min(height, width) / 360))
-    scale = max(0.35, min(height, width) / 1400)
+    canvas = _Video(picture) if isinstance(picture, Planes) else _Image(picture)
+    least = min(canvas.size)
+    thickness = max(1, round(least / 360))
+    scale = max(0.35, least / 1400)
     corners = np.rint(detections.xyxy).astype(int).tolist()
     classes = detections.class_id.tolist()
     tracks = None if detections.track_id is None else detections.track_id.tolist()
-    for index, (left, top, right, bottom) in enumerate(corners):
+    for index, corner in enumerate(corners):
         kind = classes[index]
         name = labels[kind] if 0 <= kind < len(labels) else str(kind)
         key = kind if tracks is None else tracks[index]
         value = f"{detections.confidence[index]:.2f}" if tracks is None else str(tracks[index])
         color = _COLORS[key % len(_COLORS)]
-        cv2.rectangle(image, (left, top), (right, bottom), color, thickness)
-        _stick(
-            image,
-            _tag(f"{value} {name}" if tracks is not None else f"{name} {value}", color, scale),
-            left,
-            top,
-        )
+        canvas.box(corner, color, thickness)
+        text = f"{value} {name}" if tracks is not None else f"{name} {value}"
+        canvas.name(text, corner[0], corner[1], color, scale)
+
+
+class _Image:
+    """A BGR image to draw into."""
+
+    def __init__(self, image: np.ndarray[Any, Any]) -> None:
+        self._image = image
+        self.size = image.shape[:2]
+
+    def box(self, corner: list[int], color: Color, thickness: int) -> None:
+        import cv2
+
+        left, top, right, bottom = corner
+        cv2.rectangle(self._image, (left, top), (right, bottom), color, thickness)
+
+    def name(self, text: str, left: int, top: int, color: Color, scale: float) -> None:
+        plate = _plate(text, color, scale)
+        _stick(self._image, plate, *_place(self.size, plate.shape, left, top))
+
+
+class _Video:
+    """The planes of a video's frame to draw into; colour has half the pixels."""
+
+    def __init__(self, planes: Planes) -> None:
+        self._planes = planes
+        self.size = planes.size
+
+    def box(self, corner: list[int], color: Color, thickness: int) -> None:
+        import cv2
+
+        # Lines of whole colour pixels, so that none is left with half its brightness.
+        left, top, right, bottom = (value & ~1 for value in corner)
+        planes, width = self._planes, max(1, thickness // 2)
+        y, u, v = _in_planes(color, planes.matrix)
+        for plane, value in ((planes.u, u), (planes.v, v)):
+            cv2.rectangle(
+                plane, (left // 2, top // 2), (right // 2, bottom // 2), value, width
+            )  # fmt: skip
+        cv2.rectangle(planes.y, (left, top), (right, bottom), y, thickness)
+
+    def name(self, text: str, left: int, top: int, color: Color, scale: float) -> None:
+        planes = self._planes
+        plates = _plate_planes(text, color, scale, planes.matrix)
+        x, y = (value & ~1 for value in _place(self.size, plates[0].shape, left, top))
+        _stick(planes.y, plates[0], x, y)
+        _stick(planes.u, plates[1], x // 2, y // 2)
+        _stick(planes.v, plates[2], x // 2, y // 2)
+
+
+@functools.cache
+def _in_planes(color: Color, matrix: str) -> list[int]:
+    return [int(part[0, 0]) for part in split(np.full((2, 2, 3), color, np.uint8), matrix)]
 
 
 @functools.lru_cache(maxsize=1024)
-def _tag(text: str, color: tuple[int, int, int], scale: float) -> Any:
+def _plate(text: str, color: Color, scale: float) -> np.ndarray[Any, Any]:
     """A name on a coloured plate; cached, since drawing letters costs more than the box."""
     import cv2
 
@@ -65,10 +117,27 @@ def _tag(text: str, color: tuple[int, int, int], scale: float) -> Any:
     return plate
 
 
-def _stick(image: np.ndarray[Any, Any], plate: Any, left: int, top: int) -> None:
-    """Put a plate above a box, inside the image."""
+@functools.lru_cache(maxsize=1024)
+def _plate_planes(
+    text: str, color: Color, scale: float, matrix: str
+) -> tuple[np.ndarray[Any, Any], ...]:
+    """The same in planes, with even sides."""
+    plate = _plate(text, color, scale)
     height, width = plate.shape[:2]
-    x = max(0, min(left, image.shape[1] - width))
-    y = top - height if top >= height else max(0, min(top, image.shape[0] - height))
-    place = image[y : y + height, x : x + width]
+    even = np.empty((height + height % 2, width + width % 2, 3), np.uint8)
+    even[:] = color
+    even[:height, :width] = plate
+    return split(even, matrix)
+
+
+def _place(size: tuple[int, ...], plate: tuple[int, ...], left: int, top: int) -> tuple[int, int]:
+    """(x, y) above a box's corner, inside the picture."""
+    height, width = plate[:2]
+    x = max(0, min(left, size[1] - width))
+    return x, top - height if top >= height else max(0, min(top, size[0] - height))
+
+
+def _stick(layer: np.ndarray[Any, Any], plate: np.ndarray[Any, Any], x: int, y: int) -> None:
+    height, width = plate.shape[:2]
+    place = layer[y : y + height, x : x + width]
     place[:] = plate[: place.shape[0], : place.shape[1]]

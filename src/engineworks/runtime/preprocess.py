@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from engineworks.errors import DataError
+from engineworks.runtime.planes import Planes
 from engineworks.specs import Preprocess, Size
 
 Array = np.ndarray[Any, Any]
@@ -165,11 +166,11 @@ class Preprocessor:
         """Element type of a row."""
         return np.dtype(np.uint8 if self.uint8 else np.float32)
 
-    def __call__(self, image: Array, out: Array | None = None) -> tuple[Array, Placement]:
+    def __call__(self, image: Array | Planes, out: Array | None = None) -> tuple[Array, Placement]:
         """Convert one image.
 
         Args:
-            image: uint8 (height, width, 3) BGR, of any size.
+            image: uint8 (height, width, 3) BGR, of any size, or the planes of a video's frame.
             out: Array of `shape` and `dtype` to write to, for example a row of a batch;
                 None: a new one. Every element is written.
 
@@ -182,10 +183,15 @@ class Preprocessor:
         """
         import cv2
 
-        check_image(image)
-        plan = self._plan(image.shape[0], image.shape[1])
-        inner = self._buffer("inner", (plan.inner[1], plan.inner[0], 3))
-        part = cv2.resize(image, plan.inner, dst=inner, interpolation=cv2.INTER_LINEAR)[plan.cut]
+        if isinstance(image, Planes):
+            plan = self._plan(*image.size)
+            part = image.bgr((plan.inner[1], plan.inner[0]))[plan.cut]
+        else:
+            check_image(image)
+            plan = self._plan(image.shape[0], image.shape[1])
+            inner = self._buffer("inner", (plan.inner[1], plan.inner[0], 3))
+            part = cv2.resize(image, plan.inner, dst=inner, interpolation=cv2.INTER_LINEAR)
+            part = part[plan.cut]
         row = np.empty(self.shape, self.dtype) if out is None else out
         if row.shape != self.shape or row.dtype != self.dtype:
             raise ValueError(f"out must be {self.dtype} {self.shape}, got {row.dtype} {row.shape}")

@@ -51,7 +51,7 @@ class VideoSink:
 
     def write(self, frame: Frame, detections: Detections) -> None:
         """See `Sink.write`."""
-        self.file.write(frame.image, frame.time_s)
+        self.file.write(frame.pixels, frame.time_s)
 
     def close(self) -> None:
         """See `VideoFile.close`."""
@@ -126,7 +126,7 @@ class JsonLines(_TextSink):
             **self._head,
             "frame": frame.number,
             "time_s": round(frame.time_s, 6),
-            "size": list(frame.image.shape[:2]),
+            "size": list(frame.size),
             "detections": _objects(detections, self._labels),
         }
         self._lines([json.dumps(row, separators=(",", ":")) + "\n"])

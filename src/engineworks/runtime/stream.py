@@ -188,7 +188,7 @@ class Stream:
             if frame is None:
                 return
             read = time.perf_counter()
-            row, placement = self._detector.prepare(frame.image)
+            row, placement = self._detector.prepare(frame.pixels)
             prepared = time.perf_counter()
             ms = {"decode": (read - begin) * 1e3, "preprocess": (prepared - read) * 1e3}
             item = Work(frame=frame, row=row, placement=placement, ms=ms)
@@ -228,7 +228,7 @@ class Stream:
             item.detections = self._tracker.update(item.detections)
         clock.append(time.perf_counter())
         if pictures:
-            draw(item.frame.image, item.detections, self._detector.labels)
+            draw(item.frame.pixels, item.detections, self._detector.labels)
         clock.append(time.perf_counter())
         for position, stage in enumerate(("postprocess", "track", "draw")):
             item.ms[stage] = (clock[position + 1] - clock[position]) * 1e3
@@ -265,7 +265,7 @@ class Stream:
             item.ms,
             names,
             frame=item.frame.number,
-            input_shape=item.frame.image.shape,
+            input_shape=(*item.frame.size, 3),
         )
 
     def report(self) -> StreamReport:

@@ -118,7 +118,7 @@ def test_the_pipeline_finds_what_the_detector_finds(session, clip):
     with_times = list(open_source(str(clip)))
     assert len(sink.frames) == len(with_times)
     for (number, found), frame in zip(sink.frames, with_times, strict=True):
-        wanted = detector(frame.image)
+        wanted = detector(frame.pixels)
         assert number == frame.number
         np.testing.assert_allclose(found.xyxy, wanted.xyxy, atol=0.1)
 

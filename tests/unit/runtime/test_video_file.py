@@ -87,7 +87,7 @@ from engineworks.runtime.video_file import VideoFile
 noise = np.random.default_rng(0)
 file = VideoFile(Path(sys.argv[1]), fps=25)
 if sys.argv[2] == "full":
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, 3_000_000))
 try:
     for number in range(200):
         file.write(noise.integers(0, 256, (240, 320, 3), np.uint8), number / 25)

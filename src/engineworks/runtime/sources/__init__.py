@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from engineworks.errors import DataError
+from engineworks.runtime.planes import Planes
 from engineworks.specs import Size
 
 #: Asked in this order; the last one takes whatever is left.
@@ -33,14 +34,27 @@ class Frame:
     """One picture of a stream.
 
     Attributes:
-        image: uint8 (height, width, 3) BGR, upright; belongs to whoever receives it.
+        pixels: uint8 (height, width, 3) BGR, or the planes of a video's frame; upright; belong to
+            whoever receives them.
         number: Place in the source, from 0.
         time_s: Seconds since the start of the source, by the source's own clock.
     """
 
-    image: np.ndarray[Any, Any]
+    pixels: np.ndarray[Any, Any] | Planes
     number: int
     time_s: float
+
+    @property
+    def image(self) -> np.ndarray[Any, Any]:
+        """uint8 (height, width, 3) BGR; of planes it is made anew at each call."""
+        return self.pixels.bgr() if isinstance(self.pixels, Planes) else self.pixels
+
+    @property
+    def size(self) -> Size:
+        """(height, width)."""
+        if isinstance(self.pixels, Planes):
+            return self.pixels.size
+        return self.pixels.shape[0], self.pixels.shape[1]
 
 
 @dataclass(kw_only=True)

@@ -36,10 +36,10 @@ class FileSource:
         number = 0
         if self._after_s is not None:
             number = self._skip(self._after_s)
-        for image, time_s in self._decoder:
+        for pixels, time_s in self._decoder:
             if self._after_s is not None and time_s <= self._after_s + 1e-6:
                 continue
-            yield Frame(image=image, number=number, time_s=time_s)
+            yield Frame(pixels=pixels, number=number, time_s=time_s)
             number += 1
 
     def _skip(self, after_s: float) -> int:

@@ -43,7 +43,7 @@ class FolderSource:
                 self.troubles.damaged += 1
                 self.troubles.note(error.message)
                 continue
-            yield Frame(image=image, number=number, time_s=time_s)
+            yield Frame(pixels=image, number=number, time_s=time_s)
 
     def close(self) -> None:
         """Nothing is open between images."""

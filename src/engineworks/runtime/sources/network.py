@@ -30,7 +30,7 @@ def fits(address: str) -> bool:
 
 
 class Connection(Protocol):
-    """One connection: (image, seconds by the sender's clock) until it ends."""
+    """One connection: (`Frame.pixels`, seconds by the sender's clock) until it ends."""
 
     @property
     def fps(self) -> float:
@@ -87,13 +87,13 @@ class LiveSource:
             try:
                 connection = self._connection = self._connection or self._again()
                 offset_s = None
-                for image, sent_s in connection:
+                for pixels, sent_s in connection:
                     last, delay_s = time.monotonic(), _FIRST_DELAY_S
                     if offset_s is None:
                         begin_s = max(last - started, latest_s + 1 / self.fps) if number else 0.0
                         offset_s = begin_s - sent_s
                     latest_s = max(latest_s, sent_s + offset_s)
-                    yield Frame(image=image, number=number, time_s=latest_s)
+                    yield Frame(pixels=pixels, number=number, time_s=latest_s)
                     number += 1
                     if self._stop.is_set():
                         return

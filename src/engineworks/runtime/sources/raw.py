@@ -43,7 +43,7 @@ class RawSource:
             image = np.frombuffer(data, np.uint8).reshape(height, width, 3).copy()
             time_s, after_s = number / self.fps, self._options.after_s
             if after_s is None or time_s > after_s + 1e-6:
-                yield Frame(image=image, number=number, time_s=time_s)
+                yield Frame(pixels=image, number=number, time_s=time_s)
             number += 1
 
     def close(self) -> None:
