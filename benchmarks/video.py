@@ -62,7 +62,7 @@ def tracker_speed(objects: int) -> tuple[float, dict[str, float]]:
         for frame in frames:
             tracker.update(frame)
 
-    times = interleave({"plain": plain, "ours": ours}, rounds=7, block=2)
+    times = interleave({"plain": plain, "ours": ours}, rounds=15, block=3, clock=time.thread_time)
     each_us = {name: float(np.median(ms)) * 10 for name, ms in times.items()}
     return ratio(times["plain"], times["ours"])[0], each_us
 

@@ -6,6 +6,7 @@ Knows no images and no video; a tracker belongs to one stream and one thread.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -92,15 +93,18 @@ class ByteTrack:
     def update(self, detections: Detections) -> Detections:
         """See `Tracker.update`."""
         rows = self._rows(detections)
-        found = _associate(self._current, rows)
-        ids = {index: self._id(number) for index, number in found.items()}
-        self._renew(rows, ids)
-        order = np.array(sorted(ids), np.int64)
+        ids = {row: self._id(number) for row, number in _associate(self._current, rows).items()}
+        if self._successor is not None or self._current.track_id_counter >= _GENERATION:
+            self._renew(rows, ids)
+        kept = sorted(ids)
+        numbers = np.array([ids[row] for row in kept], np.int64)
+        # As a rule all of them: then there is nothing to choose.
+        chosen = detections if len(kept) == len(rows) else detections.select(np.array(kept, int))
         return Detections(
-            xyxy=detections.xyxy[order],
-            confidence=detections.confidence[order],
-            class_id=detections.class_id[order],
-            track_id=np.array([ids[index] for index in order.tolist()], np.int64),
+            xyxy=chosen.xyxy,
+            confidence=chosen.confidence,
+            class_id=chosen.class_id,
+            track_id=numbers,
         )
 
     def _rows(self, detections: Detections) -> Array:
@@ -110,11 +114,10 @@ class ByteTrack:
         rows[:, 4] = detections.confidence
         # A box without area has no aspect ratio, which the Kalman filter divides by.
         size = rows[:, 2:4] - rows[:, :2]
-        usable = (size > 0) & (size < np.inf)
-        if not usable.all():
-            rows[~usable.all(axis=1)] = (0, 0, 1, 1, 0)
+        if not (size > 0).all() or not np.isfinite(size).all():
+            rows[~((size > 0) & np.isfinite(size)).all(axis=1)] = (0, 0, 1, 1, 0)
         rows[:, 0:3:2] += (detections.class_id * _CLASS_OFFSET_PX)[:, None]
-        rows[:, 4] += np.arange(len(rows)) * _SCORE_STEP
+        rows[:, 4] += _steps(len(rows))
         return rows
 
     def _id(self, number: int) -> int:
@@ -126,8 +129,6 @@ class ByteTrack:
 
     def _renew(self, rows: Array, ids: dict[int, int]) -> None:
         if self._successor is None:
-            if self._current.track_id_counter < _GENERATION:
-                return
             self._successor, self._overlap, self._later_ids = self._tracker(), 0, {}
         for index, number in _associate(self._successor, rows).items():
             if index in ids:
@@ -147,6 +148,11 @@ class ByteTrack:
                 "tracking needs the package 'pyxtrackers'", hint="pip install 'engineworks[video]'"
             ) from error
         return BYTETracker(**self._options)
+
+
+@lru_cache(maxsize=1024)
+def _steps(count: int) -> Array:
+    return np.arange(count) * _SCORE_STEP
 
 
 def _associate(tracker: Any, rows: Array) -> dict[int, int]:
