@@ -1,7 +1,7 @@
 """`make bench-video`: tracking, the whole video chain and many streams, as ratios of one run.
 
-The chain is decode, preprocess, infer, postprocess, track, draw and H.264 at 720p, against the
-engine alone on the same frames, in alternating blocks of one process.
+The chain with INT8 needs the demo's engine (`make demo`). SUPERVISION_PYTHON and ULTRALYTICS_PYTHON
+name interpreters that have those packages; without them nothing is said of them.
 """
 
 from __future__ import annotations
@@ -19,26 +19,19 @@ import numpy as np
 
 from benchmarks._bars import Bar, finish
 from benchmarks._rounds import interleave, ratio
-from benchmarks._yolov8n import export
+from benchmarks._video_chain import INT8, chain, engines, int8_engine
 from benchmarks.hota import Tracks, hota
 from benchmarks.plain_bytetrack import PlainByteTrack
 from engineworks import runtime
 from engineworks.runtime.pipeline import Pipeline
-from engineworks.runtime.sinks import Sink, VideoSink
+from engineworks.runtime.sinks import Sink
 from engineworks.runtime.sources import Frame, SourceOptions, open_source
-from engineworks.runtime.stream import Job, StreamReport
+from engineworks.runtime.stream import Job
 from engineworks.runtime.tracking import ByteTrack
-from engineworks.runtime.video_file import VideoFile
-from engineworks.specs import Preprocess, TaskSpec
-from engineworks.store import LocalStore
-from tests import builders
 from tests.clips import panned, write_clip
 
 #: HOTA of the original repository's tracker on these very detections, measured once beside ours.
 ORIGINAL_HOTA = {"TUD-Campus": 62.95, "TUD-Stadtmitte": 72.87}
-
-#: Candidates that pass the threshold of the random network, as many as a busy street has.
-CANDIDATES = 330
 
 
 def tracker_speed(objects: int) -> tuple[float, dict[str, float]]:
@@ -122,112 +115,8 @@ def tracker_quality(more: list[Path]) -> dict[str, dict[str, float]]:
     return scores
 
 
-def engines(folder: Path) -> dict[str, Path]:
-    """The example's trained YOLOX-Nano at 416, and a network of YOLOv8n's shape at 640."""
-    store = LocalStore(folder / "store")
-    nano = builders.put_engine(store, builders.export_yolox(folder / "nano.onnx"))
-    labels = builders.yolox_task().labels
-    export(folder / "shape.onnx")
-    shape = builders.put_engine(
-        store,
-        folder / "shape.onnx",
-        name="yolov8n-shape",
-        preprocess=Preprocess(resize="letterbox"),
-        task=TaskSpec(kind="detection", layout="yolov8", labels=labels, confidence=0.5),
-    )
-    return {"yolox-nano-416": Path(nano.uri), "yolov8n-shape-640": Path(shape.uri)}
-
-
-def chain(engine: Path, clip: Path, out: Path, rounds: int) -> dict[str, Any]:
-    """Rate of the whole chain as a share of the bare engine's; two threads in all.
-
-    The bare engine is one session of two threads, and two sessions of one thread side by side;
-    the chain runs in both ways.
-    """
-    with (
-        runtime.open(engine, threads=2) as both,
-        runtime.open(engine, threads=1) as first,
-        runtime.open(engine, threads=1) as second,
-    ):
-        detector = runtime.Detector(both)
-        frames = 0
-        rows = []
-        for frame in open_source(str(clip)):
-            frames += 1
-            if len(rows) < 40:  # enough that the engine never sees the same one twice in a row
-                rows.append(detector.prepare(frame.pixels)[0].copy()[None])
-        name = both.inputs[0].name
-        least = _threshold(detector, rows[0])
-        reports: list[StreamReport] = []
-
-        def bare(session: runtime.Session, some: list[Any]) -> None:
-            for number in range(frames * len(some) // len(rows)):
-                session.infer({name: some[number % len(some)]})
-
-        def bare_pair() -> None:
-            half = threading.Thread(target=bare, args=(first, rows[::2]))
-            half.start()
-            bare(second, rows[1::2])
-            half.join()
-
-        def whole(sessions: list[runtime.Session]) -> None:
-            job = Job(
-                name="clip",
-                open=lambda stop: open_source(str(clip)),
-                sinks=lambda source: [VideoSink(VideoFile(out / "out.mp4", fps=source.fps))],
-                tracker=lambda fps: ByteTrack(fps=fps, high=0.3),
-            )
-            detectors = [runtime.Detector(each, confidence=least) for each in sessions]
-            (report,) = Pipeline(detectors, depth=4).run([job])
-            reports.append(report)
-
-        contenders: dict[str, Callable[[], None]] = {
-            "bare": lambda: bare(both, rows),
-            "bare, two sessions": bare_pair,
-            "chain": lambda: whole([both]),
-            "chain, two sessions": lambda: whole([first, second]),
-        }
-        times = _alternate(contenders, rounds)
-    shares = {
-        f"{chain} / {alone}": ratio(times[alone], times[chain])
-        for chain, alone in (
-            ("chain", "bare"),
-            ("chain, two sessions", "bare"),
-            ("chain, two sessions", "bare, two sessions"),
-        )
-    }
-    return {
-        "share": shares["chain, two sessions / bare"][0],
-        "shares": shares,
-        "frame_ms": {what: float(np.median(ms)) / frames for what, ms in times.items()},
-        "stages_ms": reports[-1].stages_ms,
-        "detections_per_frame": reports[-1].detections / frames,
-        "whole": all(report.frames == frames for report in reports),
-        "rounds": rounds,
-        "frames": frames,
-    }
-
-
-def _alternate(contenders: dict[str, Callable[[], None]], rounds: int) -> dict[str, Any]:
-    """Milliseconds of each in each round, every other one in reverse order.
-
-    One call is a block of hundreds of frames, so no first call is left out.
-    """
-    spent: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(rounds):
-        for name in list(contenders)[:: 1 if number % 2 else -1]:
-            begin = time.perf_counter()
-            contenders[name]()
-            spent[name].append((time.perf_counter() - begin) * 1e3)
-    return {name: np.array(times) for name, times in spent.items()}
-
-
-def _threshold(detector: runtime.Detector, row: Any) -> float:
-    """The manifest's, or for random weights that which `CANDIDATES` pass."""
-    if detector.task.layout != "yolov8":
-        return 0.1
-    (scores,) = detector.infer(row)[0].values()
-    return float(np.sort(scores[4:].max(0))[-CANDIDATES])
+#: Turns of everybody in a comparison of chains.
+ROUNDS = 6
 
 
 class _Counter:
@@ -298,13 +187,23 @@ def main(arguments: list[str]) -> int:
         out = Path(folder)
         clips = {
             "yolox-nano-416": write_clip(out / "long.mp4", panned(300, (720, 1280), photo=1)),
-            "yolov8n-shape-640": write_clip(out / "short.mp4", panned(160, (720, 1280), photo=1)),
+            "yolov8n-shape-640": write_clip(out / "short.mp4", panned(100, (720, 1280), photo=1)),
         }
-        for name, engine in engines(out).items():
-            details[name] = chain(engine, clips[name], out, rounds=6)
-            bars.append(Bar(f"bare / chain, {name}", 1 / details[name]["share"], "x", 1 / 0.85))
+        made = engines(out)
+        for name, engine in made.items():
+            peers = name == "yolov8n-shape-640"  # whose head all of them can read
+            details[name] = chain(engine, clips[name], out, ROUNDS, peers)
+            bars.append(Bar(f"chain / bare, {name}", details[name]["share"], "", 0.85, True))
+            for title, times in details[name]["ahead_of"].items():
+                bars.append(Bar(f"times as fast as {title}", times, "x", 1.0, True))
+        whole_numbers = int8_engine()
+        if whole_numbers is None:
+            print(f"chain with {INT8}: not measured (make demo makes its engine)")
+        else:
+            details[INT8] = chain(whole_numbers, clips["yolox-nano-416"], out, ROUNDS)
+            bars.append(Bar(f"chain / bare, {INT8}", details[INT8]["share"], "", 0.75, True))
         small = write_clip(out / "small.mp4", panned(200, (240, 320)))
-        details["fairness"] = fairness(engines(out)["yolox-nano-416"], small)
+        details["fairness"] = fairness(made["yolox-nano-416"], small)
         bars.append(
             Bar("16 streams, slowest behind fastest", 1 - details["fairness"]["share"], "", 0.1)
         )
