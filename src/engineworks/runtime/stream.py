@@ -298,7 +298,8 @@ class Stream:
         if error is not None:
             return self._outcome, f"{type(error).__name__}: {error}"
         if self._outcome != "whole" or self.job.resumed or source is None:
-            return self._outcome, "" if self._outcome == "whole" else "stopped before its end"
+            ended = self._outcome == "whole" or (source is not None and source.live)
+            return self._outcome, "" if ended else "stopped before its end"
         damaged = source.troubles.damaged
         if not self._frames:
             return "failed", f"no frame could be decoded ({damaged} damaged)"
