@@ -17,6 +17,35 @@ Outcome = Literal["shipped", "rejected", "skipped", "failed", "pending"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """One discrete NVIDIA GPU."""
+
+    name: str
+    compute_capability: str
+    """For example "8.9"."""
+    memory_mib: int
+    driver: str
+    power_limit_w: float = 0.0
+    """0 where the board does not tell."""
+    max_clock_mhz: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jetson:
+    """What one Jetson is, and in which power mode it runs."""
+
+    module: str
+    l4t: str
+    """For example "36.4.3"."""
+    jetpack: str = ""
+    """Version of the package nvidia-jetpack; empty when only parts of it are installed."""
+    dla_cores: int = 0
+    power_mode: str = ""
+    gpu_clock_mhz: int = place(default=0)
+    gpu_max_clock_mhz: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class HostCard:
     """What one machine can build and run."""
 
@@ -30,6 +59,13 @@ class HostCard:
     memory_mib: int = place()
     packages: dict[str, str] = place()
     """Installed runtimes by distribution name; a stage's key holds those that matter to it."""
+    gpus: tuple[Gpu, ...] = ()
+    jetson: Jetson | None = None
+    cuda: str = ""
+    """Newest CUDA that the driver serves."""
+    tensorrt: str = ""
+    """Of the system's own TensorRT; that of a Python environment is in `packages`."""
+    cudnn: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,7 +42,7 @@ def short(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_inner(item)}" for key, item in value.items())
     if isinstance(value, list):
-        return ", ".join(map(_inner, _ends(value)))
+        return ", ".join(map(_inner, _ends(value))) or "none"
     return _inner(value)
 
 

@@ -1,6 +1,7 @@
 """The host card: what this machine can build and run, read from the machine itself.
 
-Standard library only. Knows Linux, macOS and Windows names; GPU facts come with the GPU targets.
+Standard library only. Knows Linux, macOS and Windows names; GPUs and Jetsons are read by
+`nvidia.py` and `jetson.py`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
+from engineworks.hosts import jetson, nvidia
 from engineworks.values import HostCard
 
 #: Distributions that change what a stage produces.
@@ -102,6 +104,7 @@ def versions(*names: str) -> dict[str, str]:
 
 def probe() -> HostCard:
     """Read this machine's card."""
+    libraries = nvidia.libraries() if nvidia.present() or jetson.probe() else {}
     return HostCard(
         name=platform.node(),
         os=f"{platform.system()} {platform.release().split('-')[0]}",
@@ -112,4 +115,9 @@ def probe() -> HostCard:
         cpu_flags=cpu_flags(),
         memory_mib=_memory_mib(),
         packages=versions(*PACKAGES),
+        gpus=nvidia.gpus(),
+        jetson=jetson.probe(jetpack=libraries.get("jetpack", "")),
+        cuda=nvidia.cuda_version(),
+        tensorrt=libraries.get("tensorrt", ""),
+        cudnn=libraries.get("cudnn", ""),
     )
