@@ -34,7 +34,7 @@ from engineworks.values import (
     Requantized,
     Rival,
 )
-from engineworks.verdict import decide, first_row
+from engineworks.verdict import decide, first_row, waiting
 from flows._common import Model, with_graph
 from tasks._run import Run, call
 from tasks.benchmark import benchmark
@@ -66,6 +66,9 @@ def ship_variant(
             quantized = _quantize(run, loaded, plan, planned, model)
             model = with_graph(model, quantized.onnx)
         built = _build(run, loaded, plan, planned, model)
+        needs = targets.cannot_run(planned.target, plan.host)
+        if needs:
+            return _pending(row, built, quantized, needs)
         checked = _check(run, loaded, plan, planned, model, built)
         engines = [SizedEngine(size=model.size, engine=built.engine)]
         judged = built
@@ -97,15 +100,30 @@ def ship_variant(
         precision_truth=built.truth,
         benchmark=timed.rows,
         environment=timed.environment,
-        engine=Engine(
-            sha256=built.engine.sha256,
-            size_bytes=built.engine.size_bytes,
-            uri=built.engine.uri,
-        ),
+        engine=_engine(built),
         predictions=checked.predictions,
         quantized=quantized,
         rival=rival,
         difference=checked.difference,
+    )
+
+
+def _pending(row: Variant, built: Built, quantized: Quantized | None, needs: str) -> Variant:
+    """The row of an engine that can be built here and opened elsewhere only."""
+    verdict = waiting(built, needs, quantized)
+    return dataclasses.replace(
+        row,
+        verdict=verdict.verdict,
+        reason=verdict.reason,
+        precision_truth=built.truth,
+        engine=_engine(built),
+        quantized=quantized,
+    )
+
+
+def _engine(built: Built) -> Engine:
+    return Engine(
+        sha256=built.engine.sha256, size_bytes=built.engine.size_bytes, uri=built.engine.uri
     )
 
 
@@ -230,6 +248,9 @@ def _build(run: Run, loaded: Loaded, plan: Plan, planned: PlannedVariant, model:
             tools=targets.tools(planned.target),
             host=plan.host if target.HOST_BOUND else None,
             builder=plan.host,
+            largest_batch=max(loaded.recipe.export.largest_batch, *loaded.recipe.benchmark.batches)
+            if getattr(target, "PROFILED", False)
+            else 0,
         ),
         Built,
         limit_s=loaded.recipe.limits.build_s,

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from engineworks.specs import BudgetSpec
-from engineworks.values import Benchmark, BenchmarkRow, Built, Checked, Rival, Verdict
+from engineworks.values import (
+    Benchmark,
+    BenchmarkRow,
+    Built,
+    Checked,
+    Quantized,
+    Rival,
+    Verdict,
+)
 
 #: 0.922 - 0.920 is a little more than 0.002 in binary; it is still inside that budget.
 ROUNDING = 1e-9
@@ -67,6 +75,28 @@ def decide(
         return Verdict(verdict="rejected", reason="; ".join(broken))
     held.append(f"parity holds ({parity.limit})")
     return Verdict(verdict="shipped", reason="; ".join(held))
+
+
+def waiting(built: Built, needs: str, quantized: Quantized | None = None) -> Verdict:
+    """Judge a variant whose engine was built where it cannot be opened.
+
+    Args:
+        built: Engine and precision truth.
+        needs: What a machine must have to open it, in words.
+        quantized: For INT8, what a simulation on the CPU says.
+
+    Returns:
+        `pending`, or `failed` when the engine is not even what was asked.
+    """
+    truth = built.truth
+    if not truth.holds:
+        return Verdict(
+            verdict="failed", reason=f"asked for {truth.asked}, the engine is {truth.delivered}"
+        )
+    reason = f"built here; waits for a host with {needs} to be checked and timed"
+    if quantized is not None:
+        reason += f"; {quantized.reason}"
+    return Verdict(verdict="pending", reason=reason)
 
 
 def _against(rival: Rival, goal: str, built: Built) -> tuple[str, bool]:

@@ -105,8 +105,17 @@ def built(variant):
 
 
 @pytest.fixture
-def session(built):
-    with open_engine(built.engine.uri) as opened:
+def openable(variant):
+    """What a build gave, where this machine can open it, too."""
+    needs = targets.cannot_run(variant[0], HOST)
+    if needs:
+        pytest.skip(f"{variant[0]} needs {needs}")
+    return variant[2]
+
+
+@pytest.fixture
+def session(openable):
+    with open_engine(openable.engine.uri) as opened:
         yield opened
 
 
@@ -270,18 +279,27 @@ class TestSession:
             session.infer({})
         np.testing.assert_array_equal(session.infer({"images": X})["scores"], before)
 
-    def test_it_closes_and_closing_twice_is_harmless(self, built):
-        with open_engine(built.engine.uri) as opened:
+    def test_it_closes_and_closing_twice_is_harmless(self, openable):
+        with open_engine(openable.engine.uri) as opened:
             opened.infer({"images": X})
             opened.close()
         opened.close()
 
-    def test_two_sessions_of_one_engine_do_not_disturb_each_other(self, built):
-        with open_engine(built.engine.uri, threads=1) as one:
-            with open_engine(built.engine.uri, threads=1) as other:
+    def test_two_sessions_of_one_engine_do_not_disturb_each_other(self, openable):
+        with open_engine(openable.engine.uri, threads=1) as one:
+            with open_engine(openable.engine.uri, threads=1) as other:
                 ours = np.array(one.infer({"images": X})["scores"])
                 other.infer({"images": X[::-1].copy()})
             np.testing.assert_array_equal(one.infer({"images": X})["scores"], ours)
+
+
+def test_an_engine_that_cannot_run_here_is_refused_when_it_is_opened(variant):
+    name, _, built = variant
+    if not targets.cannot_run(name, HOST):
+        pytest.skip("this machine can open it")
+    with pytest.raises(ArtifactError) as caught:
+        open_engine(built.engine.uri)
+    assert caught.value.hint
 
 
 def test_every_file_of_an_engine_is_guarded(built, tmp_path):

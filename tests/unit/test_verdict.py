@@ -7,8 +7,17 @@ import dataclasses
 import pytest
 
 from engineworks.specs import BudgetSpec
-from engineworks.values import Accuracy, Benchmark, BenchmarkRow, Built, Checked, Parity, Rival
-from engineworks.verdict import decide, first_row
+from engineworks.values import (
+    Accuracy,
+    Benchmark,
+    BenchmarkRow,
+    Built,
+    Checked,
+    Parity,
+    Quantized,
+    Rival,
+)
+from engineworks.verdict import decide, first_row, waiting
 from tests.builders import example
 
 NO_LIMIT = BudgetSpec(max_drop=None)
@@ -172,3 +181,18 @@ class TestRival:
     def test_what_is_no_int8_fails_however_fast_it_is(self):
         found = decide(NO_LIMIT, built(holds=False), checked(), row(), rival(3.0, 2.9, 3.1))
         assert found.verdict == "failed"
+
+
+class TestWaiting:
+    def test_what_was_built_and_cannot_be_opened_waits(self):
+        verdict = waiting(built(), "an RTX GPU")
+        assert verdict.verdict == "pending"
+        assert "waits for a host with an RTX GPU" in verdict.reason
+
+    def test_what_a_simulation_says_stands_in_the_reason(self):
+        quantized = dataclasses.replace(example(Quantized), reason="9 layers; simulated")
+        assert "9 layers; simulated" in waiting(built(), "an RTX GPU", quantized).reason
+
+    def test_another_precision_than_asked_is_no_reason_to_wait(self):
+        verdict = waiting(built(holds=False), "an RTX GPU")
+        assert (verdict.verdict, "asked for fp16" in verdict.reason) == ("failed", True)

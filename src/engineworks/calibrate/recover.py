@@ -154,6 +154,9 @@ class Search:
         ]
         for candidate in swept:
             self._score(candidate)
+        if not self.workshop.timed:
+            self._by_accuracy_alone(max(swept, key=self._quality))
+            return
         methods = [c.method for c in sorted(swept, key=self._quality, reverse=True)]
         placed = self._placements(methods[0])
         self._race([usual, *placed])
@@ -167,6 +170,15 @@ class Search:
         held = [c for c in self.tried.values() if self._holds(c)]
         if held:
             self._polish(min(held, key=self._ratio))
+
+    def _by_accuracy_alone(self, best: Candidate) -> None:
+        """As many layers as the budget bears, where no time can be measured."""
+        if self._holds(self._grow(best)):
+            return
+        for candidate in reversed(self._placements(best.method)):
+            self._score(candidate)
+            if self._holds(candidate):
+                return
 
     def _placements(self, method: str) -> list[Candidate]:
         all_layers = len(self.graph.computing)
@@ -358,6 +370,8 @@ class Search:
             word: `final` keeps the last, longer comparison apart: a search that is run again
                 must decide on what it decided on before.
         """
+        if not self.workshop.timed:
+            return
         unique = {candidate.key: candidate for candidate in candidates}
         for key, candidate in unique.items():
             self.tried.setdefault(key, candidate)
@@ -467,6 +481,8 @@ class Search:
         held = [c for c in scored if self._holds(c)]
         if not held:
             return max(scored, key=self._quality)
+        if not self.workshop.timed:
+            return max(held, key=lambda c: (len(self._layers(c)), self._quality(c)))
         if self.spec.goal == "size":
             return min(held, key=lambda c: (self._value(c, "size_bytes"), self._ratio(c)))
         fronts = sorted(held, key=self._ratio)[:4]

@@ -64,6 +64,8 @@ class Workshop:
     outputs: tuple[TensorSpec, ...]
     yardstick: Yardstick
     threads: int
+    timed: bool = True
+    """False where another runtime stands in for the target's: its times say nothing."""
 
     def build(self, onnx: Path, precision: str, folder: Path) -> Artifact:
         """Build an engine into a store of its own, in `folder`.

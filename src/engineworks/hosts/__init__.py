@@ -24,6 +24,7 @@ PACKAGES = (
     "onnxsim",
     "onnxruntime",
     "openvino",
+    "tensorrt-rtx-cu13",
     "opencv-python-headless",
     "pycocotools",
 )

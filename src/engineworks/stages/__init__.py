@@ -75,7 +75,7 @@ STAGES: dict[str, Stage] = {
     ),
     "quantize": Stage(
         int8.quantize, QuantizeRequest, Quantized,
-        ("onnx", "opencv-python-headless", "pycocotools"),
+        ("onnx", "onnxruntime", "opencv-python-headless", "pycocotools"),
     ),
     "requantize": Stage(int8.requantize, RequantizeRequest, Requantized, ("onnx",)),
     "build": Stage(engine.build, BuildRequest, Built),

@@ -45,6 +45,7 @@ def build(request: BuildRequest) -> Built:
                 host=request.builder,
                 work=Path(work),
                 reference=store.entry(request.reference) if request.reference else None,
+                largest_batch=request.largest_batch or BuildInput.largest_batch,
             )
         )
         engine = store.put(

@@ -33,6 +33,9 @@ STATISTICS = "statistics.npz"
 #: Detections that count as seen when colours are compared.
 SURE = 0.3
 
+#: Computes the Q/DQ graph of a target whose engines cannot be opened here.
+STAND_IN = "onnxruntime-cpu"
+
 
 def calibrate(request: CalibrateRequest) -> Calibration:
     """Stage `calibrate`."""
@@ -197,7 +200,8 @@ def quantize(request: QuantizeRequest) -> Quantized:
         }),
         found=outcome.rung,
         holds=outcome.rung.holds,
-        reason=_words(outcome.rung, request.max_drop),
+        reason=_words(outcome.rung, request.max_drop)
+        + ("" if workshop.timed else f"; simulated with {STAND_IN} in place of {request.target}"),
         metric=_metric(request),
         reference=outcome.reference,
         images=len(data.files) if data and outcome.reference is not None else 0,
@@ -224,9 +228,11 @@ def _workshop(request: QuantizeRequest, store: LocalStore) -> Any:
 
     shared = request.shared
     inputs, wanted = references.load(store.entry(request.reference))
+    runs = not targets.cannot_run(request.target, request.host)
     return Workshop(
-        target=targets.load(request.target),
-        options=request.options,
+        target=targets.load(request.target if runs else STAND_IN),
+        options=request.options if runs else {},
+        timed=runs,
         host=request.host,
         inputs=request.onnx.manifest.inputs,
         outputs=request.onnx.manifest.outputs,

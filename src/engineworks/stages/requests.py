@@ -175,6 +175,9 @@ class BuildRequest:
     host: HostCard | None
     """The builder's card when the engine depends on it, else None."""
     builder: HostCard = place()
+    largest_batch: int = 0
+    """For a target whose engines have an optimization profile; 0 for others, which any batch
+    fits."""
 
 
 @dataclass(frozen=True, kw_only=True)

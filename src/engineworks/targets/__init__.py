@@ -83,6 +83,12 @@ def int8_rules(name: str, host: HostCard) -> Int8Rules:
     return cast(Int8Rules, found(host))
 
 
+def cannot_run(name: str, host: HostCard) -> str:
+    """What a machine needs to open a target's engines and this host lacks; "" when nothing."""
+    found = getattr(load(name), "cannot_run", None)
+    return cast(str, found(host)) if found is not None else ""
+
+
 @cache
 def tools(*wanted: str) -> dict[str, str]:
     """Versions that decide what targets build and run: their packages, and who provides them."""

@@ -36,6 +36,8 @@ class BuildInput:
     reference: Path | None = None
     """Recorded inputs and answers (`engineworks.export.reference`), for a target that declares
     `NEEDS_REFERENCE = True`."""
+    largest_batch: int = 8
+    """What the engine must serve, for a target that declares `PROFILED = True`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,11 @@ class Int8Rules:
 
 
 class Target(Protocol):
-    """A module in `engineworks/targets/`. With INT8 it has `int8(host) -> Int8Rules` too."""
+    """A module in `engineworks/targets/`. With INT8 it has `int8(host) -> Int8Rules` too.
+
+    Where engines can be built but not always opened, it has `cannot_run(host) -> str`: what a
+    machine needs to open them and this host lacks, or "".
+    """
 
     TITLE: str
     """One line for people."""
@@ -156,7 +162,7 @@ def check_request(
 #: numpy and vendor dtype names -> the word used in precisions and truths.
 _DTYPES = {
     "float32": "fp32", "f32": "fp32", "float": "fp32",
-    "float16": "fp16", "f16": "fp16",
+    "float16": "fp16", "f16": "fp16", "half": "fp16",
     "bfloat16": "bf16", "bf16": "bf16",
     "int8": "int8", "i8": "int8", "uint8": "int8", "u8": "int8",
 }  # fmt: skip

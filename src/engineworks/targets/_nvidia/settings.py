@@ -1,0 +1,99 @@
+"""A recipe's options for NVIDIA's builders, checked before anything is built.
+
+Knows names and values, no TensorRT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from engineworks.errors import BuildError
+
+Shapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+#: Option -> description, of those that every NVIDIA builder has.
+OPTIONS = {
+    "workspace_mib": "most memory for scratch space while building and running, MiB",
+    "batch": "[min, opt, max] batch of the optimization profile; default [1, 1, the largest "
+    "batch that the recipe checks or times]",
+    "shapes": "input -> [min, opt, max] shapes, for open dimensions other than the batch",
+    "optimization_level": "0 (quick) to 5 (thorough); the builder's own default is 3",
+    "tf32": "true: float32 layers may round to 10 bits of mantissa; default false",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Options with their defaults filled in."""
+
+    workspace_mib: int | None = None
+    batch: tuple[int, int, int] = (1, 1, 8)
+    shapes: Mapping[str, Shapes] = field(default_factory=dict)
+    optimization_level: int | None = None
+    tf32: bool = False
+
+
+def _refuse(option: str, value: Any, rule: str, hint: str) -> BuildError:
+    return BuildError(f"options.{option}: {value!r} {rule}", hint=hint)
+
+
+def _number(option: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise _refuse(option, value, f"is no number in {low}..{high}", f"write {option}: {low}")
+    return value
+
+
+def flag(options: Mapping[str, Any], name: str) -> bool:
+    """An option that is true or false, false when it is not given."""
+    value = options.get(name, False)
+    if not isinstance(value, bool):
+        raise _refuse(name, value, "is neither true nor false", f"write {name}: true")
+    return value
+
+
+def _rising(option: str, value: Any) -> tuple[int, int, int]:
+    whole = isinstance(value, list | tuple) and len(value) == 3
+    if not whole or not all(isinstance(n, int) and not isinstance(n, bool) for n in value):
+        raise _refuse(option, value, "is not [min, opt, max]", f"write {option}: [1, 1, 8]")
+    low, best, high = value
+    if not 1 <= low <= best <= high:
+        raise _refuse(option, value, "does not rise from at least 1", f"write {option}: [1, 1, 8]")
+    return low, best, high
+
+
+def _shapes(value: Any) -> dict[str, Shapes]:
+    example = "write shapes: {images: [[1, 3, 320, 320], [1, 3, 416, 416], [1, 3, 640, 640]]}"
+    if not isinstance(value, dict):
+        raise _refuse("shapes", value, "is not a mapping of inputs", example)
+    found = {}
+    for name, three in value.items():
+        if not isinstance(three, list) or len(three) != 3 or len({len(s) for s in three}) != 1:
+            raise _refuse(f"shapes.{name}", three, "is not three shapes of one rank", example)
+        for sizes in zip(*three, strict=True):
+            _rising(f"shapes.{name}", list(sizes))
+        low, best, high = (tuple(shape) for shape in three)
+        found[str(name)] = (low, best, high)
+    return found
+
+
+def read(options: Mapping[str, Any], largest_batch: int) -> Settings:
+    """Check options and fill in defaults.
+
+    Args:
+        options: The recipe's; names were checked.
+        largest_batch: What the profile must reach when the recipe does not say.
+
+    Raises:
+        BuildError: Names the option, its value and the rule.
+    """
+    workspace, level = options.get("workspace_mib"), options.get("optimization_level")
+    batch = options.get("batch", [1, 1, largest_batch])
+    return Settings(
+        workspace_mib=None if workspace is None else _number("workspace_mib", workspace, 1, 2**20),
+        batch=_rising("batch", batch),
+        shapes=_shapes(options.get("shapes", {})),
+        optimization_level=None if level is None else _number("optimization_level", level, 0, 5),
+        tf32=flag(options, "tf32"),
+    )

@@ -1,0 +1,78 @@
+"""A target that is built here and opened elsewhere, through the real command."""
+
+from __future__ import annotations
+
+import json
+
+import jsonschema
+import pytest
+
+from engineworks import hosts, targets
+from tests.flows.conftest import ROOT
+from tests.flows.test_int8 import photos
+
+pytest.importorskip("tensorrt_rtx", reason="pip install 'engineworks[tensorrt-rtx]'")
+pytestmark = [
+    pytest.mark.flows,
+    pytest.mark.skipif(
+        not targets.cannot_run("tensorrt-rtx", hosts.probe()), reason="this machine has an RTX GPU"
+    ),
+]
+
+RTX = """
+task: {kind: classification, labels: [cat, dog, bird, fish]}
+data: {images: images}
+calibration: {images: seen}
+int8: {limit_s: 30, evaluations: 3, images: 6, methods: [minmax, mse]}
+budget: {max_drop: 1.0}
+targets:
+  - target: onnxruntime-cpu
+  - target: tensorrt-rtx
+    precisions: [fp16, int8]
+    options: {gpus: ["8.6", "8.9"]}
+    required: false
+"""
+
+
+def test_engines_wait_with_their_truth_and_claim_nothing(project):
+    for seed, label in enumerate(["cat", "dog"]):
+        photos(project.folder / "images" / label, 3, seed)
+    photos(project.folder / "seen", 16, 9)
+    project.edit('targets:\n  - target: "null"\n', RTX)
+    project.edit("name: tiny", "name: tiny-rtx")
+    outcome = project.ship()
+    assert outcome.code == 0, outcome.err
+    summary = outcome.summary
+    jsonschema.validate(summary, json.loads((ROOT / "docs" / "summary.schema.json").read_text()))
+
+    for precision in ("fp16", "int8"):
+        variant = outcome.variant(f"tensorrt-rtx/{precision}")
+        assert variant["verdict"] == "pending"
+        assert "built here; waits for a host with an RTX GPU" in variant["reason"]
+        assert variant["precision_truth"]["delivered"] == precision
+        assert variant["engine"]["size_bytes"] > 10_000
+        for claim in ("accuracy", "parity", "rival", "registered"):
+            assert variant[claim] is None, claim
+        assert variant["benchmark"] == []
+        report = (outcome.home / "runs" / "latest" / "report.html").read_text()
+        assert "waits for a host with an RTX GPU" in report
+
+    quantized = outcome.variant("tensorrt-rtx/int8")["quantized"]
+    assert "simulated with onnxruntime-cpu" in quantized["reason"]
+    assert "simulated with onnxruntime-cpu" in outcome.variant("tensorrt-rtx/int8")["reason"]
+    assert all(rung["ratio"] is None for rung in quantized["rungs"])
+    assert outcome.variant("onnxruntime-cpu/fp32")["verdict"] == "shipped"
+    builds = [s for s in summary["stages"] if s["variant"] == "tensorrt-rtx/fp16"]
+    assert [stage["name"] for stage in builds] == ["build"]
+    assert builds[0]["peak_mib"] > 0
+
+    again = project.ship()
+    assert again.executed == set()
+    assert [v["verdict"] for v in again.summary["variants"]] == ["shipped", "pending", "pending"]
+
+
+def test_a_required_variant_that_waits_is_not_shipped(project):
+    project.edit('  - target: "null"\n', "  - target: tensorrt-rtx\n")
+    outcome = project.ship()
+    assert outcome.code == 1
+    assert outcome.variant("tensorrt-rtx/fp32")["verdict"] == "pending"
