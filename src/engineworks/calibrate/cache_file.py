@@ -18,14 +18,15 @@ from engineworks.errors import ArtifactError
 ALGORITHM = "EntropyCalibration2"
 
 
-def write(ranges: Mapping[str, Range], version: str) -> str:
+def write(ranges: Mapping[str, Range], version: str, algorithm: str = ALGORITHM) -> str:
     """Text of a cache file.
 
     Args:
         ranges: Tensor -> (low, high); the larger side decides.
         version: TensorRT's version as in its header, for example "100300" for 10.3.0.
+        algorithm: Of the calibrator that will read it.
     """
-    lines = [f"TRT-{version}-{ALGORITHM}"]
+    lines = [f"TRT-{version}-{algorithm}"]
     for tensor, (low, high) in ranges.items():
         scale = max(abs(low), abs(high)) / 127
         lines.append(f"{tensor}: {struct.pack('>f', scale).hex()}")

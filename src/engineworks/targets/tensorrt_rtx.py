@@ -76,7 +76,7 @@ def build(request: BuildInput) -> BuildOutput:
 
     asked = _gpus(request.options)
 
-    def adjust(api: Api, config: Any) -> None:
+    def adjust(api: Api, config: Any, network: Any) -> None:
         if asked:
             config.num_compute_capabilities = len(asked)
         for index, name in enumerate(asked):
@@ -84,9 +84,9 @@ def build(request: BuildInput) -> BuildOutput:
             config.set_compute_capability(capability, index)
 
     checked = settings.read(request.options, request.largest_batch)
-    made = builder.build(tensorrt_rtx, request, checked, adjust)
+    made = builder.build(tensorrt_rtx, request, checked, adjust=adjust)
     return BuildOutput(
-        files={"engine.plan": made.path, "build.log": made.log},
+        files=made.files,
         entry="engine.plan",
         requires=Requires(runtime="tensorrt", package=package_version(PACKAGES[0])),
         truth=made.truth,

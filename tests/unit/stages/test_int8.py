@@ -213,10 +213,17 @@ class TestQuantize:
         assert found.rungs[0].step == "usual"
         assert found.rungs[0].method == "minmax"
         assert {rung.method for rung in found.rungs} == set(METHODS)
-        assert {"usual", "calibrator", "placement"} <= {rung.step for rung in found.rungs}
         assert found.found in found.rungs
         assert len({rung.label for rung in found.rungs}) == len(found.rungs)
-        assert (found.stopped, found.evaluations) == ("the limit of 4 evaluations was reached", 4)
+        steps = {rung.step for rung in found.rungs}
+        if targets.cannot_run(target, HOST):  # nothing to time: the sweep is all
+            assert steps == {"usual", "calibrator"}
+            assert (found.stopped, found.evaluations) == ("", 3)
+            assert {rung.ratio for rung in found.rungs} == {None}
+        else:
+            assert {"usual", "calibrator", "placement"} <= steps
+            assert found.stopped == "the limit of 4 evaluations was reached"
+            assert found.evaluations == 4
         for rung in found.rungs:
             assert 0 <= rung.integer_layers <= rung.layers == 5
             if rung.fidelity is not None:
@@ -229,7 +236,9 @@ class TestQuantize:
         assert found.holds is found.found.holds is True
         assert (found.metric, found.images) == ("top1", 10)
         assert found.found.metric is not None
-        assert found.found.ratio is not None
+        simulated = bool(targets.cannot_run(target, HOST))
+        assert (found.found.ratio is None) is simulated
+        assert ("simulated with onnxruntime-cpu" in found.reason) is simulated
         assert f"{found.found.integer_layers} of 5 layers in integers" in found.reason
 
     def test_the_artifact_is_a_graph_like_any_other(self, made, target, found):

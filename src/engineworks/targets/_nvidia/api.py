@@ -60,16 +60,24 @@ class Api:
             return 0
         return 1 << int(getattr(flags, wanted))
 
+    def member(self, enumeration: str, name: str, why: str) -> Any:
+        """A member of an enumeration.
+
+        Raises:
+            BuildError: This TensorRT does not have it.
+        """
+        found = getattr(getattr(self.trt, enumeration, None), name, None)
+        if found is None:
+            raise BuildError(
+                f"{why}: TensorRT {self.version} has no {enumeration}.{name}",
+                hint="leave the option out, or use a TensorRT that has it",
+            )
+        return found
+
     def set_flag(self, config: Any, name: str, why: str) -> None:
         """Set a builder flag.
 
         Raises:
             BuildError: This TensorRT does not have it.
         """
-        flag = getattr(self.trt.BuilderFlag, name, None)
-        if flag is None:
-            raise BuildError(
-                f"{why}: TensorRT {self.version} has no such switch ({name})",
-                hint="leave the option out, or use a TensorRT that has it",
-            )
-        config.set_flag(flag)
+        config.set_flag(self.member("BuilderFlag", name, why))

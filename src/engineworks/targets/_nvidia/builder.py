@@ -16,9 +16,10 @@ from engineworks.calibrate.qdq import Scheme
 from engineworks.errors import BuildError
 from engineworks.targets import _half
 from engineworks.targets._base import UNREAD, BuildInput
+from engineworks.targets._nvidia import inspect, weak
 from engineworks.targets._nvidia import network as networks
 from engineworks.targets._nvidia import truth as truths
-from engineworks.targets._nvidia.api import STRONG, Api
+from engineworks.targets._nvidia.api import STRONG, WEAK, Api
 from engineworks.targets._nvidia.log import BuildLog, progress
 from engineworks.targets._nvidia.settings import Settings, Shapes
 from engineworks.values import PrecisionTruth
@@ -29,49 +30,85 @@ SCHEME = Scheme(activation="int8", bias="float", outputs=False)
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A built engine: its file, its log and what is known about it."""
+    """A built engine: its files, and what is known about it."""
 
     path: Path
-    log: Path
+    files: dict[str, Path]
+    """Name inside the engine -> file: the plan, the log, and what else was kept."""
     profile: dict[str, Shapes]
     truth: PrecisionTruth
+    route: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The graph that the vendor gets."""
+
+    onnx: Path
+    ranges: weak.Ranges | None = None
+    """Integer ranges beside the graph, on the weak route."""
 
 
 def build(
     trt: Any,
     request: BuildInput,
     settings: Settings,
-    adjust: Callable[[Api, Any], None] = lambda api, config: None,
+    *,
+    adjust: Callable[[Api, Any, Any], None] = lambda api, config, network: None,
+    on_device: bool = False,
 ) -> Plan:
-    """Build one engine on the strong route.
+    """Build one engine.
 
     Args:
         trt: The vendor's module.
         request: What to build; files go into its `work`.
         settings: The checked options.
-        adjust: Last changes to the builder's configuration by one target.
+        adjust: Last changes to the builder's configuration and network by one target.
+        on_device: Whether this machine's GPU builds, so that the engine can be read back and
+            its timing cache kept.
 
     Raises:
         BuildError: The graph, an option or the builder's own refusal, in its words.
     """
     api = Api(trt)
+    route = api.route(settings.route)
     said = BuildLog(trt)
-    source = _source(request)
+    source = _source(request, settings, route)
     builder = trt.Builder(said.logger)
-    network = networks.parse(api, builder, source, STRONG, said)
+    network = networks.parse(api, builder, source.onnx, route, said)
     shaped, shapes = networks.profile(network, builder, settings)
     config = configure(api, builder, settings)
-    adjust(api, config)
     if shaped is not None:
         config.add_optimization_profile(shaped)
-    truth = truths.of_network(api, network, request.precision, request.onnx)
+    files: dict[str, Path] = {}
+    calibrator = None
+    if route == WEAK:
+        weak.allow(api, config, request.precision)
+        if source.ranges is not None:
+            calibrator, text = weak.set_ranges(
+                api, network, config, source.ranges, settings.calibrator
+            )
+            files["calibration.cache"] = request.work / "calibration.cache"
+            files["calibration.cache"].write_text(text, encoding="utf-8")
+    adjust(api, config, network)
     plan = serialize(builder, network, config, said, request.work / "engine.plan")
-    return Plan(
-        path=plan,
-        log=said.write(request.work / "build.log"),
-        profile=shapes,
-        truth=UNREAD if request.draft else _with_weights(truth, said),
-    )
+    del calibrator  # until here the builder has called it
+    if on_device:
+        files["timing.cache"] = _keep_timings(config, request.work / "timing.cache")
+    truth = UNREAD
+    if not request.draft:
+        truth = _with_weights(
+            truths.of_network(api, network, request.precision, request.onnx), said
+        )
+    if on_device and not request.draft:
+        files["layers.json"] = request.work / "layers.json"
+        files["layers.json"].write_text(inspect.text(api, plan.read_bytes(), said), "utf-8")
+        if route == WEAK:
+            found = inspect.layers(files["layers.json"].read_text("utf-8"))
+            truth = inspect.truth(found, request.precision)
+    files["engine.plan"] = plan
+    files["build.log"] = said.write(request.work / "build.log")
+    return Plan(path=plan, files=files, profile=shapes, truth=truth, route=route)
 
 
 def _with_weights(truth: PrecisionTruth, said: BuildLog) -> PrecisionTruth:
@@ -82,10 +119,8 @@ def _with_weights(truth: PrecisionTruth, said: BuildLog) -> PrecisionTruth:
     return dataclasses.replace(truth, note=f"{truth.note}; {source}" if truth.note else source)
 
 
-def _source(request: BuildInput) -> Path:
-    """The graph whose types are those asked for."""
-    if request.precision == "fp16":
-        return _half.convert(request.onnx, request.work / "half.onnx")
+def _source(request: BuildInput, settings: Settings, route: str) -> Source:
+    """The graph whose types, or whose ranges, are those asked for."""
     if request.precision == "int8":
         refused = accept.refusals(accept.load(request.onnx), SCHEME)
         if refused:
@@ -93,7 +128,12 @@ def _source(request: BuildInput) -> Path:
                 f"TensorRT would refuse or misread this Q/DQ graph: {refused[0]}",
                 hint="quantize with symmetric INT8 activations and float biases",
             )
-    return request.onnx
+        if route == WEAK and settings.ranges == "cache":
+            ranges = weak.take_apart(request.onnx, request.work / "float.onnx")
+            return Source(onnx=ranges.onnx, ranges=ranges)
+    if route == STRONG and request.precision == "fp16":
+        return Source(onnx=_half.convert(request.onnx, request.work / "half.onnx"))
+    return Source(onnx=request.onnx)
 
 
 def configure(api: Api, builder: Any, settings: Settings) -> Any:
@@ -110,12 +150,34 @@ def configure(api: Api, builder: Any, settings: Settings) -> Any:
         config.builder_optimization_level = settings.optimization_level
     if not settings.tf32:
         config.clear_flag(trt.BuilderFlag.TF32)  # it is on by default, and is not float32
+    if settings.version_compatible:
+        api.set_flag(config, "VERSION_COMPATIBLE", "options.version_compatible")
+    if settings.hardware_compatible != "none":
+        level = settings.hardware_compatible.upper()
+        config.hardware_compatibility_level = api.member(
+            "HardwareCompatibilityLevel", level, "options.hardware_compatible"
+        )
+    if settings.timing_cache is not None:
+        cache = config.create_timing_cache(settings.timing_cache.read_bytes())
+        if not config.set_timing_cache(cache, False):
+            raise BuildError(
+                f"options.timing_cache: {settings.timing_cache} is of another TensorRT or GPU",
+                hint="leave the option out once, and take the timing.cache of that engine",
+            )
+        if settings.timing_cache_miss == "error":
+            api.set_flag(config, "ERROR_ON_TIMING_CACHE_MISS", "options.timing_cache_miss")
     # Inspectors can name layers and their types later; names cost a few kilobytes.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     monitor = progress(trt)
     if monitor is not None:
         config.progress_monitor = monitor
     return config
+
+
+def _keep_timings(config: Any, path: Path) -> Path:
+    """What the builder has measured, for the same choices in a later build."""
+    path.write_bytes(memoryview(config.get_timing_cache().serialize()))
+    return path
 
 
 def serialize(builder: Any, network: Any, config: Any, said: BuildLog, path: Path) -> Path:

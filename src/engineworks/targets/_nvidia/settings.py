@@ -7,9 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from engineworks.errors import BuildError
+from engineworks.store import file_sha256
+from engineworks.targets._nvidia.api import STRONG, WEAK
+from engineworks.targets._nvidia.weak import CALIBRATORS
+
+#: Further options of TensorRT itself, which builds on the GPU that will run the engine.
+ON_DEVICE = {
+    "route": "strong: types from the graph (default where TensorRT has it); weak: a float graph "
+    "and leave to go narrower (TensorRT 8 to 10)",
+    "ranges": "weak route and int8: graph (Q/DQ nodes, default) or cache (a calibration cache "
+    "beside a float graph)",
+    "calibrator": "which calibrator reads the cache: entropy2 (default) or minmax",
+    "version_compatible": "true: the engine opens in newer versions, too; costs size and speed",
+    "hardware_compatible": "none (default), same_compute_capability or ampere_plus: on which "
+    "other GPUs the engine opens; costs speed",
+    "timing_cache": "{path, sha256}: measurements of an earlier build, for the same choices again",
+    "timing_cache_miss": "measure (default), or error: refuse a layer that the cache lacks",
+}
 
 Shapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
@@ -33,6 +51,13 @@ class Settings:
     shapes: Mapping[str, Shapes] = field(default_factory=dict)
     optimization_level: int | None = None
     tf32: bool = False
+    route: str = ""
+    ranges: str = "graph"
+    calibrator: str = "entropy2"
+    version_compatible: bool = False
+    hardware_compatible: str = "none"
+    timing_cache: Path | None = None
+    timing_cache_miss: str = "measure"
 
 
 def _refuse(option: str, value: Any, rule: str, hint: str) -> BuildError:
@@ -51,6 +76,35 @@ def flag(options: Mapping[str, Any], name: str) -> bool:
     if not isinstance(value, bool):
         raise _refuse(name, value, "is neither true nor false", f"write {name}: true")
     return value
+
+
+def _choice(options: Mapping[str, Any], name: str, *choices: str) -> str:
+    """An option with few values, the first by default."""
+    value = options.get(name, choices[0])
+    if value not in choices:
+        words = ", ".join(choice for choice in choices if choice)
+        raise _refuse(name, value, f"is not one of {words}", f"choose one of: {words}")
+    return str(value)
+
+
+def _pinned(options: Mapping[str, Any], name: str) -> Path | None:
+    """A file whose bytes are those that the option names."""
+    value = options.get(name)
+    if value is None:
+        return None
+    example = f"write {name}: {{path: /where/timing.cache, sha256: 64 hex digits}}"
+    if not isinstance(value, dict) or set(value) != {"path", "sha256"}:
+        raise _refuse(name, value, "is not {path, sha256}", example)
+    path = Path(str(value["path"]))
+    if not path.is_file():
+        raise _refuse(name, str(path), "is no file", "give the timing.cache of an earlier engine")
+    found = file_sha256(path)
+    if found != value["sha256"]:
+        raise _refuse(
+            name, value["sha256"], f"is not the sha256 of {path}, which is {found}",
+            "name the sha256 of the file that you mean",
+        )  # fmt: skip
+    return path
 
 
 def _rising(option: str, value: Any) -> tuple[int, int, int]:
@@ -96,4 +150,13 @@ def read(options: Mapping[str, Any], largest_batch: int) -> Settings:
         shapes=_shapes(options.get("shapes", {})),
         optimization_level=None if level is None else _number("optimization_level", level, 0, 5),
         tf32=flag(options, "tf32"),
+        route=_choice(options, "route", "", STRONG, WEAK),
+        ranges=_choice(options, "ranges", "graph", "cache"),
+        calibrator=_choice(options, "calibrator", *CALIBRATORS),
+        version_compatible=flag(options, "version_compatible"),
+        hardware_compatible=_choice(
+            options, "hardware_compatible", "none", "same_compute_capability", "ampere_plus"
+        ),
+        timing_cache=_pinned(options, "timing_cache"),
+        timing_cache_miss=_choice(options, "timing_cache_miss", "measure", "error"),
     )
