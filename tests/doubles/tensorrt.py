@@ -8,6 +8,8 @@ types, and a plan that is JSON of what was asked. It says nothing of what a GPU 
 
 from __future__ import annotations
 
+import base64
+import ctypes
 import enum
 import json
 from functools import cache
@@ -195,6 +197,7 @@ class Behaviour:
             "calibration": cached.decode(),
             "timing": config._d_timing.decode(),
             "onnx": network._d_path,
+            "model": base64.b64encode(Path(network._d_path).read_bytes()).decode(),
             "layers": [_decide(layer, config._d_set, bool(cached), strong)
                        for layer in network._d_layers],
         }  # fmt: skip
@@ -309,6 +312,111 @@ class Behaviour:
 
     def EngineInspector_get_engine_information(self: Any, format: Any) -> str:  # noqa: N802
         return json.dumps({"Layers": self._d_plan["layers"], "Bindings": []})
+
+    # Running ----------------------------------------------------------------------------------
+
+    def ICudaEngine_create_execution_context(self: Any, *_: Any) -> Any:  # noqa: N802
+        import onnxruntime as ort
+
+        runner = ort.InferenceSession(
+            base64.b64decode(self._d_plan["model"]), providers=["CPUExecutionProvider"]
+        )
+        return _new(self._module, "IExecutionContext", plan=self._d_plan, shapes={},
+                    addresses={}, runner=runner)  # fmt: skip
+
+    def ICudaEngine_get_tensor_shape(self: Any, name: str) -> list[int]:  # noqa: N802
+        return _shape(self._d_plan, name)
+
+    def ICudaEngine_get_tensor_profile_shape(  # noqa: N802
+        self: Any, name: str, profile_index: int
+    ) -> list[list[int]]:
+        return self._d_plan["profile"][name]
+
+    def IExecutionContext_set_input_shape(self: Any, name: str, shape: Any) -> bool:  # noqa: N802
+        low, _, high = self._d_plan["profile"].get(name, [shape] * 3)
+        if not all(a <= n <= b for a, n, b in zip(low, shape, high, strict=True)):
+            return False
+        self._d_shapes[name] = list(shape)
+        return True
+
+    def IExecutionContext_get_tensor_shape(self: Any, name: str) -> list[int]:  # noqa: N802
+        shape = self._d_shapes.get(name) or _shape(self._d_plan, name)
+        batches = [found[0] for found in self._d_shapes.values()]
+        return [batches[0] if size == -1 and batches else size for size in shape]
+
+    def IExecutionContext_set_tensor_address(  # noqa: N802
+        self: Any, name: str, memory: int
+    ) -> bool:
+        self._d_addresses[name] = memory
+        return True
+
+    def IExecutionContext_execute_async_v3(self: Any, stream_handle: int) -> bool:  # noqa: N802
+        feeds = {
+            name: _memory(self._d_addresses[name], kind, self._d_shapes[name])
+            for name, kind, _ in self._d_plan["inputs"]
+        }
+        names = [name for name, _, _ in self._d_plan["outputs"]]
+        for name, value in zip(names, self._d_runner.run(names, feeds), strict=True):
+            kind = next(kind for n, kind, _ in self._d_plan["outputs"] if n == name)
+            _memory(self._d_addresses[name], kind, value.shape)[:] = value
+        return True
+
+
+def _shape(plan: dict[str, Any], name: str) -> list[int]:
+    return next(shape for n, _, shape in (*plan["inputs"], *plan["outputs"]) if n == name)
+
+
+def _memory(address: int, kind: str, shape: Any) -> Any:
+    """An array over "device" memory, which `NumpyDevice` takes from this process."""
+    import numpy as np
+
+    dtype = np.dtype({"FLOAT": "float32", "HALF": "float16", "INT32": "int32"}[kind])
+    size = int(np.prod(shape)) * dtype.itemsize
+    raw = (ctypes.c_uint8 * size).from_address(address)
+    return np.ctypeslib.as_array(raw).view(dtype).reshape(shape)
+
+
+class NumpyDevice:
+    """`engineworks.runtime.devices.Device` in ordinary memory; counts what is not given back."""
+
+    stream = 7
+
+    def __init__(self) -> None:
+        self.memory: dict[int, Any] = {}
+        self.marks: dict[int, int] = {}
+        self.closed = False
+
+    def allocate(self, size_bytes: int) -> int:
+        buffer = (ctypes.c_uint8 * size_bytes)()
+        self.memory[ctypes.addressof(buffer)] = buffer
+        return ctypes.addressof(buffer)
+
+    def pinned(self, size_bytes: int) -> Any:
+        import numpy as np
+
+        return np.zeros(size_bytes, np.uint8)
+
+    def to_device(self, address: int, source: Any) -> None:
+        assert address in self.memory
+        assert source.nbytes <= len(self.memory[address])
+        ctypes.memmove(address, source.ctypes.data, source.nbytes)
+
+    def to_host(self, target: Any, address: int) -> None:
+        assert target.nbytes <= len(self.memory[address])
+        ctypes.memmove(target.ctypes.data, address, target.nbytes)
+
+    def mark(self, event: int) -> None:
+        self.marks[event] = len(self.marks)
+
+    def between_ms(self, first: int, second: int) -> float:
+        return float(self.marks[second] - self.marks[first])
+
+    def wait(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.memory.clear()
+        self.closed = True
 
 
 def _strong(module: Any, network: Any) -> bool:

@@ -20,7 +20,7 @@ from urllib.request import url2pathname
 import numpy as np
 
 from engineworks import hosts
-from engineworks.errors import ArtifactError, MissingDependency
+from engineworks.errors import ArtifactError, EngineworksError, MissingDependency
 from engineworks.manifest import Manifest, TensorSpec
 from engineworks.store import verify
 
@@ -162,6 +162,8 @@ def open_engine(path_or_uri: Path | str, *, threads: int = 0) -> Session:
         ) from error
     try:
         opened = engine.open_session(folder, manifest, threads or hosts.cores())
+    except EngineworksError:
+        raise  # says more than the words below
     except ModuleNotFoundError as error:
         raise MissingDependency(
             f"{manifest.target}/{manifest.precision} needs the package {error.name!r}",
