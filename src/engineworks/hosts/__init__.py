@@ -23,6 +23,7 @@ PACKAGES = (
     "onnxscript",
     "onnxsim",
     "onnxruntime",
+    "onnxruntime-gpu",
     "openvino",
     "tensorrt",
     "tensorrt-cu13",

@@ -14,12 +14,12 @@ from engineworks.calibrate import accept
 from engineworks.calibrate.qdq import Scheme
 from engineworks.errors import BuildError
 from engineworks.manifest import Requires
+from engineworks.targets import _onnx
 from engineworks.targets._base import (
     UNREAD,
     BuildInput,
     BuildOutput,
     Int8Rules,
-    dtype_word,
     int8_truth,
     missing_package,
     package_version,
@@ -180,30 +180,12 @@ def _int8_truth(path: Path, asked_of: Path) -> PrecisionTruth:
 
 def _truth(path: Path, asked: str) -> PrecisionTruth:
     """Read the optimised graph: what it stores, and the type each node computes in."""
-    import onnx
-
-    model = onnx.load(str(path))
-    stored: Counter[str] = Counter()
-    types = {}
-    for tensor in model.graph.initializer:
-        word = dtype_word(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).name)
-        types[tensor.name] = word
-        stored[word] += len(tensor.raw_data) or tensor.ByteSize()
-    for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
-        element = value.type.tensor_type.elem_type
-        if element:
-            types[value.name] = dtype_word(onnx.helper.tensor_dtype_to_np_dtype(element).name)
-    computed: Counter[str] = Counter()
-    for node in model.graph.node:
-        weights = {types[name] for name in node.input if name in types}
-        floats = weights & {"fp32", "fp16", "bf16", "int8"}
-        if floats:
-            computed["/".join(sorted(floats))] += 1
+    stored, computed = _onnx.types(path)
     wide = [word for word in stored if word in ("fp16", "bf16", "int8")]
     return PrecisionTruth(
         asked=asked,
         delivered="mixed" if wide else "fp32",
         holds=not wide,
-        stored_bytes=dict(stored),
-        computed_nodes=dict(computed),
+        stored_bytes=stored,
+        computed_nodes=computed,
     )
