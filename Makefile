@@ -11,7 +11,7 @@ STAMP := $(ENVIRONMENT)/.engineworks-$(shell cksum < requirements.lock | cut -d'
 PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint ui bench-spine bench-int8 bench-runtime bench-video soak-video schemas clean
+.PHONY: help setup demo test test-fast lint ui bench-spine bench-int8 bench-runtime bench-video bench-nvidia test-gpu soak-video schemas clean
 
 help: ## list these commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ test: setup ## all tests (minutes: real flows, a real MLflow database, real engi
 test-fast: setup ## the tests that need no Prefect
 	$(PY) -m pytest -m "not flows"
 
+test-gpu: setup ## what only a machine with an NVIDIA GPU can prove; says what ran
+	$(PY) -m pytest -m gpu tests/hardware -v -rsA
+
 lint: setup ## style, types and the import rules
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -55,6 +58,9 @@ bench-runtime: setup ## measure the on-device runtime against the loops of guide
 
 bench-video: setup ## measure tracking, the video chain and many streams; prints its bars
 	$(PY) -m benchmarks.video $(SEQUENCES)
+
+bench-nvidia: setup ## measure building for RTX GPUs, and running on one where there is one
+	$(PY) -m benchmarks.nvidia
 
 MINUTES ?= 60
 soak-video: setup ## run a looped clip for MINUTES; memory and frames are counted

@@ -173,12 +173,13 @@ class Search:
 
     def _by_accuracy_alone(self, best: Candidate) -> None:
         """As many layers as the budget bears, where no time can be measured."""
-        if self._holds(self._grow(best)):
+        if self._holds(best):
             return
         for candidate in reversed(self._placements(best.method)):
             self._score(candidate)
             if self._holds(candidate):
-                return
+                break
+        self._grow(best)  # dearer, and may keep more layers
 
     def _placements(self, method: str) -> list[Candidate]:
         all_layers = len(self.graph.computing)

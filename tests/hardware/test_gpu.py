@@ -1,0 +1,111 @@
+"""`make test-gpu`: what only a machine with an NVIDIA GPU can prove; says what ran."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engineworks import hosts, targets
+from engineworks.evaluate import parity
+from engineworks.export.torch_onnx import runner
+from engineworks.hosts import nvidia
+from engineworks.runtime import devices
+from engineworks.runtime.session import open_engine
+from engineworks.stages.engine import build
+from engineworks.stages.requests import BuildRequest
+from tests.builders import put_onnx, quantized, samples, shared
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not nvidia.present(), reason="no NVIDIA driver on this machine"),
+]
+
+HOST = hosts.probe()
+X = samples()
+VARIANTS = [
+    (name, precision)
+    for name in ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda")
+    for precision in targets.load(name).PRECISIONS
+]
+
+
+def test_the_host_card_knows_the_gpu(record_property):
+    assert HOST.gpus, "a driver is loaded, and neither NVML nor nvidia-smi names a GPU"
+    for gpu in HOST.gpus:
+        record_property("gpu", str(gpu))
+        assert gpu.name
+        assert float(gpu.compute_capability) >= 3
+        assert gpu.memory_mib > 1000
+        assert gpu.driver
+    assert HOST.cuda
+
+
+def test_both_ways_to_ask_agree():
+    nvml = pytest.importorskip("pynvml")
+    assert nvml
+    by_nvml = nvidia._by_nvml()
+    assert [g.name for g in by_nvml] == [g.name for g in HOST.gpus]
+
+
+def test_device_memory_copies_there_and_back():
+    if devices.driver_problem():
+        pytest.fail(devices.driver_problem())
+    try:
+        device = devices.open_device()
+    except devices.MissingDependency as error:
+        pytest.skip(error.message)
+    try:
+        address, source, target = device.allocate(4096), device.pinned(4096), device.pinned(4096)
+        source[:] = np.random.default_rng(0).integers(0, 256, 4096, np.uint8)
+        device.mark(0)
+        device.to_device(address, source)
+        device.mark(1)
+        device.to_host(target, address)
+        device.mark(2)
+        device.wait()
+        np.testing.assert_array_equal(target, source)
+        assert device.between_ms(0, 2) >= device.between_ms(0, 1) >= 0
+    finally:
+        device.close()
+    device.close()
+
+
+@pytest.mark.parametrize(("target", "precision"), VARIANTS, ids="/".join)
+def test_an_engine_agrees_with_the_model(target, precision, store, tiny_onnx, tmp_path):
+    reason = targets.load(target).missing(HOST) or targets.cannot_run(target, HOST)
+    if reason:
+        pytest.skip(reason)
+    path = tiny_onnx
+    if precision == "int8":
+        scheme = targets.int8_rules(target, HOST).scheme
+        path = quantized(tiny_onnx, tmp_path / "int8.onnx", scheme, X)
+    made = build(
+        BuildRequest(
+            shared=shared(store), onnx=put_onnx(store, path), reference=None, target=target,
+            precision=precision, options={}, tools={}, host=HOST, builder=HOST, largest_batch=4,
+        )
+    )  # fmt: skip
+    assert made.truth.holds, made.truth
+    with open_engine(made.engine.uri) as session:
+
+        def infer(rows):
+            answers = session.infer({"images": np.ascontiguousarray(rows)})
+            return {name: np.array(value) for name, value in answers.items()}
+
+        wanted = dict(runner(tiny_onnx)(X))
+        found = parity.compare(
+            infer, X, wanted, [1, 2, 4], parity.limit(precision, judged=False)
+        )  # fmt: skip
+        assert found.holds, found.reason
+        if hasattr(session, "times"):
+            times = session.times()
+            assert times.compute_ms > 0
+            assert times.to_device_ms > 0
+
+
+def test_torch_sees_the_same_gpu():
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip(f"torch {torch.__version__} is built without CUDA")
+    major, minor = torch.cuda.get_device_capability(0)
+    assert HOST.gpus[0].compute_capability == f"{major}.{minor}"
