@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from engineworks.store import LocalStore
+from infra.s3 import S3Server
 from tests import builders
 
 # The machine may be slow and shared, and a failure must come back when the test is run again.
@@ -18,6 +21,26 @@ settings.load_profile("engineworks")
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server on this machine, with one bucket."""
+    server = S3Server(
+        tmp_path_factory.mktemp("s3"), key="tests", secret="only-on-127-0-0-1", bucket="models"
+    )
+    try:
+        yield server.start()
+    finally:
+        server.stop(0)
+
+
+@pytest.fixture
+def s3_prefix(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An address of the test's own on that server, which the environment leads to."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{s3_server.bucket}/{uuid.uuid4().hex}"
 
 
 @pytest.fixture(scope="session")

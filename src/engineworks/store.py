@@ -1,7 +1,7 @@
 """The local store: artifacts in folders named by their identity.
 
 An artifact is written under a temporary name, verified and renamed, so a folder that exists is
-whole. Knows no network; `artifacts/remote_store.py` will add S3 with the same verbs.
+whole. Knows no network; `artifacts/remote_store.py` puts S3 behind it with the same verbs.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def verify(folder: Path) -> Manifest:
         ArtifactError: A file is missing, short or altered.
     """
     manifest = manifests.load(folder / manifests.MANIFEST_NAME)
-    _refuse_strange_paths(folder, manifest)
+    refuse_strange_paths(folder, manifest)
     for entry in manifest.files:
         path = folder / entry.path
         try:
@@ -103,7 +103,7 @@ def verify(folder: Path) -> Manifest:
     return manifest
 
 
-def _refuse_strange_paths(folder: Path, manifest: Manifest) -> None:
+def refuse_strange_paths(folder: Path, manifest: Manifest) -> None:
     """Only files below the folder, and only such as a digest covers, are ever opened."""
     for entry in manifest.files:
         path = PurePosixPath(entry.path)
@@ -120,7 +120,7 @@ def _refuse_strange_paths(folder: Path, manifest: Manifest) -> None:
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[None]:
     """Hold an advisory lock that ends with its process; where there is none (Windows), go on."""
     try:
         import fcntl
@@ -200,7 +200,7 @@ class LocalStore:
     def _replace(self, final: Path, work: Path, sha256: str) -> None:
         """Put `work` in the place of a damaged folder; of several processes only one does it."""
         aside = self._temporary / f"damaged-{uuid.uuid4().hex}"
-        with _alone(self._temporary / "repair.lock"):
+        with alone(self._temporary / "repair.lock"):
             damage = self._damage(final, sha256)
             if damage is None:  # another process was first: nobody may take its folder away
                 return
@@ -230,6 +230,12 @@ class LocalStore:
                 hint="delete that folder and run again: it is made anew",
             )
         return self._artifact(manifest)
+
+    def fetch(self, sha256: str) -> None:
+        """Make sure that an artifact is in the folder. Here nothing comes from elsewhere."""
+
+    def push(self, artifact: Artifact) -> None:
+        """Let other machines have an artifact. Here there are none."""
 
     def _artifact(self, manifest: Manifest) -> Artifact:
         return Artifact(
