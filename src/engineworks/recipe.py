@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import json
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from engineworks import hosts, targets, usercode
+from engineworks import fleet, hosts, targets, usercode
 from engineworks.calibrate import accept
 from engineworks.calibrate.ranges import METHODS
 from engineworks.codec import digest, to_json
@@ -38,7 +39,7 @@ from engineworks.specs import (
 )
 from engineworks.store import file_sha256
 from engineworks.targets._base import check_request
-from engineworks.values import HostCard, PinnedModel, Plan, PlannedVariant
+from engineworks.values import HostCard, PinnedModel, Plan, PlannedVariant, RegisteredHost
 
 
 class Recipe(BaseModel):
@@ -385,13 +386,29 @@ def _bytes_sha256(path: Path, form: str) -> str:
     return own if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
-def plan(loaded: Loaded, host: HostCard | None = None) -> Plan:
-    """Every variant: run here, or skipped and why. Touches no device."""
+def plan(
+    loaded: Loaded,
+    host: HostCard | None = None,
+    *,
+    registered: Sequence[RegisteredHost] | None = None,
+    code_sha256: str = "",
+) -> Plan:
+    """Every variant: where it runs, or skipped and why. Touches no device.
+
+    Args:
+        loaded: The recipe.
+        host: Card of this machine.
+        registered: The machines of the fleet; None: everything runs here.
+        code_sha256: Of the library here; a machine with another one gets no work.
+    """
     card = host or hosts.probe()
-    variants = []
+    if registered is not None:
+        variants = fleet.place(loaded.recipe.targets, registered, code_sha256)
+        return Plan(host=card, variants=variants)
+    here = []
     for spec in loaded.recipe.targets:
         reason = targets.load(spec.target).missing(card)
-        variants += [
+        here += [
             PlannedVariant(
                 target=spec.target,
                 precision=precision,
@@ -402,7 +419,7 @@ def plan(loaded: Loaded, host: HostCard | None = None) -> Plan:
             )
             for precision in spec.precisions
         ]
-    return Plan(host=card, variants=tuple(variants))
+    return Plan(host=card, variants=tuple(here))
 
 
 def json_schema() -> dict[str, Any]:

@@ -363,6 +363,10 @@ class TargetSpec:
     """The run fails when a required variant is not shipped."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of this target: see `engineworks targets NAME`."""
+    pool: str = place(default="")
+    """With `--fleet`: only machines of this work pool build it. Left out: any that can."""
+    devices: Literal["one", "all"] = place(default="one")
+    """With `--fleet`: build it on one machine that can, or on all of them, a row each."""
 
     def __post_init__(self) -> None:
         _must(

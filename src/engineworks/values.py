@@ -69,6 +69,21 @@ class HostCard:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RegisteredHost:
+    """A machine of the fleet, as its worker last described it."""
+
+    card: HostCard
+    pool: str
+    """Work pool that its worker serves."""
+    code_sha256: str
+    """Of the library that it runs."""
+    instance: str
+    """Tells two machines of one name apart."""
+    age_s: float = place(default=0.0)
+    """Seconds since it was last heard of, by the store's clock."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PinnedModel:
     """A model source whose every byte is fixed by digests."""
 
@@ -112,18 +127,24 @@ class PlannedVariant:
     precision: str
     options: dict[str, Any]
     required: bool
-    action: Literal["run", "skip"]
+    action: Literal["run", "skip", "pending"]
+    """pending: there are machines for it, and none can take it now."""
     reason: str
+    host: str = ""
+    """Machine of the fleet that it is for; empty: the one that runs the flow."""
+    pool: str = ""
+    everywhere: bool = False
+    """Whether other machines build it too."""
 
     @property
     def name(self) -> str:
-        """`target/precision`, the name of the row in every table."""
-        return f"{self.target}/{self.precision}"
+        """Name of the row in every table: `target/precision`, or `target/precision@host`."""
+        return f"{self.target}/{self.precision}" + (f"@{self.host}" if self.everywhere else "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Every variant of a recipe: what runs here, and why the others do not."""
+    """Every variant of a recipe: what runs where, and why the others do not."""
 
     host: HostCard
     variants: tuple[PlannedVariant, ...]

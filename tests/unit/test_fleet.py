@@ -1,0 +1,119 @@
+"""The planner: which machine builds which variant, from cards alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import pytest
+
+from engineworks import fleet, hosts
+from engineworks.codec import digest
+from engineworks.specs import TargetSpec
+from engineworks.values import RegisteredHost
+
+CARD = dataclasses.replace(hosts.probe(), packages={"onnxruntime": "1", "openvino": "2"})
+
+
+def machine(name, pool="cpu", *, packages=None, age_s=1.0, code="same"):
+    card = dataclasses.replace(CARD, name=name)
+    if packages is not None:
+        card = dataclasses.replace(card, packages=dict.fromkeys(packages, "1"))
+    return RegisteredHost(card=card, pool=pool, code_sha256=code, instance=name, age_s=age_s)
+
+
+def plan(specs, machines):
+    return fleet.place(specs, machines, "same")
+
+
+def where(planned):
+    return {v.name: (v.action, v.host) for v in planned}
+
+
+ORT = TargetSpec(target="onnxruntime-cpu", precisions=("fp32", "int8"))
+OPENVINO = TargetSpec(target="openvino", precisions=("fp32", "fp16"))
+
+
+def test_precisions_of_a_target_stay_together_and_targets_are_spread():
+    found = where(plan([ORT, OPENVINO], [machine("b"), machine("a")]))
+    assert found == {
+        "onnxruntime-cpu/fp32": ("run", "a"),
+        "onnxruntime-cpu/int8": ("run", "a"),
+        "openvino/fp32": ("run", "b"),
+        "openvino/fp16": ("run", "b"),
+    }
+
+
+def test_a_target_that_stands_there_twice_goes_to_one_machine():
+    more = dataclasses.replace(ORT, precisions=("int8",))
+    first = dataclasses.replace(ORT, precisions=("fp32",))
+    found = plan([first, OPENVINO, more], [machine("a"), machine("b"), machine("c")])
+    assert {v.host for v in found if v.target == "onnxruntime-cpu"} == {"a"}
+
+
+def test_the_order_of_the_machines_does_not_matter():
+    machines = [machine(name) for name in "dacb"]
+    assert plan([ORT, OPENVINO], machines) == plan([ORT, OPENVINO], machines[::-1])
+
+
+def test_only_a_machine_that_can_build_it_gets_it():
+    machines = [machine("a", packages=["openvino"]), machine("b", packages=["onnxruntime"])]
+    found = where(plan([ORT, OPENVINO], machines))
+    assert found["onnxruntime-cpu/fp32"] == ("run", "b")
+    assert found["openvino/fp32"] == ("run", "a")
+
+
+def test_what_no_machine_can_build_is_skipped_and_says_what_they_lack():
+    machines = [machine(name, packages=[]) for name in "abcd"]
+    (first, _) = plan([OPENVINO], machines)
+    assert first.action == "skip"
+    assert "a, b, c and 1 more: needs the package openvino" in first.reason
+
+
+def test_a_pool_is_obeyed():
+    spec = dataclasses.replace(OPENVINO, pool="gpu")
+    found = plan([spec], [machine("a"), machine("b", "gpu")])
+    assert {(v.host, v.pool) for v in found} == {("b", "gpu")}
+    (first, _) = plan([spec], [machine("a")])
+    assert (first.action, first.reason) == ("pending", "no machine of pool gpu is registered")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"age_s": fleet.SILENT_S + 40}, "no worker: a was last heard of 2 min ago"),
+        ({"age_s": 7 * 86400.0}, "7 days ago"),
+        ({"code": "other"}, "another version"),
+    ],
+)
+def test_a_machine_that_is_not_there_makes_pending_and_another_one_steps_in(changes, words):
+    away = machine("a", **changes)
+    (first, _) = plan([OPENVINO], [away])
+    assert first.action == "pending"
+    assert words in first.reason
+    assert {v.host for v in plan([OPENVINO], [away, machine("b")])} == {"b"}
+
+
+def test_on_all_devices_each_has_a_row_of_its_own():
+    spec = dataclasses.replace(OPENVINO, devices="all", precisions=("fp16",))
+    machines = [machine("a"), machine("b", age_s=500), machine("c", packages=[])]
+    found = where(plan([spec], machines))
+    assert found == {"openvino/fp16@a": ("run", "a"), "openvino/fp16@b": ("pending", "b")}
+
+
+def test_where_it_is_built_is_no_part_of_what_it_is():
+    assert digest(ORT) == digest(dataclasses.replace(ORT, pool="gpu", devices="all"))
+
+
+def test_a_thousand_machines_are_planned_at_once():
+    """No time is asserted here; `make bench-fleet` does. This one finds quadratic code."""
+    machines = [machine(f"m{n:04}", f"pool{n % 4}") for n in range(1000)]
+    specs = [
+        TargetSpec(target=name, precisions=("fp32",), pool=f"pool{n}", devices="all")
+        for n in range(4)
+        for name in ("onnxruntime-cpu", "openvino", "null")
+    ]
+    begun = time.monotonic()
+    found = plan(specs, machines)
+    assert len(found) == 3000
+    assert time.monotonic() - begun < 60
