@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -69,8 +70,8 @@ def client(home: Path) -> Any:
 
 
 def slug(variant: str) -> str:
-    """A variant's name where slashes are not allowed."""
-    return variant.replace("/", "-")
+    """A variant's name where only letters, digits, '-' and '_' are allowed."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", variant)
 
 
 def log_run(

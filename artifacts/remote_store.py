@@ -28,6 +28,21 @@ from engineworks.store import LocalStore, alone, explain_os_error, file_sha256, 
 log = logging.getLogger("engineworks.remote_store")
 
 
+def address() -> s3.Address:
+    """Where ENGINEWORKS_STORE says that the shared store is.
+
+    Raises:
+        StoreError: It is not set, or no address.
+    """
+    text = os.environ.get("ENGINEWORKS_STORE", "")
+    if not text:
+        raise StoreError(
+            "ENGINEWORKS_STORE is not set, so there is no store that machines could share",
+            hint="set ENGINEWORKS_STORE=s3://bucket/prefix (docs/fleet.md)",
+        )
+    return s3.parse(text)
+
+
 def open_store(root: Path) -> LocalStore:
     """The store that the environment asks for.
 
@@ -37,8 +52,7 @@ def open_store(root: Path) -> LocalStore:
     Raises:
         StoreError: One of them is not understood.
     """
-    address = os.environ.get("ENGINEWORKS_STORE", "")
-    if not address:
+    if not os.environ.get("ENGINEWORKS_STORE"):
         return LocalStore(root)
     limit = os.environ.get("ENGINEWORKS_CACHE_MIB", "")
     if limit and not limit.isdigit():
@@ -46,7 +60,7 @@ def open_store(root: Path) -> LocalStore:
             f"ENGINEWORKS_CACHE_MIB is {limit!r}, not a whole number of MiB",
             hint="write for example ENGINEWORKS_CACHE_MIB=20000, or leave it out for no limit",
         )
-    bucket = s3.Bucket(s3.parse(address))
+    bucket = s3.Bucket(address())
     return RemoteStore(root, bucket, limit_bytes=int(limit) * 2**20 if limit else None)
 
 

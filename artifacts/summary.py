@@ -96,6 +96,8 @@ class Variant:
     """Detection only: objects seen differently from the source model."""
     registered: Registered | None = None
     package: tuple[str, ...] = ()
+    host: HostCard | None = None
+    """The machine of the fleet that found all this; None: the one that ran the flow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +131,7 @@ class Summary:
     stages: tuple[StageTiming, ...]
     wall_s: float
     overhead_s: float
-    """wall_s minus the time inside stages."""
+    """wall_s minus the time inside stages and the time spent waiting for other machines."""
     calibration: Calibration | None = None
     """Only when a variant in integers was asked for."""
     mlflow: Logged | None = None
@@ -141,8 +143,15 @@ class Summary:
 
     @property
     def missed(self) -> tuple[Variant, ...]:
-        """Required variants that are not shipped."""
-        return tuple(v for v in self.variants if v.required and v.verdict != "shipped")
+        """Required variants that are not shipped and will not be; a pending one still may."""
+        return tuple(
+            v for v in self.variants if v.required and v.verdict not in ("shipped", "pending")
+        )
+
+    @property
+    def pending(self) -> tuple[Variant, ...]:
+        """Variants whose machine could not take them; the next run completes them."""
+        return tuple(v for v in self.variants if v.verdict == "pending")
 
 
 def write(summary: Summary, path: Path) -> None:
@@ -239,11 +248,18 @@ def footnotes(summary: Summary) -> list[str]:
     if summary.comparison is not None:
         comparison = summary.comparison
         notes.append(f"* ship {comparison.recommended} on this machine: {comparison.reason}.")
+    if summary.pending:
+        notes.append("Run again to complete what is pending; the rest comes from the cache.")
     threads = next((row.threads for v in summary.variants for row in v.benchmark), None)
     if threads is not None:
-        notes.append(
-            f"Latency at {height}x{width}, batch 1, {threads} threads, on {summary.host.cpu}."
+        where = "; ".join(
+            dict.fromkeys(
+                f"{v.host.name} ({v.host.cpu})" if v.host else summary.host.cpu
+                for v in summary.variants
+                if v.benchmark
+            )
         )
+        notes.append(f"Latency at {height}x{width}, batch 1, {threads} threads, on {where}.")
     shown = [main_row(variant, summary.size) for variant in summary.variants]
     if any(row is not None and row.inconclusive for row in shown):
         notes.append("Latencies with ? are inconclusive: the report says why.")

@@ -1,7 +1,8 @@
 """The command line of `python -m flows.ship`: sets the state folder up, shows progress, exits.
 
 Exit codes: 0 every required variant is shipped; 1 the run ended and one is not; 2 recipe, model
-or data cannot be used; 3 this machine cannot do it (disk, missing package, crash); 130 stopped.
+or data cannot be used; 3 this machine cannot do it (disk, missing package, crash); 4 all went well
+but some machines of the fleet were away; 130 stopped.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ def configure(root: Path) -> None:
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         # Seven tries with growing pauses would keep a person waiting for many minutes.
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
@@ -141,7 +143,8 @@ def _parser() -> argparse.ArgumentParser:
         "check, time, judge and register each.",
         epilog="Finished stages are kept: after a stop or a change the same command runs only "
         "what is missing. Exit codes: 0 shipped, 1 a required variant is not, 2 bad recipe, "
-        "model or data, 3 trouble on this machine, 130 stopped.",
+        "model or data, 3 trouble on this machine, 4 some machines of the fleet were away, "
+        "130 stopped.",
     )
     parser.add_argument("recipe", help="recipe file, for example examples/yolox_nano/recipe.yaml")
     parser.add_argument(
@@ -151,6 +154,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="only say what would run here, and what not and why"
+    )
+    parser.add_argument(
+        "--fleet",
+        action="store_true",
+        help="build every variant on a registered machine that can, not here (docs/fleet.md)",
     )
     parser.add_argument("--json", action="store_true", help="print summary.json on stdout")
     parser.add_argument("--quiet", action="store_true", help="no progress")
@@ -190,15 +198,16 @@ def main(arguments: list[str] | None = None) -> int:
 def _dry_run(options: argparse.Namespace) -> int:
     from flows.ship import preflight
 
-    _, found = preflight(options.recipe)
+    _, found = preflight(options.recipe, fleet=options.fleet)
     plan = to_json(found)
     if options.json:
         sys.stdout.write(json.dumps(plan, indent=1) + "\n")
         return 0
-    table = Table("variant", "here", "because", box=None)
-    for variant in plan["variants"]:
-        name = f"{variant['target']}/{variant['precision']}"
-        table.add_row(name, variant["action"], escape(variant["reason"] or "all it needs is here"))
+    table = Table("variant", "plan", "where", "because", box=None)
+    for variant in found.variants:
+        where = variant.host or (variant.pool if options.fleet else "here")
+        reason = variant.reason or "all it needs is there"
+        table.add_row(variant.name, variant.action, where, escape(reason))
     Console().print(table)
     return 0
 
@@ -210,7 +219,7 @@ def _ship(options: argparse.Namespace, console: Console) -> int:
     from flows.ship import preflight, ship
     from tasks import _run
 
-    preflight(options.recipe)
+    preflight(options.recipe, fleet=options.fleet)
     if not options.debug:
         _quiet_prefect()
     terminal = Terminal(console)
@@ -229,7 +238,7 @@ def _ship(options: argparse.Namespace, console: Console) -> int:
     signal.signal(signal.SIGINT, _stop_at_once if embedded else _stop_soon)
     try:
         with temporary_settings(quieter):
-            state = ship(options.recipe, return_state=True)
+            state = ship(options.recipe, options.fleet, return_state=True)
     finally:
         terminal.stop()
     if not finished:
@@ -241,7 +250,9 @@ def _ship(options: argparse.Namespace, console: Console) -> int:
         sys.stdout.write(json.dumps(to_json(summary), indent=1) + "\n")
     else:
         _show(summary, latest)
-    return 1 if summary.missed else 0
+    if summary.missed:
+        return 1
+    return 4 if summary.pending else 0
 
 
 def _stop_at_once(number: int, frame: Any) -> None:

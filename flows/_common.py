@@ -112,7 +112,14 @@ def prepare_model(run: Run, loaded: Loaded, plan: Plan) -> Model:
         # Paths are not part of the key: a moved data set is the same data set.
         data = dataclasses.replace(data, spec=recipe.data)
     model = _prepare(run, loaded, shared, pinned, data, recipe.model.input.size, None)
-    names = tuple(dict.fromkeys(v.target for v in plan.variants if v.action == "run"))
+    names = tuple(
+        dict.fromkeys(
+            v.target
+            for v in plan.variants
+            # A vendor's package that other machines have and this one has not can say nothing.
+            if v.action != "skip" and not targets.load(v.target).missing(plan.host)
+        )
+    )
     analysis = call(
         run, analyze,
         AnalyzeRequest(
@@ -130,7 +137,7 @@ def prepare_model(run: Run, loaded: Loaded, plan: Plan) -> Model:
         f"{value.flops / 1e9:.2f} GFLOPs, {value.nodes} nodes",
     )  # fmt: skip
     model = dataclasses.replace(model, analysis=analysis)
-    if not any(v.precision == "int8" and v.action == "run" for v in plan.variants):
+    if not any(v.precision == "int8" and v.action != "skip" for v in plan.variants):
         return model
     return dataclasses.replace(model, calibration=_calibrate(run, loaded, model))
 

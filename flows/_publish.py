@@ -107,7 +107,10 @@ def _source(summary: Summary) -> tuple[str, ...]:
 def _with_times(run: Run, summary: Summary) -> Summary:
     wall_s = time.time() - run.started
     return dataclasses.replace(
-        summary, stages=tuple(run.timings), wall_s=wall_s, overhead_s=wall_s - run.busy_s
+        summary,
+        stages=(*run.timings, *run.elsewhere),
+        wall_s=wall_s,
+        overhead_s=wall_s - run.busy_s - run.waited_s,
     )
 
 

@@ -13,11 +13,12 @@ if __name__ == "__main__":
     raise SystemExit(main())
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
+from pydantic import Field
 
 from artifacts.prefect_ui import ProgressBar
 from artifacts.summary import Summary
@@ -26,7 +27,7 @@ from engineworks import usercode
 from engineworks.evaluate import datasets
 from engineworks.recipe import Loaded
 from engineworks.values import Plan
-from flows import _publish
+from flows import _fleet, _publish
 from flows._common import calibration_data, prepare_model, prepare_size
 from flows._variant import compare_shipped, ship_variant
 from tasks import _run
@@ -34,35 +35,50 @@ from tasks._run import Run
 
 
 @flow(name="ship", flow_run_name="ship {recipe}", validate_parameters=True)
-def ship(recipe: str) -> State[Any]:
+def ship(
+    recipe: Annotated[
+        str, Field(description="Recipe file, relative to the checkout of the machine that runs it")
+    ],
+    fleet: Annotated[
+        bool, Field(description="Build every variant on a registered machine that can, not here")
+    ] = False,
+) -> State[Any]:
     """Export, simplify, analyze; build, check and time every variant; decide; log.
 
     Args:
         recipe: Path of a recipe file, relative to the working folder.
+        fleet: Whether variants are built on the machines of the fleet, each by its own worker.
 
     Returns:
-        Completed, or Failed when a required variant is not shipped; either way the run's
-        folder holds summary.json and report.html.
+        Completed, or Failed when a required variant is not shipped (a pending one, whose machine
+        could not take it, may come later); either way the run's folder holds summary.json and
+        report.html.
 
     Raises:
         EngineworksError: The recipe, the model or the data cannot be used.
     """
-    loaded, plan = preflight(recipe)
+    loaded, plan = preflight(recipe, fleet=fleet)
     run = _run.open_run(loaded)
     run.on_stage = ProgressBar(loaded.recipe.name, _stages(loaded, plan)).step
-    summary = _ship(run, loaded, plan)
+    summary = _ship(run, loaded, plan, fleet=fleet)
     if summary.missed:
         names = ", ".join(f"{v.name} is {v.verdict}" for v in summary.missed)
         return Failed(message=f"required but not shipped: {names}")
-    return Completed(message=f"{len(summary.shipped)} of {len(summary.variants)} shipped")
+    words = f"{len(summary.shipped)} of {len(summary.variants)} shipped"
+    words += f", {len(summary.pending)} pending" if summary.pending else ""
+    return Completed(message=words)
 
 
-def _ship(run: Run, loaded: Loaded, plan: Plan) -> Summary:
+def _ship(run: Run, loaded: Loaded, plan: Plan, *, fleet: bool) -> Summary:
     model = prepare_model(run, loaded, plan)
     extra_sizes = [size for size in loaded.recipe.benchmark.sizes if size != model.size]
     sized = [prepare_size(run, loaded, model, size) for size in extra_sizes]
-    variants = [ship_variant(run, loaded, plan, v, model, sized) for v in plan.variants]
-    comparison = compare_shipped(run, loaded, plan, variants, model)
+    comparison = None
+    if fleet:
+        plan, variants = _fleet.build_elsewhere(run, loaded, plan, model, sized)
+    else:
+        variants = [ship_variant(run, loaded, plan, v, model, sized) for v in plan.variants]
+        comparison = compare_shipped(run, loaded, plan, variants, model)
     summary = _publish.assemble(run, loaded, plan, model, variants, comparison)
     return _publish.publish(run, loaded, summary)
 
@@ -70,9 +86,10 @@ def _ship(run: Run, loaded: Loaded, plan: Plan) -> Summary:
 def _stages(loaded: Loaded, plan: Plan) -> int:
     """How many stages a run has, for its progress bar."""
     sizes = len({*loaded.recipe.benchmark.sizes, loaded.recipe.model.input.size})
-    running = sum(variant.action == "run" for variant in plan.variants)
+    mine = [v for v in plan.variants if v.action == "run" and not v.host]
+    running = len(mine)
     shared = 3 if loaded.recipe.export.simplify else 2
-    int8 = [v for v in plan.variants if v.action == "run" and v.precision == "int8"]
+    int8 = [v for v in mine if v.precision == "int8"]
     searching = len(int8) * (sizes + 2)
     if int8 and loaded.recipe.calibration is not None:
         searching += 2 + loaded.recipe.calibration.made
@@ -80,7 +97,7 @@ def _stages(loaded: Loaded, plan: Plan) -> int:
     return sizes * shared + running * (sizes + 2) + searching + known
 
 
-def preflight(recipe: str) -> tuple[Loaded, Plan]:
+def preflight(recipe: str, *, fleet: bool = False) -> tuple[Loaded, Plan]:
     """Everything that can be known in a second: recipe, files, targets, plan.
 
     Raises:
@@ -96,6 +113,8 @@ def preflight(recipe: str) -> tuple[Loaded, Plan]:
         usercode.code_sha256(spec.images, loaded.folder)
     elif spec is not None:
         datasets.list_images(calibration_data(spec))
+    if fleet:
+        return loaded, _fleet.plan(loaded, _run.open_home_store())
     return loaded, recipes.plan(loaded)
 
 

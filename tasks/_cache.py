@@ -31,6 +31,13 @@ def logging_sha256() -> str:
     return _code_sha256(top / "artifacts") + _code_sha256(top / "tasks")
 
 
+@cache
+def checkout_sha256() -> str:
+    """Digest of all code that the machines of a fleet must have in common."""
+    top = Path(__file__).parents[1]
+    return digest([library_sha256(), logging_sha256(), _code_sha256(top / "flows")])
+
+
 def _code_sha256(root: Path) -> str:
     sha256 = hashlib.sha256()
     for path in sorted(p for p in root.rglob("*") if p.suffix in (".py", ".j2")):

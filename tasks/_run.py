@@ -20,6 +20,7 @@ from typing import Any, Protocol, TypeVar
 from prefect import get_run_logger
 from prefect.utilities.annotations import quote
 
+from artifacts.remote_store import open_store
 from artifacts.summary import StageTiming
 from engineworks.codec import from_json
 from engineworks.errors import ArtifactError, StoreError
@@ -87,6 +88,10 @@ class Run:
     """Called after every stage."""
     started: float = field(default_factory=lambda: STARTED.get() or time.time())
     """`time.time()` at which this run began."""
+    elsewhere: list[StageTiming] = field(default_factory=list)
+    """Stages that other machines ran for this run."""
+    waited_s: float = 0.0
+    """Seconds spent waiting for them."""
 
     @property
     def busy_s(self) -> float:
@@ -98,8 +103,17 @@ class Run:
 LEAST_FREE_MIB = 100
 
 
-def open_run(loaded: Loaded) -> Run:
+def open_home_store() -> LocalStore:
+    """The store of the state folder, with what the environment puts behind it."""
+    return open_store(home() / "store")
+
+
+def open_run(loaded: Loaded, store: LocalStore | None = None) -> Run:
     """Make the run's folder.
+
+    Args:
+        loaded: The recipe.
+        store: Left out: `open_home_store`.
 
     Raises:
         StoreError: The state folder cannot be written, or its disk is nearly full.
@@ -119,7 +133,7 @@ def open_run(loaded: Loaded) -> Run:
         (folder / "logs").mkdir(parents=True)
     except OSError as error:
         raise explain_os_error(error, root) from error
-    return Run(loaded=loaded, run_id=run_id, folder=folder, store=LocalStore(root / "store"))
+    return Run(loaded=loaded, run_id=run_id, folder=folder, store=store or open_home_store())
 
 
 def call(
@@ -135,7 +149,8 @@ def call(
 ) -> T:
     """Call a stage's task, from the cache when nothing it depends on has changed.
 
-    A cached value whose artifacts are gone from the store, or damaged there, is made anew.
+    A cached value whose artifacts are gone from the store, or damaged there, is made anew. With a
+    store on S3, what the stage needs is fetched before, and what it made is sent after it.
 
     Args:
         run: The run.
@@ -159,6 +174,8 @@ def call(
     progress.started(label)
     begun = time.perf_counter()
     try:
+        for artifact in _artifacts(request):
+            run.store.fetch(artifact.sha256)
         # Quoted: Prefect would search every nested value of the request for futures.
         state = task(quote(request), str(folder), limit_s, return_state=True)
         outcome = state.result()
@@ -169,6 +186,8 @@ def call(
             state = again(quote(request), str(folder), limit_s, return_state=True)
             outcome = state.result()
             value = from_json(kind, outcome["value"])
+        for artifact in _artifacts(value):
+            run.store.push(artifact)
     except Exception as error:
         reason = getattr(error, "message", str(error))
         get_run_logger().error("%s failed: %s", label, reason)

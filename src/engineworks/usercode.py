@@ -67,7 +67,7 @@ def code_sha256(reference: str, folder: Path) -> str:
     """
     top = reference.partition(":")[0].split(".")[0]
     if (folder / f"{top}.py").is_file() or (folder / top).is_dir():
-        root, files = folder, _python_files(folder)
+        root, files = folder, python_files(folder)
     else:
         spec = importlib.util.find_spec(top)
         if spec is None or spec.origin is None or not Path(spec.origin).is_file():
@@ -77,14 +77,15 @@ def code_sha256(reference: str, folder: Path) -> str:
             )
         origin = Path(spec.origin)
         root = origin.parent
-        files = _python_files(root) if origin.name == "__init__.py" else [origin]
+        files = python_files(root) if origin.name == "__init__.py" else [origin]
     sha256 = hashlib.sha256()
     for path in files:
         sha256.update(f"{path.relative_to(root).as_posix()}\0{file_sha256(path)}\n".encode())
     return sha256.hexdigest()
 
 
-def _python_files(folder: Path) -> list[Path]:
+def python_files(folder: Path) -> list[Path]:
+    """The Python files that belong to a recipe in this folder, sorted."""
     return sorted(
         path
         for path in folder.rglob("*.py")

@@ -285,7 +285,7 @@ def test_exit_codes_are_those_of_the_command():
         ("errors.md", "What happens"),
     ):
         text = section(page, heading)
-        for code in ("0", "1", "2", "3", "130"):
+        for code in ("0", "1", "2", "3", "4", "130"):
             assert re.search(rf"\b{code}\b", text)
             assert re.search(rf"\b{code}\b", _command.__doc__)
 

@@ -1,0 +1,135 @@
+"""What a fleet writes down beside its artifacts: small JSON objects in the store's bucket.
+
+    hosts/<name>.json            a machine's card, written again by its worker every 30 s
+    orders/<digest>.json         what a machine is asked to build
+    rows/<digest>/<host>.json    what came of it: a row of the table
+
+Knows the bucket and the values; no Prefect. Ages are by the server's clock.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from artifacts import s3
+from artifacts.summary import StageTiming, Variant
+from engineworks.codec import from_json, place, to_json
+from engineworks.errors import ArtifactError, StoreError
+from engineworks.fleet import SILENT_S
+from engineworks.values import HostCard, RegisteredHost
+
+T = TypeVar("T")
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One variant as one machine found it."""
+
+    host: HostCard
+    tools: dict[str, str]
+    """Versions of the target's packages there."""
+    variant: Variant
+    stages: tuple[StageTiming, ...]
+    wall_s: float = place()
+    """Seconds of the child run, from its first line to its last."""
+
+
+def register(bucket: s3.Bucket, host: RegisteredHost) -> None:
+    """Write a machine's card.
+
+    Raises:
+        StoreError: Another machine of this name is alive.
+    """
+    name = host.card.name
+    if not NAME.fullmatch(name):
+        raise StoreError(
+            f"{name!r} is no name for a machine of the fleet",
+            hint="use letters, digits, '-', '_' and '.', at most 63: --name rack-3",
+        )
+    key = f"hosts/{name}.json"
+    found = bucket.read(key)
+    if found is not None and found.age_s < SILENT_S:
+        other = _decode(RegisteredHost, found.data, key)
+        if other.instance != host.instance:
+            raise StoreError(
+                f"another machine is registered as {name} and was heard of {found.age_s:.0f} s ago",
+                hint="give this one a name of its own: --name",
+            )
+    _write(bucket, key, dataclasses.replace(host, age_s=0.0))
+
+
+def registered(bucket: s3.Bucket) -> list[RegisteredHost]:
+    """All machines, with their ages, by name."""
+    keys = [item.key for item in bucket.list("hosts/")]
+    found = s3.spread(bucket.read, keys)
+    hosts = [
+        dataclasses.replace(_decode(RegisteredHost, item.data, key), age_s=item.age_s)
+        for key, item in zip(keys, found, strict=True)
+        if item is not None
+    ]
+    return sorted(hosts, key=lambda host: host.card.name)
+
+
+def forget(bucket: s3.Bucket, name: str) -> None:
+    """Remove a machine that is gone for good."""
+    bucket.delete(f"hosts/{name}.json")
+
+
+def put_order(bucket: s3.Bucket, digest: str, order: Any) -> None:
+    """Write what is asked for, once."""
+    bucket.write(f"orders/{digest}.json", _encode(order), only_new=True)
+
+
+def order(bucket: s3.Bucket, digest: str, kind: type[T]) -> T:
+    """Read what is asked for.
+
+    Raises:
+        ArtifactError: There is no such order, or it was written by another version.
+    """
+    key = f"orders/{digest}.json"
+    found = bucket.read(key)
+    if found is None:
+        raise ArtifactError(
+            f"{bucket.address}/{key} does not exist",
+            hint="start the run again with `python -m flows.ship RECIPE --fleet`",
+        )
+    return _decode(kind, found.data, key)
+
+
+def put_row(bucket: s3.Bucket, digest: str, row: Row) -> None:
+    """Write what came of an order; a later answer of the same machine replaces it."""
+    _write(bucket, f"rows/{digest}/{row.host.name}.json", row)
+
+
+def rows(bucket: s3.Bucket, digest: str) -> list[Row]:
+    """What machines have answered to an order. Answers of other versions are left out."""
+    keys = [item.key for item in bucket.list(f"rows/{digest}/")]
+    answers = []
+    for key, item in zip(keys, s3.spread(bucket.read, keys), strict=True):
+        if item is not None:
+            try:
+                answers.append(_decode(Row, item.data, key))
+            except ArtifactError:
+                continue
+    return answers
+
+
+def _encode(value: Any) -> bytes:
+    return json.dumps(to_json(value), indent=1).encode()
+
+
+def _write(bucket: s3.Bucket, key: str, value: Any) -> None:
+    bucket.write(key, _encode(value), only_new=False)
+
+
+def _decode(kind: type[T], data: bytes, at: str) -> T:
+    try:
+        return from_json(kind, json.loads(data), at=at)
+    except ValueError as error:
+        raise ArtifactError(f"{at} is no JSON ({error})", hint="make it anew") from error

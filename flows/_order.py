@@ -1,0 +1,200 @@
+"""What a machine of the fleet is asked: one variant, with everything it needs, by reference.
+
+An order is small JSON. Its digest covers what it means and not where things lie, so two runs of
+one recipe give the same order, and it is built once. Photos and a recipe's own decoder travel as
+artifacts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engineworks import usercode
+from engineworks.codec import digest, place, to_json
+from engineworks.manifest import Artifact, Provenance
+from engineworks.recipe import Loaded, Recipe
+from engineworks.store import LocalStore
+from engineworks.values import HostCard, PinnedData, Plan, PlannedVariant
+from flows._common import Model
+
+#: Folder of the photos in a data artifact, and the name of the annotations beside it.
+IMAGES = "images"
+ANNOTATIONS = "annotations.json"
+#: Empty files hold a place in an artifact that must have an entry.
+ENTRY = "contents.txt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """One variant for one kind of machine."""
+
+    recipe_sha256: str
+    """Of the meaning of `recipe`."""
+    recipe: dict[str, Any] = place()
+    """The resolved recipe, with this target only."""
+    target: str
+    precision: str
+    options: dict[str, Any]
+    siblings: tuple[str, ...]
+    """Precisions of the same target: INT8 is held against the next of them."""
+    required: bool = place()
+    model: Model
+    sized: tuple[Model, ...]
+    data: Artifact | None
+    """The photos, when engines are judged on some."""
+    code: Artifact | None
+    """The Python files beside the recipe, when it has a decoder of its own."""
+    checkout_sha256: str
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the order."""
+        return digest(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Luggage:
+    """What the orders of one run share."""
+
+    data: Artifact | None
+    code: Artifact | None
+
+
+def pack_luggage(store: LocalStore, loaded: Loaded, model: Model) -> Luggage:
+    """Put photos and the recipe's own code into the store."""
+    own_decoder = ":" in loaded.recipe.task.layout
+    return Luggage(
+        data=_pack_data(store, model.data, loaded.recipe.name) if model.data else None,
+        code=_pack_code(store, loaded) if own_decoder else None,
+    )
+
+
+def _pack_data(store: LocalStore, data: PinnedData, name: str) -> Artifact:
+    root = Path(data.spec.images)
+    files = {f"{IMAGES}/{file}": root / file for file in data.files}
+    if data.spec.annotations is not None:
+        files[ANNOTATIONS] = Path(data.spec.annotations)
+    return _put(store, files, "data", name)
+
+
+def _pack_code(store: LocalStore, loaded: Loaded) -> Artifact:
+    files = usercode.python_files(loaded.folder)
+    return _put(
+        store, {path.relative_to(loaded.folder).as_posix(): path for path in files}, "code",
+        loaded.recipe.name,
+    )  # fmt: skip
+
+
+def _put(store: LocalStore, files: dict[str, Path], kind: str, name: str) -> Artifact:
+    with tempfile.TemporaryDirectory() as work:
+        entry = Path(work, ENTRY)
+        entry.write_text(f"{len(files)} files\n", encoding="ascii")
+        return store.put(
+            {**files, ENTRY: entry}, kind=kind, name=name, entry=ENTRY,
+            provenance=Provenance(stage="order"),
+        )  # fmt: skip
+
+
+def write(
+    loaded: Loaded, plan: Plan, planned: PlannedVariant, model: Model, sized: list[Model],
+    luggage: Luggage, checkout_sha256: str,
+) -> Order:  # fmt: skip
+    """The order of one variant."""
+    recipe = loaded.recipe
+    mine = tuple(spec for spec in recipe.targets if spec.target == planned.target)
+    alone = recipe.model_copy(update={"targets": mine})
+    sections = {name: getattr(alone, name) for name in Recipe.model_fields}
+    return Order(
+        recipe_sha256=digest({**sections, "labels": loaded.labels}),
+        recipe=to_json(sections),
+        target=planned.target,
+        precision=planned.precision,
+        options=planned.options,
+        siblings=tuple(
+            dict.fromkeys(v.precision for v in plan.variants if v.target == planned.target)
+        ),
+        required=planned.required,
+        model=_bare(model),
+        sized=tuple(map(_bare, sized)),
+        data=luggage.data,
+        code=luggage.code,
+        checkout_sha256=checkout_sha256,
+    )
+
+
+def _bare(model: Model) -> Model:
+    """Without what depends on the recipe's other targets, which do not concern this order."""
+    if model.analysis is None:
+        return model
+    analysis = dataclasses.replace(model.analysis, lacking={}, largest=())
+    return dataclasses.replace(model, analysis=analysis)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unpacked:
+    """An order on the machine that carries it out: every path leads somewhere here."""
+
+    loaded: Loaded
+    plan: Plan
+    planned: PlannedVariant
+    model: Model
+    sized: list[Model]
+
+
+def unpack(order: Order, store: LocalStore, card: HostCard) -> Unpacked:
+    """Fetch what an order needs.
+
+    Raises:
+        ArtifactError: Something of it is nowhere, or damaged.
+        StoreError: The store cannot be reached, or the disk is full.
+    """
+    recipe = Recipe.model_validate(order.recipe)
+    data = store.open(order.data) if order.data else None
+    folder = store.open(order.code) if order.code else store.root
+    labels = order.model.shared.labels
+    loaded = Loaded(
+        recipe=recipe,
+        path=Path(order.model.shared.name),
+        folder=folder,
+        labels=labels,
+        sha256=order.recipe_sha256,
+    )
+    variants = tuple(
+        PlannedVariant(
+            target=order.target,
+            precision=precision,
+            options=order.options,
+            required=order.required,
+            action="run",
+            reason="",
+        )
+        for precision in order.siblings
+    )
+    return Unpacked(
+        loaded=loaded,
+        plan=Plan(host=card, variants=variants),
+        planned=next(v for v in variants if v.precision == order.precision),
+        model=_settle(order.model, store, data, folder),
+        sized=[_settle(model, store, data, folder) for model in order.sized],
+    )
+
+
+def _settle(model: Model, store: LocalStore, data: Path | None, folder: Path) -> Model:
+    pinned = model.data
+    if pinned is not None and data is not None:
+        spec = dataclasses.replace(
+            pinned.spec,
+            images=str(data / IMAGES),
+            annotations=str(data / ANNOTATIONS) if pinned.spec.annotations else None,
+        )
+        pinned = dataclasses.replace(pinned, spec=spec)
+    return dataclasses.replace(
+        model,
+        shared=dataclasses.replace(model.shared, store=str(store.root)),
+        pinned=dataclasses.replace(model.pinned, folder=str(folder)),
+        data=pinned,
+    )

@@ -1,0 +1,248 @@
+"""A machine's worker: registers its card, serves its work pool, takes up what a dead one left.
+
+    python -m flows.worker --pool gpu
+
+Runs `prefect worker start` as a child and speaks for it: the card in the store is written again
+every 30 s for as long as that child lives. Needs PREFECT_API_URL and ENGINEWORKS_STORE.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import fcntl
+import logging
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from engineworks import hosts
+from engineworks.errors import EngineworksError, StoreError
+from engineworks.values import RegisteredHost
+from flows._command import configure
+
+log = logging.getLogger("engineworks.worker")
+
+POOLS = ("cpu", "gpu", "jetson", "mac")
+CARD_S = 30.0
+#: Seconds that the worker has to end its runs by itself; it is known not to end at all.
+STOP_S = 20.0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until a signal comes; 0 after one, 3 when it cannot go on."""
+    parser = argparse.ArgumentParser(prog="python -m flows.worker", description=__doc__)
+    parser.add_argument("--pool", required=True, help=f"work pool, usually {', '.join(POOLS)}")
+    parser.add_argument("--name", default=platform.node(), help="name of this machine (its own)")
+    parser.add_argument("--home", type=Path, help="state folder (default: ENGINEWORKS_HOME)")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("botocore").setLevel(logging.WARNING)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    root = (options.home or Path(os.environ.get("ENGINEWORKS_HOME") or ".engineworks")).absolute()
+    configure(root)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    try:
+        with _only_one(root) as lock:
+            return _Worker(root, options.pool, options.name).serve(stopping, lock)
+    except EngineworksError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error.message}\n  next: {error.hint}\n")
+        return 3
+
+
+@contextlib.contextmanager
+def _only_one(root: Path) -> Any:
+    """One worker per state folder; the lock is handed down, so it ends with the last of them."""
+    path = root / "worker.lock"
+    with path.open("a+") as stream:
+        for _ in range(100):
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                _end_orphan(stream)
+                time.sleep(0.2)
+        else:
+            raise StoreError(
+                f"another worker runs on {root}",
+                hint="stop it first, or give this one a folder of its own with --home",
+            )
+        yield stream
+
+
+def _end_orphan(stream: Any) -> None:
+    """End a `prefect worker` whose own parent was killed: it holds the lock and speaks to nobody.
+
+    Only one that has lost its parent, so that a living worker is never touched.
+    """
+    stream.seek(0)
+    words = stream.read().split()
+    if len(words) != 2:
+        return
+    parent, child = map(int, words)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(parent, 0)
+        return
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(child, signal.SIGKILL)
+
+
+class _Worker:
+    """One machine's place in the fleet."""
+
+    def __init__(self, root: Path, pool: str, name: str) -> None:
+        from artifacts.remote_store import RemoteStore, open_store
+        from tasks._cache import checkout_sha256
+
+        store = open_store(root / "store")
+        if not isinstance(store, RemoteStore):
+            raise StoreError(
+                "a worker needs the store that all machines share; ENGINEWORKS_STORE is not set",
+                hint="set ENGINEWORKS_STORE=s3://bucket/prefix (docs/fleet.md)",
+            )
+        if "PREFECT_API_URL" not in os.environ:
+            raise StoreError(
+                "a worker needs Prefect's server; PREFECT_API_URL is not set",
+                hint="set PREFECT_API_URL=http://SERVER:4200/api (docs/fleet.md)",
+            )
+        self._root, self._pool, self._name = root, pool, name
+        self._bucket = store.bucket
+        self._code = checkout_sha256()
+        instance = root / "instance"
+        if not instance.is_file():
+            instance.write_text(uuid.uuid4().hex, encoding="ascii")
+        self._instance = instance.read_text(encoding="ascii")
+
+    def serve(self, stopping: threading.Event, lock: Any) -> int:
+        """Run Prefect's worker until a signal comes or it ends."""
+        self._register()
+        self._prepare_queues()
+        self._take_up()
+        worker = self._start(lock)
+        log.info("%s serves pool %s", self._name, self._pool)
+        spoken = time.monotonic()
+        while worker.poll() is None and not stopping.wait(0.5):
+            if time.monotonic() - spoken > CARD_S:
+                spoken = time.monotonic()
+                try:
+                    self._register()
+                except EngineworksError as error:
+                    log.warning("%s", error.message)
+        ended = worker.poll()
+        _end(worker)
+        return 0 if stopping.is_set() else (ended or 3)
+
+    def _register(self) -> None:
+        from artifacts import fleet
+
+        card = dataclasses.replace(hosts.probe(), name=self._name)
+        fleet.register(
+            self._bucket,
+            RegisteredHost(
+                card=card, pool=self._pool, code_sha256=self._code, instance=self._instance
+            ),
+        )
+
+    def _prepare_queues(self) -> None:
+        """The pool, and a queue for this machine alone: one build or benchmark at a time."""
+        from prefect.client.orchestration import get_client
+        from prefect.client.schemas.actions import WorkPoolCreate
+        from prefect.exceptions import ObjectAlreadyExists
+
+        with get_client(sync_client=True) as client:
+            for create in (
+                lambda: client.create_work_pool(WorkPoolCreate(name=self._pool, type="process")),
+                lambda: client.create_work_queue(name=self._name, work_pool_name=self._pool),
+            ):
+                with contextlib.suppress(ObjectAlreadyExists):
+                    create()
+            queue = client.read_work_queue_by_name(self._name, work_pool_name=self._pool)
+            client.update_work_queue(queue.id, concurrency_limit=1)
+
+    def _take_up(self) -> None:
+        """Let runs go on that a killed worker of this machine has left: their stages are kept."""
+        from prefect.client.orchestration import get_client
+        from prefect.client.schemas.filters import (
+            FlowRunFilter,
+            FlowRunFilterState,
+            FlowRunFilterStateType,
+            WorkQueueFilter,
+            WorkQueueFilterName,
+        )
+        from prefect.client.schemas.objects import StateType
+        from prefect.states import Scheduled
+
+        with get_client(sync_client=True) as client:
+            left = client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(
+                    state=FlowRunFilterState(
+                        type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])
+                    )
+                ),
+                work_queue_filter=WorkQueueFilter(name=WorkQueueFilterName(any_=[self._name])),
+            )
+            for run in left:
+                if not _alive(self._root / "running" / str(run.id)):
+                    log.warning("%s was left by a worker that died: it goes on", run.name)
+                    client.set_flow_run_state(run.id, Scheduled(name="AwaitingRetry"), force=True)
+
+    def _start(self, lock: Any) -> subprocess.Popen[bytes]:
+        environment = {
+            **os.environ,
+            "ENGINEWORKS_HOST": self._name,
+            "ENGINEWORKS_CHECKOUT": str(Path(__file__).parents[1]),
+            # The cache of finished stages stays with this machine, whatever Prefect's default.
+            "PREFECT_LOCAL_STORAGE_PATH": str(self._root / "prefect" / "storage"),
+        }
+        environment.setdefault("PREFECT_WORKER_QUERY_SECONDS", "5")
+        environment.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
+        # A server that restarts is waited for: 2 + 4 + ... s.
+        environment.setdefault("PREFECT_CLIENT_MAX_RETRIES", "8")
+        worker = subprocess.Popen(
+            [
+                sys.executable, "-m", "prefect", "worker", "start", "--type", "process",
+                "--pool", self._pool, "--name", self._name,
+                "--work-queue", self._name, "--work-queue", "default",
+            ],
+            env=environment, stdin=subprocess.DEVNULL, pass_fds=[lock.fileno()],
+        )  # fmt: skip
+        lock.truncate(0)
+        lock.write(f"{os.getpid()} {worker.pid}")
+        lock.flush()
+        return worker
+
+
+def _alive(path: Path) -> bool:
+    """Whether the process of a run still holds its lock."""
+    try:
+        with path.open("r+") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _end(worker: subprocess.Popen[bytes]) -> None:
+    if worker.poll() is None:
+        worker.terminate()
+        try:
+            worker.wait(timeout=STOP_S)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

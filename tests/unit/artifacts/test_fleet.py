@@ -1,0 +1,67 @@
+"""Cards, orders and rows in a real bucket."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from artifacts import fleet, s3
+from artifacts.fleet import Row
+from artifacts.summary import Variant
+from engineworks import hosts
+from engineworks.errors import ArtifactError, StoreError
+from engineworks.values import RegisteredHost
+from tests import builders
+
+
+@pytest.fixture
+def bucket(s3_prefix):
+    return s3.Bucket(s3.parse(s3_prefix), patience_s=5)
+
+
+def machine(name, instance="one"):
+    card = dataclasses.replace(hosts.probe(), name=name)
+    return RegisteredHost(card=card, pool="cpu", code_sha256="c", instance=instance)
+
+
+def test_machines_are_listed_by_name_with_their_ages(bucket):
+    assert fleet.registered(bucket) == []
+    for name in ("rack-2", "rack-1"):
+        fleet.register(bucket, machine(name))
+    found = fleet.registered(bucket)
+    assert [host.card.name for host in found] == ["rack-1", "rack-2"]
+    assert all(0 <= host.age_s < 60 for host in found)
+    assert dataclasses.replace(found[0], age_s=0.0) == machine("rack-1")
+    fleet.forget(bucket, "rack-1")
+    assert [host.card.name for host in fleet.registered(bucket)] == ["rack-2"]
+
+
+def test_a_machine_may_register_again_and_another_one_of_its_name_may_not(bucket):
+    fleet.register(bucket, machine("rack-1"))
+    fleet.register(bucket, machine("rack-1"))
+    with pytest.raises(StoreError, match="another machine is registered as rack-1") as caught:
+        fleet.register(bucket, machine("rack-1", "two"))
+    assert "--name" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "-a", "a" * 64])
+def test_a_name_that_is_no_name_is_refused(bucket, name):
+    with pytest.raises(StoreError, match="no name"):
+        fleet.register(bucket, machine(name))
+
+
+def test_rows_come_back_as_they_were_and_those_of_other_versions_are_left_out(bucket):
+    row = builders.example(Row)
+    row = dataclasses.replace(row, host=dataclasses.replace(row.host, name="rack-1"))
+    assert isinstance(row.variant, Variant)
+    fleet.put_row(bucket, "d" * 64, row)
+    bucket.write(f"rows/{'d' * 64}/rack-2.json", b'{"old": 1}', only_new=False)
+    assert fleet.rows(bucket, "d" * 64) == [row]
+    assert fleet.rows(bucket, "e" * 64) == []
+
+
+def test_an_unknown_order_is_refused_with_the_next_step(bucket):
+    with pytest.raises(ArtifactError, match="does not exist") as caught:
+        fleet.order(bucket, "f" * 64, Row)
+    assert "--fleet" in caught.value.hint
