@@ -11,7 +11,8 @@ STAMP := $(ENVIRONMENT)/.engineworks-$(shell cksum < requirements.lock | cut -d'
 PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint ui bench-spine bench-int8 bench-runtime bench-video bench-nvidia test-gpu soak-video schemas clean
+.PHONY: help setup deploy plant plant-demo plant-stop demo test test-fast test-gpu lint ui bench-spine bench-int8 \
+	bench-runtime bench-video bench-nvidia bench-fleet soak-video schemas clean
 
 help: ## list these commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +48,18 @@ lint: setup ## style, types and the import rules
 ui: setup ## open Prefect's and MLflow's pages on this machine's state
 	$(PY) -m infra.ui
 
+deploy: setup ## register work pools and deployments with the server at PREFECT_API_URL
+	$(PY) -m infra.deploy
+
+plant: setup ## start servers and four workers on this machine, each with its own disk space
+	$(PY) -m infra.plant start
+
+plant-demo: setup ## ship the example over the plant
+	$(PY) -m infra.plant demo
+
+plant-stop: setup ## end the plant
+	$(PY) -m infra.plant stop
+
 bench-spine: setup ## measure the demo: time, memory, overhead, accuracy; prints its bars
 	$(PY) -m benchmarks.spine
 
@@ -61,6 +74,9 @@ bench-video: setup ## measure tracking, the video chain and many streams; prints
 
 bench-nvidia: setup ## measure building for RTX GPUs, and running on one where there is one
 	$(PY) -m benchmarks.nvidia
+
+bench-fleet: setup ## measure the store on S3 and the planner; prints its bars
+	$(PY) -m benchmarks.fleet
 
 MINUTES ?= 60
 soak-video: setup ## run a looped clip for MINUTES; memory and frames are counted

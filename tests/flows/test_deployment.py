@@ -1,4 +1,4 @@
-"""The deployment `ship/cpu`, through a real work pool and a real worker."""
+"""`make deploy`, and the deployment `ship/cpu` through a real work pool and a real worker."""
 
 from __future__ import annotations
 
@@ -6,22 +6,27 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from infra.deploy import DEAD_RUNS
 from tests.flows.conftest import ROOT
 
 pytestmark = pytest.mark.flows
 
+DEPLOYMENTS = ["build-target/cpu", "build-target/gpu", "build-target/jetson", "build-target/mac",
+               "ship/cpu", "ship/fleet"]  # fmt: skip
 
-def test_a_worker_elsewhere_ships_by_deployment(project, tmp_path_factory):
-    environment = project.environment(
-        PREFECT_HOME=str(tmp_path_factory.mktemp("worker")), ENGINEWORKS_CHECKOUT=str(ROOT)
-    )
 
-    def prefect(*words, timeout=180):
+def test_what_is_deployed_ships_through_a_worker_elsewhere(project, tmp_path_factory):
+    environment = project.environment(PREFECT_HOME=str(tmp_path_factory.mktemp("worker")))
+
+    def python(*words, timeout=180):
         done = subprocess.run(
-            [sys.executable, "-m", "prefect", *words],
+            [sys.executable, "-m", *words],
             cwd=ROOT,
             env=environment,
             capture_output=True,
@@ -31,20 +36,37 @@ def test_a_worker_elsewhere_ships_by_deployment(project, tmp_path_factory):
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    prefect("work-pool", "create", "cpu", "--type", "process")
-    prefect("--no-prompt", "deploy", "--all")
+    assert python("infra.deploy").split() == DEPLOYMENTS
+    assert python("infra.deploy").split() == DEPLOYMENTS  # again at any time
+    with temporary_settings({PREFECT_API_URL: project.api}), get_client(sync_client=True) as client:
+        pools = Counter(pool.name for pool in client.read_work_pools())
+        assert all(pools[name] == 1 for name in ("cpu", "gpu", "jetson", "mac"))
+        assert len(client.read_automations_by_name(DEAD_RUNS)) == 1
+        found = {d.name: d for d in client.read_deployments() if "ship" in d.tags}
+    (schedule,) = found["fleet"].schedules
+    assert schedule.schedule.timezone == "Europe/Berlin"
+    assert not schedule.active
+    form = found["cpu"].parameter_openapi_schema["properties"]
+    assert all(form[name]["description"] for name in ("recipe", "fleet"))
+    assert found["cpu"].concurrency_limit == 1 or found["cpu"].global_concurrency_limit.limit == 1
+
     log = project.folder / "worker.txt"
     with log.open("wb") as stream:
         worker = subprocess.Popen(
             [sys.executable, "-m", "prefect", "worker", "start", "--pool", "cpu"],
             cwd=project.folder,  # not the checkout: the deployment must find it
-            env={**environment, "PREFECT_WORKER_QUERY_SECONDS": "1"},
+            env={
+                **environment,
+                "PREFECT_WORKER_QUERY_SECONDS": "1",
+                "ENGINEWORKS_CHECKOUT": str(ROOT),
+            },
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     try:
-        prefect("deployment", "run", "ship/cpu", "--watch", "-p", f"recipe={project.recipe}")
+        recipe = f"recipe={project.recipe}"
+        python("prefect", "deployment", "run", "ship/cpu", "--watch", "-p", recipe)
     finally:
         os.killpg(worker.pid, signal.SIGKILL)
         worker.wait()

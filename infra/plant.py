@@ -1,0 +1,309 @@
+"""The whole plant on one machine, no Docker: `make plant`, `make plant-demo`, `make plant-stop`.
+
+Prefect server, MLflow server, an S3 server and one worker per pool, each with a state folder of
+its own and no disk in common. All listen on 127.0.0.1. Prefect keeps its data in SQLite, or where
+PREFECT_API_DATABASE_CONNECTION_URL says (postgresql+asyncpg://...).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from infra.s3 import S3Server, free_port
+
+TOP = Path(__file__).parents[1]
+#: One worker each, in the pool of that name.
+POOLS = ("cpu", "gpu", "jetson", "mac")
+BUCKET = "engineworks"
+
+
+class Plant:
+    """All processes of one plant, found again by the file `plant.json` in its folder."""
+
+    def __init__(self, folder: Path, *, mlflow: bool = True) -> None:
+        self.folder = folder.absolute()
+        self._with_mlflow = mlflow
+        self._file = self.folder / "plant.json"
+        self._state: dict[str, Any] = {"processes": {}}
+        if self._file.is_file():
+            self._state = json.loads(self._file.read_text(encoding="utf-8"))
+
+    @property
+    def running(self) -> bool:
+        """Whether any of its processes lives."""
+        return any(self._process(name) for name in self._state["processes"])
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a client of this plant needs; `PATH` and the like come from the caller."""
+        return {
+            **self._state["environment"],
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+        }
+
+    def start(self, pools: tuple[str, ...] = POOLS) -> None:
+        """Start everything and wait until every worker is registered."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self._state.get("environment"):
+            self._new()
+        self._start_s3()
+        self._start_servers()
+        subprocess.run(
+            [sys.executable, "-m", "infra.deploy"], cwd=TOP, check=True, timeout=400,
+            env=self._environment(self.folder / "deploy"), stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        for pool in pools:
+            self.start_worker(pool)
+        self.wait_for_workers(pools)
+
+    def _new(self) -> None:
+        prefect = free_port(4200)
+        key, secret = "plant", secrets.token_hex(16)
+        server = S3Server(self.folder / "s3", key=key, secret=secret, bucket=BUCKET)
+        self._state |= {
+            "prefect": prefect,
+            "mlflow": free_port(5000) if self._with_mlflow else None,
+            "s3": [key, secret, int(server.url.rpartition(":")[2])],
+            "environment": {
+                **server.environment,
+                "PREFECT_API_URL": f"http://127.0.0.1:{prefect}/api",
+                "ENGINEWORKS_STORE": f"s3://{BUCKET}/plant",
+            },
+        }
+        if self._state["mlflow"]:
+            url = f"http://127.0.0.1:{self._state['mlflow']}"
+            self._state["environment"]["MLFLOW_TRACKING_URI"] = url
+        self._save()
+
+    def _start_s3(self) -> None:
+        key, secret, port = self._state["s3"]
+        server = S3Server(self.folder / "s3", key=key, secret=secret, bucket=BUCKET, port=port)
+        server.start()
+        assert server.process is not None  # noqa: S101 - it was just started
+        self._note("s3", server.process.pid)
+
+    def _start_servers(self) -> None:
+        prefect, mlflow = self._state["prefect"], self._state["mlflow"]
+        home = self.folder / "prefect"
+        home.mkdir(exist_ok=True)
+        self._spawn(
+            "prefect",
+            ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect)],
+            {
+                "PREFECT_HOME": str(home),
+                # Without it the page would ask port 4200, whatever port it is served from.
+                "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{prefect}/api",
+            },
+        )
+        if mlflow:
+            self._start_mlflow(mlflow)
+        self._wait("prefect", f"http://127.0.0.1:{prefect}/api/health")
+        if mlflow:
+            self._wait("mlflow", f"http://127.0.0.1:{mlflow}/health")
+
+    def _start_mlflow(self, mlflow: int) -> None:
+        data = self.folder / "mlflow"
+        data.mkdir(exist_ok=True)
+        self._spawn(
+            "mlflow",
+            [
+                "mlflow", "server", "--host", "127.0.0.1", "--port", str(mlflow),
+                "--workers", "1", "--backend-store-uri", f"sqlite:///{data / 'mlflow.db'}",
+                "--artifacts-destination", (data / "artifacts").as_uri(),
+            ],
+            # Its job runners take half a GiB and have nothing to do here.
+            {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        )  # fmt: skip
+
+    def start_worker(self, pool: str) -> None:
+        """Start the worker of a pool, with its own state folder."""
+        home = self.home_of(pool)
+        home.mkdir(parents=True, exist_ok=True)
+        self._spawn(
+            f"worker-{pool}",
+            ["flows.worker", "--pool", pool, "--name", self.host_of(pool)],
+            {
+                **self._environment(home),
+                "PREFECT_WORKER_QUERY_SECONDS": "2",
+            },
+        )
+
+    def host_of(self, pool: str) -> str:
+        """Name of the one machine of a pool."""
+        return f"{pool}-1"
+
+    def home_of(self, pool: str) -> Path:
+        """State folder of the worker of a pool."""
+        return self.folder / "machines" / self.host_of(pool)
+
+    def wait_for_workers(self, pools: tuple[str, ...], limit_s: float = 180) -> None:
+        """Wait until they are registered and Prefect has heard of them."""
+        wanted = {self.host_of(pool) for pool in pools}
+        until = time.monotonic() + limit_s
+        while time.monotonic() < until:
+            heard = set()
+            for pool in pools:
+                url = f"http://127.0.0.1:{self._state['prefect']}/api/work_pools/{pool}/workers/filter"
+                request = urllib.request.Request(
+                    url, data=b"{}", headers={"Content-Type": "application/json"}
+                )
+                with contextlib.suppress(OSError), urllib.request.urlopen(request) as answer:  # noqa: S310
+                    heard |= {worker["name"] for worker in json.load(answer)}
+            if wanted <= heard:
+                return
+            for pool in pools:
+                if self._process(f"worker-{pool}") is None:
+                    raise RuntimeError(
+                        f"the worker of {pool} ended: see {self.log(f'worker-{pool}')}"
+                    )
+            time.sleep(1)
+        raise RuntimeError(f"workers did not come up within {limit_s:.0f} s: see {self.folder}")
+
+    def log(self, name: str) -> Path:
+        """Log file of a process."""
+        return self.folder / "logs" / f"{name}.txt"
+
+    def kill(self, name: str, *, whole_tree: bool = True) -> list[int]:
+        """SIGKILL a process with everything it started; the pids."""
+        process = self._process(name)
+        if process is None:
+            return []
+        victims = [process, *(process.children(recursive=True) if whole_tree else [])]
+        for victim in victims:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                victim.kill()
+        psutil.wait_procs(victims, timeout=10)
+        return [victim.pid for victim in victims]
+
+    def restart_server(self, name: str) -> None:
+        """Start a server again that was killed, on the same port and data."""
+        if name == "s3":
+            self._start_s3()
+        else:
+            self._start_servers()
+
+    def stop(self) -> list[int]:
+        """End everything, workers first; pids that would not go (none, one hopes)."""
+        names = sorted(self._state["processes"], key=lambda name: not name.startswith("worker"))
+        alive = []
+        for name in names:
+            process = self._process(name)
+            if process is not None:
+                tree = [process, *process.children(recursive=True)]
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(signal.SIGTERM)
+                alive += tree
+        _, alive = psutil.wait_procs(alive, timeout=8)
+        for process in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        _, alive = psutil.wait_procs(alive, timeout=10)
+        self._state["processes"] = {}
+        if self._file.is_file():
+            self._save()
+        return [process.pid for process in alive]
+
+    def _environment(self, home: Path) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "AWS_"))}
+        return {
+            **kept,
+            **self.environment,
+            "ENGINEWORKS_HOME": str(home),
+            "PREFECT_HOME": str(home / "prefect"),
+        }
+
+    def command_environment(self, name: str = "planner") -> dict[str, str]:
+        """Environment of a command that ships over this plant, with a state folder of its own."""
+        return self._environment(self.folder / "machines" / name)
+
+    def _spawn(self, name: str, words: list[str], extra: dict[str, str]) -> None:
+        if self._process(name) is not None:
+            return
+        self.log(name).parent.mkdir(exist_ok=True)
+        kept = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
+        with self.log(name).open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *words], cwd=TOP, env={**kept, **extra},
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+        self._note(name, process.pid)
+
+    def _note(self, name: str, pid: int) -> None:
+        self._state["processes"][name] = [pid, psutil.Process(pid).create_time()]
+        self._save()
+
+    def _save(self) -> None:
+        self._file.touch(mode=0o600)  # it holds the S3 secret
+        self._file.write_text(json.dumps(self._state, indent=1), encoding="utf-8")
+
+    def _process(self, name: str) -> psutil.Process | None:
+        """A process of this plant; never another one that has got its number since."""
+        if name not in self._state["processes"]:
+            return None
+        pid, born = self._state["processes"][name]
+        try:
+            process = psutil.Process(pid)
+            same = abs(process.create_time() - born) < 2
+            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        except psutil.NoSuchProcess:
+            return None
+
+    def _wait(self, name: str, url: str, limit_s: float = 240) -> None:
+        until = time.monotonic() + limit_s
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2):  # noqa: S310
+                return
+            if self._process(name) is None:
+                raise RuntimeError(f"{name} did not start: see {self.log(name)}")
+            time.sleep(0.3)
+        raise RuntimeError(f"{name} did not answer within {limit_s:.0f} s: see {self.log(name)}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Start, use or stop the plant."""
+    parser = argparse.ArgumentParser(prog="python -m infra.plant", description=__doc__)
+    parser.add_argument("verb", choices=["start", "demo", "hosts", "stop"])
+    parser.add_argument("--folder", type=Path, default=Path(".engineworks/plant"))
+    parser.add_argument("--recipe", default="examples/yolox_nano/recipe.yaml")
+    options = parser.parse_args(arguments)
+    plant = Plant(options.folder)
+    if options.verb == "start":
+        try:
+            plant.start()
+        except (RuntimeError, subprocess.CalledProcessError) as error:
+            plant.stop()
+            sys.stderr.write(f"{error}\n")
+            return 3
+        for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "ENGINEWORKS_STORE"):
+            sys.stdout.write(f"{name:<22}{plant.environment[name]}\n")
+        sys.stdout.write("make plant-demo ships the example over it, make plant-stop ends it.\n")
+        return 0
+    if options.verb == "stop":
+        left = plant.stop()
+        sys.stdout.write(f"still there: {left}\n" if left else "nothing is left running\n")
+        return 3 if left else 0
+    if not plant.running:
+        sys.stderr.write("the plant does not run\n  next: make plant\n")
+        return 3
+    words = ["flows.ship", options.recipe, "--fleet"] if options.verb == "demo" else ["flows.hosts"]
+    command = [sys.executable, "-m", *words]
+    return subprocess.run(command, cwd=TOP, env=plant.command_environment(), check=False).returncode
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
