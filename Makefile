@@ -11,8 +11,8 @@ STAMP := $(ENVIRONMENT)/.engineworks-$(shell cksum < requirements.lock | cut -d'
 PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup deploy plant plant-demo plant-stop demo test test-fast test-gpu lint ui bench-spine bench-int8 \
-	bench-runtime bench-video bench-nvidia bench-fleet soak-video schemas clean
+.PHONY: help setup deploy plant plant-demo plant-stop chaos demo test test-fast test-gpu lint ui \
+	bench-spine bench-int8 bench-runtime bench-video bench-nvidia bench-fleet soak-video schemas clean
 
 help: ## list these commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -77,6 +77,10 @@ bench-nvidia: setup ## measure building for RTX GPUs, and running on one where t
 
 bench-fleet: setup ## measure the store on S3 and the planner; prints its bars
 	$(PY) -m benchmarks.fleet
+
+ROUNDS ?= 30
+chaos: setup ## kill workers at random moments, ROUNDS times; everything must recover
+	$(PY) -m benchmarks.chaos $(ROUNDS)
 
 MINUTES ?= 60
 soak-video: setup ## run a looped clip for MINUTES; memory and frames are counted
