@@ -36,6 +36,7 @@ from engineworks.values import (
 )
 from engineworks.verdict import decide, first_row, waiting
 from flows._common import Model, with_graph
+from tasks._cache import library_sha256
 from tasks._run import Run, call
 from tasks.benchmark import benchmark
 from tasks.build import build
@@ -149,7 +150,8 @@ def _quantize(
             host=plan.host,
             folder=str(loaded.folder),
             code_sha256=model.pinned.code_sha256 if ":" in recipe.task.layout else "",
-            journals=str(run.store.root.parent / "searches"),
+            # Another library may write other graphs for the same question.
+            journals=str(run.store.root.parent / "searches" / library_sha256()[:16]),
         ),
         Quantized,
         limit_s=recipe.int8.limit_s * 2 + recipe.limits.check_s,
