@@ -15,7 +15,7 @@ import onnx
 import pytest
 
 from engineworks import hosts, targets
-from engineworks.calibrate import cache_file, collect, qdq, recover
+from engineworks.calibrate import cache_file, collect, derive, qdq
 from engineworks.calibrate.graph import Graph
 from engineworks.errors import BuildError
 from engineworks.targets._base import UNREAD, BuildInput
@@ -68,10 +68,11 @@ def mixed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mixed")
     graph = Graph(builders.conv_net(folder / "net.onnx"))
     statistics = collect.collect(graph, [builders.samples(1)], threads=1)
-    bounds = recover.derive(graph, statistics, "minmax", SIGNED)
+    bounds = derive.derive(graph, statistics, "minmax", SIGNED)
     path = folder / "mixed.onnx"
     onnx.save(qdq.emit(graph, bounds, ["left", "deep"], SIGNED), str(path))
-    steps = {n: qdq.step(bounds[graph.source(n)], SIGNED).scale for n in ("act", "pool")}
+    ranges = {name: bounds.tensors[graph.source(name)] for name in ("act", "pool")}
+    steps = {name: float(qdq.step(*r, SIGNED).scale) for name, r in ranges.items()}
     return path, steps
 
 

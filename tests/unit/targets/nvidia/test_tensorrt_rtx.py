@@ -116,12 +116,12 @@ class TestTruth:
 
     def test_layers_left_in_float_are_counted(self, make, tmp_path):
         path = builders.conv_net(tmp_path / "net.onnx")
-        from engineworks.calibrate import collect, qdq, recover
+        from engineworks.calibrate import collect, derive, qdq
         from engineworks.calibrate.graph import Graph
 
         graph = Graph(path)
         statistics = collect.collect(graph, [builders.samples(1)], threads=1)
-        bounds = recover.derive(graph, statistics, "minmax", SIGNED)
+        bounds = derive.derive(graph, statistics, "minmax", SIGNED)
         onnx.save(qdq.emit(graph, bounds, ["left", "deep"], SIGNED), str(path))
         truth = make(path, "int8").truth
         assert truth.holds
