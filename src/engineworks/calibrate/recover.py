@@ -398,8 +398,10 @@ class Search:
             medians = compare.alternate(calls, rounds)
         for candidate in waiting:
             _, interval = compare.ratio(medians[candidate.key], medians["float"])
-            # The best blocks tell engines apart where the machine is not quiet.
-            ratio = float(medians[candidate.key].min() / medians["float"].min())
+            # The best blocks tell engines apart where the machine is not quiet; one lucky block
+            # on a busy machine must not say what no other block does.
+            best = float(medians[candidate.key].min() / medians["float"].min())
+            ratio = min(max(best, interval[0]), interval[1])
             value = {"ratio": ratio, "ci95": interval,
                      "elapsed_s": (time.monotonic() - started) / len(waiting)}  # fmt: skip
             self.journal.put(f"{word} {candidate.key}", value)
