@@ -112,10 +112,17 @@ def _video(options: argparse.Namespace) -> int:
     )
     if options.mot is not None and not options.track:
         raise DataError("--mot writes tracks, and none are made", hint="add --track")
+    if not (options.show or options.jsonl or options.log or any(map(bool, vars(outputs).values()))):
+        sys.stderr.write("nothing is kept: add -o out.mp4, --jsonl, --mot or --show\n")
+    window = Window(options.source) if options.show else None
     with _engine(options, [options.source]) as (detectors, record):
-        job = _Plan(options, detectors[0].labels).job(options.source, outputs)
+        job = _Plan(options, detectors[0].labels, window).job(options.source, outputs)
         pipeline = Pipeline(
-            detectors, batch=options.batch, depth=max(4, options.batch), recorder=record
+            detectors,
+            batch=options.batch,
+            depth=max(4, options.batch),
+            recorder=record,
+            refresh=window.refresh if window else None,
         )
         (report,) = _run(pipeline, [job])
     if report.outcome == "failed" and not report.frames and not options.json:
@@ -202,8 +209,10 @@ def _names(sources: Sequence[str]) -> list[str]:
 class _Plan:
     """Turns options into jobs; what can be refused is refused before the first frame."""
 
-    def __init__(self, options: argparse.Namespace, labels: Sequence[str]) -> None:
-        self._options, self._labels = options, labels
+    def __init__(
+        self, options: argparse.Namespace, labels: Sequence[str], window: Window | None = None
+    ) -> None:
+        self._options, self._labels, self._window = options, labels, window
 
     def job(self, source: str, outputs: Outputs) -> Job:
         """The job for one source."""
@@ -234,8 +243,8 @@ class _Plan:
                 made.append(JsonLines(text, self._labels, append=begun is not None))
             if outputs.mot is not None:
                 made.append(MotText(outputs.mot, append=begun is not None))
-            if options.show:
-                made.append(Window(source))
+            if self._window is not None:
+                made.append(self._window)
             return made
 
         def tracker(fps: float) -> ByteTrack:
@@ -294,7 +303,7 @@ def _tell(
         out.write(
             f"{report.name}  {report.outcome}  {report.frames} frames in {report.elapsed_s:.1f} s, "
             f"{report.fps:.1f} fps"
-            + (f", {report.tracks} tracks" if options.track else "")
+            + (f", {report.tracks} track{'s' * (report.tracks != 1)}" if options.track else "")
             + (f", {report.dropped} dropped" if report.dropped else "")
             + (f", {report.damaged} damaged" if report.damaged else "")
             + (f", {report.reconnects} reconnections" if report.reconnects else "")

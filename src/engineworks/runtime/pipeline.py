@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from engineworks.runtime.batching import FairQueue
 from engineworks.runtime.detector import Detector
@@ -31,6 +31,8 @@ class Pipeline:
         wait_s: How long a batch that is not full waits for more.
         depth: Frames of one stream that may wait for the engine, and that may be behind it.
         recorder: Takes note of every frame.
+        refresh: Called over and over on the thread of `run`, which then leaves inference to others:
+            window systems want the main thread.
     """
 
     def __init__(
@@ -42,7 +44,9 @@ class Pipeline:
         wait_s: float = 0.002,
         depth: int = 2,
         recorder: Recorder | None = None,
+        refresh: Callable[[], None] | None = None,
     ) -> None:
+        self._refresh = refresh
         self._detectors = [detectors] if isinstance(detectors, Detector) else list(detectors)
         self._at_once = max(1, at_once)
         share = -(-self._at_once // len(self._detectors))
@@ -78,12 +82,15 @@ class Pipeline:
             slot.start()
         workers = [
             threading.Thread(target=self._work, args=(detector, slots), daemon=True)
-            for detector in self._detectors[1:]
+            for detector in self._detectors[0 if self._refresh else 1 :]
         ]
         for worker in workers:
             worker.start()
         try:
-            self._work(self._detectors[0], slots)
+            if self._refresh is None:
+                self._work(self._detectors[0], slots)
+            while self._refresh is not None and any(slot.is_alive() for slot in slots):
+                self._refresh()
         finally:
             # Also after a second Ctrl-C: whoever called closes the engine now, and must not find
             # it in use.

@@ -7,6 +7,7 @@ a resumed run goes on in the same file. Knows no engine and no tracker.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -180,14 +181,19 @@ class MotText(_TextSink):
 
 
 class Window:
-    """The drawn frames in a window; closing it or pressing q ends the stream."""
+    """The drawn frames in a window; closing it or pressing q ends the stream.
+
+    Window systems want the main thread: whoever owns it calls `refresh` over and over while others
+    write. What comes faster than it can be shown is left out of the window alone.
+    """
 
     pictures = True
 
     def __init__(self, title: str) -> None:
         import cv2
 
-        self._title, self._open = title, False
+        self._title, self._open, self._gone = title, False, False
+        self._newest: Any = None
         try:
             screen = cv2.currentUIFramework()
         except cv2.error:
@@ -201,20 +207,30 @@ class Window:
 
     def write(self, frame: Frame, detections: Detections) -> None:
         """See `Sink.write`."""
+        if self._gone:
+            raise Closed
+        self._newest = frame.image
+
+    def refresh(self) -> None:
+        """Show what came last and see whether somebody closed the window; 10 ms. Main thread."""
         import cv2
 
-        if not self._open:  # in the thread that shows, as window systems want it
-            cv2.namedWindow(self._title, cv2.WINDOW_NORMAL)
-            self._open = True
-        cv2.imshow(self._title, frame.image)
-        pressed = cv2.waitKey(1) & 0xFF
-        gone = cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
-        if pressed in (ord("q"), 27) or gone:
-            raise Closed
+        image, self._newest = self._newest, None
+        if image is not None and not self._gone:
+            if not self._open:
+                cv2.namedWindow(self._title, cv2.WINDOW_NORMAL)
+                cv2.resizeWindow(self._title, image.shape[1], image.shape[0])
+                self._open = True
+            cv2.imshow(self._title, image)
+        if not self._open or self._gone:
+            time.sleep(0.01)
+            return
+        pressed = cv2.waitKey(10) & 0xFF
+        closed = cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
+        if pressed in (ord("q"), 27) or closed:
+            self._gone = True
+            if not closed:
+                cv2.destroyWindow(self._title)
 
     def close(self) -> None:
-        """Close the window."""
-        import cv2
-
-        if self._open:
-            cv2.destroyWindow(self._title)
+        """Nothing more comes; the window goes with the process."""

@@ -37,7 +37,7 @@ def test_a_clip_becomes_a_video_and_lists(yolox_engine, clip, tmp_path, capsys):
     assert main([*command, "--jsonl", str(rows), "--mot", str(mot)]) == 0
     told = capsys.readouterr().out
     assert told.startswith("bear.mp4  whole  40 frames")
-    assert ", 1 tracks" in told
+    assert ", 1 track\n" in told
     assert "ms per frame: decode" in told
     assert len(read_clip(out)) == len(lines(rows)) == 40
     assert {found["label"] for row in lines(rows) for found in row["detections"]} == {"bear"}

@@ -233,6 +233,20 @@ def test_whoever_closes_the_window_ends_the_stream(detector, clip):
     assert report.outcome == "stopped"
 
 
+def test_a_window_is_refreshed_by_whoever_runs_the_pipeline(detector, clip):
+    """Window systems want the main thread; a window opened elsewhere hangs."""
+    threads, watching = set(), Watching(lambda frame: time.sleep(0.005))
+
+    def refresh():
+        threads.add(threading.get_ident())
+        time.sleep(0.001)
+
+    (report,) = Pipeline(detector, refresh=refresh).run([job(clip, sinks=[watching])])
+    assert report.outcome == "whole"
+    assert report.frames == len(watching.frames) > 0
+    assert threads == {threading.get_ident()}
+
+
 def test_an_output_that_breaks_ends_its_stream_and_is_named(detector, clip, tmp_path):
     def full(frame):
         if frame.number == 3:

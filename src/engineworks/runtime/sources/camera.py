@@ -13,6 +13,9 @@ from engineworks.runtime.sources.network import LiveSource
 
 LIVE = True
 
+#: OpenCV's LOG_LEVEL_SILENT.
+_SILENT = 0
+
 
 def fits(address: str) -> bool:
     """A number."""
@@ -25,7 +28,12 @@ class CameraConnection:
     def __init__(self, number: int) -> None:
         import cv2
 
-        self._capture = cv2.VideoCapture(number)
+        # What it would print is said by our own error.
+        before = cv2.utils.logging.setLogLevel(_SILENT)
+        try:
+            self._capture = cv2.VideoCapture(number)
+        finally:
+            cv2.utils.logging.setLogLevel(before)
         if not self._capture.isOpened():
             self._capture.release()
             raise DataError(
