@@ -75,6 +75,11 @@ def _add_common(command: argparse.ArgumentParser) -> None:
         help="sessions of the engine that share the threads: more frames per second, each of them "
         "later (default: 2; 1 where a source is live)",
     )  # fmt: skip
+    command.add_argument(
+        "--video-height", type=_count, metavar="ROWS",
+        help="of the written video, the width follows (default: as the source); half of it takes "
+        "the encoder a third of the time",
+    )  # fmt: skip
     command.add_argument("--resume", action="store_true", help="go on where a run was interrupted")
     command.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     command.add_argument(
@@ -237,7 +242,9 @@ class _Plan:
             made: list[Sink] = []
             video = begun.video if begun else outputs.video
             if video is not None:
-                made.append(VideoSink(VideoFile(video, fps=opened.fps)))
+                made.append(
+                    VideoSink(VideoFile(video, fps=opened.fps, height=options.video_height))
+                )
             text = sys.stdout if options.jsonl == "-" else outputs.jsonl
             if text is not None:
                 made.append(JsonLines(text, self._labels, append=begun is not None))

@@ -150,3 +150,28 @@ def test_a_video_goes_on_with_planes_of_another_size(tmp_path):
     file.close()
     assert file.refitted == 1
     assert [image.shape for _, image in read_clip(tmp_path / "out.mp4")] == [(240, 320, 3)] * 3
+
+
+@pytest.mark.parametrize("matrix", ["bt601", "bt709"])
+@pytest.mark.parametrize("planar", [True, False])
+def test_a_video_of_another_height(tmp_path, matrix, planar):
+    file = VideoFile(tmp_path / "out.mp4", fps=25, height=100)
+    for frame in open_source(str(clip_in(tmp_path / "c.mp4", matrix))):
+        file.write(frame.pixels if planar else frame.image, frame.time_s)
+    file.close()
+    assert file.refitted == 0
+    (back, *_) = open_source(str(tmp_path / "out.mp4"))
+    assert back.size == (100, 134)
+    wanted = panned(1)[0].mean(axis=(0, 1))
+    assert np.abs(back.image.mean(axis=(0, 1)) - wanted).max() < 4
+
+
+def test_bgr_frames_keep_their_colours_in_a_bt709_video(tmp_path):
+    """A stream that changes to another kind of colour while it runs."""
+    first = next(iter(open_source(str(clip_in(tmp_path / "c.mp4", "bt709")))))
+    file = VideoFile(tmp_path / "out.mp4", fps=25)
+    for number, pixels in enumerate((first.pixels, panned(1)[0], first.pixels)):
+        file.write(pixels, number / 25)
+    file.close()
+    for frame in open_source(str(tmp_path / "out.mp4")):
+        assert np.abs((frame.image.astype(int) - panned(1)[0]).mean(axis=(0, 1))).max() < 2.5
