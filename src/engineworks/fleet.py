@@ -58,7 +58,10 @@ def place(
 def _fitting(
     spec: TargetSpec, hosts: Sequence[RegisteredHost]
 ) -> tuple[list[RegisteredHost], dict[str, str]]:
-    """Machines that can build a target, and what each of the others lacks."""
+    """Machines that can build a target, and what each of the others lacks.
+
+    Where some of them can open its engines too, only those: what is built elsewhere has to wait.
+    """
     missing = targets.load(spec.target).missing
     fitting, lacking = [], {}
     for host in hosts:
@@ -69,7 +72,8 @@ def _fitting(
             lacking[host.card.name] = reason
         else:
             fitting.append(host)
-    return fitting, lacking
+    opening = [host for host in fitting if not targets.cannot_run(spec.target, host.card)]
+    return opening or fitting, lacking
 
 
 def _without_host(spec: TargetSpec, lacking: dict[str, str]) -> list[PlannedVariant]:

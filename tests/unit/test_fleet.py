@@ -10,7 +10,7 @@ import pytest
 from engineworks import fleet, hosts
 from engineworks.codec import digest
 from engineworks.specs import TargetSpec
-from engineworks.values import RegisteredHost
+from engineworks.values import Gpu, RegisteredHost
 
 CARD = dataclasses.replace(hosts.probe(), packages={"onnxruntime": "1", "openvino": "2"})
 
@@ -117,3 +117,13 @@ def test_a_thousand_machines_are_planned_at_once():
     found = plan(specs, machines)
     assert len(found) == 3000
     assert time.monotonic() - begun < 60
+
+
+def test_a_machine_that_can_open_the_engines_goes_before_one_that_only_builds_them():
+    gpu = Gpu(name="a gpu", compute_capability="8.9", memory_mib=24000, driver="1")
+    bare = machine("a", packages=["tensorrt-rtx-cu13"])
+    with_gpu = machine("b", packages=["tensorrt-rtx-cu13"])
+    with_gpu = dataclasses.replace(with_gpu, card=dataclasses.replace(with_gpu.card, gpus=(gpu,)))
+    rtx = TargetSpec(target="tensorrt-rtx", precisions=("fp16",))
+    assert where(plan([rtx], [bare, with_gpu])) == {"tensorrt-rtx/fp16": ("run", "b")}
+    assert where(plan([rtx], [bare])) == {"tensorrt-rtx/fp16": ("run", "a")}

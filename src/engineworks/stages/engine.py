@@ -13,6 +13,7 @@ import numpy as np
 
 from engineworks import targets
 from engineworks.evaluate import parity
+from engineworks.manifest import Manifest
 from engineworks.specs import TaskSpec
 from engineworks.stages.records import provenance, put_predictions
 from engineworks.stages.requests import (
@@ -81,7 +82,7 @@ def check(request: CheckRequest) -> Checked:
     shared, store = request.shared, LocalStore(Path(request.shared.store))
     inputs, wanted = references.load(store.entry(request.reference))
     manifest = request.engine.manifest
-    batches = sorted({1, request.largest_batch}) if manifest.dynamic_batch else [1]
+    batches = _batches(manifest, request.largest_batch)
     accuracy = predictions = difference = None
     with open_engine(store.open(request.engine), threads=request.threads) as session:
         name = session.inputs[0].name
@@ -116,6 +117,17 @@ def check(request: CheckRequest) -> Checked:
         difference=difference,
         elapsed_s=time.perf_counter() - started,
     )
+
+
+def _batches(manifest: Manifest, largest: int) -> list[int]:
+    """The smallest and the largest batch that both the recipe and the engine have."""
+    if not manifest.dynamic_batch:
+        return [1]
+    bounds = manifest.details.get("profile", {}).get(manifest.inputs[0].name)
+    if bounds is None:
+        return sorted({1, largest})
+    low, high = bounds[0][0], bounds[2][0]
+    return sorted({low, max(low, min(largest, high))})
 
 
 def benchmark(request: BenchmarkRequest) -> Benchmark:

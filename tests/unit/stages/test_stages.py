@@ -13,10 +13,11 @@ import pytest
 from engineworks import hosts
 from engineworks.codec import digest
 from engineworks.errors import ArtifactError
+from engineworks.manifest import Manifest
 from engineworks.specs import BenchmarkSpec, DataSpec, ExportSpec, TaskSpec
 from engineworks.stages import requests as asked
 from engineworks.store import LocalStore
-from tests.builders import picture, pinned, shared, through_json, write
+from tests.builders import example, picture, pinned, shared, tensor, through_json, write
 
 SIZE = (16, 16)
 LABELS = ("a", "b", "c", "d", "e")
@@ -227,3 +228,17 @@ def test_pictures_of_noise_stand_in_when_there_is_no_data(made):
     inputs = np.load(made["store"].entry(found.artifact))["inputs"]
     assert inputs.shape == (4, 3, 16, 16)
     assert len({row.tobytes() for row in inputs}) == 4
+
+
+@pytest.mark.parametrize(
+    ("profile", "batches"),
+    [({}, [1, 8]), ({"images": [[1, 3], [1, 3], [4, 3]]}, [1, 4]),
+     ({"images": [[2, 3], [2, 3], [2, 3]]}, [2]), ({"images": [[1, 3], [4, 3], [32, 3]]}, [1, 8])],
+)  # fmt: skip
+def test_parity_is_checked_at_batches_that_the_engine_has(profile, batches):
+    from engineworks.stages.engine import _batches
+
+    manifest = dataclasses.replace(
+        example(Manifest), inputs=(tensor("images"),), details={"profile": profile}
+    )
+    assert _batches(manifest, 8) == batches

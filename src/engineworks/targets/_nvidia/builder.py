@@ -5,7 +5,6 @@ The order of events is here; what each needs is in the files beside it.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +115,7 @@ def _with_weights(truth: PrecisionTruth, said: BuildLog) -> PrecisionTruth:
     kept = said.find(r"Total Weights Memory: (\d+) bytes")
     stored = f"; the builder reports {int(kept) / 2**20:.2f} MiB of weights" if kept else ""
     source = f"types read from the parsed network, not from the engine{stored}"
-    return dataclasses.replace(truth, note=f"{truth.note}; {source}" if truth.note else source)
+    return truths.with_note(truth, source)
 
 
 def _source(request: BuildInput, settings: Settings, route: str) -> Source:

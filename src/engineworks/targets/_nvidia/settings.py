@@ -5,6 +5,7 @@ Knows names and values, no TensorRT.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,3 +161,8 @@ def read(options: Mapping[str, Any], largest_batch: int) -> Settings:
         timing_cache=_pinned(options, "timing_cache"),
         timing_cache_miss=_choice(options, "timing_cache_miss", "measure", "error"),
     )
+
+
+def routed(settings: Settings, route: str) -> Settings:
+    """The same settings on another route."""
+    return dataclasses.replace(settings, route=route)

@@ -6,6 +6,7 @@ strong route. Knows no way to open an engine.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,11 @@ def of_network(api: Api, network: Any, asked: str, onnx: Path) -> PrecisionTruth
         stored_bytes=dict(stored),
         computed_nodes=dict(computed),
     )
+
+
+def with_note(truth: PrecisionTruth, words: str) -> PrecisionTruth:
+    """The same truth, with more said about it."""
+    return dataclasses.replace(truth, note=f"{truth.note}; {words}" if truth.note else words)
 
 
 def _word(layer: Any, made: dict[str, Any]) -> str:

@@ -1,0 +1,92 @@
+"""What runs on a Jetson's deep-learning accelerator, told before and after a build.
+
+Unsupported layers fall back to the GPU without an error, and a graph of which little is left on
+DLA is slower than on the GPU alone; so the share is reported, and a recipe may demand one.
+Source: https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-dla.html
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from engineworks.errors import BuildError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Layers by where they run."""
+
+    dla: tuple[str, ...]
+    gpu: tuple[str, ...]
+
+    @property
+    def share(self) -> float:
+        """Share of the layers that run on DLA; 0 of no layers at all."""
+        return len(self.dla) / max(1, len(self.dla) + len(self.gpu))
+
+    def words(self) -> str:
+        """For a table's note."""
+        total = len(self.dla) + len(self.gpu)
+        rest = f"; on the GPU: {', '.join(self.gpu[:3])}" if self.gpu else ""
+        more = f" and {len(self.gpu) - 3} more" if len(self.gpu) > 3 else ""
+        return f"{len(self.dla)} of {total} layers on DLA ({self.share:.0%}){rest}{more}"
+
+
+def split(able: Mapping[str, bool]) -> Placement:
+    """A forecast: layer -> whether DLA can run it."""
+    return Placement(
+        dla=tuple(name for name, can in able.items() if can),
+        gpu=tuple(name for name, can in able.items() if not can),
+    )
+
+
+def from_log(text: str, layers: Sequence[str] = ()) -> Placement:
+    """Read the builder's own list of layers by device.
+
+    Args:
+        text: Its log, with the lines `[DlaLayer] {ForeignNode[first...last]}` and
+            `[GpuLayer] KIND: name` of TensorRT 8 and newer.
+        layers: Names of the network's layers in order, to count those within a foreign node;
+            without them a foreign node counts as two, its ends.
+    """
+    dla: list[str] = []
+    gpu: list[str] = []
+    order = {name: position for position, name in enumerate(layers)}
+    for kind, words in re.findall(r"\[(Dla|Gpu)Layer\] (.+)", text):
+        names = _names(words.strip(), order, layers)
+        (dla if kind == "Dla" else gpu).extend(names)
+    return Placement(dla=tuple(dict.fromkeys(dla)), gpu=tuple(dict.fromkeys(gpu)))
+
+
+def _names(words: str, order: dict[str, int], layers: Sequence[str]) -> list[str]:
+    foreign = re.fullmatch(r"\{ForeignNode\[(.+)\]\}", words)
+    if foreign is None:
+        return [re.sub(r"^[A-Z_]+: ", "", words)]
+    first, _, last = foreign[1].partition("...")
+    if not last or first == last:
+        return [first]
+    if first in order and last in order and order[first] <= order[last]:
+        return list(layers[order[first] : order[last] + 1])
+    return [first, last]
+
+
+def demand(placement: Placement, least: float, what: str) -> None:
+    """Refuse a placement that keeps too little on DLA.
+
+    Args:
+        placement: Forecast or result.
+        least: Share that the recipe wants, 0..1.
+        what: "would run" or "runs".
+
+    Raises:
+        BuildError: Names both shares and the first layers that stay on the GPU.
+    """
+    if placement.share >= least:
+        return
+    raise BuildError(
+        f"options.dla_share: the recipe wants at least {least:.0%} on DLA, of this graph "
+        f"{placement.share:.0%} {what} there: {placement.words()}",
+        hint="use the GPU alone (leave options.dla out), or lower options.dla_share",
+    )

@@ -1,0 +1,213 @@
+"""Builds with a TensorRT that this Python cannot import: the system's Python, or trtexec.
+
+Prepares the graph and its ranges, runs one child process, and reads back what it left.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from engineworks.calibrate import accept
+from engineworks.errors import BuildError
+from engineworks.manifest import TensorSpec
+from engineworks.targets._base import UNREAD, BuildInput
+from engineworks.targets._nvidia import builder, dla, inspect, py36_builder, weak
+from engineworks.targets._nvidia import trtexec as command_lines
+from engineworks.targets._nvidia.settings import Settings, Shapes
+from engineworks.values import PrecisionTruth
+
+PYTHON = "/usr/bin/python3"
+
+UNKNOWN = PrecisionTruth(
+    asked="", delivered="unknown", holds=False, stored_bytes={}, computed_nodes={},
+    note="this TensorRT has no inspector: the engine cannot be read back",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """An engine and what is known about it, whichever way it was built."""
+
+    files: Mapping[str, Path]
+    profile: Mapping[str, Shapes]
+    truth: PrecisionTruth
+    version: str
+    placement: dla.Placement | None
+
+
+@cache
+def python_version(python: str) -> str:
+    """Version of the TensorRT that an interpreter has; "" when it has none."""
+    ask = "import tensorrt; print(tensorrt.__version__)"
+    try:
+        done = subprocess.run([python, "-c", ask], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def trtexec(options: Mapping[str, Any]) -> str | None:
+    """Where trtexec is; None when it is not."""
+    asked = options.get("trtexec")
+    if asked is not None:
+        return str(asked)
+    found = next((place for place in command_lines.PLACES if Path(place).is_file()), None)
+    return found or shutil.which("trtexec")
+
+
+def build(
+    way: str, request: BuildInput, checked: Settings, options: Mapping[str, Any],
+    core: int | None, least: float,
+) -> Made:  # fmt: skip
+    """Build one engine by the system's Python or by trtexec.
+
+    Args:
+        way: system or trtexec.
+        request: What to build; files go into its `work`.
+        checked: The checked options.
+        options: All options, for where the tools are.
+        core: Number of a DLA core, or None.
+        least: Least share of layers on it.
+
+    Raises:
+        BuildError: The tool is missing or refused; with its words.
+    """
+    python = str(options.get("system_python", PYTHON))
+    version = python_version(python) if way == "system" else request.host.tensorrt
+    if not version:
+        raise BuildError(
+            f"options.builder: {way} has no TensorRT here",
+            hint="see `engineworks host`, and options.system_python and options.trtexec",
+        )
+    source, calibration, floats = _source(request, checked, version)
+    shapes = profile(request.inputs, checked)
+    job = command_lines.Job(
+        onnx=source, plan=request.work / "engine.plan", layers=request.work / "layers.json",
+        precision=request.precision, profile=shapes, calibration=calibration, dla=core,
+    )  # fmt: skip
+    if way == "system":
+        asked = {
+            "onnx": str(source), "plan": str(job.plan), "inspected": str(job.layers),
+            "log": str(request.work / "build.log"), "precision": request.precision,
+            "profile": shapes, "workspace_mib": checked.workspace_mib, "tf32": checked.tf32,
+            "floats": sorted(floats), "calibration": str(calibration) if calibration else None,
+            "calibrator": checked.calibrator, "dla": core, "dla_share": least,
+        }  # fmt: skip
+        result = _by_python(python, asked, request.work)
+    else:
+        result = _by_trtexec(trtexec(options), job, checked, request.work)
+    files = {"engine.plan": job.plan, "build.log": request.work / "build.log"}
+    if calibration is not None:
+        files["calibration.cache"] = calibration
+    placement = None
+    if core is not None:
+        if "dla" in result:
+            able = {name: name in result["dla"] for name in result["layers"]}
+            dla.demand(dla.split(able), least, "would run")
+        log = files["build.log"].read_text(encoding="utf-8")
+        placement = dla.from_log(log, result.get("layers", ()))
+        dla.demand(placement, least, "runs")
+    truth = UNREAD if request.draft else _truth(job.layers, request.precision)
+    if job.layers.is_file():
+        files["layers.json"] = job.layers
+    return Made(files=files, profile=shapes, truth=truth, version=version, placement=placement)
+
+
+def _source(
+    request: BuildInput, checked: Settings, version: str
+) -> tuple[Path, Path | None, frozenset[str]]:
+    """(graph, calibration cache or None, layers that stay in float)."""
+    if request.precision != "int8":
+        return request.onnx, None, frozenset()
+    refused = accept.refusals(accept.load(request.onnx), builder.SCHEME)
+    if refused:
+        raise BuildError(
+            f"TensorRT would refuse or misread this Q/DQ graph: {refused[0]}",
+            hint="quantize with symmetric INT8 activations and float biases",
+        )
+    if checked.ranges != "cache":
+        return request.onnx, None, frozenset()
+    ranges = weak.take_apart(request.onnx, request.work / "float.onnx")
+    path = request.work / "calibration.cache"
+    algorithm = weak.CALIBRATORS[checked.calibrator][1]
+    path.write_text(weak.calibration_cache(ranges, version, algorithm), encoding="utf-8")
+    return ranges.onnx, path, ranges.floats
+
+
+def profile(inputs: tuple[TensorSpec, ...], checked: Settings) -> dict[str, Shapes]:
+    """Shapes of the optimization profile, from the graph's declared tensors.
+
+    Raises:
+        BuildError: An open dimension beside the batch that the options do not bound.
+    """
+    found: dict[str, Shapes] = {}
+    for spec in inputs:
+        if all(isinstance(size, int) for size in spec.shape):
+            continue
+        if spec.name in checked.shapes:
+            found[spec.name] = checked.shapes[spec.name]
+            continue
+        first, *rest = spec.shape
+        fixed = [size for size in rest if isinstance(size, int)]
+        if isinstance(first, int) or len(fixed) != len(rest):
+            raise BuildError(
+                f"input {spec.name!r} has open dimensions beside the batch: {list(spec.shape)}",
+                hint=f"write options: {{shapes: {{{spec.name}: [min, opt, max]}}}}",
+            )
+        low, best, high = ((size, *fixed) for size in checked.batch)
+        found[spec.name] = (low, best, high)
+    return found
+
+
+def _by_python(python: str, asked: dict[str, Any], work: Path) -> dict[str, Any]:
+    """Run the builder for old interpreters."""
+    request, result = work / "request.json", work / "result.json"
+    request.write_text(json.dumps(asked), encoding="utf-8")
+    done = subprocess.run(
+        [python, str(Path(py36_builder.__file__)), str(request)], capture_output=True, text=True
+    )
+    if not result.is_file():
+        raise BuildError(
+            f"{python} ended with exit code {done.returncode} and no result: "
+            f"{done.stderr.strip()[-300:] or 'it said nothing'}",
+            hint="out of memory is the usual reason: lower options.workspace_mib",
+        )
+    found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+    if "error" in found:
+        raise BuildError(str(found["error"]), hint="see build.log in the stage's folder")
+    return found
+
+
+def _by_trtexec(
+    tool: str | None, job: command_lines.Job, checked: Settings, work: Path
+) -> dict[str, Any]:
+    if tool is None:
+        raise BuildError(
+            "there is no trtexec on this machine",
+            hint="give options.trtexec, or install NVIDIA's package tensorrt",
+        )
+    told = subprocess.run([tool, "--help"], capture_output=True, text=True, timeout=120)
+    known = command_lines.options_of(told.stdout + told.stderr)
+    words = command_lines.command(tool, known, job, checked)
+    done = subprocess.run([*words, "--verbose"], capture_output=True, text=True)
+    (work / "build.log").write_text(done.stdout + done.stderr, encoding="utf-8")
+    if done.returncode != 0 or not job.plan.is_file():
+        errors = [line for line in (done.stdout + done.stderr).splitlines() if "[E]" in line]
+        raise BuildError(
+            f"trtexec built nothing: {'; '.join(errors[:3])[:400] or 'it gave no reason'}",
+            hint=f"repeat it with: {' '.join(words)}",
+        )
+    return {}
+
+
+def _truth(path: Path, precision: str) -> PrecisionTruth:
+    if not path.is_file():
+        return UNKNOWN
+    return inspect.truth(inspect.layers(path.read_text(encoding="utf-8")), precision)

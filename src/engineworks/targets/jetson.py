@@ -1,0 +1,237 @@
+"""TensorRT on a Jetson: Nano, TX2, Xavier, Orin and Thor, built on the board itself.
+
+Three ways to the board's own TensorRT: its bindings in this Python; the system's older Python,
+which has them where this one has not; `trtexec`. Never run on a board so far. Source:
+https://docs.nvidia.com/jetson/archives/
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engineworks.errors import BuildError
+from engineworks.manifest import Requires
+from engineworks.targets._base import BuildInput, BuildOutput, Int8Rules
+from engineworks.targets._nvidia import builder, dla, settings, system, truth
+from engineworks.targets._nvidia import network as networks
+from engineworks.targets._nvidia.api import WEAK, Api
+from engineworks.targets._nvidia.settings import Settings
+from engineworks.values import HostCard, Jetson
+
+TITLE = "TensorRT, NVIDIA Jetson"
+PRECISIONS = ("fp32", "fp16", "int8")
+PACKAGES = ("tensorrt",)
+HOST_BOUND = True
+PROFILED = True
+OPTIONS = {
+    **settings.OPTIONS,
+    **settings.ON_DEVICE,
+    "dla": "number of a DLA core; what it cannot run falls back to the GPU",
+    "dla_share": "least share of layers on DLA, 0 to 1; below it the build is refused",
+    "builder": "auto (default), python (bindings here), system (the system's Python) or trtexec",
+    "system_python": "the system's interpreter; default /usr/bin/python3",
+    "trtexec": "path of trtexec; default where JetPack leaves it",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """What all modules of one name share."""
+
+    workspace_share: int
+    """1/n of the memory, which CPU and GPU share, may be scratch space."""
+    int8: bool = True
+
+
+#: Name in the device tree -> family; the first that occurs counts.
+FAMILIES = {
+    "Thor": Family(workspace_share=4),
+    "Orin": Family(workspace_share=4),
+    "Xavier": Family(workspace_share=4),
+    # Maxwell, and Pascal as it is there, have no 8-bit products.
+    "TX2": Family(workspace_share=6, int8=False),
+    "Nano": Family(workspace_share=8, int8=False),
+}
+
+
+def family(board: Jetson) -> Family:
+    """The family of a board; of a board unknown here, careful guesses."""
+    return next(
+        (found for name, found in FAMILIES.items() if name in board.module),
+        Family(workspace_share=8),
+    )
+
+
+def missing(host: HostCard) -> str:
+    """See `Target.missing`."""
+    if host.jetson is None:
+        return "needs a Jetson, whose JetPack brings tensorrt (no pip install does)"
+    return ""
+
+
+def cannot_run(host: HostCard) -> str:
+    """See `Target.cannot_run`."""
+    if host.jetson is None:
+        return "JetPack"
+    if PACKAGES[0] not in host.packages:
+        return f"TensorRT's bindings for Python {host.python}"
+    return ""
+
+
+def int8(host: HostCard) -> Int8Rules:
+    """Symmetric activations, float biases; DLA gets the same ranges through a calibrator."""
+    return Int8Rules(scheme=builder.SCHEME)
+
+
+def lacking(onnx: Path) -> tuple[str, ...]:
+    """Operators that this Python's TensorRT does not know; none where only the system has one."""
+    if importlib.util.find_spec("tensorrt") is None:
+        return ()
+    import tensorrt
+
+    return networks.lacking(Api(tensorrt), onnx)
+
+
+def build(request: BuildInput) -> BuildOutput:
+    """See `Target.build`."""
+    board = request.host.jetson
+    if board is None:
+        raise BuildError("this machine is no Jetson", hint="build it on the board itself")
+    options = with_defaults(request.options, request.host, request.precision)
+    core, least = _dla(options, board, request.precision)
+    checked = settings.read(options, 1 if core is not None else request.largest_batch)
+    way = _way(options)
+    if way == "python":
+        made = _by_bindings(request, checked, core, least)
+    else:
+        made = system.build(way, request, checked, options, core, least)
+    placement = made.placement
+    found = made.truth
+    if placement is not None and not request.draft:
+        found = truth.with_note(found, placement.words())
+    return BuildOutput(
+        files=made.files,
+        entry="engine.plan",
+        requires=Requires(runtime="tensorrt", arch=request.host.arch),
+        truth=found,
+        details={
+            "module": "tensorrt",
+            "version": made.version,
+            "any_version": checked.version_compatible,
+            "jetson": board.module,
+            "l4t": board.l4t,
+            "built_by": way,
+            "profile": made.profile,
+            **({"dla": core, "dla_share": placement.share} if placement is not None else {}),
+        },
+    )
+
+
+def with_defaults(options: Mapping[str, Any], host: HostCard, precision: str) -> dict[str, Any]:
+    """The recipe's options, and what fits this board where they are silent.
+
+    Raises:
+        BuildError: The board cannot compute in this precision.
+    """
+    board = host.jetson or Jetson(module="", l4t="")
+    kin = family(board)
+    if precision == "int8" and not kin.int8:
+        raise BuildError(
+            f"int8: the GPU of {board.module} multiplies no 8-bit integers",
+            hint="use fp16 on this board",
+        )
+    found = dict(options)
+    workspace = max(64, host.memory_mib // kin.workspace_share)
+    found.setdefault("workspace_mib", 2 ** int(math.log2(workspace)))
+    if "dla" in found:
+        # DLA wants one shape; and before TensorRT 11 its ranges beside the graph.
+        found.setdefault("batch", [1, 1, 1])
+        found.setdefault("ranges", "cache")
+    return found
+
+
+def _dla(options: Mapping[str, Any], board: Jetson, precision: str) -> tuple[int | None, float]:
+    """(number of the core or None, least share of layers on it)."""
+    core, least = options.get("dla"), options.get("dla_share", 0.0)
+    if isinstance(least, bool) or not isinstance(least, int | float) or not 0 <= least <= 1:
+        raise BuildError(
+            f"options.dla_share: {least!r} is no share in 0..1", hint="write dla_share: 0.8"
+        )
+    if core is None:
+        return None, 0.0
+    if isinstance(core, bool) or not isinstance(core, int) or not 0 <= core < board.dla_cores:
+        raise BuildError(
+            f"options.dla: {core!r} is no DLA core of {board.module}, which has {board.dla_cores}",
+            hint="leave options.dla out" if not board.dla_cores else "write dla: 0",
+        )
+    if precision == "fp32":
+        raise BuildError("options.dla: DLA computes in fp16 and int8", hint="ask for fp16")
+    batch = options["batch"]
+    if isinstance(batch, list) and len(set(map(str, batch))) != 1:
+        raise BuildError(
+            f"options.batch: {batch} is not one size, and DLA has no dynamic shapes",
+            hint="write batch: [1, 1, 1]",
+        )
+    return core, float(least)
+
+
+def _way(options: Mapping[str, Any]) -> str:
+    """How to reach the board's TensorRT."""
+    asked = options.get("builder", "auto")
+    if asked not in ("auto", "python", "system", "trtexec"):
+        raise BuildError(
+            f"options.builder: {asked!r} is not auto, python, system or trtexec",
+            hint="leave it out",
+        )
+    if asked != "auto":
+        return str(asked)
+    if importlib.util.find_spec("tensorrt") is not None:
+        return "python"
+    if system.python_version(str(options.get("system_python", system.PYTHON))):
+        return "system"
+    if system.trtexec(options) is not None:
+        return "trtexec"
+    raise BuildError(
+        "no TensorRT: neither this Python nor the system's has its bindings, and there is no "
+        "trtexec",
+        hint="install JetPack's package nvidia-jetpack, or give options.trtexec",
+    )
+
+
+def _by_bindings(
+    request: BuildInput, checked: Settings, core: int | None, least: float
+) -> system.Made:
+    import tensorrt
+
+    api = Api(tensorrt)
+    names: list[str] = []
+
+    def adjust(api: Api, config: Any, network: Any) -> None:
+        if core is None:
+            return
+        config.default_device_type = api.member("DeviceType", "DLA", "options.dla")
+        config.DLA_core = core
+        api.set_flag(config, "GPU_FALLBACK", "options.dla")
+        layers = list(truth.layers(network))
+        names.extend(layer.name for layer in layers)
+        able = {layer.name: config.can_run_on_DLA(layer) for layer in layers}
+        dla.demand(dla.split(able), least, "would run")
+
+    route = checked.route or (WEAK if core is not None and WEAK in api.routes else "")
+    made = builder.build(
+        tensorrt, request, settings.routed(checked, route), adjust=adjust, on_device=True
+    )
+    placement = None
+    if core is not None:
+        log = made.files["build.log"].read_text(encoding="utf-8")
+        placement = dla.from_log(log, names)
+        dla.demand(placement, least, "runs")
+    return system.Made(
+        files=made.files, profile=made.profile, truth=made.truth, version=api.version,
+        placement=placement,
+    )  # fmt: skip
