@@ -441,6 +441,7 @@ def _decide(layer: Any, flags: set[str], cached: bool, strong: bool) -> dict[str
         elif not strong:
             dtype = "INT8" if cached and "INT8" in flags else dtype
             dtype = "HALF" if dtype == "FLOAT" and "FP16" in flags else dtype
+            dtype = "BF16" if dtype == "FLOAT" and "BF16" in flags else dtype
     return {
         "Name": layer.name,
         "LayerType": kind.title(),

@@ -16,7 +16,7 @@ from engineworks.targets._nvidia.api import Api
 from engineworks.values import HostCard
 
 TITLE = "TensorRT, NVIDIA GPUs"
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 #: Every distribution that may bring the module: NVIDIA's wheels by CUDA, and the system's own.
 PACKAGES = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
 HOST_BOUND = True

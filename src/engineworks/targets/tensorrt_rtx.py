@@ -26,7 +26,7 @@ from engineworks.targets._nvidia.api import Api
 from engineworks.values import HostCard
 
 TITLE = "TensorRT for RTX GPUs"
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 PACKAGES = ("tensorrt-rtx-cu13",)
 #: A plan opens on every RTX GPU that it has kernels for, on Linux and on Windows.
 HOST_BOUND = False

@@ -132,6 +132,8 @@ def _source(request: BuildInput, settings: Settings, route: str) -> Source:
             return Source(onnx=ranges.onnx, ranges=ranges)
     if route == STRONG and request.precision == "fp16":
         return Source(onnx=_half.convert(request.onnx, request.work / "half.onnx"))
+    if route == STRONG and request.precision == "bf16":
+        return Source(onnx=_half.convert_wide(request.onnx, request.work / "half.onnx"))
     return Source(onnx=request.onnx)
 
 

@@ -108,6 +108,19 @@ class TestRoutes:
         assert "TF32" not in plan["flags"]
         assert plan["profile"] == {"images": [[1, 3, 16, 16], [1, 3, 16, 16], [4, 3, 16, 16]]}
 
+    @each
+    def test_bf16_by_either_route_or_by_name_refused(self, trt, make, tiny_onnx):
+        if trt.__version__.startswith("8"):
+            with pytest.raises(
+                BuildError, match=r"bf16: TensorRT 8\.6\.1 has no BuilderFlag\.BF16"
+            ):
+                make(tiny_onnx, "bf16")
+            return
+        for route in apis.Api(trt).routes:
+            made, plan = make(tiny_onnx, "bf16", route=route)
+            assert made.truth.delivered == "bf16", route
+            assert plan["flags"] == (["BF16"] if route == "weak" else [])
+
     @OLD
     def test_the_weak_route_allows_and_the_strong_one_converts(self, trt, make, tiny_onnx):
         _, plan = make(tiny_onnx, "fp16", route="weak")

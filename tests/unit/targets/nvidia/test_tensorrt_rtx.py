@@ -84,7 +84,8 @@ def one_node(path, operator, *, shape=("batch", 4), domain="", **attributes):
 class TestExamples:
     def test_yolox_at_every_precision(self, make, yolox_onnx, yolox_int8):
         sizes = {}
-        for precision, path in [("fp32", yolox_onnx), ("fp16", yolox_onnx), ("int8", yolox_int8)]:
+        given = {"fp32": yolox_onnx, "fp16": yolox_onnx, "bf16": yolox_onnx, "int8": yolox_int8}
+        for precision, path in given.items():
             made = make(path, precision)
             truth = made.truth
             assert (truth.holds, truth.delivered) == (True, precision)
@@ -95,6 +96,7 @@ class TestExamples:
             assert "the builder reports" in truth.note
             sizes[precision] = truth.stored_bytes[precision]
         assert sizes["fp32"] == pytest.approx(2 * sizes["fp16"], rel=0.01)
+        assert sizes["bf16"] == sizes["fp16"]
         assert sizes["fp32"] == pytest.approx(4 * sizes["int8"], rel=0.02)
 
     def test_resnet_at_every_precision(self, make, resnet_onnx, tmp_path):
@@ -270,6 +272,27 @@ class TestWhere:
         one = make(tiny_onnx, "fp16", gpus=["8.9"]).files["engine.plan"].stat().st_size
         two = make(tiny_onnx, "fp16", gpus=["7.5", "8.9"]).files["engine.plan"].stat().st_size
         assert two > one
+
+
+def test_bfloat16_rounds_the_weights_themselves(tiny_onnx, tmp_path):
+    """Not what is left of them in float16, whose range is smaller."""
+    from engineworks.export.torch_onnx import signature
+    from engineworks.targets import _half
+
+    model = onnx.load(str(tiny_onnx))
+    name = next(t.name for t in model.graph.initializer if t.name == "conv.weight")
+    for tensor in model.graph.initializer:
+        if tensor.name == name:
+            large = numpy_helper.to_array(tensor) * np.float32(1e9)
+            tensor.CopyFrom(numpy_helper.from_array(large, name))
+    onnx.save(model, str(tmp_path / "large.onnx"))
+    wide = _half.convert_wide(tmp_path / "large.onnx", tmp_path / "wide.onnx")
+    assert signature(wide)[:2] == signature(tiny_onnx)[:2]
+    found = {t.name: t for t in onnx.load(wide).graph.initializer}
+    assert {t.data_type for t in found.values()} == {TensorProto.BFLOAT16}
+    np.testing.assert_allclose(
+        numpy_helper.to_array(found[name]).astype(np.float32), large, rtol=2**-8
+    )
 
 
 def test_half_keeps_inputs_outputs_and_answers(tiny_onnx, tmp_path):
