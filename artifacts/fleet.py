@@ -3,15 +3,19 @@
     hosts/<name>.json            a machine's card, written again by its worker every 30 s
     orders/<digest>.json         what a machine is asked to build
     rows/<digest>/<host>.json    what came of it: a row of the table
+    locks/<name>                 held while two runs could register the same engine twice
 
 Knows the bucket and the values; no Prefect. Ages are by the server's clock.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -23,6 +27,9 @@ from engineworks.fleet import SILENT_S
 from engineworks.values import HostCard, RegisteredHost
 
 T = TypeVar("T")
+
+#: A lock of this age was left by a process that was killed; what it is held for takes seconds.
+ABANDONED_S = 120.0
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
@@ -118,6 +125,32 @@ def rows(bucket: s3.Bucket, digest: str) -> list[Row]:
             except ArtifactError:
                 continue
     return answers
+
+
+@contextlib.contextmanager
+def alone(bucket: s3.Bucket, name: str) -> Iterator[None]:
+    """Be the only one of the fleet that does something, for seconds; others wait.
+
+    Raises:
+        StoreError: Others have been at it for too long.
+    """
+    key = f"locks/{name}"
+    for _ in range(int(2 * ABANDONED_S) + 10):
+        if bucket.write(key, b"", only_new=True):
+            break
+        found = bucket.read(key)
+        if found is not None and found.age_s > ABANDONED_S:
+            bucket.delete(key)  # its holder was killed
+        time.sleep(1)
+    else:
+        raise StoreError(
+            f"{bucket.address}/{key} is held by others and does not become free",
+            hint="if no run is at work, delete that object",
+        )
+    try:
+        yield
+    finally:
+        bucket.delete(key)
 
 
 def _encode(value: Any) -> bytes:

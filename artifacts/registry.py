@@ -81,7 +81,7 @@ def _register(
             tags=tags,
             description=variant.reason,
         )
-        version = str(created.version)
+        version = versions[variant.engine.sha256] = str(created.version)
     else:
         for name, value in tags.items():
             mlflow.set_model_version_tag(summary.name, version, name, value)

@@ -74,6 +74,8 @@ class Child:
     row: Row | None = None
     pending: str = ""
     run_id: UUID | None = None
+    refused: bool = False
+    """Whether a row is there that does not hold any more."""
     begun: bool = False
     resumes: int = 0
     idle_since: float = field(default_factory=time.monotonic)
@@ -145,8 +147,11 @@ class FanOut:
             except ObjectNotFound:
                 child.pending = f"pool {planned.pool} has no deployment build-target: make deploy"
                 return
+            child.run_id = found.id
+            if found.state.is_completed() and not child.refused:
+                self._take_row(child)  # another run of this recipe was quicker
+                return
             if not found.state.is_final():
-                child.run_id = found.id
                 child.idle_since = time.monotonic()
                 return
         raise StoreError("no free key for a child run", hint="delete old runs in Prefect")

@@ -79,7 +79,13 @@ def build_elsewhere(
         order = _order.write(loaded, now, planned, model, sized, luggage, checkout_sha256())
         fleet.put_order(bucket, order.sha256, order)
         child = Child(planned, order.sha256, pending=planned.reason)
-        child.row = _known(run.store, planned, order.sha256, registered)
+        answers = [
+            row
+            for row in fleet.rows(bucket, order.sha256)
+            if row.host.name == planned.host or not planned.everywhere
+        ]
+        child.row = _known(run.store, planned, answers, registered)
+        child.refused = any(row.host.name == planned.host for row in answers)
         _show(run, child, cached=True)
         children.append(child)
     waiting = [child for child in children if child.open]
@@ -108,13 +114,11 @@ def _show(run: Run, child: Child, *, cached: bool = False) -> None:
 
 
 def _known(
-    store: LocalStore, planned: PlannedVariant, order: str, registered: list[RegisteredHost]
+    store: LocalStore, planned: PlannedVariant, answers: list[Row], registered: list[RegisteredHost]
 ) -> Row | None:
     """An earlier answer that still holds: the same machine would find the same again."""
     cards = {host.card.name: host.card for host in registered}
-    for row in fleet.rows(_bucket(store), order):
-        if planned.everywhere and row.host.name != planned.host:
-            continue
+    for row in answers:
         if row.variant.verdict in ("shipped", "rejected") and _same(
             row, cards.get(row.host.name), planned.target
         ):

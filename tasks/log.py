@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prefect import task
 
-from artifacts import mlflow_log, registry
+from artifacts import fleet, mlflow_log, registry
 from artifacts import summary as summaries
+from artifacts.remote_store import RemoteStore, open_store
 from artifacts.summary import Logged, Registered, Summary, Variant
 from engineworks.codec import place, to_json
 from engineworks.errors import EngineworksError, StoreError
@@ -50,6 +52,13 @@ class Published:
     registered: dict[str, Registered]
 
 
+def _alone(request: LogRequest) -> AbstractContextManager[None]:
+    store = open_store(Path(request.store))
+    if isinstance(store, RemoteStore):
+        return fleet.alone(store.bucket, f"register-{request.name}")
+    return nullcontext()
+
+
 # MLflow's client tries again by itself when a server does not answer.
 @task(name="log", retries=0, **_stage.STAGE)
 def log(request: LogRequest, folder: str, limit_s: float) -> dict[str, Any]:
@@ -66,7 +75,9 @@ def log(request: LogRequest, folder: str, limit_s: float) -> dict[str, Any]:
     key = stage_key("log", request)
     try:
         logged = mlflow_log.log_run(summary, store, files, key, home)
-        registered = registry.register(summary, logged, home)
+        # MLflow has no compare-and-set: two runs at once would register one engine twice.
+        with _alone(request):
+            registered = registry.register(summary, logged, home)
     except EngineworksError:
         raise
     except Exception as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+import time
 
 import pytest
 
@@ -65,3 +67,26 @@ def test_an_unknown_order_is_refused_with_the_next_step(bucket):
     with pytest.raises(ArtifactError, match="does not exist") as caught:
         fleet.order(bucket, "f" * 64, Row)
     assert "--fleet" in caught.value.hint
+
+
+def test_only_one_at_a_time_and_a_killed_holder_blocks_nobody_for_long(bucket, monkeypatch):
+    order = []
+
+    def work(name, seconds):
+        with fleet.alone(bucket, "register"):
+            order.append(f"{name} in")
+            time.sleep(seconds)
+            order.append(f"{name} out")
+
+    others = [threading.Thread(target=work, args=(name, 0.3)) for name in "ab"]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join()
+    assert order[0][0] == order[1][0] and order[2][0] == order[3][0]
+    assert bucket.list("locks/") == []
+
+    bucket.write("locks/register", b"", only_new=True)  # its holder was killed
+    monkeypatch.setattr(fleet, "ABANDONED_S", 2.0)
+    work("c", 0)
+    assert order[-1] == "c out"
