@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from artifacts import s3
+from artifacts import s3, transfers
 from artifacts.cache import Cache
 from engineworks import manifest as manifests
 from engineworks.errors import ArtifactError, StoreError
@@ -141,11 +141,11 @@ class RemoteStore(LocalStore):
         key = _blob_key(entry.sha256)
         if self.bucket.size(key) == entry.size_bytes:
             return
-        fresh = self.bucket.upload(folder / entry.path, key, _report("sent", entry))
+        fresh = transfers.upload(self.bucket, folder / entry.path, key, _report("sent", entry))
         if not fresh and self.bucket.size(key) != entry.size_bytes:
             # Of another size under this name: half of what another tool has copied.
             self.bucket.set_aside(key)
-            self.bucket.upload(folder / entry.path, key, _report("sent", entry))
+            transfers.upload(self.bucket, folder / entry.path, key, _report("sent", entry))
 
     def _elsewhere(self, sha256: str) -> bool:
         if sha256 not in self._there and self.bucket.size(_manifest_key(sha256)) is not None:
@@ -209,8 +209,8 @@ class RemoteStore(LocalStore):
         key = _blob_key(entry.sha256)
         with alone(partial.with_name(partial.name + ".lock")):
             for _ in range(2):
-                if not self.bucket.download(
-                    key, entry.size_bytes, partial, _report("fetched", entry)
+                if not transfers.download(
+                    self.bucket, key, entry.size_bytes, partial, _report("fetched", entry)
                 ):
                     break
                 right = file_sha256(partial) == entry.sha256
@@ -245,9 +245,9 @@ def _manifest_key(sha256: str) -> str:
     return f"artifacts/{sha256}.json"
 
 
-def _report(word: str, entry: FileEntry) -> s3.Progress | None:
+def _report(word: str, entry: FileEntry) -> transfers.Progress | None:
     """Tell of large files only, every tenth of them."""
-    if entry.size_bytes <= s3.PART_BYTES:
+    if entry.size_bytes <= transfers.PART_BYTES:
         return None
     steps: Iterator[int] = iter(range(10, 101, 10))
     upcoming = [next(steps)]

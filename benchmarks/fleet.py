@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from artifacts import s3
+from artifacts import s3, transfers
 from artifacts.remote_store import RemoteStore
 from benchmarks._bars import Bar, finish
 from engineworks import fleet, hosts
@@ -34,7 +34,7 @@ def store(folder: Path) -> dict[str, float]:
     server.start()
     os.environ.update(server.environment)
     plain = boto3.client("s3")
-    parts = TransferConfig(multipart_chunksize=s3.PART_BYTES, max_concurrency=s3.THREADS)
+    parts = TransferConfig(multipart_chunksize=transfers.PART_BYTES, max_concurrency=s3.THREADS)
     found: dict[str, list[float]] = {"up": [], "down": [], "plain up": [], "plain down": []}
     try:
         for number in range(ROUNDS):

@@ -62,6 +62,7 @@ class Plant:
             self._new()
         self._start_s3()
         self._start_servers()
+        (self.folder / "deploy").mkdir(exist_ok=True)
         subprocess.run(
             [sys.executable, "-m", "infra.deploy"], cwd=TOP, check=True, timeout=400,
             env=self._environment(self.folder / "deploy"), stdout=subprocess.DEVNULL,

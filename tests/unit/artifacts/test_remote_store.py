@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from artifacts import s3
+from artifacts import s3, transfers
 from artifacts.cache import Cache
 from artifacts.remote_store import RemoteStore, open_store
 from engineworks.errors import ArtifactError, StoreError
@@ -23,7 +23,7 @@ from engineworks.store import LocalStore
 from infra.s3 import S3Server
 from tests.builders import MADE_HERE, put_bytes
 
-LARGE = 3 * s3.PART_BYTES + 7
+LARGE = 3 * transfers.PART_BYTES + 7
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ class TestDamage:
     def test_a_manifest_that_points_outside_writes_nothing(self, remote, elsewhere, tmp_path):
         (tmp_path / "model.bin").write_bytes(b"evil")
         sha256 = hashlib.sha256(b"evil").hexdigest()
-        remote.bucket.upload(tmp_path / "model.bin", f"blobs/{sha256[:2]}/{sha256}")
+        transfers.upload(remote.bucket, tmp_path / "model.bin", f"blobs/{sha256[:2]}/{sha256}")
         bad = Manifest(
             kind="onnx", name="x", entry="../../evil", provenance=MADE_HERE,
             files=(FileEntry(path="../../evil", sha256=sha256, size_bytes=4),),
@@ -106,34 +106,36 @@ class TestTransfers:
     def test_an_upload_that_broke_off_is_gone_on_with(self, bucket, tmp_path):
         path = tmp_path / "large"
         path.write_bytes(os.urandom(LARGE))
-        place = {"Bucket": bucket.address.bucket, "Key": bucket._key("large")}
-        begun = bucket._client.create_multipart_upload(**place)
+        place = {"Bucket": bucket.address.bucket, "Key": bucket.full_key("large")}
+        begun = bucket.client.create_multipart_upload(**place)
         place["UploadId"] = begun["UploadId"]
         data = path.read_bytes()
-        whole, wrong = data[: s3.PART_BYTES], bytes(s3.PART_BYTES)
-        bucket._client.upload_part(**place, PartNumber=1, Body=whole)
-        bucket._client.upload_part(**place, PartNumber=2, Body=wrong)
+        whole, wrong = data[: transfers.PART_BYTES], bytes(transfers.PART_BYTES)
+        bucket.client.upload_part(**place, PartNumber=1, Body=whole)
+        bucket.client.upload_part(**place, PartNumber=2, Body=wrong)
         sent = []
-        assert bucket.upload(path, "large", lambda done, total: sent.append(done))
+        assert transfers.upload(bucket, path, "large", lambda done, total: sent.append(done))
         assert len(sent) == 3  # the wrong one, and the two that were missing
-        assert bucket.download("large", LARGE, tmp_path / "back")
+        assert transfers.download(bucket, "large", LARGE, tmp_path / "back")
         assert (tmp_path / "back").read_bytes() == data
-        left = bucket._client.list_multipart_uploads(Bucket=bucket.address.bucket)
-        assert bucket._key("large") not in [u["Key"] for u in left.get("Uploads", ())]
+        left = bucket.client.list_multipart_uploads(Bucket=bucket.address.bucket)
+        assert bucket.full_key("large") not in [u["Key"] for u in left.get("Uploads", ())]
 
     def test_a_download_that_broke_off_is_gone_on_with(self, bucket, tmp_path):
         path, target = tmp_path / "large", tmp_path / "back"
         path.write_bytes(os.urandom(LARGE))
-        bucket.upload(path, "large")
+        transfers.upload(bucket, path, "large")
 
         def stop(done, total):
-            if done >= 2 * s3.PART_BYTES:
+            if done >= 2 * transfers.PART_BYTES:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            bucket.download("large", LARGE, target, stop)
+            transfers.download(bucket, "large", LARGE, target, stop)
         again = []
-        assert bucket.download("large", LARGE, target, lambda done, total: again.append(done))
+        assert transfers.download(
+            bucket, "large", LARGE, target, lambda done, total: again.append(done)
+        )
         assert len(again) <= 2
         assert target.read_bytes() == path.read_bytes()
 
@@ -141,15 +143,16 @@ class TestTransfers:
         path = tmp_path / "model.bin"
         path.write_bytes(os.urandom(LARGE))
         script = (
-            "import os, sys\nfrom pathlib import Path\nfrom artifacts import s3\n"
+            "import os, sys\nfrom pathlib import Path\nfrom artifacts import s3, transfers\n"
             "b = s3.Bucket(s3.parse(sys.argv[1]))\n"
-            "b.upload(Path(sys.argv[2]), 'large', lambda done, total: os.kill(os.getpid(), 9))\n"
+            "transfers.upload(b, Path(sys.argv[2]), 'large', "
+            "lambda done, total: os.kill(os.getpid(), 9))\n"
         )
         command = [sys.executable, "-c", script, str(bucket.address), str(path)]
         done = subprocess.run(command, timeout=60)
         assert done.returncode == -9
         assert bucket.size("large") is None
-        assert bucket.upload(path, "large")
+        assert transfers.upload(bucket, path, "large")
         assert bucket.size("large") == LARGE
 
     def test_a_large_artifact_goes_there_and_back(self, remote, elsewhere, tmp_path):
