@@ -1,6 +1,7 @@
 """`make chaos`: workers are killed at random moments of runs over a real plant, ROUNDS times.
 
-Each round ships another model to two machines and kills one of their workers with everything it
+First every fault of `_faults` is tried: servers that go away, damaged bytes, two runs at once, a
+wrong clock, a full disk. Then each round ships another model to two machines and kills one of their workers with everything it
 started (SIGKILL), some seconds after it has begun. The worker is started again, as systemd would
 do. At the end every artifact is fetched and verified by a machine that has none of them.
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from artifacts import s3
 from artifacts.remote_store import RemoteStore
+from benchmarks import _faults
 from benchmarks._bars import Bar, finish
 from engineworks.errors import ArtifactError
 from infra.plant import TOP, Plant
@@ -137,6 +139,11 @@ def main() -> int:
         plant = Plant(Path(work, "plant"))
         try:
             plant.start(POOLS)
+            faults = {}
+            for name, fault in _faults.ALL.items():
+                recipe = prepare(Path(work, name), len(faults) + 500_000)
+                faults[name] = fault(plant, recipe)
+                print(json.dumps({name: faults[name]}), flush=True)
             rounds = []
             for number in range(options.rounds):
                 recipe = prepare(Path(work, f"round-{number}"), options.seed * 1000 + number)
@@ -146,7 +153,9 @@ def main() -> int:
         finally:
             left = plant.stop()
         recovered = sum(bool(r["recovered"]) for r in rounds)
+        passed = sum(fault.startswith(("ok", "not tried")) for fault in faults.values())
         bars = [
+            Bar("faults that end well", passed, f"of {len(faults)}", len(faults), at_least=True),
             Bar("rounds recovered", recovered, f"of {len(rounds)}", len(rounds), at_least=True),
             Bar("artifacts lost or half-written", found["lost or half-written"], "", 0),
             Bar("half-made folders", found["half-made folders"], "", 0),
@@ -155,7 +164,7 @@ def main() -> int:
             Bar("duplicate versions", found["duplicate versions"], "", 0),
             Bar("processes left", len(left), "", 0),
         ]  # fmt: skip
-        return finish("chaos", bars, {"audit": found, "rounds": rounds})
+        return finish("chaos", bars, {"audit": found, "faults": faults, "rounds": rounds})
 
 
 if __name__ == "__main__":

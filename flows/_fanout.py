@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +24,7 @@ from prefect.client.schemas.filters import (
     WorkQueueFilter,
     WorkQueueFilterName,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelled, Cancelling, Scheduled
@@ -45,6 +46,15 @@ CARDS_S = 10.0
 SERVER_S = 600.0
 
 AWAY = (httpx.TransportError, PrefectHTTPStatusError)
+
+
+def _long_ago() -> datetime:
+    return datetime.now(timezone.utc) - timedelta(days=2)
+
+
+def again() -> State[Any]:
+    """The state of a run that any worker may take up now."""
+    return Scheduled(name="AwaitingRetry", scheduled_time=_long_ago())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +147,8 @@ class FanOut:
                         "host": planned.host,
                     },
                     timeout=0,
+                    # Long ago: a worker whose clock is behind asks for what is due by its own.
+                    scheduled_time=_long_ago(),
                     as_subflow=False,
                     work_queue_name=planned.host,
                     tags=[self._tag],
@@ -197,7 +209,7 @@ class FanOut:
         if word == "Cancelled":  # by another run that shared it and was stopped
             self._submit(child)
         else:
-            client.set_flow_run_state(child.run_id, Scheduled(name="AwaitingRetry"), force=True)
+            client.set_flow_run_state(child.run_id, again(), force=True)
 
     def _silent(self, child: Child) -> str:
         host = self._hosts.get(child.planned.host)

@@ -180,7 +180,8 @@ class _Worker:
             WorkQueueFilterName,
         )
         from prefect.client.schemas.objects import StateType
-        from prefect.states import Scheduled
+
+        from flows._fanout import again
 
         with get_client(sync_client=True) as client:
             left = client.read_flow_runs(
@@ -194,7 +195,7 @@ class _Worker:
             for run in left:
                 if not _alive(self._root / "running" / str(run.id)):
                     log.warning("%s was left by a worker that died: it goes on", run.name)
-                    client.set_flow_run_state(run.id, Scheduled(name="AwaitingRetry"), force=True)
+                    client.set_flow_run_state(run.id, again(), force=True)
 
     def _start(self, lock: Any) -> subprocess.Popen[bytes]:
         environment = {

@@ -130,8 +130,13 @@ class Plant:
             {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         )  # fmt: skip
 
-    def start_worker(self, pool: str) -> None:
-        """Start the worker of a pool, with its own state folder."""
+    def start_worker(self, pool: str, before: tuple[str, ...] = ()) -> None:
+        """Start the worker of a pool, with its own state folder.
+
+        Args:
+            pool: The pool.
+            before: Words in front of its command, for example `faketime`.
+        """
         home = self.home_of(pool)
         home.mkdir(parents=True, exist_ok=True)
         self._spawn(
@@ -141,6 +146,7 @@ class Plant:
                 **self._environment(home),
                 "PREFECT_WORKER_QUERY_SECONDS": "2",
             },
+            before,
         )
 
     def host_of(self, pool: str) -> str:
@@ -231,14 +237,16 @@ class Plant:
         """Environment of a command that ships over this plant, with a state folder of its own."""
         return self._environment(self.folder / "machines" / name)
 
-    def _spawn(self, name: str, words: list[str], extra: dict[str, str]) -> None:
+    def _spawn(
+        self, name: str, words: list[str], extra: dict[str, str], before: tuple[str, ...] = ()
+    ) -> None:
         if self._process(name) is not None:
             return
         self.log(name).parent.mkdir(exist_ok=True)
         kept = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
         with self.log(name).open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", *words], cwd=TOP, env={**kept, **extra},
+                [*before, sys.executable, "-m", *words], cwd=TOP, env={**kept, **extra},
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 start_new_session=True,
             )  # fmt: skip
