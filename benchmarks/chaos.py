@@ -1,9 +1,10 @@
 """`make chaos`: workers are killed at random moments of runs over a real plant, ROUNDS times.
 
 First every fault of `_faults` is tried: servers that go away, damaged bytes, two runs at once, a
-wrong clock, a full disk. Then each round ships another model to two machines and kills one of their workers with everything it
-started (SIGKILL), some seconds after it has begun. The worker is started again, as systemd would
-do. At the end every artifact is fetched and verified by a machine that has none of them.
+wrong clock, a full disk. Then each round ships another model to two machines and kills one of
+their workers with everything it started (SIGKILL), some seconds after it has begun. The worker is
+started again, as systemd would do. At the end every artifact is fetched and verified by a machine
+that has none of them.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def one_round(plant: Plant, recipe: Path, dice: random.Random) -> dict[str, obje
     running = plant.home_of(pool) / "running"
     while run.poll() is None and not (running.is_dir() and any(running.iterdir())):
         time.sleep(0.05)
-    delay_s = dice.uniform(0, 10)
+    delay_s = dice.uniform(0, 7)
     time.sleep(delay_s)
     doing = sorted(path.name for path in running.iterdir()) if running.is_dir() else []
     killed = plant.kill(f"worker-{pool}")
