@@ -187,6 +187,7 @@ class FanOut:
             self._resume(client, child, state.name or "gone")
         elif state.type == StateType.RUNNING:
             child.begun = True
+            child.idle_since = time.monotonic()
             self._mind_silence(child)
         else:
             self._mind_waiting(client, child)
@@ -235,6 +236,8 @@ class FanOut:
             self._mind_silence(child)
         elif reason := self._silent(child):
             child.pending = reason
+        if self._silent(child):
+            child.idle_since = time.monotonic()  # it has time to begin once it is awake
         waited_s = time.monotonic() - child.idle_since
         if child.pending or waited_s < self._limits.start_s:
             return

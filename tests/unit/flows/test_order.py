@@ -1,0 +1,103 @@
+"""An order means the same wherever it is written, and reaches another machine whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from engineworks import recipe as recipes
+from engineworks.codec import from_json, to_json
+from engineworks.specs import DataSpec
+from engineworks.store import LocalStore
+from engineworks.values import PinnedData
+from flows import _order
+from flows._common import Model
+from flows._order import Order
+from tests import builders
+
+RECIPE = """
+name: tiny
+model: {source: model:build, input: {size: [32, 32]}}
+targets:
+  - {target: onnxruntime-cpu, precisions: [fp32, int8], pool: cpu}
+  - {target: openvino}
+calibration: {images: photos}
+"""
+
+
+@pytest.fixture
+def loaded(tmp_path):
+    def load(text=RECIPE, folder="here"):
+        path = tmp_path / folder / "recipe.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return recipes.load(path)
+
+    return load
+
+
+def write(loaded, model, precision="int8", luggage=None):
+    plan = recipes.plan(loaded)
+    planned = next(v for v in plan.variants if v.precision == precision)
+    luggage = luggage or _order.Luggage(data=None, code=None)
+    return _order.write(loaded, plan, planned, model, [], luggage, "c" * 64)
+
+
+@pytest.fixture
+def model():
+    return dataclasses.replace(builders.example(Model), size=(32, 32))
+
+
+def test_where_things_lie_is_no_part_of_an_order(loaded, model):
+    moved = dataclasses.replace(
+        model,
+        shared=dataclasses.replace(model.shared, store="/elsewhere", recipe_sha256="other"),
+        pinned=dataclasses.replace(model.pinned, folder="/elsewhere", path="/elsewhere/w"),
+    )
+    first = write(loaded(), model)
+    assert write(loaded(folder="there"), moved).sha256 == first.sha256
+    assert write(loaded(RECIPE.replace("pool: cpu", "pool: gpu")), model).sha256 == first.sha256
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("[fp32, int8]", "[int8]"), ("name: tiny", "name: other"), ("images: photos}",
+     "images: photos}\nbudget: {max_size_mib: 9}")],
+)  # fmt: skip
+def test_what_changes_the_result_changes_the_order(loaded, model, old, new):
+    assert write(loaded(RECIPE.replace(old, new)), model).sha256 != write(loaded(), model).sha256
+
+
+def test_other_targets_do_not_concern_it(loaded, model):
+    without = RECIPE.replace("  - {target: openvino}\n", "")
+    assert write(loaded(without), model).sha256 == write(loaded(), model).sha256
+
+
+def test_it_reaches_another_machine_with_its_photos(loaded, model, tmp_path, store):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.jpg").write_bytes(b"a photo")
+    (tmp_path / "labels.json").write_text("{}")
+    spec = DataSpec(images=str(photos), annotations=str(tmp_path / "labels.json"))
+    data = PinnedData(spec=spec, files=("a.jpg",), sha256="d" * 64)
+    model = dataclasses.replace(model, data=data)
+    here = loaded()
+    luggage = _order.pack_luggage(store, here, model)
+    sent = json.dumps(to_json(write(here, model, luggage=luggage)))
+
+    order = from_json(Order, json.loads(sent))
+    there = LocalStore(store.root)
+    card = builders.example(type(recipes.plan(here).host))
+    work = _order.unpack(order, there, card)
+    assert work.planned.name == "onnxruntime-cpu/int8"
+    assert [v.precision for v in work.plan.variants] == ["fp32", "int8"]
+    assert work.plan.host == card
+    found = work.model.data.spec
+    assert store.root in Path(found.images).parents
+    assert Path(found.images, "a.jpg").read_bytes() == b"a photo"
+    assert Path(found.annotations).read_text() == "{}"
+    assert work.model.shared.store == str(there.root)
+    assert work.loaded.recipe.int8 == here.recipe.int8
