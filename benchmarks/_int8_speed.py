@@ -63,7 +63,7 @@ def measure(home: Path) -> dict[str, Any]:
                 statistics=statistics,
                 rules=targets.int8_rules(name, workshop.host),
                 workshop=workshop,
-                spec=Int8Spec(limit_s=240, methods=("percentile-99.999", "mse")),
+                spec=Int8Spec(limit_s=120, methods=("percentile-99.999", "mse")),
                 max_drop=None,
                 journal=Journal(home / f"{name}-{threads}.jsonl"),
             )

@@ -37,7 +37,7 @@ TOOLS = {
 }
 
 ALLOWED_DROP = 0.01
-LIMIT_S = 300
+LIMIT_S = 120
 
 
 def measure(home: Path, summary: dict[str, Any], nncf_python: str) -> list[dict[str, Any]]:

@@ -15,6 +15,8 @@ from typing import Any
 
 from engineworks import usercode
 from engineworks.codec import digest, place, to_json
+from engineworks.errors import DataError
+from engineworks.evaluate import datasets
 from engineworks.manifest import Artifact, Provenance
 from engineworks.recipe import Loaded, Recipe
 from engineworks.store import LocalStore
@@ -74,7 +76,14 @@ def pack_luggage(store: LocalStore, loaded: Loaded, model: Model) -> Luggage:
 
 
 def _pack_data(store: LocalStore, data: PinnedData, name: str) -> Artifact:
-    root = Path(data.spec.images)
+    root = datasets.root_of(data.spec)
+    away = [file for file in data.files if Path(file).is_absolute() or ".." in Path(file).parts]
+    if away:
+        raise DataError(
+            f"data.images lists {away[0]!r}, which lies outside the list's own folder: other "
+            "machines could not be told of it",
+            hint="put the list above all of its images",
+        )
     files = {f"{IMAGES}/{file}": root / file for file in data.files}
     if data.spec.annotations is not None:
         files[ANNOTATIONS] = Path(data.spec.annotations)
