@@ -32,7 +32,8 @@ def finish(name: str, bars: Sequence[Bar], details: dict[str, Any]) -> int:
     for bar in bars:
         state = "ok" if bar.ok else "short"
         rule = ">=" if bar.at_least else "<="
-        print(f"bar: {bar.name} {bar.value:.4g} {bar.unit} ({rule} {bar.limit:g}) {state}")
+        word = bar.name.replace(" ", "_")  # one word, so that the line can be read by a program
+        print(f"bar: {word} {bar.value:.4g} {bar.unit} ({rule} {bar.limit:g}) {state}")
     path = Path(__file__).parent / f"{name}.json"
     rows = [{**asdict(bar), "ok": bar.ok} for bar in bars]
     data = {"bars": rows, "environment": environment.record(), **details}
