@@ -116,7 +116,7 @@ def tracker_quality(more: list[Path]) -> dict[str, dict[str, float]]:
 
 
 #: Turns of everybody in a comparison of chains.
-ROUNDS = 6
+ROUNDS = 5
 
 
 class _Counter:
@@ -187,7 +187,7 @@ def main(arguments: list[str]) -> int:
         out = Path(folder)
         clips = {
             "yolox-nano-416": write_clip(out / "long.mp4", panned(300, (720, 1280), photo=1)),
-            "yolov8n-shape-640": write_clip(out / "short.mp4", panned(100, (720, 1280), photo=1)),
+            "yolov8n-shape-640": write_clip(out / "short.mp4", panned(60, (720, 1280), photo=1)),
         }
         made = engines(out)
         for name, engine in made.items():

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from engineworks import hosts
 from engineworks.manifest import Manifest
 from engineworks.runtime.session import SessionBase, Tensors
 
@@ -27,7 +28,13 @@ class OpenVinoSession(SessionBase):
         compiled = core.compile_model(
             core.read_model(folder / manifest.entry),
             "CPU",
-            {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, **config},
+            {
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_NUM_THREADS": threads,
+                # Sessions that share the cores would all be pinned to the first ones.
+                "ENABLE_CPU_PINNING": threads >= hosts.cores(),
+                **config,
+            },
         )
         self._request = compiled.create_infer_request()
         self._names = [spec.name for spec in self.outputs]
