@@ -248,7 +248,7 @@ def footnotes(summary: Summary) -> list[str]:
     if summary.comparison is not None:
         comparison = summary.comparison
         notes.append(f"* ship {comparison.recommended} on this machine: {comparison.reason}.")
-    if summary.pending:
+    if any(variant.engine is None for variant in summary.pending):
         notes.append("Run again to complete what is pending; the rest comes from the cache.")
     threads = next((row.threads for v in summary.variants for row in v.benchmark), None)
     if threads is not None:
