@@ -149,8 +149,13 @@ class Summary:
         )
 
     @property
+    def waiting(self) -> tuple[Variant, ...]:
+        """Required variants that wait for another machine."""
+        return tuple(v for v in self.pending if v.required)
+
+    @property
     def pending(self) -> tuple[Variant, ...]:
-        """Variants whose machine could not take them; the next run completes them."""
+        """Variants that wait for another machine; a later run completes them."""
         return tuple(v for v in self.variants if v.verdict == "pending")
 
 
@@ -248,8 +253,6 @@ def footnotes(summary: Summary) -> list[str]:
     if summary.comparison is not None:
         comparison = summary.comparison
         notes.append(f"* ship {comparison.recommended} on this machine: {comparison.reason}.")
-    if any(variant.engine is None for variant in summary.pending):
-        notes.append("Run again to complete what is pending; the rest comes from the cache.")
     threads = next((row.threads for v in summary.variants for row in v.benchmark), None)
     if threads is not None:
         where = "; ".join(

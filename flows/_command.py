@@ -1,8 +1,8 @@
 """The command line of `python -m flows.ship`: sets the state folder up, shows progress, exits.
 
 Exit codes: 0 every required variant is shipped; 1 the run ended and one is not; 2 recipe, model
-or data cannot be used; 3 this machine cannot do it (disk, missing package, crash); 4 all went well
-but some machines of the fleet were away; 130 stopped.
+or data cannot be used; 3 this machine cannot do it (disk, missing package, crash); 4 one
+is pending, waiting for another machine; 130 stopped.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
         "check, time, judge and register each.",
         epilog="Finished stages are kept: after a stop or a change the same command runs only "
         "what is missing. Exit codes: 0 shipped, 1 a required variant is not, 2 bad recipe, "
-        "model or data, 3 trouble on this machine, 4 some machines of the fleet were away, "
+        "model or data, 3 trouble on this machine, 4 one waits for another machine, "
         "130 stopped.",
     )
     parser.add_argument("recipe", help="recipe file, for example examples/yolox_nano/recipe.yaml")
@@ -252,8 +252,7 @@ def _ship(options: argparse.Namespace, console: Console) -> int:
         _show(summary, latest)
     if summary.missed:
         return 1
-    # An optional engine that waits for a machine that can open it is no trouble here.
-    return 4 if any(v.required or v.engine is None for v in summary.pending) else 0
+    return 4 if summary.waiting else 0
 
 
 def _stop_at_once(number: int, frame: Any) -> None:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from artifacts import fleet, s3
 from artifacts.remote_store import address
+from engineworks import targets
 from engineworks.codec import to_json
 from engineworks.errors import EngineworksError
 from engineworks.fleet import SILENT_S, ago
@@ -37,19 +38,23 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{type(error).__name__}: {error.message}\n  next: {error.hint}\n")
         return 2
     if options.json:
-        data = [{**to_json(host), "state": _state(host)} for host in found]
+        data = [{**to_json(h), "state": _state(h), "builds": _builds(h)} for h in found]
         sys.stdout.write(json.dumps(data, indent=1) + "\n")
         return 0
-    table = Table("machine", "pool", "state", "heard of", "what it is", box=None)
+    table = Table("machine", "pool", "state", "heard of", "what it is", "builds", box=None)
     for host in found:
         card = host.card
-        words = f"{card.os} {card.arch}, {card.cpu}, {card.cores} cores, {card.memory_mib} MiB"
-        table.add_row(
-            escape(card.name), escape(host.pool), _state(host), f"{ago(host.age_s)} ago",
-            escape(words),
-        )  # fmt: skip
+        what = [f"{card.os} {card.arch}", card.cpu, *(gpu.name for gpu in card.gpus)]
+        cells = (card.name, host.pool, _state(host), f"{ago(host.age_s)} ago", ", ".join(what))
+        table.add_row(*map(escape, (*cells, ", ".join(_builds(host)) or "nothing")))
     Console().print(table)
     return 0
+
+
+def _builds(host: RegisteredHost) -> list[str]:
+    """Targets that a machine can build, without the one that replays recorded answers."""
+    known = [name for name in targets.names() if name != "null"]
+    return [name for name in known if not targets.load(name).missing(host.card)]
 
 
 def _state(host: RegisteredHost) -> str:

@@ -125,9 +125,17 @@ class _Worker:
 
     def serve(self, stopping: threading.Event, lock: Any) -> int:
         """Run Prefect's worker until a signal comes or it ends."""
+        import httpx
+
         self._register()
-        self._prepare_queues()
-        self._take_up()
+        try:
+            self._prepare_queues()
+            self._take_up()
+        except httpx.TransportError as error:
+            raise StoreError(
+                f"Prefect's server does not answer ({type(error).__name__})",
+                hint="start it, or correct PREFECT_API_URL",
+            ) from error
         worker = self._start(lock)
         log.info("%s serves pool %s", self._name, self._pool)
         spoken = time.monotonic()
