@@ -13,6 +13,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -99,6 +100,10 @@ class Plant:
 
     def _start_servers(self) -> None:
         prefect, mlflow = self._state["prefect"], self._state["mlflow"]
+        for name, port in (("prefect", prefect), ("mlflow", mlflow)):
+            if port and self._process(name) is None and _answers(port):
+                # Its pages would answer in place of ours, and two plants would mix.
+                raise RuntimeError(f"port {port} of {name} is taken by another program")
         home = self.folder / "prefect"
         home.mkdir(exist_ok=True)
         self._spawn(
@@ -281,6 +286,11 @@ class Plant:
                 raise RuntimeError(f"{name} did not start: see {self.log(name)}")
             time.sleep(0.3)
         raise RuntimeError(f"{name} did not answer within {limit_s:.0f} s: see {self.log(name)}")
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def main(arguments: list[str] | None = None) -> int:
