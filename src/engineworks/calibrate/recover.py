@@ -68,6 +68,11 @@ class Candidate:
         """What identifies it in the journal."""
         return digest([self.method, sorted(self.nodes)])
 
+    @property
+    def placement_key(self) -> str:
+        """What its speed depends on: other ranges of the same nodes take the same time."""
+        return digest(sorted(self.nodes))
+
 
 class _Stopped(Exception):
     """The search's time or evaluations are spent."""
@@ -373,9 +378,9 @@ class Search:
         """
         if not self.workshop.timed:
             return
-        unique = {candidate.key: candidate for candidate in candidates}
-        for key, candidate in unique.items():
-            self.tried.setdefault(key, candidate)
+        for candidate in candidates:
+            self.tried.setdefault(candidate.key, candidate)
+        unique = {candidate.placement_key: candidate for candidate in reversed(candidates)}
         waiting = [c for k, c in unique.items() if self.journal.get(f"{word} {k}") is None]
         if not waiting:
             return
@@ -386,6 +391,9 @@ class Search:
             session = stack.enter_context(self.workshop.open(self._engine(None)))
             calls["float"] = self.workshop.call(session)
             for candidate in list(waiting):
+                if time.monotonic() > self._until:
+                    waiting.remove(candidate)  # those that are built are timed; then it ends
+                    continue
                 try:
                     engine = self._engine(candidate)
                     session = stack.enter_context(self.workshop.open(engine))
@@ -404,7 +412,7 @@ class Search:
             ratio = min(max(best, interval[0]), interval[1])
             value = {"ratio": ratio, "ci95": interval,
                      "elapsed_s": (time.monotonic() - started) / len(waiting)}  # fmt: skip
-            self.journal.put(f"{word} {candidate.key}", value)
+            self.journal.put(f"{word} {candidate.placement_key}", value)
             log.info("%s: %s: %.3f of float", candidate.step, candidate.label, ratio)
 
     def _spend(self) -> None:
@@ -418,7 +426,7 @@ class Search:
 
     def _known(self, candidate: Candidate) -> dict[str, Any]:
         scored = self.journal.get(f"score {candidate.key}") or {}
-        timed = self.journal.get(f"time {candidate.key}") or {}
+        timed = self.journal.get(f"time {candidate.placement_key}") or {}
         cost = scored.get("elapsed_s", 0.0) + timed.get("elapsed_s", 0.0)
         return {**scored, **timed, "elapsed_s": cost}
 
@@ -429,7 +437,7 @@ class Search:
         return float(self._known(candidate).get("ratio", np.inf))
 
     def _final(self, candidate: Candidate) -> float:
-        known = self.journal.get(f"final {candidate.key}")
+        known = self.journal.get(f"final {candidate.placement_key}")
         return float(known["ratio"]) if known else self._ratio(candidate)
 
     def _quality(self, candidate: Candidate) -> tuple[float, float]:
@@ -453,7 +461,8 @@ class Search:
         return self.max_drop is None or drop <= self.max_drop + ROUNDING
 
     def _rung(self, candidate: Candidate) -> Rung:
-        known, final = self._known(candidate), self.journal.get(f"final {candidate.key}") or {}
+        known = self._known(candidate)
+        final = self.journal.get(f"final {candidate.placement_key}") or {}
         cost = known["elapsed_s"] + final.get("elapsed_s", 0.0)
         known = {**known, **final}
         interval = known.get("ci95")
@@ -488,12 +497,15 @@ class Search:
             return max(held, key=lambda c: (len(self._layers(c)), self._quality(c)))
         if self.spec.goal == "size":
             return min(held, key=lambda c: (self._value(c, "size_bytes"), self._ratio(c)))
-        fronts = sorted(held, key=self._ratio)[:4]
+        places: dict[frozenset[str], Candidate] = {}
+        for candidate in sorted(held, key=self._ratio):
+            places.setdefault(candidate.nodes, candidate)
+        fronts = list(places.values())[:4]
         with contextlib.suppress(_Stopped):
             self._race(fronts, FINAL_ROUNDS, word="final")
         fastest = min(self._final(c) for c in fronts)
-        equal = [c for c in fronts if self._final(c) <= fastest * (1 + WORTH)]
-        return max(equal, key=self._quality)
+        equal = {c.nodes for c in fronts if self._final(c) <= fastest * (1 + WORTH)}
+        return max((c for c in held if c.nodes in equal), key=self._quality)
 
 
 def _divided(ratio: float, base: float) -> float | None:
