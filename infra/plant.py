@@ -23,7 +23,8 @@ from typing import Any
 
 import psutil
 
-from infra.s3 import S3Server, free_port
+from infra.ports import free_port
+from infra.s3 import S3Server
 
 TOP = Path(__file__).parents[1]
 #: One worker each, in the pool of that name.

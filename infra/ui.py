@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,18 +17,7 @@ import urllib.request
 from pathlib import Path
 
 from flows._command import UI_FILE, configure
-
-
-def _free_port(wanted: int) -> int:
-    """The wanted port, or any free one."""
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise OSError("no free port on 127.0.0.1")
+from infra.ports import free_port
 
 
 def _commands(root: Path, prefect: int, mlflow: int) -> dict[str, tuple[list[str], dict[str, str]]]:
@@ -86,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     root = Path(os.environ.get("ENGINEWORKS_HOME") or ".engineworks").absolute()
     configure(root)
-    commands = _commands(root, _free_port(options.prefect_port), _free_port(options.mlflow_port))
+    commands = _commands(root, free_port(options.prefect_port), free_port(options.mlflow_port))
     servers: list[subprocess.Popen[bytes]] = []
     marker = root / "prefect" / UI_FILE
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
