@@ -220,6 +220,26 @@ def conv_net(path: Path, size: tuple[int, int] = (16, 16), seed: int = 0) -> Pat
     return path
 
 
+def deep_net(path: Path) -> Path:
+    """Write an ONNX net of 40 convolutions c0 ... c39: 30 at 16 x 16, then 10 at 8 x 8."""
+    from onnx import helper, numpy_helper, save
+
+    nodes, weights = [], []
+    last = "x"
+    for number in range(40):
+        kernel = np.zeros((2, 2, 1, 1), np.float32)
+        weights.append(numpy_helper.from_array(kernel, f"w{number}"))
+        strides = [2, 2] if number == 30 else [1, 1]
+        nodes.append(
+            helper.make_node("Conv", [last, f"w{number}"], [f"c{number}"], strides=strides)
+        )
+        last = f"c{number}"
+    given = helper.make_tensor_value_info("x", 1, [1, 2, 16, 16])
+    wanted = helper.make_tensor_value_info(last, 1, [1, 2, 8, 8])
+    save(helper.make_model(helper.make_graph(nodes, "deep", [given], [wanted], weights)), str(path))
+    return path
+
+
 def quantized(onnx: Path, path: Path, scheme: Any, inputs: Any) -> Path:
     """Write the Q/DQ form of a net, all its arithmetic in integers, calibrated on some rows."""
     from onnx import save

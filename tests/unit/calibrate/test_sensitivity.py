@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engineworks.calibrate.graph import Graph
 from engineworks.calibrate.sensitivity import LARGEST, parts
-from tests.builders import conv_net
+from tests.builders import conv_net, deep_net
 
 
 @pytest.fixture(scope="module")
@@ -20,23 +18,7 @@ def graph(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def deep(tmp_path_factory):
-    """40 convolutions: 30 at 16 x 16, then 10 at 8 x 8."""
-    nodes, weights = [], []
-    last = "x"
-    for number in range(40):
-        kernel = np.zeros((2, 2, 1, 1), np.float32)
-        weights.append(onnx.numpy_helper.from_array(kernel, f"w{number}"))
-        strides = [2, 2] if number == 30 else [1, 1]
-        nodes.append(
-            onnx.helper.make_node("Conv", [last, f"w{number}"], [f"c{number}"], strides=strides)
-        )
-        last = f"c{number}"
-    given_value = onnx.helper.make_tensor_value_info("x", 1, [1, 2, 16, 16])
-    wanted = onnx.helper.make_tensor_value_info(last, 1, [1, 2, 8, 8])
-    model = onnx.helper.make_graph(nodes, "deep", [given_value], [wanted], weights)
-    path = tmp_path_factory.mktemp("deep") / "deep.onnx"
-    onnx.save(onnx.helper.make_model(model), str(path))
-    return Graph(path)
+    return Graph(deep_net(tmp_path_factory.mktemp("deep") / "deep.onnx"))
 
 
 def test_neighbours_of_one_resolution_are_a_part(graph):
