@@ -146,7 +146,7 @@ def build(request: BuildInput) -> BuildOutput:
             arch=request.host.arch,
         ),
         truth=UNREAD if request.draft else truth(path, request.precision),
-        details={"provider": provider},
+        details={"optimized": True, "provider": provider},
     )
 
 

@@ -14,13 +14,17 @@ import numpy as np
 from engineworks.manifest import Manifest
 from engineworks.runtime.session import SessionBase, Tensors
 
+CPU = "CPUExecutionProvider"
+
 
 class OnnxRuntimeSession(SessionBase):
-    """One `InferenceSession` with the CPU provider."""
+    """One `InferenceSession`, with the CPU provider unless others are given."""
 
     reuses_outputs = False
 
-    def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
+    def __init__(
+        self, folder: Path, manifest: Manifest, threads: int, providers: tuple[Any, ...] = (CPU,)
+    ) -> None:
         import onnxruntime as ort
 
         super().__init__(manifest)
@@ -32,7 +36,7 @@ class OnnxRuntimeSession(SessionBase):
             # The file is the graph after optimisation: what was checked is what runs.
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._session = ort.InferenceSession(
-            str(folder / manifest.entry), options, providers=["CPUExecutionProvider"]
+            str(folder / manifest.entry), options, providers=list(providers)
         )
         self._names = [spec.name for spec in self.outputs]
 
