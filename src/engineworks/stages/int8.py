@@ -30,9 +30,6 @@ from engineworks.values import Calibration, PinnedData, Quantized, Requantized, 
 
 STATISTICS = "statistics.npz"
 
-#: Detections that count as seen when colours are compared.
-SURE = 0.3
-
 #: Computes the Q/DQ graph of a target whose engines cannot be opened here.
 STAND_IN = "onnxruntime-cpu"
 
@@ -93,41 +90,17 @@ def _judged_too(request: CalibrateRequest) -> str:
 
 
 def _swapped(request: CalibrateRequest, onnx: Path) -> str:
-    """A warning when the model would rather have red and blue swapped.
-
-    Only of outputs that the product itself can read: not without a task, nor with a decoder of the
-    user's.
-    """
-    import onnxruntime as ort
-
+    """A warning when the model would rather have red and blue swapped."""
     from engineworks.calibrate import color
     from engineworks.evaluate import datasets
-    from engineworks.evaluate.classification import answers
-    from engineworks.runtime.heads import HEADS
-    from engineworks.runtime.postprocess import DetectionPostprocessor
-    from engineworks.runtime.preprocess import Preprocessor
+    from engineworks.evaluate.sureness import sureness
+    from engineworks.export.torch_onnx import runner
 
-    task, preprocess = request.shared.task, request.shared.preprocess
-    detects = task.kind == "detection" and task.layout in HEADS
-    if preprocess.color == "gray" or not (detects or task.kind == "classification"):
+    shared = request.shared
+    asked = sureness(runner(onnx), shared.task, len(shared.labels), shared.preprocess, request.size)
+    if shared.preprocess.color == "gray" or asked is None:
         return ""
-    session = ort.InferenceSession(str(onnx), providers=["CPUExecutionProvider"])
-    feed = session.get_inputs()[0].name
-    names = [output.name for output in session.get_outputs()]
-    prepare = Preprocessor(preprocess, request.size)
-    finish = DetectionPostprocessor(task, request.size, None) if detects else None
-
-    def sureness(image: np.ndarray[Any, Any]) -> float:
-        row, placement = prepare(image)
-        outputs = dict(zip(names, session.run(None, {feed: row[None]}), strict=True))
-        if finish is None:
-            scores = answers(outputs, len(request.shared.labels))[0].astype(np.float64)
-            powers = np.exp(scores - scores.max())  # softmax; of probabilities it keeps the order
-            return float(powers.max() / powers.sum())
-        found = finish({name: value[0] for name, value in outputs.items()}, placement)
-        return float(found.confidence[found.confidence > SURE].sum())
-
-    return color.warning(datasets.images(spread(request.data, color.IMAGES)), sureness)
+    return color.warning(datasets.images(spread(request.data, color.IMAGES)), asked)
 
 
 def _classes(data: PinnedData, shared: Shared) -> dict[str, int]:
