@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from engineworks.calibrate.graph import COMPUTE, MOVING
+from engineworks.calibrate.graph import COMPUTE, MOVING, passes
 from engineworks.calibrate.qdq import Scheme
 
 QDQ = ("QuantizeLinear", "DequantizeLinear")
@@ -29,7 +29,7 @@ def integer_layers(model: Any) -> int:
 
     def integers(tensor: str) -> bool:
         node = made.get(tensor)
-        while node is not None and node.op_type in MOVING:
+        while node is not None and node.op_type in MOVING and passes(node):
             node = made.get(node.input[0])
         if node is not None and node.op_type == "Concat":
             return all(integers(part) for part in node.input)

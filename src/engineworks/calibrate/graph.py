@@ -33,6 +33,18 @@ BETWEEN = frozenset(
 FLOAT = 1  # onnx.TensorProto.FLOAT
 
 
+def passes(node: Any) -> bool:
+    """Whether a node's outputs hold values of its inputs and no others: integers stay integers.
+
+    Not of a Resize that interpolates: its range is that of its input, its values lie between.
+    """
+    if node.op_type == "Resize":
+        return any(a.name == "mode" and a.s == b"nearest" for a in node.attribute) or not any(
+            a.name == "mode" for a in node.attribute
+        )
+    return node.op_type in MOVING or node.op_type == "Concat"
+
+
 class Graph:
     """A float ONNX model with its tensors resolved. Read only."""
 

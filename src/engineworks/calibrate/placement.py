@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from engineworks.calibrate import sensitivity
-from engineworks.calibrate.graph import MOVING, Graph
+from engineworks.calibrate.graph import MOVING, Graph, passes
 
 #: Shares of the layers, those first that integers pay most for, that are timed.
 SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -69,7 +69,9 @@ def carriers(
     wanted = set(nodes)
     for name in reversed(graph.between):
         readers = {r for output in graph.nodes[name].output for r in graph.readers.get(output, ())}
-        if graph.nodes[name].op_type in kinds and name not in wanted and readers & wanted:
+        node = graph.nodes[name]
+        carries = node.op_type in kinds and (passes(node) or node.op_type == "Add")
+        if carries and name not in wanted and readers & wanted:
             wanted.add(name)
             found.append(name)
     return tuple(reversed(found))

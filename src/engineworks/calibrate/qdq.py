@@ -12,13 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from engineworks.calibrate.graph import MOVING, Graph
+from engineworks.calibrate.graph import Graph, passes
 from engineworks.calibrate.ranges import Ranges
 
 Array = np.ndarray[Any, Any]
-
-#: Operators whose output holds the values of their inputs and no others.
-PASSING = MOVING | {"Concat"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,9 +139,7 @@ class _Writer:
         """Whether a tensor arrives in integers from an operator that only moved or joined them."""
         producer = self.graph.producer.get(tensor, "")
         return (
-            self.scheme.passing
-            and producer in self.chosen
-            and self.graph.nodes[producer].op_type in PASSING
+            self.scheme.passing and producer in self.chosen and passes(self.graph.nodes[producer])
         )
 
     def step_of(self, tensor: str) -> Step:

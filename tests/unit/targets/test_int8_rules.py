@@ -9,12 +9,12 @@ import onnx
 import pytest
 
 from engineworks import hosts
-from engineworks.calibrate import accept, qdq
+from engineworks.calibrate import accept, placement, qdq
 from engineworks.calibrate.collect import collect
 from engineworks.calibrate.derive import derive
 from engineworks.calibrate.graph import Graph
 from engineworks.evaluate import parity
-from engineworks.targets import _base, onnxruntime_cpu
+from engineworks.targets import _base, onnxruntime_cpu, openvino
 from tests.builders import conv_net, samples
 
 HOST = hosts.probe()
@@ -110,3 +110,46 @@ class TestTruth:
 
     def test_a_float_graph_never_holds(self, graph):
         assert not _base.int8_truth(graph.path, 5, 5, {}).holds
+
+
+@pytest.mark.parametrize(("mode", "carried"), [("nearest", True), ("linear", False)])
+def test_openvino_computes_behind_a_resize_in_integers(tmp_path, mode, carried):
+    """Integers pass a Resize that copies; one that interpolates is quantized behind again."""
+    pytest.importorskip("openvino")
+    rng = np.random.default_rng(0)
+    tensors = {
+        "w": rng.standard_normal((8, 3, 3, 3)), "v": rng.standard_normal((8, 8, 3, 3)),
+        "scales": np.array([1, 1, 2, 2]),
+    }  # fmt: skip
+    copying = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    nodes = [
+        onnx.helper.make_node("Conv", ["images", "w"], ["first"], pads=[1] * 4),
+        onnx.helper.make_node("Relu", ["first"], ["act"]),
+        onnx.helper.make_node(
+            "Resize", ["act", "", "scales"], ["larger"], mode=mode, **(copying if carried else {})
+        ),
+        onnx.helper.make_node("Conv", ["larger", "v"], ["second"], pads=[1] * 4),
+    ]
+    given = onnx.helper.make_tensor_value_info("images", 1, ["batch", 3, 16, 16])
+    wanted = onnx.helper.make_tensor_value_info("second", 1, ["batch", 8, 32, 32])
+    weights = [onnx.numpy_helper.from_array(v.astype(np.float32), k) for k, v in tensors.items()]
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    made = onnx.helper.make_graph(nodes, "net", [given], [wanted], weights)
+    path = tmp_path / "net.onnx"
+    onnx.save(onnx.helper.make_model(made, opset_imports=opsets, ir_version=9), str(path))
+
+    graph, scheme = Graph(path), openvino.int8(HOST).scheme
+    chosen = placement.with_carriers(graph, graph.computing, placement.JOINING)
+    assert ("larger" in chosen) is carried
+    statistics = collect(graph, [row[None] for row in ROWS])
+    model = qdq.emit(graph, derive(graph, statistics, "minmax", scheme), chosen, scheme)
+    onnx.save(model, str(tmp_path / "q.onnx"))
+    (tmp_path / "work").mkdir()
+    built = openvino.build(
+        _base.BuildInput(
+            onnx=tmp_path / "q.onnx", inputs=(), outputs=(), precision="int8", options={},
+            host=HOST, work=tmp_path / "work",
+        )
+    )  # fmt: skip
+    assert accept.integer_layers(model) == 2
+    assert built.truth.holds, built.truth
