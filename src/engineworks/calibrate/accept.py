@@ -41,6 +41,22 @@ def integer_layers(model: Any) -> int:
     )
 
 
+def packed_weights(model: Any) -> int:
+    """Arithmetic nodes whose weights, and not their input, come from integers."""
+    dequantized = {
+        output
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear"
+        for output in node.output
+    }
+    return sum(
+        node.op_type in COMPUTE
+        and node.input[1] in dequantized
+        and node.input[0] not in dequantized
+        for node in model.graph.node
+    )
+
+
 def load(path: Path) -> Any:
     """Read an ONNX model without its external data."""
     import onnx
@@ -65,6 +81,10 @@ def refusals(model: Any, scheme: Scheme) -> tuple[str, ...]:
             continue
         zero = types.get(node.input[2]) if len(node.input) > 2 else None
         data = types.get(node.input[0])
+        if scheme.activation == "float" and node.op_type == "QuantizeLinear":
+            found["activation"] = (
+                f"{node.name or node.output[0]} quantizes an activation, only weights may be"
+            )
         if scheme.bias == "float" and data == onnx.TensorProto.INT32:
             found["bias"] = f"{node.name or node.output[0]} dequantizes an int32 bias"
         if scheme.activation == "int8":

@@ -159,6 +159,10 @@ class Statistics:
     samples: int
 
 
+#: Of activations that nobody has to know.
+NOTHING = Statistics(tensors={}, channels={}, steps=(), history={}, samples=0)
+
+
 def collect(graph: Graph, samples: Iterable[Array], *, threads: int = 0) -> Statistics:
     """Run the float model over all samples once and count every observed tensor.
 

@@ -22,9 +22,9 @@ Array = np.ndarray[Any, Any]
 class Scheme:
     """What a runtime reads as integers; each target states its own."""
 
-    activation: Literal["uint8", "int8", "either"]
+    activation: Literal["uint8", "int8", "either", "float"]
     """uint8 with a zero point; int8 around 0; or without zero points: uint8 for what is never
-    negative, else int8."""
+    negative, else int8; float: only weights are integers."""
     bias: Literal["int32", "float"]
     """int32 with the product of both scales (ONNX Runtime), or left as it is (TensorRT)."""
     outputs: bool
@@ -195,8 +195,8 @@ class _Writer:
         bias = self.graph.constant(bias_name) if bias_name else None
         integers, scales = quantize_weight(values, axis, self.scheme.weight_bits)
         as_int32 = self.scheme.bias == "int32" and bias is not None and bias.ndim == 1
-        input_scale = float(self.step_of(self.graph.nodes[node].input[0]).scale)
         if as_int32 and bias is not None:
+            input_scale = float(self.step_of(self.graph.nodes[node].input[0]).scale)
             # A bias of nearly dead channels must still fit into 32 bits: widen their weights.
             least = np.abs(bias).astype(np.float64) / (input_scale * (2**31 - 1))
             if (scales < least).any():
@@ -270,7 +270,7 @@ def _pair_for_readers(writer: _Writer, tensor: str, paired: dict[str, str]) -> l
     readers = writer.graph.readers.get(tensor, ())
     if not writer.graph.is_float(tensor) or not writer.chosen.intersection(readers):
         return []
-    if writer.passed(tensor):
+    if writer.passed(tensor) or writer.scheme.activation == "float":
         return []
     paired[tensor] = f"{tensor}__int"
     if writer.by_channel(tensor):

@@ -50,6 +50,9 @@ SHELF = 24
 #: A change that wins less than this is noise.
 WORTH = 0.01
 
+#: The one way to round weights where activations have no ranges.
+WEIGHTS = "minmax"
+
 #: Fidelity that counts as accurate where there is no metric: noise 20 dB below the signal.
 NO_METRIC = 0.9
 
@@ -150,6 +153,9 @@ class Search:
 
     def _climb(self) -> None:
         computing, between = self.graph.computing, self.graph.between
+        if self.rules.scheme.activation == "float":
+            self._grow(self._new("usual", "all weights", WEIGHTS, computing))
+            return
         usual = self._new("usual", "all operators, MinMax", "minmax", (*computing, *between))
         self._score(usual)
         everything = placement.with_carriers(self.graph, computing, self.kinds)

@@ -121,18 +121,19 @@ def _classes(data: PinnedData, shared: Shared) -> dict[str, int]:
 
 def quantize(request: QuantizeRequest) -> Quantized:
     """Stage `quantize`."""
-    from engineworks.calibrate import accept, collect
+    from engineworks.calibrate import accept
     from engineworks.calibrate.graph import Graph
     from engineworks.calibrate.journal import Journal
     from engineworks.calibrate.recover import Search
 
     started = time.perf_counter()
     store = LocalStore(Path(request.shared.store))
-    rules = targets.int8_rules(request.target, request.host)
+    rules = targets.int8_rules(request.target, request.host, request.precision)
+    weights_only = rules.scheme.activation == "float"
     path = store.entry(request.onnx)
     if accept.is_quantized(accept.load(path)):
         return _as_it_is(request, accept.refusals(accept.load(path), rules.scheme))
-    if request.calibration is None:
+    if request.calibration is None and not weights_only:
         raise DataError(
             f"calibration is missing: {request.target}/int8 must see which values occur",
             hint="add calibration.images, a folder of at least 16 photos like those in use",
@@ -150,7 +151,7 @@ def quantize(request: QuantizeRequest) -> Quantized:
     journal = Journal(Path(request.journals, f"{key}.jsonl"))
     search = Search(
         graph=graph,
-        statistics=collect.load(store.entry(request.calibration)),
+        statistics=_statistics(store, None if weights_only else request.calibration),
         rules=rules,
         workshop=workshop,
         spec=request.spec,
@@ -168,12 +169,12 @@ def quantize(request: QuantizeRequest) -> Quantized:
         )
     data = workshop.yardstick.data
     return Quantized(
-        onnx=_put(store, request.shared, request.onnx, request.calibration, model, {
+        onnx=_put(store, request, model, {
             "method": chosen.method, "integer_layers": outcome.rung.integer_layers,
         }),
         found=outcome.rung,
         holds=outcome.rung.holds,
-        reason=_words(outcome.rung, request.max_drop)
+        reason=_words(outcome.rung, request.max_drop, weights_only)
         + ("" if workshop.timed else f"; simulated with {STAND_IN} in place of {request.target}"),
         metric=_metric(request),
         reference=outcome.reference,
@@ -223,9 +224,12 @@ def _workshop(request: QuantizeRequest, store: LocalStore) -> Any:
     )
 
 
-def _words(rung: Rung, max_drop: float | None) -> str:
+def _words(rung: Rung, max_drop: float | None, weights_only: bool) -> str:
     """Which graph was found, and what to do when it is not good enough."""
-    layers = f"{rung.integer_layers} of {rung.layers} layers in integers, {rung.method} ranges"
+    layers = f"{rung.integer_layers} of {rung.layers} layers"
+    layers += (
+        " have their weights in 8 bits" if weights_only else f" in integers, {rung.method} ranges"
+    )
     if rung.holds:
         return layers
     cost = f"fidelity {rung.fidelity:.3f}" if rung.drop is None else f"drops {rung.drop:.4f}"
@@ -255,53 +259,67 @@ def _as_it_is(request: QuantizeRequest, refused: tuple[str, ...]) -> Quantized:
     )  # fmt: skip
 
 
+def _statistics(store: LocalStore, calibration: Artifact | None) -> Any:
+    """What calibration saw; nothing where activations stay as they are."""
+    from engineworks.calibrate import collect
+
+    if calibration is None:
+        return collect.NOTHING
+    return collect.load(store.entry(calibration))
+
+
 def requantize(request: RequantizeRequest) -> Requantized:
     """Stage `requantize`."""
-    from engineworks.calibrate import collect, derive, qdq
+    from engineworks.calibrate import derive, qdq
     from engineworks.calibrate.graph import Graph
 
     store = LocalStore(Path(request.shared.store))
-    if not request.nodes or request.calibration is None:
+    rules = targets.int8_rules(request.target, request.host, request.precision)
+    weights_only = rules.scheme.activation == "float"
+    if not request.nodes or (request.calibration is None and not weights_only):
         return Requantized(onnx=request.onnx)
     graph = Graph(store.entry(request.onnx))
-    statistics = collect.load(store.entry(request.calibration))
+    statistics = _statistics(store, None if weights_only else request.calibration)
     missing = [name for name in request.nodes if name not in graph.nodes]
-    if missing or not set(graph.observed) <= set(statistics.tensors):
+    unseen = not weights_only and not set(graph.observed) <= set(statistics.tensors)
+    if missing or unseen:
         name = missing[0] if missing else "its activations"
         raise BuildError(
             f"the graph of this input size differs: {name!r} is not in both",
             hint="leave this size out of benchmark.sizes, or make a recipe of its own for it",
         )
-    rules = targets.int8_rules(request.target, request.host)
     bounds = derive.derive(graph, statistics, request.method, rules.scheme)
     model = qdq.emit(graph, bounds, request.nodes, rules.scheme)
     if rules.rewrite is not None:
         rules.rewrite(model)
     details = {"method": request.method}
-    artifact = _put(store, request.shared, request.onnx, request.calibration, model, details)
+    artifact = _put(store, request, model, details)
     return Requantized(onnx=artifact)
 
 
 def _put(
-    store: LocalStore, shared: Shared, parent: Artifact, calibration: Artifact, model: Any,
+    store: LocalStore,
+    request: QuantizeRequest | RequantizeRequest,
+    model: Any,
     details: dict[str, Any],
-) -> Artifact:  # fmt: skip
+) -> Artifact:
     import onnx
 
-    manifest = parent.manifest
+    manifest = request.onnx.manifest
+    parents = (request.onnx, request.calibration) if request.calibration else (request.onnx,)
     with tempfile.TemporaryDirectory() as work:
         path = Path(work, "model.onnx")
         onnx.save(model, str(path))
         return store.put(
             {"model.onnx": path},
             kind="onnx",
-            name=shared.name,
+            name=request.shared.name,
             entry="model.onnx",
             inputs=manifest.inputs,
             outputs=manifest.outputs,
             preprocess=manifest.preprocess,
             task=manifest.task,
-            precision="int8",
+            precision=request.precision,
             details={**manifest.details, "int8": details},
-            provenance=provenance("quantize", shared, (parent, calibration), "onnx"),
+            provenance=provenance("quantize", request.shared, parents, "onnx"),
         )

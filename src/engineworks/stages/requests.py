@@ -127,10 +127,12 @@ class QuantizeRequest:
     shared: Shared
     onnx: Artifact
     calibration: Artifact | None
-    """None: only for a model that came quantized."""
+    """None: only for a model that came quantized, and where only weights are packed."""
     reference: Artifact
     target: str
     options: dict[str, Any]
+    precision: str = "int8"
+    """One of `targets.SEARCHED`."""
     spec: Int8Spec
     max_drop: float | None
     data: PinnedData | None
@@ -154,6 +156,7 @@ class RequantizeRequest:
     onnx: Artifact
     calibration: Artifact | None
     target: str
+    precision: str = "int8"
     method: str
     nodes: tuple[str, ...]
     host: HostCard
@@ -200,6 +203,8 @@ class CheckRequest:
     threads: int
     tools: dict[str, str]
     host: HostCard
+    replay: bool = False
+    """Run what the engine holds with ONNX Runtime: its own runtime is not on this host."""
 
 
 @dataclass(frozen=True, kw_only=True)

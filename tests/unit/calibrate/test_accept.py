@@ -120,3 +120,9 @@ def test_a_quantized_file_is_told_from_a_float_one(made, tmp_path):
     onnx.save(write(SIGNED), str(path))
     assert is_quantized(load(path))
     assert not is_quantized(load(graph.path))
+
+
+def test_an_activation_in_integers_is_refused_where_only_weights_may_be(made):
+    _, write = made
+    (words,) = refusals(write(SIGNED), Scheme(activation="float", bias="float", outputs=False))
+    assert "quantizes an activation" in words

@@ -14,6 +14,7 @@ from engineworks.calibrate.collect import collect
 from engineworks.calibrate.derive import derive
 from engineworks.calibrate.graph import Graph
 from engineworks.calibrate.qdq import Scheme, emit, quantize_weight, step
+from engineworks.calibrate.ranges import Ranges
 from engineworks.evaluate import parity
 from tests.builders import conv_net, samples
 
@@ -302,6 +303,20 @@ def test_a_constant_that_is_moved_into_a_layer_is_known(tmp_path, scheme):
     model = emit(graph, bounds, (*graph.computing, *graph.between), scheme)
     onnx.checker.check_model(model, full_check=True)
     assert snr(model, graph, name="y", feed=FEED) > 20
+
+
+@pytest.mark.parametrize("which", ["all", "one"])
+def test_weights_alone_become_integers_and_no_range_is_asked_for(graph, which):
+    chosen = graph.computing if which == "all" else graph.computing[:1]
+    scheme = Scheme(activation="float", bias="float", outputs=False)
+    model = emit(graph, Ranges(tensors={}, channels={}), chosen, scheme)
+    onnx.checker.check_model(model, full_check=True)
+    kinds = [node.op_type for node in model.graph.node]
+    assert kinds.count("QuantizeLinear") == 0
+    assert accept.packed_weights(model) == len(chosen)
+    assert accept.integer_layers(model) == 0
+    assert accept.refusals(model, scheme) == ()
+    assert snr(model, graph) > 30
 
 
 @EVERY
