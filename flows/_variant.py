@@ -11,7 +11,7 @@ from prefect import get_run_logger
 
 from artifacts.summary import Engine, Variant
 from engineworks import targets
-from engineworks.errors import EngineworksError, StoreError
+from engineworks.errors import BuildError, EngineworksError, StoreError
 from engineworks.recipe import Loaded
 from engineworks.stages.requests import (
     BenchmarkRequest,
@@ -63,13 +63,14 @@ def ship_variant(
         return row
     quantized = rival = None
     try:
-        if planned.precision == "int8":
+        if planned.precision in targets.SEARCHED:
             quantized = _quantize(run, loaded, plan, planned, model)
             model = with_graph(model, quantized.onnx)
         built = _build(run, loaded, plan, planned, model)
         needs = targets.cannot_run(planned.target, plan.host)
         if needs:
-            return _pending(row, built, quantized, needs)
+            checked = _replay(run, loaded, plan, planned, model, built)
+            return _pending(row, loaded, built, quantized, checked, needs)
         checked = _check(run, loaded, plan, planned, model, built)
         engines = [SizedEngine(size=model.size, engine=built.engine)]
         judged = built
@@ -81,7 +82,7 @@ def ship_variant(
             # One engine of another precision than asked fails the variant, whatever its size.
             judged = small if judged.truth.holds and not small.truth.holds else judged
         timed = _benchmark(run, loaded, plan, planned, engines)
-        if quantized is not None:
+        if quantized is not None and planned.precision == "int8":
             rival = _against_next(run, loaded, plan, planned, source, built)
     except StoreError:
         raise  # a full disk is no fact about this variant
@@ -109,16 +110,36 @@ def ship_variant(
     )
 
 
-def _pending(row: Variant, built: Built, quantized: Quantized | None, needs: str) -> Variant:
+def _replay(
+    run: Run, loaded: Loaded, plan: Plan, planned: PlannedVariant, model: Model, built: Built
+) -> Checked | None:
+    """Check what an engine holds without its runtime; None where that cannot be."""
+    if not targets.replays(planned.target):
+        return None
+    try:
+        return _check(run, loaded, plan, planned, model, built, replay=True)
+    except BuildError as error:  # the engine is whole; only this way of reading it is not
+        get_run_logger().warning("%s is not checked here: %s", planned.name, error.message)
+        return None
+
+
+def _pending(
+    row: Variant, loaded: Loaded, built: Built, quantized: Quantized | None,
+    checked: Checked | None, needs: str,
+) -> Variant:  # fmt: skip
     """The row of an engine that can be built here and opened elsewhere only."""
-    verdict = waiting(built, needs, quantized)
+    verdict = waiting(loaded.recipe.budget, built, needs, quantized, checked)
     return dataclasses.replace(
         row,
         verdict=verdict.verdict,
         reason=verdict.reason,
+        accuracy=checked.accuracy if checked else None,
+        parity=checked.parity if checked else None,
         precision_truth=built.truth,
         engine=_engine(built),
+        predictions=checked.predictions if checked else None,
         quantized=quantized,
+        difference=checked.difference if checked else None,
     )
 
 
@@ -140,6 +161,7 @@ def _quantize(
             calibration=model.calibration.artifact if model.calibration else None,
             reference=model.reference.artifact,
             target=planned.target,
+            precision=planned.precision,
             options=planned.options,
             spec=recipe.int8,
             max_drop=recipe.budget.max_drop,
@@ -172,6 +194,7 @@ def _requantize(
             onnx=other.onnx,
             calibration=model.calibration.artifact if model.calibration else None,
             target=planned.target,
+            precision=planned.precision,
             method=quantized.found.method,
             nodes=quantized.nodes,
             host=plan.host,
@@ -263,8 +286,9 @@ def _build(run: Run, loaded: Loaded, plan: Plan, planned: PlannedVariant, model:
 
 
 def _check(
-    run: Run, loaded: Loaded, plan: Plan, planned: PlannedVariant, model: Model, built: Built
-) -> Checked:
+    run: Run, loaded: Loaded, plan: Plan, planned: PlannedVariant, model: Model, built: Built,
+    *, replay: bool = False,
+) -> Checked:  # fmt: skip
     recipe = loaded.recipe
     checked: Checked = call(
         run, check,
@@ -283,6 +307,7 @@ def _check(
             threads=recipe.benchmark.threads,
             tools=targets.tools(planned.target),
             host=plan.host,
+            replay=replay,
         ),
         Checked,
         limit_s=recipe.limits.check_s,

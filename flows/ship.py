@@ -23,7 +23,7 @@ from pydantic import Field
 from artifacts.prefect_ui import ProgressBar
 from artifacts.summary import Summary
 from engineworks import recipe as recipes
-from engineworks import usercode
+from engineworks import targets, usercode
 from engineworks.evaluate import datasets
 from engineworks.recipe import Loaded
 from engineworks.values import Plan
@@ -89,9 +89,8 @@ def _stages(loaded: Loaded, plan: Plan) -> int:
     mine = [v for v in plan.variants if v.action == "run" and not v.host]
     running = len(mine)
     shared = 3 if loaded.recipe.export.simplify else 2
-    int8 = [v for v in mine if v.precision == "int8"]
-    searching = len(int8) * (sizes + 2)
-    if int8 and loaded.recipe.calibration is not None:
+    searching = sum(v.precision in targets.SEARCHED for v in mine) * (sizes + 2)
+    if any(v.precision == "int8" for v in mine) and loaded.recipe.calibration is not None:
         searching += 2 + loaded.recipe.calibration.made
     known = 3 + (loaded.recipe.data is not None)
     return sizes * shared + running * (sizes + 2) + searching + known

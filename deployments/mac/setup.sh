@@ -21,7 +21,7 @@ if [ ! -s "$settings" ]; then
 fi
 test -x "$home/venv/bin/python" || "$python" -m venv "$home/venv"
 "$home/venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-  "${checkout}[fleet,${EXTRAS:-onnxruntime}]"
+  "${checkout}[fleet,${EXTRAS:-coreml}]"
 
 sed -e "s|@CHECKOUT@|$checkout|g" -e "s|@HOME@|$home|g" \
   "$checkout/deployments/mac/$label.plist" >"$agent"

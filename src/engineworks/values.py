@@ -304,6 +304,8 @@ class Checked:
     predictions: Artifact | None
     difference: DetectionDiff | None = None
     """What a detector sees differently from the source model."""
+    replayed: bool = False
+    """Whether ONNX Runtime stood in for the engine's own runtime."""
     elapsed_s: float = place()
 
 

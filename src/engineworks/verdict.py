@@ -39,13 +39,80 @@ def decide(
         `shipped` when everything holds; `failed` when the engine is not what was asked;
         `rejected` when it is, but breaks a limit. The reason names every broken limit.
     """
-    truth, parity, accuracy = built.truth, checked.parity, checked.accuracy
+    truth = built.truth
     if not truth.holds:
+        return _untrue(built)
+    broken, held = _accuracy(budget, checked)
+    if budget.max_p50_ms is not None:
+        if first is None:
+            broken.append(f"p50 was not measured, allowed {budget.max_p50_ms:.2f} ms")
+        elif first.p50_ms > budget.max_p50_ms:
+            doubt = f" (inconclusive: {first.inconclusive})" if first.inconclusive else ""
+            limit = f"allowed {budget.max_p50_ms:.2f} ms"
+            broken.append(f"p50 {first.p50_ms:.2f} ms, {limit}{doubt}")
+        else:
+            held.append(f"p50 {first.p50_ms:.2f} ms of {budget.max_p50_ms:.2f}")
+    broken += _size(budget, built)
+    if rival is not None:
+        gain, won = _against(rival, goal, built)
+        (held if won else broken).append(gain)
+    if broken:
+        return Verdict(verdict="rejected", reason="; ".join(broken))
+    held.append(f"parity holds ({checked.parity.limit})")
+    return Verdict(verdict="shipped", reason="; ".join(held))
+
+
+def waiting(
+    budget: BudgetSpec,
+    built: Built,
+    needs: str,
+    quantized: Quantized | None = None,
+    checked: Checked | None = None,
+) -> Verdict:
+    """Judge a variant whose engine was built where it cannot be opened.
+
+    Args:
+        budget: The recipe's limits.
+        built: Engine and precision truth.
+        needs: What a machine must have to open it, in words.
+        quantized: For INT8, what a simulation on the CPU says.
+        checked: What ONNX Runtime finds when it runs what the engine holds, where it can.
+
+    Returns:
+        `pending`; `failed` when the engine is not even what was asked; `rejected` when what it
+        holds is already outside the budget.
+    """
+    if not built.truth.holds:
+        return _untrue(built)
+    broken, held = _accuracy(budget, checked) if checked else ([], [])
+    broken += _size(budget, built)
+    if broken:
+        return Verdict(verdict="rejected", reason="; ".join(broken) + REPLAYED * bool(checked))
+    waits = f"waits for a host with {needs} to be"
+    if checked is not None:
+        held.append(f"parity holds ({checked.parity.limit})")
         return Verdict(
-            verdict="failed",
-            reason=f"asked for {truth.asked}, the engine is {truth.delivered}",
+            verdict="pending", reason="; ".join(held) + f"{REPLAYED}; {waits} opened and timed"
         )
+    reason = f"built here; {waits} checked and timed"
+    if quantized is not None:
+        reason += f"; {quantized.reason}"
+    return Verdict(verdict="pending", reason=reason)
+
+
+#: Behind figures that the engine's own runtime has not confirmed.
+REPLAYED = " (run with ONNX Runtime in place of its own runtime)"
+
+
+def _untrue(built: Built) -> Verdict:
+    asked, delivered = built.truth.asked, built.truth.delivered
+    return Verdict(verdict="failed", reason=f"asked for {asked}, the engine is {delivered}")
+
+
+def _accuracy(budget: BudgetSpec, checked: Checked) -> tuple[list[str], list[str]]:
+    """What breaks and what holds in an engine's answers, in words."""
     broken, held = [], []
+    parity, accuracy = checked.parity, checked.accuracy
     if not parity.holds:
         broken.append(f"parity: {parity.reason}")
     if accuracy is not None:
@@ -56,47 +123,14 @@ def decide(
             held.append(change)
         if accuracy.reference <= 0:
             held.append("the source model itself finds nothing: check labels and preprocess")
-    if budget.max_p50_ms is not None:
-        if first is None:
-            broken.append(f"p50 was not measured, allowed {budget.max_p50_ms:.2f} ms")
-        elif first.p50_ms > budget.max_p50_ms:
-            doubt = f" (inconclusive: {first.inconclusive})" if first.inconclusive else ""
-            limit = f"allowed {budget.max_p50_ms:.2f} ms"
-            broken.append(f"p50 {first.p50_ms:.2f} ms, {limit}{doubt}")
-        else:
-            held.append(f"p50 {first.p50_ms:.2f} ms of {budget.max_p50_ms:.2f}")
+    return broken, held
+
+
+def _size(budget: BudgetSpec, built: Built) -> list[str]:
     size_mib = built.engine.size_bytes / 2**20
-    if budget.max_size_mib is not None and size_mib > budget.max_size_mib:
-        broken.append(f"engine {size_mib:.2f} MiB, allowed {budget.max_size_mib:.2f} MiB")
-    if rival is not None:
-        gain, won = _against(rival, goal, built)
-        (held if won else broken).append(gain)
-    if broken:
-        return Verdict(verdict="rejected", reason="; ".join(broken))
-    held.append(f"parity holds ({parity.limit})")
-    return Verdict(verdict="shipped", reason="; ".join(held))
-
-
-def waiting(built: Built, needs: str, quantized: Quantized | None = None) -> Verdict:
-    """Judge a variant whose engine was built where it cannot be opened.
-
-    Args:
-        built: Engine and precision truth.
-        needs: What a machine must have to open it, in words.
-        quantized: For INT8, what a simulation on the CPU says.
-
-    Returns:
-        `pending`, or `failed` when the engine is not even what was asked.
-    """
-    truth = built.truth
-    if not truth.holds:
-        return Verdict(
-            verdict="failed", reason=f"asked for {truth.asked}, the engine is {truth.delivered}"
-        )
-    reason = f"built here; waits for a host with {needs} to be checked and timed"
-    if quantized is not None:
-        reason += f"; {quantized.reason}"
-    return Verdict(verdict="pending", reason=reason)
+    if budget.max_size_mib is None or size_mib <= budget.max_size_mib:
+        return []
+    return [f"engine {size_mib:.2f} MiB, allowed {budget.max_size_mib:.2f} MiB"]
 
 
 def _against(rival: Rival, goal: str, built: Built) -> tuple[str, bool]:

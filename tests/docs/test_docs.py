@@ -158,14 +158,15 @@ class TestRecipe:
         from engineworks.evaluate.parity import JUDGED, LIMITS, limit
 
         text = section("recipe.md", "`budget`")
-        assert {"fp32", "fp16", "bf16", "int8"} == set(LIMITS)
+        assert {"fp32", "fp16", "bf16", "w8a16", "int8"} == set(LIMITS)
         assert f"| fp32 | relative difference at most {LIMITS['fp32'].max_relative:g} |" in text
         for precision in ("fp16", "bf16"):
             (row,) = (row for row in rows(text) if row[0] == precision)
             assert f"at least {LIMITS[precision].min_snr_db:g} dB" in row[1]
-        assert set(JUDGED) == {"int8"}
-        assert str(limit("int8", judged=True)).startswith("no limit")
-        (row,) = (row for row in rows(text) if row[0] == "int8")
+        assert set(JUDGED) == {"w8a16", "int8"}
+        assert all(str(limit(name, judged=True)).startswith("no limit") for name in JUDGED)
+        (row,) = (row for row in rows(text) if row[0] == "w8a16, int8")
+        assert LIMITS["w8a16"].min_snr_db == LIMITS["int8"].min_snr_db
         assert "where a task metric judges: no numeric rule" in row[1]
         assert f"else SNR at least {LIMITS['int8'].min_snr_db:g} dB" in row[1]
         plain = {LIMITS[name].identical for name in ("fp32", "fp16", "bf16")}

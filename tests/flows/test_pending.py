@@ -11,13 +11,18 @@ from engineworks import hosts, targets
 from tests.flows.conftest import ROOT
 from tests.flows.test_int8 import photos
 
-pytest.importorskip("tensorrt_rtx", reason="pip install 'engineworks[tensorrt-rtx]'")
-pytestmark = [
-    pytest.mark.flows,
-    pytest.mark.skipif(
-        not targets.cannot_run("tensorrt-rtx", hosts.probe()), reason="this machine has an RTX GPU"
-    ),
-]
+pytestmark = pytest.mark.flows
+
+
+def needs(target: str) -> pytest.MarkDecorator:
+    """Skip where a target cannot be built, or where its engines do not have to wait."""
+    host = hosts.probe()
+    missing = targets.load(target).missing(host)
+    runs = not targets.cannot_run(target, host)
+    return pytest.mark.skipif(
+        bool(missing) or runs, reason=missing or f"this machine opens engines of {target}"
+    )
+
 
 RTX = """
 task: {kind: classification, labels: [cat, dog, bird, fish]}
@@ -34,6 +39,7 @@ targets:
 """
 
 
+@needs("tensorrt-rtx")
 def test_engines_wait_with_their_truth_and_claim_nothing(project):
     for seed, label in enumerate(["cat", "dog"]):
         photos(project.folder / "images" / label, 3, seed)
@@ -71,8 +77,47 @@ def test_engines_wait_with_their_truth_and_claim_nothing(project):
     assert [v["verdict"] for v in again.summary["variants"]] == ["shipped", "pending", "pending"]
 
 
+@needs("tensorrt-rtx")
 def test_a_required_variant_that_waits_is_told_by_the_exit_code(project):
     project.edit('  - target: "null"\n', "  - target: tensorrt-rtx\n")
     outcome = project.ship()
     assert outcome.code == 4
     assert outcome.variant("tensorrt-rtx/fp32")["verdict"] == "pending"
+
+
+CORE_ML = """
+task: {kind: classification, labels: [cat, dog, bird, fish]}
+data: {images: images}
+calibration: {images: seen}
+int8: {limit_s: 30, evaluations: 3, images: 6, methods: [minmax, mse]}
+budget: {max_drop: 1.0}
+targets:
+  - target: coreml
+    precisions: [fp32, fp16, w8a16, int8]
+    required: false
+"""
+
+
+@needs("coreml")
+def test_engines_that_can_be_replayed_wait_with_their_accuracy(project):
+    for seed, label in enumerate(["cat", "dog"]):
+        photos(project.folder / "images" / label, 3, seed)
+    photos(project.folder / "seen", 16, 9)
+    project.edit('targets:\n  - target: "null"\n', CORE_ML)
+    project.edit("name: tiny", "name: tiny-coreml")
+    outcome = project.ship()
+    assert outcome.code == 0, outcome.err
+    jsonschema.validate(
+        outcome.summary, json.loads((ROOT / "docs" / "summary.schema.json").read_text())
+    )
+    for precision in ("fp32", "fp16", "w8a16", "int8"):
+        variant = outcome.variant(f"coreml/{precision}")
+        assert variant["precision_truth"]["delivered"] == precision
+        assert variant["accuracy"]["images"] == 6
+        assert variant["parity"]["rows"]
+        assert variant["benchmark"] == [] and variant["rival"] is None
+        assert "ONNX Runtime in place of its own runtime" in variant["reason"]
+        assert variant["verdict"] == "pending"
+    words = outcome.variant("coreml/w8a16")["quantized"]["reason"]
+    assert "layers have their weights in 8 bits" in words
+    assert "simulated with onnxruntime-cpu" in words

@@ -185,14 +185,33 @@ class TestRival:
 
 class TestWaiting:
     def test_what_was_built_and_cannot_be_opened_waits(self):
-        verdict = waiting(built(), "an RTX GPU")
+        verdict = waiting(NO_LIMIT, built(), "an RTX GPU")
         assert verdict.verdict == "pending"
         assert "waits for a host with an RTX GPU" in verdict.reason
 
     def test_what_a_simulation_says_stands_in_the_reason(self):
         quantized = dataclasses.replace(example(Quantized), reason="9 layers; simulated")
-        assert "9 layers; simulated" in waiting(built(), "an RTX GPU", quantized).reason
+        assert "9 layers; simulated" in waiting(NO_LIMIT, built(), "an RTX GPU", quantized).reason
 
     def test_another_precision_than_asked_is_no_reason_to_wait(self):
-        verdict = waiting(built(holds=False), "an RTX GPU")
+        verdict = waiting(NO_LIMIT, built(holds=False), "an RTX GPU")
         assert (verdict.verdict, "asked for fp16" in verdict.reason) == ("failed", True)
+
+    def test_a_replay_says_what_holds_and_that_it_was_one(self):
+        verdict = waiting(BudgetSpec(max_drop=0.01), built(), "macOS", checked=checked())
+        assert verdict.verdict == "pending"
+        assert "0.8900" in verdict.reason
+        assert "ONNX Runtime in place of its own runtime" in verdict.reason
+        assert "waits for a host with macOS" in verdict.reason
+
+    @pytest.mark.parametrize("budget", [BudgetSpec(max_drop=0.005), BudgetSpec(max_size_mib=2.0)])
+    def test_what_is_outside_the_budget_need_not_wait(self, budget):
+        verdict = waiting(budget, built(), "macOS", checked=checked())
+        assert verdict.verdict == "rejected"
+        assert "allowed" in verdict.reason
+        assert "in place of its own runtime" in verdict.reason
+
+    def test_size_is_known_without_running_anything(self):
+        verdict = waiting(BudgetSpec(max_size_mib=2.0), built(), "an RTX GPU")
+        assert verdict.verdict == "rejected"
+        assert "in place of" not in verdict.reason

@@ -47,11 +47,12 @@ LIMITS = {
     "fp32": Limit(max_relative=1e-3),
     "fp16": Limit(min_snr_db=30),
     "bf16": Limit(min_snr_db=20),
+    "w8a16": Limit(min_snr_db=20),
     "int8": Limit(min_snr_db=20, identical=0.02),
 }
 
-#: Integers round every value: where a task metric judges them, outputs are reported, not limited.
-JUDGED = {"int8": Limit(identical=0.02)}
+#: Coarse weights or values: where a task metric judges them, outputs are reported, not limited.
+JUDGED = {"w8a16": Limit(), "int8": Limit(identical=0.02)}
 
 #: SNR of equal arrays.
 EQUAL_DB = 200.0

@@ -29,6 +29,7 @@ PACKAGES = (
     "tensorrt-cu13",
     "tensorrt-cu12",
     "tensorrt-rtx-cu13",
+    "coremltools",
     "opencv-python-headless",
     "pycocotools",
 )

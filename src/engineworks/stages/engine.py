@@ -6,6 +6,8 @@ import dataclasses
 import json
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +78,6 @@ def check(request: CheckRequest) -> Checked:
     """Stage `check`."""
     from engineworks.evaluate import agreement, judge
     from engineworks.export import reference as references
-    from engineworks.runtime.session import open_engine
 
     started = time.perf_counter()
     shared, store = request.shared, LocalStore(Path(request.shared.store))
@@ -84,13 +85,7 @@ def check(request: CheckRequest) -> Checked:
     manifest = request.engine.manifest
     batches = _batches(manifest, request.largest_batch)
     accuracy = predictions = difference = None
-    with open_engine(store.open(request.engine), threads=request.threads) as session:
-        name = session.inputs[0].name
-
-        def infer(batch: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
-            answers = session.infer({name: np.ascontiguousarray(batch)})
-            return {key: np.array(value) for key, value in answers.items()}
-
+    with _opened(request, store) as infer:
         limit = parity.limit(manifest.precision, judged=request.value is not None)
         agreed = parity.compare(infer, inputs, wanted, batches, limit)
         if request.data is not None and request.value is not None:
@@ -115,8 +110,43 @@ def check(request: CheckRequest) -> Checked:
         accuracy=accuracy,
         predictions=predictions,
         difference=difference,
+        replayed=request.replay,
         elapsed_s=time.perf_counter() - started,
     )
+
+
+@contextmanager
+def _opened(request: CheckRequest, store: LocalStore) -> Iterator[parity.Infer]:
+    """What runs the engine: its own runtime, or ONNX Runtime with what the engine holds."""
+    from engineworks.export.torch_onnx import runner
+    from engineworks.runtime.session import open_engine
+
+    manifest = request.engine.manifest
+    if request.replay:
+        with tempfile.TemporaryDirectory() as work:
+            entry = store.entry(request.engine)
+            run = runner(targets.replayed(manifest.target, entry, Path(work, "replay.onnx")))
+        yield lambda batch: _row_by_row(run, batch, manifest)
+        return
+    with open_engine(store.open(request.engine), threads=request.threads) as session:
+        name = session.inputs[0].name
+
+        def infer(batch: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+            answers = session.infer({name: np.ascontiguousarray(batch)})
+            return {key: np.array(value) for key, value in answers.items()}
+
+        yield infer
+
+
+def _row_by_row(
+    run: parity.Infer, batch: np.ndarray[Any, Any], manifest: Manifest
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Answers of a graph whose batch is 1, under the engine's own names."""
+    rows = [list(run(row[None]).values()) for row in batch]
+    return {
+        spec.name: np.concatenate([row[position] for row in rows])
+        for position, spec in enumerate(manifest.outputs)
+    }
 
 
 def _batches(manifest: Manifest, largest: int) -> list[int]:

@@ -7,15 +7,17 @@ others. Packages elsewhere add targets through the entry-point group `enginework
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import pkgutil
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import cast
 
 from engineworks import hosts
 from engineworks.errors import RecipeError
-from engineworks.targets._base import Int8Rules, Target
+from engineworks.targets._base import SEARCHED, Int8Rules, Target
 from engineworks.values import HostCard
 
 GROUP = "engineworks.targets"
@@ -68,8 +70,13 @@ def load(name: str) -> Target:
     return cast(Target, module)
 
 
-def int8_rules(name: str, host: HostCard) -> Int8Rules:
+def int8_rules(name: str, host: HostCard, precision: str = "int8") -> Int8Rules:
     """How a target wants its integers.
+
+    Args:
+        name: The target.
+        host: Where its engines will run.
+        precision: One of `SEARCHED`.
 
     Raises:
         RecipeError: It has none.
@@ -80,13 +87,26 @@ def int8_rules(name: str, host: HostCard) -> Int8Rules:
             f"targets: {name} lists int8 but its file has no function int8(host)",
             hint="see docs/add-a-target.md",
         )
-    return cast(Int8Rules, found(host))
+    rules = cast(Int8Rules, found(host))
+    if precision == "int8":
+        return rules
+    return dataclasses.replace(rules, scheme=dataclasses.replace(rules.scheme, activation="float"))
 
 
 def cannot_run(name: str, host: HostCard) -> str:
     """What a machine needs to open a target's engines and this host lacks; "" when nothing."""
     found = getattr(load(name), "cannot_run", None)
     return cast(str, found(host)) if found is not None else ""
+
+
+def replays(name: str) -> bool:
+    """Whether a target's engines can be checked where they cannot be opened (`Target`)."""
+    return hasattr(load(name), "replayed")
+
+
+def replayed(name: str, entry: Path, path: Path) -> Path:
+    """Write an engine as ONNX: its file `entry`, to `path`."""
+    return cast(Path, load(name).replayed(entry, path))  # type: ignore[attr-defined]
 
 
 @cache
@@ -97,3 +117,6 @@ def tools(*wanted: str) -> dict[str, str]:
         if entry.name.replace("_", "-") in wanted and entry.dist is not None:
             versions[entry.dist.name] = entry.dist.version
     return versions
+
+
+__all__ = ["SEARCHED", "cannot_run", "int8_rules", "load", "names", "replayed", "replays", "tools"]

@@ -53,6 +53,11 @@ class BuildOutput:
     """Facts that the engine's session needs, into the manifest."""
 
 
+#: Precisions whose graph is searched for: which layers bear integers. w8a16 packs weights into 8
+#: bits and computes in fp16.
+SEARCHED = ("w8a16", "int8")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Int8Rules:
     """How a target wants its integers; given by a target's optional function `int8(host)`."""
@@ -66,7 +71,9 @@ class Target(Protocol):
     """A module in `engineworks/targets/`. With INT8 it has `int8(host) -> Int8Rules` too.
 
     Where engines can be built but not always opened, it has `cannot_run(host) -> str`: what a
-    machine needs to open them and this host lacks, or "".
+    machine needs to open them and this host lacks, or "". It may then have
+    `replayed(entry: Path, path: Path) -> Path` too: it writes what the engine file `entry` holds as
+    ONNX, batch 1, so that such a host can check the engine with ONNX Runtime in its place.
     """
 
     TITLE: str
@@ -102,7 +109,7 @@ UNREAD = PrecisionTruth(asked="", delivered="", holds=False, stored_bytes={}, co
 
 
 def int8_truth(
-    asked_of: Path, integers: int, arithmetic: int, stored: dict[str, int]
+    asked_of: Path, integers: int, arithmetic: int, stored: dict[str, int], *, others: str = "fp32"
 ) -> PrecisionTruth:
     """The truth of an INT8 engine: integer kernels against the layers that were asked for.
 
@@ -111,16 +118,17 @@ def int8_truth(
         integers: Layers that multiply integers in the engine.
         arithmetic: All layers that multiply.
         stored: Bytes of constants by dtype.
+        others: What the other layers compute in.
     """
     wanted = accept.integer_layers(accept.load(asked_of))
     holds = 0 < wanted <= integers
-    mixed = f"{integers} of {arithmetic} layers compute in integers, the others in fp32"
+    mixed = f"{integers} of {arithmetic} layers compute in integers, the others in {others}"
     return PrecisionTruth(
         asked="int8",
         delivered="int8" if holds else f"int8 in {integers} of {wanted} layers",
         holds=holds,
         stored_bytes=stored,
-        computed_nodes={"int8": integers, "fp32": arithmetic - integers},
+        computed_nodes={"int8": integers, others: arithmetic - integers},
         note="" if integers == arithmetic else mixed,
     )
 

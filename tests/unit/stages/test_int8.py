@@ -345,6 +345,27 @@ class TestSearch:
         held = [rung for rung in found.rungs if rung.holds and rung.size_bytes]
         assert found.found.size_bytes == min(rung.size_bytes for rung in held)
 
+    @pytest.mark.parametrize("max_drop", [1.0, -2.0])
+    def test_weights_alone_need_no_calibration(self, made, target, tmp_path, max_drop):
+        if "w8a16" not in targets.load(target).PRECISIONS:
+            pytest.skip(f"{target} packs no weights")
+        spec = Int8Spec(limit_s=300.0, images=4)
+        found = quantize(
+            made, target, tmp_path, spec, precision="w8a16", calibration=None, max_drop=max_drop
+        )
+        steps = {rung.step for rung in found.rungs}
+        model = onnx.load(str(made["store"].entry(found.onnx)))
+        kinds = [node.op_type for node in model.graph.node]
+        assert "QuantizeLinear" not in kinds
+        assert kinds.count("DequantizeLinear") == found.found.integer_layers == len(found.nodes)
+        assert found.onnx.manifest.precision == "w8a16"
+        assert found.holds is (max_drop > 0)
+        assert "layers have their weights in 8 bits" in found.reason
+        if max_drop > 0:
+            assert (steps, found.found.integer_layers, found.float_layers) == ({"usual"}, 5, ())
+        else:
+            assert {"usual", "sensitivity"} <= steps
+
     def test_a_graph_without_arithmetic_is_refused(self, made, target, tmp_path):
         ends = [
             onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["b", 3, 16, 16])
