@@ -11,6 +11,7 @@ from engineworks.export.torch_onnx import runner
 from engineworks.hosts import nvidia
 from engineworks.runtime import devices
 from engineworks.runtime.session import open_engine
+from engineworks.runtime.spread import Spread
 from engineworks.stages.engine import build
 from engineworks.stages.requests import BuildRequest
 from tests.builders import put_onnx, quantized, samples, shared
@@ -101,6 +102,28 @@ def test_an_engine_agrees_with_the_model(target, precision, store, tiny_onnx, tm
             times = session.times()
             assert times.compute_ms > 0
             assert times.to_device_ms > 0
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "onnxruntime-cuda"])
+def test_work_is_spread_over_every_gpu(target, store, tiny_onnx, record_property):
+    reason = targets.load(target).missing(HOST) or targets.cannot_run(target, HOST)
+    if reason:
+        pytest.skip(reason)
+    made = build(
+        BuildRequest(
+            shared=shared(store), onnx=put_onnx(store, tiny_onnx), reference=None, target=target,
+            precision="fp32", options={}, tools={}, host=HOST, builder=HOST, largest_batch=4,
+        )
+    )  # fmt: skip
+    wanted = dict(runner(tiny_onnx)(X))["scores"]
+    # With one GPU: two sessions on it.
+    with Spread(made.engine.uri, range(len(HOST.gpus)) if len(HOST.gpus) > 1 else [0, 0]) as spread:
+        for _ in range(50):
+            rows = [answer["scores"] for answer in spread.map({"images": x[None]} for x in X)]
+            np.testing.assert_allclose(np.concatenate(rows), wanted, rtol=1e-3, atol=1e-4)
+        shares = spread.shares()
+    record_property("shares", str(shares))
+    assert all(share.calls for share in shares)
 
 
 def test_torch_sees_the_same_gpu():

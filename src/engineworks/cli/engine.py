@@ -9,7 +9,7 @@ from engineworks import hosts
 from engineworks.cli._engines import HELP, add_engine, locate
 from engineworks.cli._words import add, answer, short
 from engineworks.codec import to_json
-from engineworks.errors import EngineworksError
+from engineworks.errors import ArtifactError, EngineworksError
 from engineworks.manifest import Manifest
 from engineworks.runtime.detector import image_input
 from engineworks.runtime.session import check_machine, check_version, local_folder
@@ -28,6 +28,19 @@ def register(subparsers: Subparsers) -> None:
     add_engine(command)
     command.add_argument(
         "--batch", type=int, nargs="+", default=[1], metavar="N", help="batch sizes (default: 1)"
+    )
+    command.add_argument(
+        "--sessions",
+        type=int,
+        metavar="N",
+        help="throughput of N sessions at once that share the CPU threads, against one",
+    )
+    command.add_argument(
+        "--devices",
+        type=int,
+        nargs="+",
+        metavar="GPU",
+        help="throughput of these GPUs together, against the first: --devices 0 1 2",
     )
     command.add_argument(
         "--seconds", type=float, default=3.0, help="time for each row after warm-up (default: 3)"
@@ -74,6 +87,8 @@ def _bench(options: argparse.Namespace) -> int:
     spec = BenchmarkSpec(
         batches=tuple(options.batch), threads=options.threads, seconds=options.seconds
     )
+    if options.sessions is not None or options.devices is not None:
+        return _bench_spread(options, spec)
     folder = local_folder(locate(options.engine))
     manifest = verify(folder)
     package = manifest.requires.package.partition("==")[0] if manifest.requires else ""
@@ -91,3 +106,30 @@ def _bench(options: argparse.Namespace) -> int:
             lines.append(f"          uncertain: {row.inconclusive}")
     lines.append(f"  {short(result.environment)}")
     return answer(options, to_json(result), "\n".join(lines))
+
+
+def _bench_spread(options: argparse.Namespace, spec: BenchmarkSpec) -> int:
+    from engineworks.bench import spread
+
+    sessions, devices = options.sessions, options.devices or [0]
+    if sessions is not None and sessions < 1:
+        raise ArtifactError(f"--sessions: {sessions} is no number of sessions", hint="use 2")
+    rows = spread.measure(
+        local_folder(locate(options.engine)),
+        [device for device in devices for _ in range(sessions or 1)],
+        spec.batches,
+        threads=spec.threads,
+        seconds=spec.seconds,
+    )
+    lines = [f"{'batch':>5} {'device':>7} {'threads':>7} {'images/s':>9} {'busy':>6}"]
+    for row in rows:
+        lines += [
+            f"{row.batch:>5} {part.device:>7} {row.threads:>7} {part.throughput_per_s:>9.1f} "
+            f"{part.busy:>6.0%}"
+            for part in row.devices
+        ]
+        lines.append(
+            f"{row.batch:>5} {'all':>7} {'':>7} {row.throughput_per_s:>9.1f}        "
+            f"{row.gain:.2f}x of one session alone ({row.alone_per_s:.1f})"
+        )
+    return answer(options, to_json({"rows": rows}), "\n".join(lines))

@@ -9,6 +9,7 @@ from engineworks.runtime.detector import Classification, Classifier, Detector, S
 from engineworks.runtime.preprocess import read_image
 from engineworks.runtime.session import Session
 from engineworks.runtime.session import open_engine as open
+from engineworks.runtime.spread import Spread
 
 __all__ = [
     "Classification",
@@ -16,6 +17,7 @@ __all__ = [
     "Detections",
     "Detector",
     "Session",
+    "Spread",
     "StageTimes",
     "open",
     "read_image",

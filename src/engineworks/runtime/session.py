@@ -129,17 +129,18 @@ def local_folder(path_or_uri: Path | str) -> Path:
     return Path(url2pathname(uri.path))
 
 
-def open_engine(path_or_uri: Path | str, *, threads: int = 0) -> Session:
+def open_engine(path_or_uri: Path | str, *, threads: int = 0, device: int = 0) -> Session:
     """Open an engine folder.
 
     Args:
         path_or_uri: Folder with `manifest.json` and the engine's files, as a path or a
             `file://` URI.
         threads: CPU threads for inference; 0: all that this process may use.
+        device: Number of the GPU, for engines that run on one.
 
     Raises:
         ArtifactError: Not an engine, altered bytes, built for another machine or with a newer
-            version of the runtime.
+            version of the runtime, or a device that it does not run on.
         MissingDependency: The vendor package is not installed.
     """
     folder = local_folder(path_or_uri)
@@ -160,8 +161,14 @@ def open_engine(path_or_uri: Path | str, *, threads: int = 0) -> Session:
             f"{folder} needs the runtime {name!r}, which this version does not have",
             hint="use the version of engineworks that built the engine",
         ) from error
+    placed = {"device": device} if getattr(engine, "ON_GPU", False) else {}
+    if device and not placed:
+        raise ArtifactError(
+            f"{manifest.name} ({name}) does not run on a GPU: there is no device {device}",
+            hint="leave the device out; several sessions of a CPU all are device 0",
+        )
     try:
-        opened = engine.open_session(folder, manifest, threads or hosts.cores())
+        opened = engine.open_session(folder, manifest, threads or hosts.cores(), **placed)
     except EngineworksError:
         raise  # says more than the words below
     except ModuleNotFoundError as error:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from engineworks import hosts
 from engineworks.cli import main
 from tests import builders
 
@@ -244,7 +245,26 @@ class TestBenchAndInspect:
         assert main(["bench", str(yolox_engine), "--seconds", "0.1"]) == 0
         assert "416x416" in capsys.readouterr().out
 
-    @pytest.mark.parametrize("wrong", [["--batch", "0"], ["--seconds", "0"], ["--seconds", "-1"]])
+    def test_bench_tells_the_throughput_of_each_session_and_of_all(self, yolox_engine, capsys):
+        command = ["bench", str(yolox_engine), "--sessions", "2", "--seconds", "0.5"]
+        assert main([*command, "--json"]) == 0
+        (row,) = json.loads(capsys.readouterr().out)["rows"]
+        assert [part["device"] for part in row["devices"]] == [0, 0]
+        assert row["threads"] == max(1, hosts.cores() // 2)
+        parts = [part["throughput_per_s"] for part in row["devices"]]
+        assert sum(parts) == pytest.approx(row["throughput_per_s"], rel=0.5)
+        assert all(0 < part["busy"] <= 1 for part in row["devices"])
+        assert main(command) == 0
+        assert "x of one session alone" in capsys.readouterr().out
+
+    def test_bench_refuses_a_gpu_for_an_engine_of_the_cpu(self, yolox_engine, capsys):
+        assert main(["bench", str(yolox_engine), "--devices", "0", "1"]) == 2
+        assert "no device 1" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [["--batch", "0"], ["--seconds", "0"], ["--seconds", "-1"], ["--sessions", "0"]],
+    )
     def test_bench_refuses_what_cannot_be_measured(self, yolox_engine, wrong, capsys):
         assert main(["bench", str(yolox_engine), *wrong]) == 2
         assert wrong[1] in capsys.readouterr().err

@@ -20,6 +20,7 @@ from engineworks.export.torch_onnx import runner
 from engineworks.hosts import nvidia
 from engineworks.runtime import devices
 from engineworks.runtime.session import open_engine
+from engineworks.runtime.spread import Spread
 from engineworks.stages.engine import build
 from engineworks.stages.requests import BuildRequest
 from engineworks.values import Gpu
@@ -42,6 +43,7 @@ def trt(request, monkeypatch):
 
     def open_device(index=0):
         module.devices.append(double.NumpyDevice())
+        module.devices[-1].index = index
         return module.devices[-1]
 
     monkeypatch.setattr(devices, "open_device", open_device)
@@ -75,6 +77,21 @@ class TestSession:
             limit = parity.limit(precision, judged=False)
             found = parity.compare(infer, X, wanted, [1, 2, 4, 3], limit)
             assert found.holds, found.reason
+
+    def test_work_is_spread_over_gpus_with_a_session_on_each(self, trt, make, monkeypatch):
+        monkeypatch.setattr(nvidia, "gpus", lambda: (GPU, GPU))
+        with Spread(make(), [0, 1]) as spread:
+            answers = list(spread.map({"images": X[n : n + 1]} for n in range(len(X))))
+            assert sorted(device.index for device in trt.devices) == [0, 1]
+            assert [share.device for share in spread.shares()] == [0, 1]
+        with open_engine(make()) as session:
+            for row, answer in zip(X, answers, strict=True):
+                want = session.infer({"images": row[None]})["scores"]
+                np.testing.assert_array_equal(answer["scores"], want)
+
+    def test_a_gpu_that_is_not_there_is_refused_by_its_number(self, trt, make):
+        with pytest.raises(ArtifactError, match="no GPU 3: this machine has 1"):
+            open_engine(make(), device=3)
 
     def test_a_shape_is_set_when_it_changes_only(self, trt, make):
         with open_engine(make()) as session:
@@ -132,7 +149,7 @@ class TestRefusals:
         uri = make()
         other = dataclasses.replace(GPU, compute_capability="12.0")
         monkeypatch.setattr(nvidia, "gpus", lambda: (other,))
-        with pytest.raises(ArtifactError, match=r"capability 8\.9, here is 12\.0"):
+        with pytest.raises(ArtifactError, match=r"capability 8\.9, GPU 0 here has 12\.0"):
             open_engine(uri)
 
     def test_a_half_opened_engine_gives_its_memory_back(self, trt, make, monkeypatch):

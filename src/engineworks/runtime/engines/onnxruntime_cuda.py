@@ -15,16 +15,18 @@ from engineworks.runtime.engines.onnxruntime import OnnxRuntimeSession
 
 PROVIDER = "CUDAExecutionProvider"
 
+ON_GPU = True
+
 
 class OnnxRuntimeCudaSession(OnnxRuntimeSession):
     """One `InferenceSession` with the CUDA provider."""
 
-    def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, threads: int, device: int = 0) -> None:
         import onnxruntime as ort
 
         if hasattr(ort, "preload_dlls"):  # CUDA and cuDNN out of NVIDIA's wheels
             ort.preload_dlls()
-        provider = dict(manifest.details.get("provider", {}))
+        provider = {**manifest.details.get("provider", {}), "device_id": str(device)}
         super().__init__(folder, manifest, threads, providers=((PROVIDER, provider),))
         running = self._session.get_providers()
         if PROVIDER not in running:
@@ -35,6 +37,8 @@ class OnnxRuntimeCudaSession(OnnxRuntimeSession):
             )
 
 
-def open_session(folder: Path, manifest: Manifest, threads: int) -> OnnxRuntimeCudaSession:
+def open_session(
+    folder: Path, manifest: Manifest, threads: int, device: int = 0
+) -> OnnxRuntimeCudaSession:
     """Open an engine of the target `onnxruntime-cuda`."""
-    return OnnxRuntimeCudaSession(folder, manifest, threads)
+    return OnnxRuntimeCudaSession(folder, manifest, threads, device)

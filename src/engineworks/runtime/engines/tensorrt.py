@@ -27,6 +27,8 @@ from engineworks.runtime.session import SessionBase, Tensors
 
 log = logging.getLogger(__name__)
 
+ON_GPU = True
+
 
 @dataclass(frozen=True)
 class _Buffer:
@@ -46,14 +48,14 @@ class _Buffer:
 class TensorRtSession(SessionBase):
     """One execution context with buffers of its own. Use it from one thread at a time."""
 
-    def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, device: int) -> None:
         super().__init__(manifest)
         # NVIDIA's runtime crashes without a driver, so nothing of it is called before this.
         devices.require_driver(f"{manifest.target}/{manifest.precision}")
         module = str(manifest.details.get("module", "tensorrt"))
         trt = _import(module)
-        check_engine(manifest, str(trt.__version__))
-        self._device: Device | None = devices.open_device()
+        check_engine(manifest, str(trt.__version__), device)
+        self._device: Device | None = devices.open_device(device)
         try:
             self._open(trt, folder / manifest.entry)
         except BaseException:
@@ -180,7 +182,7 @@ def _import(module: str) -> Any:
         ) from error
 
 
-def check_engine(manifest: Manifest, version: str) -> None:
+def check_engine(manifest: Manifest, version: str, device: int = 0) -> None:
     """Refuse an engine of another TensorRT or another GPU, before the vendor does so in riddles.
 
     Raises:
@@ -196,9 +198,15 @@ def check_engine(manifest: Manifest, version: str) -> None:
         )
     gpu = str(details.get("gpu", ""))
     here = [found.compute_capability for found in nvidia.gpus()]
-    if gpu and here and gpu != here[0] and not details.get("any_gpu"):
+    if here and device >= len(here):
         raise ArtifactError(
-            f"{manifest.name} was built for a GPU of compute capability {gpu}, here is {here[0]}",
+            f"there is no GPU {device}: this machine has {len(here)}",
+            hint=f"use a number from 0 to {len(here) - 1}",
+        )
+    if gpu and here and gpu != here[device] and not details.get("any_gpu"):
+        raise ArtifactError(
+            f"{manifest.name} was built for a GPU of compute capability {gpu}, GPU {device} here "
+            f"has {here[device]}",
             hint="build this variant on this kind of GPU, or with options.hardware_compatible",
         )
 
@@ -222,6 +230,8 @@ def _logger(trt: Any) -> Any:
     return Logger()
 
 
-def open_session(folder: Path, manifest: Manifest, threads: int) -> TensorRtSession:
+def open_session(
+    folder: Path, manifest: Manifest, threads: int, device: int = 0
+) -> TensorRtSession:
     """Open an engine of the targets `tensorrt`, `tensorrt-rtx` and `jetson`."""
-    return TensorRtSession(folder, manifest, threads)
+    return TensorRtSession(folder, manifest, device)

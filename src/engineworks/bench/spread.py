@@ -1,0 +1,130 @@
+"""Throughput of one engine spread over devices or sessions, each device's part and the whole.
+
+Batches are noise, as in `matrix`. One session alone is timed in the same run, in turns with all of
+them, so that the gain is a ratio and no comparison of two days.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engineworks import hosts
+from engineworks.bench.matrix import feed
+from engineworks.runtime.detector import image_input
+from engineworks.runtime.session import Tensors
+from engineworks.runtime.spread import Spread
+from engineworks.specs import Preprocess
+
+#: Turns of one session and of all.
+ROUNDS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceRow:
+    """One session's part."""
+
+    device: int
+    calls: int
+    throughput_per_s: float
+    """Images per second of the whole run that it took on."""
+    busy: float
+    """Share of the time that it was at work, 0..1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpreadRow:
+    """One batch size."""
+
+    batch: int
+    threads: int
+    """CPU threads of each session."""
+    throughput_per_s: float
+    """Images per second, median of the turns."""
+    alone_per_s: float
+    """Of one session alone, with the CPU threads of all."""
+    gain: float
+    devices: tuple[DeviceRow, ...]
+
+
+def measure(
+    folder: Path, devices: Sequence[int], batches: Sequence[int], *, threads: int, seconds: float
+) -> tuple[SpreadRow, ...]:
+    """Measure an engine over devices.
+
+    Args:
+        folder: The engine's.
+        devices: As `Spread` takes them.
+        batches: Batch sizes, a row each.
+        threads: CPU threads altogether; 0: all.
+        seconds: Time for each row after warm-up, for one session and for all.
+
+    Raises:
+        ArtifactError: A session cannot be opened.
+        ValueError: A batch does not fit the engine.
+    """
+    total = threads or hosts.cores()
+    each = max(1, total // len(devices))
+    with (
+        Spread(folder, devices[:1], threads=total) as alone,
+        Spread(folder, devices, threads=each) as spread,
+    ):
+        manifest = spread.session.manifest
+        size, _ = image_input(manifest)
+        preprocess = manifest.preprocess or Preprocess()
+        rows = []
+        for batch in batches:
+            feeds = feed(spread.session, preprocess, size, batch)
+            turn_s = seconds / ROUNDS
+            for one in (alone, spread):
+                _run(one, feeds, max(0.5, turn_s))
+                one.reset()
+            rates: dict[str, list[float]] = {"alone": [], "all": []}
+            elapsed_s = 0.0
+            for _ in range(ROUNDS):
+                calls, passed_s = _run(alone, feeds, turn_s)
+                rates["alone"].append(calls * batch / passed_s)
+                calls, passed_s = _run(spread, feeds, turn_s)
+                rates["all"].append(calls * batch / passed_s)
+                elapsed_s += passed_s
+            together, single = (float(np.median(rates[key])) for key in ("all", "alone"))
+            rows.append(
+                SpreadRow(
+                    batch=batch,
+                    threads=each,
+                    throughput_per_s=together,
+                    alone_per_s=single,
+                    gain=together / single,
+                    devices=tuple(
+                        DeviceRow(
+                            device=share.device,
+                            calls=share.calls,
+                            throughput_per_s=share.rows / elapsed_s,
+                            busy=min(1.0, share.busy_s / elapsed_s),
+                        )
+                        for share in spread.shares()
+                    ),
+                )
+            )
+    return tuple(rows)
+
+
+def _run(spread: Spread, feeds: dict[str, Any], seconds: float) -> tuple[int, float]:
+    """Keep all sessions busy for a time: (calls, seconds)."""
+    waiting: deque[Future[Tensors]] = deque()
+    calls, started = 0, time.perf_counter()
+    ahead = len(spread.shares()) + 1
+    while time.perf_counter() - started < seconds:
+        while len(waiting) < ahead:
+            waiting.append(spread.submit(feeds))
+        waiting.popleft().result()
+        calls += 1
+    calls += len([answer.result() for answer in waiting])
+    return calls, time.perf_counter() - started

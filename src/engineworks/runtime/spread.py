@@ -1,0 +1,177 @@
+"""One engine open several times, and work spread over the sessions.
+
+On a machine with several GPUs each gets a session; on a CPU two sessions of half the threads often
+give more throughput than one of all. Every session lives in a thread of its own (a CUDA context
+belongs to a thread) and takes the next batch when it is free, so a faster device does more.
+Over several GPUs it has not been run yet. Knows sessions, no images.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from engineworks import hosts
+from engineworks.errors import ArtifactError
+from engineworks.runtime.session import Session, Tensors, open_engine
+
+Feeds = Mapping[str, np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What one session has done since it was opened, or since `Spread.reset`."""
+
+    device: int
+    calls: int
+    rows: int
+    """Images: the sum of the batches."""
+    busy_s: float
+    """Time inside `infer`."""
+
+
+class _Worker:
+    """A thread with a session."""
+
+    def __init__(self, spread: Spread, device: int) -> None:
+        self.device = device
+        self.share = Share(device=device, calls=0, rows=0, busy_s=0.0)
+        self.opened: Future[Session] = Future()
+        self._spread = spread
+        self._thread = threading.Thread(target=self._run, name=f"engine on {device}", daemon=True)
+        self._thread.start()
+
+    def join(self) -> None:
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            session = open_engine(
+                self._spread.path, threads=self._spread.threads, device=self.device
+            )
+        except BaseException as error:
+            self.opened.set_exception(error)
+            return
+        with session:
+            self.opened.set_result(session)
+            while (job := self._spread.jobs.get()) is not None:
+                self._work(session, *job)
+        self._spread.jobs.put(None)  # for the next one that waits
+
+    def _work(self, session: Session, feeds: Feeds, answer: Future[Tensors]) -> None:
+        if not answer.set_running_or_notify_cancel():
+            return
+        started = time.perf_counter()
+        try:
+            made = session.infer(feeds)
+            if session.reuses_outputs:
+                made = {name: np.array(value) for name, value in made.items()}
+        except BaseException as error:
+            answer.set_exception(error)
+            return
+        old = self.share
+        self.share = Share(
+            device=self.device,
+            calls=old.calls + 1,
+            rows=old.rows + len(next(iter(feeds.values()))),
+            busy_s=old.busy_s + time.perf_counter() - started,
+        )
+        answer.set_result(made)
+
+
+class Spread:
+    """Several sessions of one engine. Use it as a context manager; any thread may call it.
+
+    Args:
+        path: The engine's folder.
+        devices: Number of the GPU of each session; for engines of a CPU any number of zeros.
+        threads: CPU threads of each session; 0: all, shared out evenly.
+
+    Raises:
+        ArtifactError: As `open_engine`, from whichever session could not be opened; the others
+            are closed then.
+    """
+
+    def __init__(self, path: Path | str, devices: Sequence[int], *, threads: int = 0) -> None:
+        if not devices:
+            raise ArtifactError("no device is named", hint="name at least one, for example [0]")
+        self.path = path
+        self.threads = threads or max(1, hosts.cores() // len(devices))
+        self.jobs: queue.SimpleQueue[tuple[Feeds, Future[Tensors]] | None] = queue.SimpleQueue()
+        self._closed = False
+        self._workers = [_Worker(self, device) for device in devices]
+        try:
+            self.session, *_ = [worker.opened.result() for worker in self._workers]
+        except BaseException:
+            self.close()
+            raise
+
+    def submit(self, feeds: Feeds) -> Future[Tensors]:
+        """Hand in one batch; its answer comes from whichever session is free next.
+
+        The arrays must stay as they are until the answer is there. What `Session.infer` raises
+        comes out of the future.
+
+        Raises:
+            ValueError: It is closed.
+        """
+        if self._closed:
+            raise ValueError("the sessions are closed")
+        answer: Future[Tensors] = Future()
+        self.jobs.put((feeds, answer))
+        return answer
+
+    def map(self, batches: Iterable[Feeds]) -> Iterator[Tensors]:
+        """Answers in the order of the batches, which are drawn only as fast as they are worked off.
+
+        Raises:
+            ValueError: A batch does not fit; those after it that had begun are finished unread.
+        """
+        waiting: deque[Future[Tensors]] = deque()
+        try:
+            for feeds in batches:
+                waiting.append(self.submit(feeds))
+                if len(waiting) > 2 * len(self._workers):
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for answer in waiting:
+                answer.cancel()
+
+    def shares(self) -> tuple[Share, ...]:
+        """What every session has done."""
+        return tuple(worker.share for worker in self._workers)
+
+    def reset(self) -> None:
+        """Count from zero again; for a moment when nothing is under way."""
+        for worker in self._workers:
+            worker.share = Share(device=worker.device, calls=0, rows=0, busy_s=0.0)
+
+    def close(self) -> None:
+        """Finish what was handed in, then close the sessions; a second call does nothing."""
+        self._closed = True
+        self.jobs.put(None)
+        for worker in self._workers:
+            worker.join()
+
+    def __enter__(self) -> Spread:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,106 @@
+"""Work over several sessions: every answer, in order, and nothing left running."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from engineworks import runtime
+from engineworks.errors import ArtifactError
+from engineworks.runtime import spread as spreads
+from engineworks.runtime.session import open_engine
+from engineworks.runtime.spread import Spread
+from tests.builders import put_engine, samples
+
+RUNTIMES = ("onnxruntime", "openvino")
+
+
+@pytest.fixture(params=RUNTIMES)
+def engine(request, store, tiny_onnx):
+    pytest.importorskip(request.param)
+    return put_engine(store, tiny_onnx, runtime=request.param).uri
+
+
+def feeds(count, batch=2):
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        yield {"images": rng.random((batch, 3, 16, 16), np.float32)}
+
+
+def test_answers_come_in_the_order_of_the_batches(engine):
+    with open_engine(engine, threads=1) as session:
+        wanted = [np.array(session.infer(one)["scores"]) for one in feeds(40)]
+    with Spread(engine, [0, 0, 0], threads=1) as spread:
+        found = list(spread.map(feeds(40)))
+        shares = spread.shares()
+    assert len(found) == 40
+    for got, want in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(got["scores"], want, rtol=1e-5, atol=1e-6)
+    assert sum(share.calls for share in shares) == 40
+    assert sum(share.rows for share in shares) == 80
+    assert all(share.busy_s > 0 for share in shares if share.calls)
+
+
+def test_batches_are_drawn_no_faster_than_they_are_worked_off(engine):
+    drawn = []
+
+    def endless():
+        for one in feeds(1000):
+            drawn.append(1)
+            yield one
+
+    with Spread(engine, [0, 0], threads=1) as spread:
+        answers = spread.map(endless())
+        for _ in range(3):
+            next(answers)
+        assert len(drawn) <= 3 + 2 * 2 + 1
+        answers.close()
+
+
+def test_a_batch_that_does_not_fit_is_told_and_the_others_go_on(engine):
+    with Spread(engine, [0, 0], threads=1) as spread:
+        wrong = spread.submit({"images": np.zeros((1, 3, 5, 16), np.float32)})
+        right = spread.submit({"images": samples(1)})
+        with pytest.raises(ValueError, match="'images' must be float32"):
+            wrong.result()
+        assert right.result()["scores"].shape == (1, 5)
+        assert sum(share.calls for share in spread.shares()) == 1
+        with pytest.raises(ValueError, match="missing"):
+            list(spread.map([{"images": samples(1)}, {}]))
+        spread.reset()
+        assert all(share.calls == share.rows == 0 for share in spread.shares())
+
+
+def test_what_was_handed_in_is_finished_before_it_closes(engine):
+    with Spread(engine, [0, 0], threads=1) as spread:
+        answers = [spread.submit(one) for one in feeds(20)]
+    assert all(answer.done() for answer in answers)
+    spread.close()
+    with pytest.raises(ValueError, match="closed"):
+        spread.submit({"images": samples(1)})
+
+
+def test_no_thread_stays_when_one_session_cannot_be_opened(engine, monkeypatch):
+    closed = []
+
+    def one_of_them(path, *, threads, device):
+        if device:
+            raise ArtifactError("no GPU 1", hint="use 0")
+        session = open_engine(path, threads=threads)
+        monkeypatch.setattr(session, "close", lambda: closed.append(device))
+        return session
+
+    monkeypatch.setattr(spreads, "open_engine", one_of_them)
+    before = threading.active_count()
+    with pytest.raises(ArtifactError, match="no GPU 1"):
+        Spread(engine, [0, 1, 0])
+    assert closed == [0, 0]
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(("devices", "words"), [([], "no device"), ([0, 1], "no device 1")])
+def test_devices_that_are_not_there_are_refused(engine, devices, words):
+    with pytest.raises(ArtifactError, match=words):
+        runtime.Spread(engine, devices)
