@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from engineworks import hosts
+from engineworks import hosts, targets
 from engineworks.cli._engines import HELP, add_engine, locate
 from engineworks.cli._words import add, answer, short
 from engineworks.codec import to_json
@@ -78,7 +78,8 @@ def _opens_here(manifest: Manifest) -> str:
         check_version(manifest, card.packages)
     except EngineworksError as error:
         return error.message
-    return "opens on this machine"
+    needs = targets.cannot_run(manifest.target, card) if manifest.target in targets.names() else ""
+    return f"does not open: it needs {needs}" if needs else "opens on this machine"
 
 
 def _bench(options: argparse.Namespace) -> int:

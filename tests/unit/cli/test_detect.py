@@ -273,6 +273,14 @@ class TestBenchAndInspect:
         with pytest.raises(SystemExit, match="2"):
             main(["bench", str(yolox_engine), "--threads", "many"])
 
+    def test_inspect_says_what_a_host_lacks_to_open_an_engine(self, store, tiny_onnx, capsys):
+        engine = builders.put_engine(store, tiny_onnx, runtime="coreml")
+        assert main(["inspect", engine.uri, "--json"]) == 0
+        here = json.loads(capsys.readouterr().out)["here"]
+        on_a_mac = hosts.probe().os.startswith("Darwin")
+        assert here == "opens on this machine" or not on_a_mac
+        assert "needs macOS 14 or newer" in here or on_a_mac
+
     def test_inspect_shows_long_lists_by_their_ends(self, yolox_engine, capsys):
         assert main(["inspect", str(yolox_engine)]) == 0
         told = capsys.readouterr().out
