@@ -22,9 +22,11 @@ import numpy as np
 from benchmarks._rounds import ratio
 from benchmarks._video_peers import KINDS, Peer
 from benchmarks._yolov8n import export
-from engineworks import hosts, runtime
+from engineworks import hosts, runtime, targets
+from engineworks.export.torch_onnx import signature
 from engineworks.runtime.drawing import draw
 from engineworks.runtime.pipeline import Pipeline
+from engineworks.runtime.preprocess import Preprocessor
 from engineworks.runtime.session import local_folder
 from engineworks.runtime.sinks import VideoSink
 from engineworks.runtime.sources import open_source
@@ -33,6 +35,7 @@ from engineworks.runtime.tracking import ByteTrack
 from engineworks.runtime.video_file import VideoFile
 from engineworks.specs import Preprocess, TaskSpec
 from engineworks.store import LocalStore
+from engineworks.targets._base import BuildInput
 from tests import builders
 
 #: Candidates that pass the threshold of the random network, as many as a busy street has.
@@ -56,6 +59,44 @@ def engines(folder: Path) -> dict[str, Path]:
         task=TaskSpec(kind="detection", layout="yolov8", labels=labels, confidence=0.5),
     )
     return {"yolox-nano-416": Path(nano.uri), "yolov8n-shape-640": Path(shape.uri)}
+
+
+def whole_numbers(folder: Path) -> Path:
+    """The network of YOLOv8n's shape in INT8 by OpenVINO, all its layers: `engines` wrote it."""
+    onnx, target = folder / "shape.onnx", targets.load("openvino")
+    host, preprocess = hosts.probe(), Preprocess(resize="letterbox")
+    prepare = Preprocessor(preprocess, (640, 640))
+    rows = np.stack([prepare(runtime.read_image(photo))[0] for photo in builders.photos()[:8]])
+    scheme = targets.int8_rules("openvino", host).scheme
+    graph = builders.quantized(onnx, folder / "shape_int8.onnx", scheme, rows)
+    inputs, outputs, _ = signature(graph)
+    work = folder / "int8"
+    work.mkdir()
+    built = target.build(
+        BuildInput(
+            onnx=graph, inputs=inputs, outputs=outputs, precision="int8", options={}, host=host,
+            work=work,
+        )
+    )  # fmt: skip
+    assert built.truth.holds  # noqa: S101 - else the figure would be another precision's
+    engine = LocalStore(folder / "store").put(
+        built.files,
+        kind="engine",
+        name="yolov8n-shape",
+        entry=built.entry,
+        inputs=inputs,
+        outputs=outputs,
+        preprocess=preprocess,
+        task=TaskSpec(
+            kind="detection", layout="yolov8", labels=builders.yolox_task().labels, confidence=0.5
+        ),
+        target="openvino",
+        precision="int8",
+        requires=built.requires,
+        details=built.details,
+        provenance=builders.MADE_HERE,
+    )
+    return Path(engine.uri)
 
 
 def int8_engine() -> Path | None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks._bars import Bar, finish
 from benchmarks._rounds import interleave, ratio
-from benchmarks._video_chain import INT8, chain, engines, int8_engine
+from benchmarks._video_chain import INT8, chain, engines, int8_engine, whole_numbers
 from benchmarks.hota import Tracks, hota
 from benchmarks.plain_bytetrack import PlainByteTrack
 from engineworks import runtime
@@ -187,7 +187,7 @@ def main(arguments: list[str]) -> int:
         out = Path(folder)
         clips = {
             "yolox-nano-416": write_clip(out / "long.mp4", panned(300, (720, 1280), photo=1)),
-            "yolov8n-shape-640": write_clip(out / "short.mp4", panned(60, (720, 1280), photo=1)),
+            "yolov8n-shape-640": write_clip(out / "short.mp4", panned(200, (720, 1280), photo=1)),
         }
         made = engines(out)
         for name, engine in made.items():
@@ -196,12 +196,17 @@ def main(arguments: list[str]) -> int:
             bars.append(Bar(f"chain / bare, {name}", details[name]["share"], "", 0.85, True))
             for title, times in details[name]["ahead_of"].items():
                 bars.append(Bar(f"times as fast as {title}", times, "x", 1.0, True))
-        whole_numbers = int8_engine()
-        if whole_numbers is None:
-            print(f"chain with {INT8}: not measured (make demo makes its engine)")
-        else:
-            details[INT8] = chain(whole_numbers, clips["yolox-nano-416"], out, ROUNDS)
-            bars.append(Bar(f"chain / bare, {INT8}", details[INT8]["share"], "", 0.75, True))
+        integers = {
+            "yolov8n-shape-640": whole_numbers(out),
+            "yolox-nano-416": int8_engine(),
+        }
+        for name, found in integers.items():
+            if found is None:
+                print(f"{name}, {INT8}: not measured (make demo makes its engine)")
+                continue
+            title = f"{name}, {INT8}"
+            details[title] = chain(found, clips[name], out, ROUNDS)
+            bars.append(Bar(f"chain / bare, {title}", details[title]["share"], "", 0.75, True))
         small = write_clip(out / "small.mp4", panned(200, (240, 320)))
         details["fairness"] = fairness(made["yolox-nano-416"], small)
         bars.append(

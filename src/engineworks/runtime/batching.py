@@ -80,7 +80,7 @@ class FairQueue(Generic[Key, Item]):
             (stream, item) pairs; empty when nothing came within `idle_s`.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._ready() > 0, idle_s)
+            self._changed.wait_for(lambda: self._stopped or self._ready() > 0, idle_s)
             deadline = time.monotonic() + wait_s
             while 0 < self._ready() < min(most, self._possible()):
                 left_s = deadline - time.monotonic()

@@ -57,6 +57,7 @@ class Pipeline:
         self._lock = threading.Lock()
         self._turn = threading.Lock()
         self._running: list[Stream] = []
+        self._slots_left = 0
         self._stopping = False
 
     def stop(self) -> None:
@@ -78,6 +79,7 @@ class Pipeline:
             threading.Thread(target=self._slot, args=(numbered, reports), daemon=True)
             for _ in range(self._at_once)
         ]
+        self._slots_left = len(slots)
         for slot in slots:
             slot.start()
         workers = [
@@ -107,6 +109,15 @@ class Pipeline:
             self._infer(detector)
 
     def _slot(self, jobs: Iterator[tuple[int, Job]], reports: dict[int, StreamReport]) -> None:
+        try:
+            self._do(jobs, reports)
+        finally:
+            with self._lock:
+                self._slots_left -= 1
+                if not self._slots_left:
+                    self._queue.stop()  # whoever waits for more need not wait out its time
+
+    def _do(self, jobs: Iterator[tuple[int, Job]], reports: dict[int, StreamReport]) -> None:
         while True:
             with self._lock:
                 number, job = next(jobs, (-1, None))

@@ -133,3 +133,13 @@ def test_no_item_is_lost_and_no_stream_gets_ahead(counts, most, depth):
         if busy:
             assert max(busy) - min(busy) <= max(1, depth) or most >= len(counts)
     assert [taken[stream] for stream, _ in enumerate(counts)] == counts
+
+
+def test_whoever_waits_for_an_item_need_not_when_it_is_over():
+    queue = FairQueue(2)
+    taken = []
+    taker = threading.Thread(target=lambda: taken.append(queue.take(1, idle_s=600)), daemon=True)
+    taker.start()
+    queue.stop()
+    taker.join(30)
+    assert taken == [[]]

@@ -13,6 +13,7 @@ import pytest
 from engineworks import runtime
 from engineworks.errors import DataError, StoreError
 from engineworks.runtime import Detections, Detector, read_image
+from engineworks.runtime.batching import FairQueue
 from engineworks.runtime.drawing import draw
 from engineworks.runtime.metrics import Recorder
 from engineworks.runtime.pipeline import Pipeline
@@ -152,6 +153,18 @@ def test_several_sessions_of_an_engine_keep_the_order(yolox_onnx, session, clip,
     for (number, found), (wanted_number, wanted) in zip(together.frames, alone.frames, strict=True):
         assert number == wanted_number
         assert found.track_id.tolist() == wanted.track_id.tolist()
+
+
+def test_the_end_of_the_last_stream_is_the_end(detector, clip, monkeypatch):
+    take = FairQueue.take
+    monkeypatch.setattr(
+        FairQueue, "take", lambda queue, most, wait_s=0.0: take(queue, most, wait_s, idle_s=600)
+    )
+    pipeline = Pipeline([detector, detector])
+    runner = threading.Thread(target=pipeline.run, args=([job(str(clip))],), daemon=True)
+    runner.start()
+    runner.join(120)
+    assert not runner.is_alive()
 
 
 def test_sixteen_streams_go_on_side_by_side(detector, tmp_path):
