@@ -105,13 +105,13 @@ def preflight(recipe: str, *, fleet: bool = False) -> tuple[Loaded, Plan]:
     loaded = recipes.load(Path(recipe))
     recipes.pin_model(loaded)
     if loaded.recipe.data is not None:
-        datasets.list_images(loaded.recipe.data)
+        datasets.look(loaded.recipe.data)
     recipes.refuse_float(loaded)
     spec = loaded.recipe.calibration
     if spec is not None and spec.made:
         usercode.code_sha256(spec.images, loaded.folder)
     elif spec is not None:
-        datasets.list_images(calibration_data(spec))
+        datasets.look(calibration_data(spec))
     if fleet:
         return loaded, _fleet.plan(loaded, _run.open_home_store())
     return loaded, recipes.plan(loaded)

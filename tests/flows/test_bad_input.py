@@ -126,6 +126,14 @@ def test_calibration_images_that_are_not_there_are_refused_before_anything_runs(
     nothing_made(classified)
 
 
+def test_annotations_that_are_not_there_are_refused_before_anything_runs(classified):
+    classified.edit('"null"', "onnxruntime-cpu\n    precisions: [int8]")
+    classified.edit("targets:", "calibration: {images: images, annotations: gone.json}\ntargets:")
+    for words in (["--dry-run"], []):
+        refused(classified.ship(*words), "gone.json does not exist", "COCO JSON")
+        nothing_made(classified)
+
+
 def test_too_few_calibration_images_are_refused_with_their_number(classified):
     classified.edit('"null"', "onnxruntime-cpu\n    precisions: [int8]")
     shutil.copytree(classified.folder / "images" / "cat", classified.folder / "seen")

@@ -57,6 +57,20 @@ def list_images(spec: DataSpec) -> list[str]:
     return files[: spec.limit]
 
 
+def look(spec: DataSpec) -> None:
+    """Refuse data that is not there, without reading it.
+
+    Raises:
+        DataError: As `list_images`, or the annotations file does not exist.
+    """
+    list_images(spec)
+    if spec.annotations is not None and not Path(spec.annotations).is_file():
+        raise DataError(
+            f"data.annotations: {spec.annotations} does not exist",
+            hint="give the COCO JSON file of these images, relative to the recipe",
+        )
+
+
 def _below(root: Path) -> list[str]:
     if not root.is_dir():
         raise DataError(
