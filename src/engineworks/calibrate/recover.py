@@ -224,7 +224,7 @@ class Search:
         ]  # fmt: skip
         for candidate in without:
             self._score(candidate)
-        self._race([start, *without])
+        self._race(without, anchor=start)
         found = [
             Sensitivity(
                 part=piece[0],
@@ -250,7 +250,7 @@ class Search:
             if not self._layers(grown):
                 break
             self._score(grown)
-            self._race([grown])
+            self._race([grown], anchor=start)
             if self._quality(grown) <= self._quality(current) and not self._holds(grown):
                 continue
             current = grown
@@ -274,7 +274,7 @@ class Search:
                 )
                 for step in steps
             ]  # fmt: skip
-            self._race([best, *toggled])
+            self._race(toggled, anchor=best)
             faster = [
                 n for n, c in enumerate(toggled)
                 if self._ratio(c) < self._ratio(best) * (1 - WORTH)
@@ -285,7 +285,7 @@ class Search:
                 "polish", f"{best.label}, all faster changes at once", best.method,
                 placement.changed(self.graph, best.nodes, [steps[n] for n in faster]),
             )  # fmt: skip
-            self._race([best, together])
+            self._race([together], anchor=best)
             fronts = sorted([together, *(toggled[n] for n in faster)], key=self._ratio)
             for candidate in fronts:
                 if self._ratio(candidate) < self._ratio(best) * (1 - WORTH):
@@ -373,17 +373,29 @@ class Search:
         with self.workshop.open(self._engine(None)) as session:
             self._float = self.workshop.answers(session)
 
-    def _race(self, candidates: list[Candidate], rounds: int = ROUNDS, word: str = "time") -> None:
+    def _race(
+        self,
+        candidates: list[Candidate],
+        rounds: int = ROUNDS,
+        word: str = "time",
+        anchor: Candidate | None = None,
+    ) -> None:
         """Time candidates against the float engine, all in alternating blocks.
+
+        Many open engines disturb one another, so ratios of two races do not compare. An anchor runs
+        in this one too, and its ratio of before sets the scale.
 
         Args:
             candidates: Those that were timed before under the same word are left out.
             rounds: Blocks of each.
+            anchor: What the others are measured against; timed first if it was not.
             word: `final` keeps the last, longer comparison apart: a search that is run again
                 must decide on what it decided on before.
         """
         if not self.workshop.timed:
             return
+        if anchor is not None:
+            self._race([anchor], rounds, word)
         for candidate in candidates:
             self.tried.setdefault(candidate.key, candidate)
         unique = {candidate.placement_key: candidate for candidate in reversed(candidates)}
@@ -396,6 +408,9 @@ class Search:
             calls = {}
             session = stack.enter_context(self.workshop.open(self._engine(None)))
             calls["float"] = self.workshop.call(session)
+            if anchor is not None and self.journal.get(f"{word} {anchor.placement_key}"):
+                session = stack.enter_context(self.workshop.open(self._engine(anchor)))
+                calls["anchor"] = self.workshop.call(session)
             for candidate in list(waiting):
                 if time.monotonic() > self._until:
                     waiting.remove(candidate)  # those that are built are timed; then it ends
@@ -410,12 +425,13 @@ class Search:
             for call in calls.values():
                 protocol.warm_up(call, limit_s=1.0)
             medians = compare.alternate(calls, rounds)
+        scale = 1.0
+        if anchor is not None and "anchor" in calls:
+            known = self.journal.get(f"{word} {anchor.placement_key}") or {}
+            scale = known["ratio"] / _best_ratio(medians["anchor"], medians["float"])[0]
         for candidate in waiting:
-            _, interval = compare.ratio(medians[candidate.key], medians["float"])
-            # The best blocks tell engines apart where the machine is not quiet; one lucky block
-            # on a busy machine must not say what no other block does.
-            best = float(medians[candidate.key].min() / medians["float"].min())
-            ratio = min(max(best, interval[0]), interval[1])
+            ratio, interval = _best_ratio(medians[candidate.key], medians["float"])
+            ratio, interval = ratio * scale, (interval[0] * scale, interval[1] * scale)
             value = {"ratio": ratio, "ci95": interval,
                      "elapsed_s": (time.monotonic() - started) / len(waiting)}  # fmt: skip
             self.journal.put(f"{word} {candidate.placement_key}", value)
@@ -512,6 +528,16 @@ class Search:
         fastest = min(self._final(c) for c in fronts)
         equal = {c.nodes for c in fronts if self._final(c) <= fastest * (1 + WORTH)}
         return max((c for c in held if c.nodes in equal), key=self._quality)
+
+
+def _best_ratio(mine: Array, floats: Array) -> tuple[float, tuple[float, float]]:
+    """(latency / latency of the float engine, its 95 % interval).
+
+    The best blocks tell engines apart where the machine is not quiet; one lucky block on a busy
+    machine must not say what no other block does.
+    """
+    _, interval = compare.ratio(mine, floats)
+    return min(max(float(mine.min() / floats.min()), interval[0]), interval[1]), interval
 
 
 def _divided(ratio: float, base: float) -> float | None:
