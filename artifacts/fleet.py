@@ -13,8 +13,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import re
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -26,10 +28,14 @@ from engineworks.errors import ArtifactError, StoreError
 from engineworks.fleet import SILENT_S
 from engineworks.values import HostCard, RegisteredHost
 
+log = logging.getLogger("engineworks.fleet")
+
 T = TypeVar("T")
 
 #: A lock of this age was left by a process that was killed; what it is held for takes seconds.
 ABANDONED_S = 120.0
+#: Pause between two tries to get a lock.
+TRY_S = 1.0
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
@@ -131,26 +137,56 @@ def rows(bucket: s3.Bucket, digest: str) -> list[Row]:
 def alone(bucket: s3.Bucket, name: str) -> Iterator[None]:
     """Be the only one of the fleet that does something, for seconds; others wait.
 
+    It is for registering in MLflow. Whoever is at it for longer than `ABANDONED_S` is taken for
+    dead, and the next one begins beside it.
+
     Raises:
         StoreError: Others have been at it for too long.
     """
-    key = f"locks/{name}"
-    for _ in range(int(2 * ABANDONED_S) + 10):
-        if bucket.write(key, b"", only_new=True):
-            break
-        found = bucket.read(key)
-        if found is not None and found.age_s > ABANDONED_S:
-            bucket.delete(key)  # its holder was killed
-        time.sleep(1)
-    else:
-        raise StoreError(
-            f"{bucket.address}/{key} is held by others and does not become free",
-            hint="if no run is at work, delete that object",
-        )
+    key, token = f"locks/{name}", uuid.uuid4().hex.encode()
+    until = time.monotonic() + 2 * ABANDONED_S + 10
+    while not _take(bucket, key, token):
+        if time.monotonic() > until:
+            raise StoreError(
+                f"{bucket.address}/{key} is held by others and does not become free",
+                hint="if no run is at work, delete that object",
+            )
+        time.sleep(TRY_S)
     try:
         yield
     finally:
-        bucket.delete(key)
+        _release(bucket, key, token)
+
+
+def _take(bucket: s3.Bucket, key: str, token: bytes) -> bool:
+    """Whether the lock is ours now. One try, which several may make at once."""
+    if bucket.write(key, token, only_new=True):
+        return True
+    found = bucket.read(key)
+    if found is None:
+        return False
+    if found.data == token:
+        return True  # an earlier write arrived, only its answer was lost
+    if found.age_s <= ABANDONED_S:
+        return False
+    # Its holder was killed. Of all that see this, only the first still finds what it has read.
+    return bucket.replace(key, token, found.etag)
+
+
+def _release(bucket: s3.Bucket, key: str, token: bytes) -> None:
+    """Remove our lock; one that another has taken over since stays.
+
+    What was done under it is done: a server that is away now fails nothing, the lock ages.
+    """
+    try:
+        found = bucket.read(key)
+        if found is not None and found.data == token:
+            # Servers that do not know this condition ignore it: so the bytes are compared too.
+            bucket.delete(key, etag=found.etag)
+        else:
+            log.warning("%s/%s was taken over: it was held too long", bucket.address, key)
+    except StoreError as error:
+        log.warning("%s/%s stays for %.0f s: %s", bucket.address, key, ABANDONED_S, error.message)
 
 
 def _encode(value: Any) -> bytes:

@@ -76,6 +76,8 @@ class Found:
 
     data: bytes
     age_s: float
+    etag: str
+    """The server's name for these very bytes, for `replace` and `delete`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +127,22 @@ class Bucket:
         Returns:
             False if one was there already.
         """
-        condition = {"IfNoneMatch": "*"} if only_new else {}
+        return self._put(key, data, {"IfNoneMatch": "*"} if only_new else {})
+
+    def replace(self, key: str, data: bytes, etag: str) -> bool:
+        """Write a small object over the bytes of this `etag` alone (If-Match).
+
+        Returns:
+            False if there are others by now, or none.
+        """
+        return self._put(key, data, {"IfMatch": etag})
+
+    def _put(self, key: str, data: bytes, condition: dict[str, str]) -> bool:
+        """Write if the condition holds.
+
+        When the answer to a write that was carried out is lost, the next try is refused: False
+        may also mean that one's own bytes are there. `read` tells.
+        """
 
         def ask() -> bool:
             try:
@@ -133,7 +150,7 @@ class Bucket:
                     Bucket=self.address.bucket, Key=self.full_key(key), Body=data, **condition
                 )
             except client_error() as error:
-                if only_new and error_code(error) in EXISTS:
+                if condition and error_code(error) in EXISTS | GONE:
                     return False
                 raise
             return True
@@ -150,7 +167,11 @@ class Bucket:
                 if error_code(error) in GONE:
                     return None
                 raise
-            return Found(data=answer["Body"].read(), age_s=_age_s(answer, answer["LastModified"]))
+            return Found(
+                data=answer["Body"].read(),
+                age_s=_age_s(answer, answer["LastModified"]),
+                etag=answer["ETag"],
+            )
 
         return self.patiently(ask)
 
@@ -187,11 +208,20 @@ class Bucket:
         self.delete(key)
         return f"{self.address}/{aside}"
 
-    def delete(self, key: str) -> None:
-        """Remove an object; none is there afterwards."""
-        self.patiently(
-            lambda: self.client.delete_object(Bucket=self.address.bucket, Key=self.full_key(key))
-        )
+    def delete(self, key: str, *, etag: str | None = None) -> None:
+        """Remove an object; with `etag` only if it still has those bytes."""
+        condition = {} if etag is None else {"IfMatch": etag}
+
+        def ask() -> None:
+            try:
+                self.client.delete_object(
+                    Bucket=self.address.bucket, Key=self.full_key(key), **condition
+                )
+            except client_error() as error:
+                if not condition or error_code(error) not in EXISTS | GONE:
+                    raise
+
+        self.patiently(ask)
 
     def read_range(self, key: str, start: int, stop: int) -> bytes:
         """Bytes `start` to `stop` - 1 of an object."""

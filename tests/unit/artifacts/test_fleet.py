@@ -90,3 +90,85 @@ def test_only_one_at_a_time_and_a_killed_holder_blocks_nobody_for_long(bucket, m
     monkeypatch.setattr(fleet, "ABANDONED_S", 2.0)
     work("c", 0)
     assert order[-1] == "c out"
+
+
+def test_of_two_that_find_an_abandoned_lock_at_once_one_takes_it_over(bucket, monkeypatch):
+    names = [f"register-{number}" for number in range(8)]
+    for name in names:
+        bucket.write(f"locks/{name}", b"of a killed one", only_new=True)
+    monkeypatch.setattr(fleet, "ABANDONED_S", 2.0)
+    monkeypatch.setattr(fleet, "TRY_S", 0.1)
+    time.sleep(3.1)
+    inside, entered = [], []
+
+    def work(name, barrier, late_s):
+        own = s3.Bucket(bucket.address, patience_s=5)
+        read = own.read
+
+        def read_together(key):
+            found, own.read = read(key), read  # only the first time
+            barrier.wait(10)
+            time.sleep(late_s)
+            return found
+
+        own.read = read_together
+        with fleet.alone(own, name):
+            inside.append(name)
+            entered.append((name, len(inside)))
+            time.sleep(0.5)
+            inside.pop()
+
+    for number, name in enumerate(names):
+        barrier = threading.Barrier(2)
+        late = (0, 0.2 * (number % 2))  # also one that is slow to act on what it has found
+        waiters = [threading.Thread(target=work, args=(name, barrier, late_s)) for late_s in late]
+        for waiter in waiters:
+            waiter.start()
+        for waiter in waiters:
+            waiter.join()
+    assert entered == [(name, 1) for name in names for _ in range(2)]
+    assert bucket.list("locks/") == []
+
+
+@pytest.mark.parametrize("abandoned", [False, True])
+def test_a_lock_whose_answer_was_lost_is_recognized_at_once(bucket, monkeypatch, abandoned):
+    if abandoned:
+        monkeypatch.setattr(fleet, "ABANDONED_S", -1.0)
+        bucket.write("locks/register", b"of a killed one", only_new=True)
+    put, lost = bucket.client.put_object, []
+
+    def carried_out_but_unanswered(**request):
+        answer = put(**request)
+        if not lost:
+            lost.append(request)
+            raise ConnectionError("the answer is lost")
+        return answer
+
+    monkeypatch.setattr(bucket.client, "put_object", carried_out_but_unanswered)
+    begun = time.monotonic()
+    with fleet.alone(bucket, "register"):
+        assert time.monotonic() - begun < 5
+        assert lost[0].keys() & {"IfMatch", "IfNoneMatch"}
+    assert bucket.list("locks/") == []
+
+
+def test_a_lock_that_was_taken_over_is_left_to_its_new_holder(bucket, monkeypatch, caplog):
+    with fleet.alone(bucket, "register"):
+        monkeypatch.setattr(fleet, "ABANDONED_S", -1.0)
+        second = fleet.alone(bucket, "register")
+        second.__enter__()
+    assert len(bucket.list("locks/")) == 1
+    assert "was taken over" in caplog.text
+    second.__exit__(None, None, None)
+    assert bucket.list("locks/") == []
+
+
+def test_a_server_that_is_away_at_the_release_fails_nothing(bucket, monkeypatch, caplog):
+    bucket.patience_s = 0.5
+
+    def away(**_):
+        raise ConnectionError("away")
+
+    with fleet.alone(bucket, "register"):
+        monkeypatch.setattr(bucket.client, "get_object", away)
+    assert "locks/register stays for 120 s" in caplog.text
