@@ -16,7 +16,6 @@ import signal
 import sys
 import threading
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,8 @@ from engineworks.errors import (
     ModelError,
     RecipeError,
 )
-from engineworks.store import disk_error, explain_os_error
+from engineworks.store import disk_error
+from flows.settings import configure, running_server
 
 STOPPED = "\nstopped. Finished stages are kept: the same command goes on there.\n"
 
@@ -43,47 +43,6 @@ PATIENCE_S = 10.0
 
 BAD_INPUT = (RecipeError, ModelError, DataError, ExportError)
 COLOURS = {"shipped": "green", "rejected": "yellow", "failed": "red", "pending": "cyan"}
-
-
-#: Written by `make ui` beside Prefect's database: where its server listens.
-UI_FILE = "server.url"
-
-
-def _running_server(root: Path) -> str | None:
-    """API address of the Prefect server that `make ui` runs on this state, if it answers."""
-    try:
-        url = (root / "prefect" / UI_FILE).read_text(encoding="utf-8").strip()
-        with urllib.request.urlopen(f"{url}/api/health", timeout=2):  # noqa: S310 - 127.0.0.1
-            return f"{url}/api"
-    except (OSError, ValueError):
-        return None
-
-
-def configure(root: Path) -> None:
-    """Keep Prefect's and MLflow's state under the state folder. Call before importing Prefect."""
-    os.environ["ENGINEWORKS_HOME"] = str(root)
-    defaults = {
-        "PREFECT_HOME": str(root / "prefect"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        # A first start creates the database; a slow disk needs more than the usual 20 s.
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_LOGGING_LEVEL": "WARNING",
-        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-        # Seven tries with growing pauses would keep a person waiting for many minutes.
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-        "DO_NOT_TRACK": "1",
-    }
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
-    server = _running_server(root)
-    if server is not None:
-        os.environ.setdefault("PREFECT_API_URL", server)
-    try:
-        (root / "prefect").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise explain_os_error(error, root) from error
 
 
 def _quiet_prefect() -> None:
@@ -232,7 +191,7 @@ def _ship(options: argparse.Namespace, console: Console) -> int:
     # Heartbeats tell a shared server of a run that died; on this machine's own state nobody
     # listens, and sending the last one takes most of a second.
     root = Path(os.environ["ENGINEWORKS_HOME"])
-    ours = os.environ.get("PREFECT_API_URL") in (None, _running_server(root))
+    ours = os.environ.get("PREFECT_API_URL") in (None, running_server(root))
     quieter = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None} if ours else {}
     embedded = "PREFECT_API_URL" not in os.environ
     signal.signal(signal.SIGINT, _stop_at_once if embedded else _stop_soon)

@@ -27,7 +27,7 @@ from typing import Any
 from engineworks import hosts
 from engineworks.errors import EngineworksError, StoreError
 from engineworks.values import RegisteredHost
-from flows._command import configure
+from flows.settings import configure
 
 log = logging.getLogger("engineworks.worker")
 

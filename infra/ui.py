@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from flows._command import UI_FILE, configure
+from flows.settings import UI_FILE, configure
 from infra.ports import free_port
 
 
