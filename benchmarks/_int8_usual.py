@@ -185,6 +185,8 @@ def _nncf(tool: str, request: dict[str, Any], samples: list[Array], path: Path) 
         onnx.save(nncf.quantize(model, data, subset_size=len(samples)), str(path))
         return
     stick = _workshop(request, "onnxruntime-cpu").yardstick
+    photos = stick.data
+    assert photos is not None  # noqa: S101 - the request names them
 
     def validate(candidate: Any, _: Any) -> float:
         session = ort.InferenceSession(
@@ -193,7 +195,7 @@ def _nncf(tool: str, request: dict[str, Any], samples: list[Array], path: Path) 
         name = session.get_outputs()[0].name
         metrics, _answers = judge.judge(
             lambda batch: {name: session.run([name], {"images": batch})[0]},
-            stick.data, stick.task, stick.labels, stick.preprocess, stick.size, None,
+            photos, stick.task, stick.labels, stick.preprocess, stick.size, None,
         )  # fmt: skip
         return metrics["AP"]
 

@@ -29,7 +29,7 @@ def interleave(
     """
     medians: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds):
-        order = list(calls) if number % 2 else list(reversed(calls))
+        order = list(calls) if number % 2 else list(calls)[::-1]
         for name in order:
             calls[name]()
             times = []

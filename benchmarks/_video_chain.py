@@ -29,7 +29,7 @@ from engineworks.runtime.pipeline import Pipeline
 from engineworks.runtime.preprocess import Preprocessor
 from engineworks.runtime.session import local_folder
 from engineworks.runtime.sinks import VideoSink
-from engineworks.runtime.sources import open_source
+from engineworks.runtime.sources import Frame, open_source
 from engineworks.runtime.stream import Job, StreamReport
 from engineworks.runtime.tracking import ByteTrack
 from engineworks.runtime.video_file import VideoFile
@@ -125,7 +125,7 @@ def chain(engine: Path, clip: Path, out: Path, rounds: int, peers: bool = False)
     ):
         detector = runtime.Detector(both)
         frames = 0
-        rows = []
+        rows: list[Any] = []
         for frame in open_source(str(clip)):
             frames += 1
             if len(rows) < 40:  # enough that the engine never sees the same one twice in a row
@@ -253,7 +253,8 @@ def _alone(session: runtime.Session, clip: Path, out: Path, least: float) -> dic
     spent: dict[str, float] = dict.fromkeys(
         ("decode", "preprocess", "infer", "postprocess", "track", "draw", "encode"), 0.0
     )
-    frames, source, drawn = 0, iter(open_source(str(clip))), []
+    frames, source = 0, iter(open_source(str(clip)))
+    drawn: list[Frame] = []
     while True:
         clocks = [clock()]
         frame = next(source, None)

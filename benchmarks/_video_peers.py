@@ -46,7 +46,7 @@ class Peer:
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self._process.args} ended with {self._process.wait()}")
+            raise SystemExit(f"{self._process.args!r} ended with {self._process.wait()}")
         result: dict[str, float] = json.loads(line)
         return result
 
@@ -120,12 +120,13 @@ def _ultralytics(way: str, engine: str, clip: str, out: str, confidence: float) 
 
 def main(arguments: list[str]) -> None:
     """Serve passes until standard input ends."""
-    kind, *rest, confidence = arguments
+    kind, engine, clip, result, words = arguments
+    confidence = float(words)
     out, sys.stdout = sys.stdout, sys.stderr  # their own words are not ours
     if kind == "supervision":
-        once = _supervision(*rest, float(confidence))
+        once = _supervision(engine, clip, result, confidence)
     else:
-        once = _ultralytics(kind.partition("-")[2], *rest, float(confidence))
+        once = _ultralytics(kind.partition("-")[2], engine, clip, result, confidence)
     for _ in sys.stdin:
         begin, cpu = time.perf_counter(), time.process_time()
         counts = list(once())

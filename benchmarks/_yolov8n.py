@@ -15,7 +15,7 @@ CLASSES = 80
 BINS = 16
 
 
-class Conv(nn.Sequential):
+class Conv(nn.Sequential):  # type: ignore[misc]
     """Convolution and SiLU; the batch norm is folded already."""
 
     def __init__(self, inputs: int, outputs: int, size: int = 1, stride: int = 1) -> None:
@@ -26,7 +26,7 @@ class Conv(nn.Sequential):
         super().__init__(conv, nn.SiLU())
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(nn.Module):  # type: ignore[misc]
     """Two 3x3 convolutions, with or without a shortcut."""
 
     def __init__(self, width: int, shortcut: bool) -> None:
@@ -40,7 +40,7 @@ class Bottleneck(nn.Module):
         return (x + y) * 0.7 if self.shortcut else y
 
 
-class C2f(nn.Module):
+class C2f(nn.Module):  # type: ignore[misc]
     """A split, bottlenecks one after the other, everything joined."""
 
     def __init__(self, inputs: int, outputs: int, repeats: int, shortcut: bool) -> None:
@@ -58,7 +58,7 @@ class C2f(nn.Module):
         return self.leave(torch.cat(parts, dim=1))
 
 
-class Sppf(nn.Module):
+class Sppf(nn.Module):  # type: ignore[misc]
     """Three poolings of one another, joined."""
 
     def __init__(self, width: int) -> None:
@@ -74,7 +74,7 @@ class Sppf(nn.Module):
         return self.leave(torch.cat(parts, dim=1))
 
 
-class Yolov8n(nn.Module):
+class Yolov8n(nn.Module):  # type: ignore[misc]
     """Backbone, neck and decoupled head: (n, 3, 640, 640) -> (n, 84, 8400)."""
 
     def __init__(self) -> None:

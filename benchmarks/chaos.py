@@ -140,7 +140,7 @@ def main() -> int:
         plant = Plant(Path(work, "plant"))
         try:
             plant.start(POOLS)
-            faults = {}
+            faults: dict[str, str] = {}
             for name, fault in _faults.ALL.items():
                 recipe = prepare(Path(work, name), len(faults) + 500_000)
                 faults[name] = fault(plant, recipe)

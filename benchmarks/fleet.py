@@ -10,6 +10,8 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from artifacts import s3, transfers
@@ -47,16 +49,17 @@ def store(folder: Path) -> dict[str, float]:
                 provenance=Provenance(stage="bench"),
             )  # fmt: skip
             other = RemoteStore(folder / f"b{number}", bucket)
-            steps = {
-                "up": lambda m=mine, a=artifact: m.push(a),
-                "plain up": lambda p=path, n=number: plain.upload_file(
-                    str(p), "bench", f"plain-{n}", Config=parts
+            steps: dict[str, Callable[[], object]] = {
+                "up": partial(mine.push, artifact),
+                "plain up": partial(
+                    plain.upload_file, str(path), "bench", f"plain-{number}", Config=parts
                 ),
-                "down": lambda o=other, a=artifact: o.fetch(a.sha256),
-                "plain down": lambda n=number: plain.download_file(
-                    "bench", f"plain-{n}", str(folder / "plain.bin"), Config=parts
+                "down": partial(other.fetch, artifact.sha256),
+                "plain down": partial(
+                    plain.download_file, "bench", f"plain-{number}", str(folder / "plain.bin"),
+                    Config=parts,
                 ),
-            }
+            }  # fmt: skip
             for name, step in steps.items():
                 begun = time.perf_counter()
                 step()

@@ -164,12 +164,13 @@ def _int8(summary: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _search_s(summary: dict[str, Any]) -> float:
-    return sum(s["elapsed_s"] for s in summary["stages"] if s["name"] in ("calibrate", "quantize"))
+    stages = [s for s in summary["stages"] if s["name"] in ("calibrate", "quantize")]
+    return float(sum(s["elapsed_s"] for s in stages))
 
 
 def _slower(variant: dict[str, Any]) -> float:
     """How much slower than its rival it is with confidence: 1 when it is not."""
-    return max(1.0, 1 / variant["rival"]["ci95"][1])
+    return max(1.0, 1 / float(variant["rival"]["ci95"][1]))
 
 
 def _detector_bars(summary: dict[str, Any], usual: list[dict[str, Any]]) -> list[Bar]:

@@ -87,7 +87,7 @@ def _running(summary: dict[str, Any]) -> tuple[list[Bar], dict[str, Any]]:
     engine = next(v for v in summary["variants"] if v["precision"] == "fp16")["engine"]
     with open_engine(engine["uri"]) as session:
         (spec,) = session.inputs
-        image = np.zeros((1, *spec.shape[1:]), np.float32)
+        image = np.zeros((1, *map(int, spec.shape[1:])), np.float32)
         device, context = session._device, session._context  # type: ignore[attr-defined]
         buffers = session._buffers  # type: ignore[attr-defined]
         staged = buffers[spec.name].view(spec, image.shape)

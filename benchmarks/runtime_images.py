@@ -73,7 +73,8 @@ def torch_postprocess(raw: torch.Tensor) -> torch.Tensor:
     table = table[table[:, 4].argsort(descending=True)]
     boxes = table[:, :4] + table[:, 5:6] * 7680
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    order, kept = torch.arange(len(boxes)), []
+    order = torch.arange(len(boxes))
+    kept: list[int] = []
     while len(order) and len(kept) < MAX_DETECTIONS:
         first, order = order[0], order[1:]
         kept.append(int(first))

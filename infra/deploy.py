@@ -70,9 +70,9 @@ def _clone(git: str, branch: str | None) -> list[dict[str, Any]]:
 
 def automation(client: Any) -> None:
     """Install the automation that declares a silent run crashed; replace an older one."""
+    from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
     from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
-    from prefect.states import StateType
 
     beat = "prefect.flow-run.heartbeat"
     ends = {f"prefect.flow-run.{word}" for word in ("Completed", "Failed", "Cancelled", "Crashed")}
@@ -88,7 +88,11 @@ def automation(client: Any) -> None:
             threshold=1,
             within=SILENCE,
         ),
-        actions=[ChangeFlowRunState(state=StateType.CRASHED, message="its heartbeats stopped")],
+        actions=[
+            ChangeFlowRunState(
+                name=None, state=StateType.CRASHED, message="its heartbeats stopped", force=False
+            )
+        ],
     )
     for old in client.read_automations_by_name(DEAD_RUNS):
         client.delete_automation(old.id)
