@@ -1,14 +1,18 @@
-"""`targets`, `host`, `schema`: what this installation can build, here and at all."""
+"""`targets`, `host`, `hosts`, `schema`: what this installation, and its fleet, can build."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engineworks import hosts, targets
 from engineworks.cli._words import add, answer, short
 from engineworks.codec import to_json
+from engineworks.errors import MissingDependency
 
 if TYPE_CHECKING:
     from engineworks.cli._words import Subparsers
@@ -21,6 +25,8 @@ def register(subparsers: Subparsers) -> None:
     )
     command.add_argument("target", nargs="?", help="only this one, with its options")
     add(subparsers, "host", _host, "this machine's host card")
+    command = add(subparsers, "hosts", _hosts, "the machines of the fleet (in a checkout)")
+    command.add_argument("--forget", metavar="NAME", help="remove a machine that is gone for good")
     add(subparsers, "schema", _schema, "JSON Schema of a recipe, for editors")
 
 
@@ -59,3 +65,17 @@ def _schema(options: argparse.Namespace) -> int:
 
     schema = json_schema()
     return answer(options, schema, json.dumps(schema, indent=1))
+
+
+def _hosts(options: argparse.Namespace) -> int:
+    # The fleet belongs to the flows, which are in a checkout and in no wheel.
+    places = (Path.cwd(), Path(__file__).resolve().parents[3])
+    checkout = next((place for place in places if (place / "flows" / "hosts.py").is_file()), None)
+    if checkout is None:
+        raise MissingDependency(
+            "`engineworks hosts` belongs to the flows, which are not installed with the library",
+            hint="run it at the top of a checkout",
+        )
+    words = ["--json"] if options.json else []
+    words += ["--forget", options.forget] if options.forget else []
+    return subprocess.run([sys.executable, "-m", "flows.hosts", *words], cwd=checkout).returncode

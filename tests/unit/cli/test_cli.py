@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from engineworks import cli
-from engineworks.cli import main
+from engineworks.cli import about, main
 
 
 def test_every_group_registers_commands_that_run():
@@ -32,6 +32,19 @@ def test_no_command_name_is_taken_twice():
         group.register(subparsers)
         names += list(subparsers.choices)[before:]
     assert len(names) == len(set(names))
+
+
+def test_hosts_without_a_store_says_how_to_name_one(monkeypatch, capfd):
+    monkeypatch.delenv("ENGINEWORKS_STORE", raising=False)
+    assert main(["hosts"]) == 2
+    assert "set ENGINEWORKS_STORE=s3://" in capfd.readouterr().err
+
+
+def test_hosts_outside_a_checkout_is_refused(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(about, "__file__", str(tmp_path / "a" / "b" / "c" / "about.py"))
+    assert main(["hosts"]) == 2
+    assert "at the top of a checkout" in capsys.readouterr().err
 
 
 def test_host_answers_in_words_and_in_json(capsys):
