@@ -3,7 +3,7 @@
     hosts/<name>.json            a machine's card, written again by its worker every 30 s
     orders/<digest>.json         what a machine is asked to build
     rows/<digest>/<host>.json    what came of it: a row of the table
-    locks/<name>                 held while two runs could register the same engine twice
+    locks/<name>                 held while two runs could log or register the same thing twice
 
 Knows the bucket and the values; no Prefect. Ages are by the server's clock.
 """
@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import logging
 import re
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -32,10 +34,10 @@ log = logging.getLogger("engineworks.fleet")
 
 T = TypeVar("T")
 
-#: A lock of this age was left by a process that was killed; what it is held for takes seconds.
+#: A lock of this age was left by a process that was killed: holders write theirs again before.
 ABANDONED_S = 120.0
-#: Pause between two tries to get a lock.
-TRY_S = 1.0
+#: Pause between two tries to get a lock, and for how long others are waited for.
+TRY_S, WAIT_S = 1.0, 1800.0
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
@@ -135,26 +137,34 @@ def rows(bucket: s3.Bucket, digest: str) -> list[Row]:
 
 @contextlib.contextmanager
 def alone(bucket: s3.Bucket, name: str) -> Iterator[None]:
-    """Be the only one of the fleet that does something, for seconds; others wait.
+    """Be the only one of the fleet that does something; others wait.
 
-    It is for registering in MLflow. Whoever is at it for longer than `ABANDONED_S` is taken for
-    dead, and the next one begins beside it.
+    The lock is kept young while it is held. A holder that cannot do so for `ABANDONED_S` (killed,
+    asleep, cut off) is taken for dead, and the next one begins, perhaps beside it.
 
     Raises:
         StoreError: Others have been at it for too long.
     """
     key, token = f"locks/{name}", uuid.uuid4().hex.encode()
-    until = time.monotonic() + 2 * ABANDONED_S + 10
+    until, told = time.monotonic() + WAIT_S, False
     while not _take(bucket, key, token):
+        if not told:
+            log.warning("%s/%s is held by another run: waiting for it", bucket.address, key)
+            told = True
         if time.monotonic() > until:
             raise StoreError(
-                f"{bucket.address}/{key} is held by others and does not become free",
-                hint="if no run is at work, delete that object",
+                f"{bucket.address}/{key} is held by another run, for {WAIT_S:.0f} s by now",
+                hint="see what that run does; if none is at work, delete that object",
             )
         time.sleep(TRY_S)
+    done = threading.Event()
+    keeper = threading.Thread(target=_keep_young, args=(bucket, key, token, done), daemon=True)
+    keeper.start()
     try:
         yield
     finally:
+        done.set()
+        keeper.join()
         _release(bucket, key, token)
 
 
@@ -165,12 +175,25 @@ def _take(bucket: s3.Bucket, key: str, token: bytes) -> bool:
     found = bucket.read(key)
     if found is None:
         return False
-    if found.data == token:
+    if found.data.startswith(token):
         return True  # an earlier write arrived, only its answer was lost
     if found.age_s <= ABANDONED_S:
         return False
     # Its holder was killed. Of all that see this, only the first still finds what it has read.
     return bucket.replace(key, token, found.etag)
+
+
+def _keep_young(bucket: s3.Bucket, key: str, token: bytes, done: threading.Event) -> None:
+    """Write our lock again every so often until we are done, or it is another's."""
+    for count in itertools.count(1):
+        if done.wait(ABANDONED_S / 4):
+            return
+        with contextlib.suppress(StoreError):  # `s3` has warned; the next try may work
+            found = bucket.read(key)
+            if found is None or not found.data.startswith(token):
+                return
+            # Other bytes each time: who has seen the old ones must not take over the new ones.
+            bucket.replace(key, token + b" %d" % count, found.etag)
 
 
 def _release(bucket: s3.Bucket, key: str, token: bytes) -> None:
@@ -180,11 +203,11 @@ def _release(bucket: s3.Bucket, key: str, token: bytes) -> None:
     """
     try:
         found = bucket.read(key)
-        if found is not None and found.data == token:
+        if found is not None and found.data.startswith(token):
             # Servers that do not know this condition ignore it: so the bytes are compared too.
             bucket.delete(key, etag=found.etag)
         else:
-            log.warning("%s/%s was taken over: it was held too long", bucket.address, key)
+            log.warning("%s/%s was taken over meanwhile", bucket.address, key)
     except StoreError as error:
         log.warning("%s/%s stays for %.0f s: %s", bucket.address, key, ABANDONED_S, error.message)
 

@@ -110,6 +110,8 @@ def _logged(home: Path, experiment_id: str, run_id: str) -> Logged:
 
 
 def _experiment(mlflow: Any, name: str, home: Path) -> str:
+    from mlflow.exceptions import MlflowException
+
     found = mlflow.get_experiment_by_name(name)
     if found is not None:
         if found.lifecycle_stage == "deleted":
@@ -117,7 +119,13 @@ def _experiment(mlflow: Any, name: str, home: Path) -> str:
         return str(found.experiment_id)
     embedded = tracking_uri(home).startswith("sqlite:")
     location = (home / "mlruns" / name).as_uri() if embedded else None
-    return str(mlflow.create_experiment(name, artifact_location=location))
+    try:
+        return str(mlflow.create_experiment(name, artifact_location=location))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        # Another run, on a machine that shares no lock with this one, was quicker.
+        return str(mlflow.get_experiment_by_name(name).experiment_id)
 
 
 def _log_facts(mlflow: Any, run_id: str, summary: Summary) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from artifacts.remote_store import RemoteStore, open_store
 from artifacts.summary import Logged, Registered, Summary, Variant
 from engineworks.codec import place, to_json
 from engineworks.errors import EngineworksError, StoreError
-from engineworks.store import LocalStore, disk_error
+from engineworks.store import LocalStore, alone, disk_error
 from engineworks.values import Comparison
 from tasks import _stage
 from tasks._cache import stage_key
@@ -55,8 +55,8 @@ class Published:
 def _alone(request: LogRequest) -> AbstractContextManager[None]:
     store = open_store(Path(request.store))
     if isinstance(store, RemoteStore):
-        return fleet.alone(store.bucket, f"register-{request.name}")
-    return nullcontext()
+        return fleet.alone(store.bucket, f"log-{request.name}")
+    return alone(Path(request.home) / "log.lock")
 
 
 # MLflow's client tries again by itself when a server does not answer.
@@ -74,9 +74,10 @@ def log(request: LogRequest, folder: str, limit_s: float) -> dict[str, Any]:
     home = Path(request.home)
     key = stage_key("log", request)
     try:
-        logged = mlflow_log.log_run(summary, store, files, key, home)
-        # MLflow has no compare-and-set: two runs at once would register one engine twice.
+        # MLflow has no compare-and-set. Two runs of one recipe at once would each take the other's
+        # unfinished run for one that was killed and delete it, and register one engine twice.
         with _alone(request):
+            logged = mlflow_log.log_run(summary, store, files, key, home)
             registered = registry.register(summary, logged, home)
     except EngineworksError:
         raise

@@ -130,6 +130,41 @@ def test_of_two_that_find_an_abandoned_lock_at_once_one_takes_it_over(bucket, mo
     assert bucket.list("locks/") == []
 
 
+def test_one_that_is_at_it_for_long_is_not_taken_for_dead(bucket, monkeypatch):
+    monkeypatch.setattr(fleet, "ABANDONED_S", 3.0)
+    monkeypatch.setattr(fleet, "TRY_S", 0.1)
+    order = []
+
+    def work(name, seconds):
+        with fleet.alone(s3.Bucket(bucket.address, patience_s=5), "log"):
+            order.append(f"{name} in")
+            time.sleep(seconds)
+            order.append(f"{name} out")
+
+    first, second = (threading.Thread(target=work, args=(n, s)) for n, s in (("a", 8), ("b", 0)))
+    first.start()
+    time.sleep(0.5)
+    second.start()
+    first.join()
+    second.join()
+    assert order == ["a in", "a out", "b in", "b out"]
+    assert bucket.list("locks/") == []
+
+
+def test_one_that_waits_says_so_and_after_too_long_what_to_do(bucket, monkeypatch, caplog):
+    monkeypatch.setattr(fleet, "TRY_S", 0.1)
+    monkeypatch.setattr(fleet, "WAIT_S", 0.5)
+    bucket.write("locks/log", b"another's", only_new=True)
+    with (
+        pytest.raises(StoreError, match="locks/log is held by another run") as caught,
+        fleet.alone(bucket, "log"),
+    ):
+        raise AssertionError("it is not free")
+    assert "delete that object" in caught.value.hint
+    assert caplog.text.count("held by another run: waiting for it") == 1
+    assert bucket.read("locks/log").data == b"another's"
+
+
 @pytest.mark.parametrize("abandoned", [False, True])
 def test_a_lock_whose_answer_was_lost_is_recognized_at_once(bucket, monkeypatch, abandoned):
     if abandoned:
