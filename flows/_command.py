@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -32,6 +33,7 @@ from engineworks.errors import (
     ExportError,
     ModelError,
     RecipeError,
+    StoreError,
 )
 from engineworks.store import disk_error
 from flows.settings import configure, running_server
@@ -140,9 +142,11 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"\n{kind}: {error.message}\n  next: {error.hint}\n")
         return 2 if isinstance(error, BAD_INPUT) else 3
     except Exception as error:
-        full = disk_error(error, root)
-        if full is not None:
-            sys.stderr.write(f"\nStoreError: {full}\n")
+        known = disk_error(error, root) or _server_error(error)
+        if known is not None:
+            if options.debug:
+                console.print_exception()
+            sys.stderr.write(f"\nStoreError: {known.message}\n  next: {known.hint}\n")
             return 3
         if options.debug:
             raise
@@ -152,6 +156,24 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write(STOPPED)
         return 130
+
+
+def _server_error(error: BaseException) -> StoreError | None:
+    """The `StoreError` behind Prefect's own error when its server does not answer."""
+    import httpx
+
+    url = os.environ.get("PREFECT_API_URL")
+    seen: BaseException | None = error
+    while url and seen is not None:
+        if isinstance(seen, httpx.TransportError):
+            at = re.sub(r"//[^/@\s]+@", "//", url)
+            return StoreError(
+                f"Prefect's server at {at} does not answer ({type(seen).__name__})",
+                hint="start it, or correct or unset PREFECT_API_URL, then run again: finished "
+                "stages are kept",
+            )
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def _dry_run(options: argparse.Namespace) -> int:

@@ -27,6 +27,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Cancelled, Cancelling, Scheduled
 
 from artifacts import fleet, s3
@@ -42,10 +43,20 @@ RESUMES = 3
 POLL_S = 2.0
 #: Seconds between two looks at the machines' cards.
 CARDS_S = 10.0
-#: Seconds that Prefect's server may be away.
+#: Seconds that Prefect's server may be away. It is asked again every few seconds, not after
+#: pauses that double, so that a short absence costs a short wait.
 SERVER_S = 600.0
+OFTEN = {PREFECT_CLIENT_MAX_RETRIES: 1}
 
 AWAY = (httpx.TransportError, PrefectHTTPStatusError)
+
+
+def _refused(error: Exception) -> bool:
+    """Whether the server has understood and says no, which another try does not mend."""
+    if not isinstance(error, PrefectHTTPStatusError):
+        return False
+    status = error.response.status_code
+    return status < 500 and status not in (408, 429)
 
 
 def _long_ago() -> datetime:
@@ -113,27 +124,35 @@ class FanOut:
 
     def carry_out(self) -> None:
         """Submit all and wait until each has a row or a reason; leave nothing queued behind."""
-        try:
-            for child in self._children:
-                self._submit(child)
-            answered = time.monotonic()
-            while waiting := [child for child in self._children if child.open]:
-                time.sleep(POLL_S)
-                try:
-                    self._read_hosts()
-                    with get_client(sync_client=True) as client:
-                        for child in waiting:
+        with temporary_settings(OFTEN):
+            try:
+                self._wait()
+            finally:
+                self._cancel_leftovers()
+
+    def _wait(self) -> None:
+        answered = time.monotonic()
+        while waiting := [child for child in self._children if child.open]:
+            try:
+                self._read_hosts()
+                with get_client(sync_client=True) as client:
+                    for child in waiting:
+                        if child.run_id is None:
+                            self._submit(child)
+                        else:
                             self._look(client, child)
-                    answered = time.monotonic()
-                except AWAY as error:
-                    log.warning("Prefect's server does not answer (%s)", type(error).__name__)
-                    if time.monotonic() - answered > SERVER_S:
-                        raise StoreError(
-                            f"Prefect's server did not answer for {SERVER_S:.0f} s",
-                            hint="start it, then run again: finished variants are kept",
-                        ) from error
-        finally:
-            self._cancel_leftovers()
+                answered = time.monotonic()
+            except AWAY as error:
+                if _refused(error):
+                    raise
+                log.warning("Prefect's server does not answer (%s)", type(error).__name__)
+                if time.monotonic() - answered > SERVER_S:
+                    raise StoreError(
+                        f"Prefect's server did not answer for {SERVER_S:.0f} s",
+                        hint="start it, then run again: finished variants are kept",
+                    ) from error
+            if any(child.open for child in waiting):
+                time.sleep(POLL_S)
 
     def _submit(self, child: Child) -> None:
         planned = child.planned

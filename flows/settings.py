@@ -47,6 +47,9 @@ def configure(root: Path) -> None:
     server = running_server(root)
     if server is not None:
         os.environ.setdefault("PREFECT_API_URL", server)
+    if "PREFECT_API_URL" in os.environ:
+        # A server that restarts is waited for: 2 + 4 + ... s, eight minutes in all.
+        os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "8")
     try:
         (root / "prefect").mkdir(parents=True, exist_ok=True)
     except OSError as error:

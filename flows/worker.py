@@ -215,8 +215,6 @@ class _Worker:
         }
         environment.setdefault("PREFECT_WORKER_QUERY_SECONDS", "5")
         environment.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
-        # A server that restarts is waited for: 2 + 4 + ... s.
-        environment.setdefault("PREFECT_CLIENT_MAX_RETRIES", "8")
         worker = subprocess.Popen(
             [
                 sys.executable, "-m", "prefect", "worker", "start", "--type", "process",

@@ -233,6 +233,15 @@ def small_disk(project):
     subprocess.run(["umount", "-l", str(small)], check=False)
 
 
+def test_a_prefect_server_that_does_not_answer_is_named_without_its_password(project):
+    project.api = "http://user:secret@127.0.0.1:9/api"
+    outcome = project.ship()
+    assert outcome.code == 3, outcome.err
+    assert "Prefect's server at http://127.0.0.1:9/api does not answer" in outcome.err
+    assert "next: start it" in outcome.err and "secret" not in outcome.err
+    assert "unexpected" not in outcome.err
+
+
 def test_a_nearly_full_disk_is_refused_at_once(project, small_disk):
     project.home.mkdir()
     small_disk()

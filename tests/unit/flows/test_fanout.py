@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 import types
 import uuid
 
+import httpx
 import pytest
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import (
     AwaitingRetry,
     Cancelled,
@@ -24,6 +27,7 @@ from artifacts.fleet import Row
 from engineworks import hosts
 from engineworks.fleet import SILENT_S
 from engineworks.values import PlannedVariant, RegisteredHost
+from flows import _fanout
 from flows._fanout import RESUMES, Child, FanOut
 from tests import builders
 
@@ -151,3 +155,51 @@ def test_one_that_another_run_cancelled_is_asked_for_again(world, monkeypatch):
     world.look(Cancelled())
     assert asked == [world.child]
     assert world.child.open
+
+
+@pytest.fixture
+def submit(world, monkeypatch):
+    """Carry the whole fan-out out; what Prefect's server answers to the submissions, in order."""
+
+    def carry_out(*answers):
+        asked, left = [], list(answers)
+
+        def run_deployment(name, **request):
+            asked.append(request["idempotency_key"])
+            answer = left.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return types.SimpleNamespace(id=uuid.uuid4(), state=answer)
+
+        monkeypatch.setattr(_fanout, "POLL_S", 0.01)
+        monkeypatch.setattr(_fanout, "run_deployment", run_deployment)
+        monkeypatch.setattr(
+            _fanout, "get_client", lambda **_: contextlib.nullcontext(world.prefect)
+        )
+        world.child.run_id = None
+        row = dataclasses.replace(
+            builders.example(Row), host=dataclasses.replace(world.card, name="m1")
+        )
+        fleet.put_row(world.bucket, ORDER, row)
+        world.prefect.state = Completed()
+        world.fan.carry_out()
+        return asked
+
+    return carry_out
+
+
+def answer(status):
+    request = httpx.Request("POST", "http://127.0.0.1/api")
+    response = httpx.Response(status, request=request)
+    return PrefectHTTPStatusError(str(status), request=request, response=response)
+
+
+def test_a_server_that_is_away_when_a_run_is_submitted_is_asked_again(world, submit):
+    asked = submit(httpx.ConnectError("refused"), answer(503), Scheduled())
+    assert asked == [f"{ORDER}:m1:0"] * 3
+    assert world.child.row is not None
+
+
+def test_what_the_server_refuses_is_not_asked_again(submit):
+    with pytest.raises(PrefectHTTPStatusError, match="422"):
+        submit(answer(422), Scheduled())
