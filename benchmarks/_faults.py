@@ -31,7 +31,7 @@ def _end(run: subprocess.Popen[str], code: int = 0) -> tuple[str, dict[str, dict
     rows = {v["name"]: v for v in json.loads(out)["variants"]} if out else {}
     if run.returncode != code:
         reasons = [f"{name} {row['verdict']}: {row['reason']}" for name, row in rows.items()]
-        return f"exit code {run.returncode}: {'; '.join(reasons)} {err[-300:]}", rows
+        return f"exit code {run.returncode}: {'; '.join(reasons)} {err[-3000:]}", rows
     return "ok", rows
 
 

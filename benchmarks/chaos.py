@@ -96,7 +96,7 @@ def one_round(plant: Plant, recipe: Path, dice: random.Random) -> dict[str, obje
         "exit_code": run.returncode,
         "verdicts": verdicts,
         "seconds": round(time.monotonic() - begun, 1),
-        "error": err[-500:] if run.returncode else "",
+        "error": err[-3000:] if run.returncode else "",
         "recovered": run.returncode == 0 and set(verdicts.values()) == {"shipped"},
     }
 

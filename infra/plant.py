@@ -118,9 +118,9 @@ class Plant:
         )
         if mlflow:
             self._start_mlflow(mlflow)
-        self._wait("prefect", f"http://127.0.0.1:{prefect}/api/health")
+        self._wait("prefect", prefect, "/api/health")
         if mlflow:
-            self._wait("mlflow", f"http://127.0.0.1:{mlflow}/health")
+            self._wait("mlflow", mlflow, "/health")
 
     def _start_mlflow(self, mlflow: int) -> None:
         data = self.folder / "mlflow"
@@ -278,15 +278,27 @@ class Plant:
         except psutil.NoSuchProcess:
             return None
 
-    def _wait(self, name: str, url: str, limit_s: float = 240) -> None:
+    def _wait(self, name: str, port: int, page: str, limit_s: float = 240) -> None:
+        """Wait until our own server answers on a port, not one that took it just before us."""
+        url = f"http://127.0.0.1:{port}{page}"
         until = time.monotonic() + limit_s
         while time.monotonic() < until:
-            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2):  # noqa: S310
-                return
+            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2):
+                if self._listens(name, port):
+                    return
             if self._process(name) is None:
                 raise RuntimeError(f"{name} did not start: see {self.log(name)}")
             time.sleep(0.3)
         raise RuntimeError(f"{name} did not answer within {limit_s:.0f} s: see {self.log(name)}")
+
+    def _listens(self, name: str, port: int) -> bool:
+        process = self._process(name)
+        for one in [process, *process.children(recursive=True)] if process else []:
+            with contextlib.suppress(psutil.Error):
+                for connection in one.net_connections("tcp"):
+                    if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+                        return True
+        return False
 
 
 def _answers(port: int) -> bool:
