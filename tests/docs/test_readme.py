@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -69,10 +70,16 @@ def test_the_yaml_of_the_readme_is_a_recipe(tmp_path):
 def test_the_python_of_the_readme_finds_objects(environment):
     """On the engine that the demo above recommends."""
     home = Path(environment["ENGINEWORKS_HOME"])
-    stores = (home / "store").glob("??/*/manifest.json")
+    manifests = [
+        json.loads(p.read_text()) | {"at": p.parent} for p in home.glob("store/??/*/manifest.json")
+    ]
     (text,) = re.findall(r"^```python\n(.*?)^```", README, re.S | re.M)
-    engines = [path.parent for path in stores if '"onnxruntime-cpu"' in path.read_text()]
-    engine = next(e for e in engines if "416" in (e / "manifest.json").read_text())
+    engine = next(
+        manifest["at"]
+        for manifest in manifests
+        if (manifest.get("target"), manifest.get("precision")) == ("onnxruntime-cpu", "fp32")
+        and manifest["inputs"][0]["shape"][2:] == [416, 416]
+    )
     photo = ROOT / "examples/yolox_nano/data/val2017/000000001000.jpg"
     scope = {"engine": engine, "photo": photo}
     exec(text, scope)  # noqa: S102 - the README's own text
