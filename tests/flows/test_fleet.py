@@ -106,7 +106,7 @@ def test_machines_build_apart_one_that_is_away_is_pending_and_a_killed_one_goes_
         assert half_made == []
 
     listed = subprocess.run(
-        [sys.executable, "-m", "engineworks", "hosts", "--json"], cwd=ROOT, capture_output=True,
+        [sys.executable, "-m", "engineworks.cli", "hosts", "--json"], cwd=ROOT, capture_output=True,
         text=True, env=plant.command_environment(), check=True,
     )  # fmt: skip
     found = {host["card"]["name"]: host for host in json.loads(listed.stdout)}
