@@ -39,6 +39,9 @@ ABANDONED_S = 120.0
 #: Pause between two tries to get a lock, and for how long others are waited for.
 TRY_S, WAIT_S = 1.0, 1800.0
 
+#: Cards that a warning was given of: they are read again every few seconds.
+_LEFT_OUT: set[str] = set()
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
@@ -69,31 +72,52 @@ def register(bucket: s3.Bucket, host: RegisteredHost) -> None:
         )
     key = f"hosts/{name}.json"
     found = bucket.read(key)
-    if found is not None and found.age_s < SILENT_S:
-        other = _decode(RegisteredHost, found.data, key)
-        if other.instance != host.instance:
-            raise StoreError(
-                f"another machine is registered as {name} and was heard of {found.age_s:.0f} s ago",
-                hint="give this one a name of its own: --name",
-            )
+    others = found is not None and _instance(found.data) not in (None, host.instance)
+    if found is not None and others and found.age_s < SILENT_S:
+        raise StoreError(
+            f"another machine is registered as {name} and was heard of {found.age_s:.0f} s ago",
+            hint="give this one a name of its own: --name",
+        )
     _write(bucket, key, dataclasses.replace(host, age_s=0.0))
 
 
 def registered(bucket: s3.Bucket) -> list[RegisteredHost]:
-    """All machines, with their ages, by name."""
+    """All machines, with their ages, by name. Cards that cannot be read are named and left out."""
     keys = [item.key for item in bucket.list("hosts/")]
-    found = s3.spread(bucket.read, keys)
-    hosts = [
-        dataclasses.replace(_decode(RegisteredHost, item.data, key), age_s=item.age_s)
-        for key, item in zip(keys, found, strict=True)
-        if item is not None
-    ]
+    hosts = []
+    for key, item in zip(keys, s3.spread(bucket.read, keys), strict=True):
+        if item is not None:
+            try:
+                host = _decode(RegisteredHost, item.data, key)
+            except ArtifactError as error:
+                # One machine with an older checkout must not stop all others.
+                if f"{bucket.address}/{key}" not in _LEFT_OUT:
+                    _LEFT_OUT.add(f"{bucket.address}/{key}")
+                    log.warning("%s/%s is left out: %s", bucket.address, key, error.message)
+                continue
+            hosts.append(dataclasses.replace(host, age_s=item.age_s))
     return sorted(hosts, key=lambda host: host.card.name)
 
 
 def forget(bucket: s3.Bucket, name: str) -> None:
-    """Remove a machine that is gone for good."""
-    bucket.delete(f"hosts/{name}.json")
+    """Remove a machine that is gone for good.
+
+    Raises:
+        StoreError: There is none of this name, or it is alive.
+    """
+    key = f"hosts/{name}.json"
+    found = bucket.read(key)
+    if found is None:
+        raise StoreError(
+            f"no machine is registered as {name!r}",
+            hint="`python -m flows.hosts` lists the names",
+        )
+    if found.age_s < SILENT_S:
+        raise StoreError(
+            f"{name} was heard of {found.age_s:.0f} s ago: its worker would register it again",
+            hint=f"stop its worker, and forget it when it was silent for {SILENT_S:.0f} s",
+        )
+    bucket.delete(key)
 
 
 def put_order(bucket: s3.Bucket, digest: str, order: Any) -> None:
@@ -218,6 +242,15 @@ def _encode(value: Any) -> bytes:
 
 def _write(bucket: s3.Bucket, key: str, value: Any) -> None:
     bucket.write(key, _encode(value), only_new=False)
+
+
+def _instance(data: bytes) -> str | None:
+    """Which installation has written a card, also one of another version; None: not to be told."""
+    try:
+        card = json.loads(data)
+    except ValueError:
+        return None
+    return str(card["instance"]) if isinstance(card, dict) and "instance" in card else None
 
 
 def _decode(kind: type[T], data: bytes, at: str) -> T:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 
 from rich.console import Console
@@ -22,33 +23,64 @@ from engineworks.fleet import SILENT_S, ago
 from engineworks.values import RegisteredHost
 from tasks._cache import checkout_sha256
 
+#: Seconds that a server is waited for: somebody looks on.
+PATIENCE_S = 15.0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.hosts",
+        description="List the machines of the fleet, by the store that ENGINEWORKS_STORE names.",
+        epilog="States: ready; silent, when its worker was not heard of for "
+        f"{SILENT_S:.0f} s; other version, when its checkout is not this one. Exit codes: 0 "
+        "listed, also when there is none; 2 unknown option; 3 the store cannot be asked, or the "
+        "machine cannot be forgotten; 130 stopped.",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print a JSON list: each machine's card, pool, age_s, state and builds (targets)",
+    )
+    parser.add_argument("--forget", metavar="NAME", help="remove a machine that is gone for good")
+    return parser
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """List the machines; 0, or 2 when the store cannot be asked."""
-    parser = argparse.ArgumentParser(prog="python -m flows.hosts", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print their cards as JSON")
-    parser.add_argument("--forget", metavar="NAME", help="remove a machine that is gone for good")
-    options = parser.parse_args(arguments)
+    """List the machines; the exit code is its meaning."""
+    options = _parser().parse_args(arguments)
     try:
-        bucket = s3.Bucket(address())
-        if options.forget:
+        own = "ENGINEWORKS_STORE_PATIENCE_S" in os.environ
+        bucket = s3.Bucket(address(), patience_s=None if own else PATIENCE_S)
+        if options.forget is not None:
             fleet.forget(bucket, options.forget)
         found = fleet.registered(bucket)
     except EngineworksError as error:
         sys.stderr.write(f"{type(error).__name__}: {error.message}\n  next: {error.hint}\n")
-        return 2
+        return 3
+    except KeyboardInterrupt:
+        return 130
     if options.json:
         data = [{**to_json(h), "state": _state(h), "builds": _builds(h)} for h in found]
         sys.stdout.write(json.dumps(data, indent=1) + "\n")
-        return 0
+    elif found:
+        _show(found)
+    else:
+        sys.stderr.write(
+            f"no machine is registered in {bucket.address}\n"
+            "  next: start `python -m flows.worker --pool cpu` on each (docs/fleet.md)\n"
+        )
+    return 0
+
+
+def _show(found: list[RegisteredHost]) -> None:
     table = Table("machine", "pool", "state", "heard of", "what it is", "builds", box=None)
     for host in found:
         card = host.card
         what = [f"{card.os} {card.arch}", card.cpu, *(gpu.name for gpu in card.gpus)]
         cells = (card.name, host.pool, _state(host), f"{ago(host.age_s)} ago", ", ".join(what))
         table.add_row(*map(escape, (*cells, ", ".join(_builds(host)) or "nothing")))
-    Console().print(table)
-    return 0
+    # Without a terminal a machine is one line, for grep and awk.
+    (Console() if sys.stdout.isatty() else Console(width=400)).print(table)
 
 
 def _builds(host: RegisteredHost) -> list[str]:

@@ -35,8 +35,34 @@ def test_machines_are_listed_by_name_with_their_ages(bucket):
     assert [host.card.name for host in found] == ["rack-1", "rack-2"]
     assert all(0 <= host.age_s < 60 for host in found)
     assert dataclasses.replace(found[0], age_s=0.0) == machine("rack-1")
+
+
+def test_only_a_machine_that_is_silent_can_be_forgotten(bucket, monkeypatch):
+    fleet.register(bucket, machine("rack-1"))
+    with pytest.raises(StoreError, match="'rack-9'"):
+        fleet.forget(bucket, "rack-9")
+    with pytest.raises(StoreError, match=r"rack-1 was heard of \d s ago") as caught:
+        fleet.forget(bucket, "rack-1")
+    assert "stop its worker" in caught.value.hint
+    monkeypatch.setattr(fleet, "SILENT_S", -1.0)
     fleet.forget(bucket, "rack-1")
-    assert [host.card.name for host in fleet.registered(bucket)] == ["rack-2"]
+    assert fleet.registered(bucket) == []
+
+
+@pytest.mark.parametrize("data", [b"no JSON", b"[]", b'{"instance": "one", "older": true}'])
+def test_a_card_of_another_version_is_left_out_and_replaced_by_its_machine(bucket, data, caplog):
+    fleet.register(bucket, machine("rack-1"))
+    bucket.write("hosts/rack-2.json", data, only_new=True)
+    assert [host.card.name for host in fleet.registered(bucket)] == ["rack-1"]
+    assert "hosts/rack-2.json is left out" in caplog.text
+    fleet.register(bucket, machine("rack-2"))
+    assert len(fleet.registered(bucket)) == 2
+
+
+def test_a_card_of_another_version_still_guards_its_name(bucket):
+    bucket.write("hosts/rack-2.json", b'{"instance": "two", "older": true}', only_new=True)
+    with pytest.raises(StoreError, match="another machine is registered as rack-2"):
+        fleet.register(bucket, machine("rack-2"))
 
 
 def test_a_machine_may_register_again_and_another_one_of_its_name_may_not(bucket):
