@@ -110,7 +110,7 @@ def forget(bucket: s3.Bucket, name: str) -> None:
     if found is None:
         raise StoreError(
             f"no machine is registered as {name!r}",
-            hint="`python -m flows.hosts` lists the names",
+            hint="`engineworks hosts` lists the names",
         )
     if found.age_s < SILENT_S:
         raise StoreError(

@@ -1,4 +1,4 @@
-"""The machines of the fleet, with their ages: `python -m flows.hosts`.
+"""The machines of the fleet, with their ages: `engineworks hosts`.
 
 Ages are by the store's clock, so a machine with a wrong clock is not taken for dead.
 """
@@ -29,7 +29,7 @@ PATIENCE_S = 15.0
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m flows.hosts",
+        prog="engineworks hosts",
         description="List the machines of the fleet, by the store that ENGINEWORKS_STORE names.",
         epilog="States: ready; silent, when its worker was not heard of for "
         f"{SILENT_S:.0f} s; other version, when its checkout is not this one. Exit codes: 0 "

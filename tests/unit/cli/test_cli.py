@@ -36,7 +36,7 @@ def test_no_command_name_is_taken_twice():
 
 def test_hosts_without_a_store_says_how_to_name_one(monkeypatch, capfd):
     monkeypatch.delenv("ENGINEWORKS_STORE", raising=False)
-    assert main(["hosts"]) == 2
+    assert main(["hosts"]) == 3
     assert "set ENGINEWORKS_STORE=s3://" in capfd.readouterr().err
 
 
