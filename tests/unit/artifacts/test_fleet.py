@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import threading
 import time
+import uuid
 
 import pytest
 
@@ -15,6 +17,16 @@ from engineworks import hosts
 from engineworks.errors import ArtifactError, StoreError
 from engineworks.values import RegisteredHost
 from tests import builders
+
+
+@pytest.fixture
+def told(caplog, monkeypatch):
+    """What `fleet` warns of, whatever else has been done to the loggers of this process."""
+    fresh = logging.getLogger(f"test.{uuid.uuid4().hex}")
+    fresh.setLevel(logging.WARNING)
+    monkeypatch.setattr(fleet, "log", fresh)
+    caplog.set_level(logging.WARNING)
+    return caplog
 
 
 @pytest.fixture
@@ -50,11 +62,11 @@ def test_only_a_machine_that_is_silent_can_be_forgotten(bucket, monkeypatch):
 
 
 @pytest.mark.parametrize("data", [b"no JSON", b"[]", b'{"instance": "one", "older": true}'])
-def test_a_card_of_another_version_is_left_out_and_replaced_by_its_machine(bucket, data, caplog):
+def test_a_card_of_another_version_is_left_out_and_replaced_by_its_machine(bucket, data, told):
     fleet.register(bucket, machine("rack-1"))
     bucket.write("hosts/rack-2.json", data, only_new=True)
     assert [host.card.name for host in fleet.registered(bucket)] == ["rack-1"]
-    assert "hosts/rack-2.json is left out" in caplog.text
+    assert "hosts/rack-2.json is left out" in told.text
     fleet.register(bucket, machine("rack-2"))
     assert len(fleet.registered(bucket)) == 2
 
@@ -177,7 +189,7 @@ def test_one_that_is_at_it_for_long_is_not_taken_for_dead(bucket, monkeypatch):
     assert bucket.list("locks/") == []
 
 
-def test_one_that_waits_says_so_and_after_too_long_what_to_do(bucket, monkeypatch, caplog):
+def test_one_that_waits_says_so_and_after_too_long_what_to_do(bucket, monkeypatch, told):
     monkeypatch.setattr(fleet, "TRY_S", 0.1)
     monkeypatch.setattr(fleet, "WAIT_S", 0.5)
     bucket.write("locks/log", b"another's", only_new=True)
@@ -187,7 +199,7 @@ def test_one_that_waits_says_so_and_after_too_long_what_to_do(bucket, monkeypatc
     ):
         raise AssertionError("it is not free")
     assert "delete that object" in caught.value.hint
-    assert caplog.text.count("held by another run: waiting for it") == 1
+    assert told.text.count("held by another run: waiting for it") == 1
     assert bucket.read("locks/log").data == b"another's"
 
 
@@ -213,18 +225,18 @@ def test_a_lock_whose_answer_was_lost_is_recognized_at_once(bucket, monkeypatch,
     assert bucket.list("locks/") == []
 
 
-def test_a_lock_that_was_taken_over_is_left_to_its_new_holder(bucket, monkeypatch, caplog):
+def test_a_lock_that_was_taken_over_is_left_to_its_new_holder(bucket, monkeypatch, told):
     with fleet.alone(bucket, "register"):
         monkeypatch.setattr(fleet, "ABANDONED_S", -1.0)
         second = fleet.alone(bucket, "register")
         second.__enter__()
     assert len(bucket.list("locks/")) == 1
-    assert "was taken over" in caplog.text
+    assert "was taken over" in told.text
     second.__exit__(None, None, None)
     assert bucket.list("locks/") == []
 
 
-def test_a_server_that_is_away_at_the_release_fails_nothing(bucket, monkeypatch, caplog):
+def test_a_server_that_is_away_at_the_release_fails_nothing(bucket, monkeypatch, told):
     bucket.patience_s = 0.5
 
     def away(**_):
@@ -232,4 +244,4 @@ def test_a_server_that_is_away_at_the_release_fails_nothing(bucket, monkeypatch,
 
     with fleet.alone(bucket, "register"):
         monkeypatch.setattr(bucket.client, "get_object", away)
-    assert "locks/register stays for 120 s" in caplog.text
+    assert "locks/register stays for 120 s" in told.text
