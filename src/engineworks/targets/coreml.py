@@ -79,6 +79,15 @@ def build(request: BuildInput) -> BuildOutput:
     import coremltools as ct
 
     units = _units(request.options)
+    features = {
+        spec.name: mil.feature_name(spec.name) for spec in (*request.inputs, *request.outputs)
+    }
+    if len(set(features.values())) < len(features):
+        raise BuildError(
+            f"two of {', '.join(features)} would have one name in Core ML, which knows letters, "
+            "digits and _ only",
+            hint="give the tensors other names (model.input.name, model.outputs)",
+        )
     float32 = request.precision == "fp32"
     try:
         model = ct.convert(
@@ -88,9 +97,6 @@ def build(request: BuildInput) -> BuildOutput:
             compute_precision=ct.precision.FLOAT32 if float32 else ct.precision.FLOAT16,
             skip_model_load=True,
         )
-        features = {
-            spec.name: mil.feature_name(spec.name) for spec in (*request.inputs, *request.outputs)
-        }
         path = _saved(model, list(features.values()), request.work / "model.mlpackage")
     except BuildError:
         raise

@@ -406,6 +406,34 @@ def test_names_that_core_ml_does_not_allow_are_changed_and_remembered(tmp_path):
     assert mil.feature_name("0") == "_0"
 
 
+def test_names_that_would_become_one_are_refused(tmp_path):
+    path = graph(tmp_path / "case.onnx", [("Relu", ["x"], ["a.b"], {})], {}, output="a.b")
+    inputs, outputs, _ = signature(path)
+    twice = (*outputs, dataclasses.replace(outputs[0], name="a/b"))
+    with pytest.raises(BuildError, match="one name in Core ML"):
+        coreml.build(
+            BuildInput(
+                onnx=path, inputs=inputs, outputs=twice, precision="fp32", options={}, host=HOST,
+                work=tmp_path,
+            )
+        )  # fmt: skip
+
+
+def test_packed_weights_that_are_moved_first_are_unpacked(tmp_path):
+    """As some quantizers write: the weight is dequantized, then transposed or reshaped."""
+    weight = np.arange(-20, 20, dtype=np.int8).reshape(5, 8)
+    nodes = [
+        ("DequantizeLinear", ["w", "s", "z"], ["d"], {"axis": 0}),
+        ("Transpose", ["d"], ["t"], {"perm": [1, 0]}),
+        ("MatMul", ["x", "t"], ["y"], {}),
+    ]
+    constants = {"w": weight, "s": floats(0.1, 0.2, 0.3, 0.4, 0.5), "z": np.zeros(5, np.int8)}
+    path = graph(tmp_path / "case.onnx", nodes, constants)
+    _, run = replayed(path, tmp_path / "work")
+    x = values(1, 6, 8, 8)
+    np.testing.assert_allclose(run(x)["y"], runner(path)(x)["y"], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("system", "runs"),
     [("Darwin 23.1.0", True), ("Darwin 25.0", True), ("Darwin 22.6", False), ("Linux 6.8", False)],

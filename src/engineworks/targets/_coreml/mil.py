@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from engineworks.errors import BuildError
-from engineworks.targets._coreml.operators import OPERATORS, Node, Packed
+from engineworks.targets._coreml.operators import OPERATORS, PACKING, Node, Packed
 
 Array = np.ndarray[Any, Any]
 
@@ -83,7 +83,9 @@ def program(onnx: Path) -> Any:
         values[image.name] = x
         for node in model.graph.node:
             given = [values[name] if name else None for name in node.input]
-            for name, value in zip(node.output, _written(Builder, node, given), strict=False):
+            for name, value in zip(
+                node.output, _written(Builder, node, given, version), strict=False
+            ):
                 values[name] = value
         outputs = [
             Builder.identity(x=_as_value(values[o.name]), name=feature_name(o.name))
@@ -100,16 +102,15 @@ def _as_value(value: Any) -> Any:
     return value.dense() if isinstance(value, Packed) else value
 
 
-def _written(mb: Any, node: Any, given: list[Any]) -> tuple[Any, ...]:
+def _written(mb: Any, node: Any, given: list[Any], opset: int) -> tuple[Any, ...]:
     """The outputs of one node: constants where everything it reads is constant."""
     if node.op_type == "Shape":
         return (_shape(node, given[0]),)
+    if node.op_type not in PACKING:
+        given = [_as_value(value) for value in given]
     constant = all(value is None or isinstance(value, np.ndarray) for value in given)
     if node.op_type in FOLDED or (constant and node.op_type != "DequantizeLinear"):
-        return tuple(_folded(node, given))
-    if any(isinstance(value, Packed) for value in given) and node.op_type == "Transpose":
-        given = [_as_value(value) for value in given]
-        return tuple(_folded(node, given))
+        return tuple(_folded(node, given, opset))
     try:
         made = OPERATORS[node.op_type](Node(mb, node), *given)
     except BuildError:
@@ -129,7 +130,7 @@ def _shape(node: Any, value: Any) -> Array:
     return np.array(value.shape, np.int64)[start:end]
 
 
-def _folded(node: Any, given: list[Any]) -> list[Array]:
+def _folded(node: Any, given: list[Any], opset: int) -> list[Array]:
     """A node's outputs, computed now by ONNX's own reference implementation."""
     from onnx import helper
     from onnx.reference import ReferenceEvaluator
@@ -148,5 +149,5 @@ def _folded(node: Any, given: list[Any]) -> list[Array]:
         [helper.make_tensor_value_info(name, 0, None) for name in node.output if name],
     )
     feeds = {name: value for name, value in zip(node.input, given, strict=True) if name}
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     return [np.asarray(value) for value in ReferenceEvaluator(model).run(None, feeds)]

@@ -107,8 +107,11 @@ class Node:
 
 Convert = Callable[..., Any]
 
+#: Operators whose weights may stay packed; the others get the values.
+PACKING = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+
 #: Operator -> function(node, inputs...) -> MIL value, or a tuple of them. An input is a MIL value,
-#: a numpy array where it is constant, `Packed`, or None where it is left out.
+#: a numpy array where it is constant, `Packed` (`PACKING`), or None where it is left out.
 OPERATORS: dict[str, Convert] = {}
 
 
@@ -173,8 +176,9 @@ def _gemm(at: Node, x: Any, weight: Any, bias: Any = None) -> Any:
 
 @_operator("MatMul")
 def _matmul(at: Node, x: Any, y: Any) -> Any:
-    if isinstance(y, Packed):
+    if isinstance(y, Packed) and y.data.ndim == 2 and not isinstance(x, Packed | np.ndarray):
         return at.mb.linear(x=x, weight=at.weight(y.transposed()))
+    x, y = (side.dense() if isinstance(side, Packed) else side for side in (x, y))
     return at.mb.matmul(x=x, y=y)
 
 
@@ -202,8 +206,7 @@ def _simple(name: str, word: str, *parameters: str) -> None:
     """An operator of the same meaning and order of inputs in both."""
 
     def convert(at: Node, *values: Any) -> Any:
-        given = {key: at.weight(value) for key, value in zip(parameters, values, strict=True)}
-        return getattr(at.mb, word)(**given)
+        return getattr(at.mb, word)(**dict(zip(parameters, values, strict=True)))
 
     OPERATORS[name] = convert
 
@@ -231,7 +234,7 @@ def _mul(at: Node, x: Any, y: Any) -> Any:
         maker = getattr(gate, "op", None)
         if maker is not None and maker.op_type == "sigmoid" and maker.inputs["x"] is value:
             return at.mb.silu(x=value)
-    return at.mb.mul(x=at.weight(x), y=at.weight(y))
+    return at.mb.mul(x=x, y=y)
 
 
 @_operator("Max", "Min")
@@ -363,7 +366,7 @@ def _argmax(at: Node, x: Any) -> Any:
 
 @_operator("Concat")
 def _concat(at: Node, *values: Any) -> Any:
-    return at.mb.concat(values=[at.weight(value) for value in values], axis=at.get("axis"))
+    return at.mb.concat(values=values, axis=at.get("axis"))
 
 
 @_operator("Split")
