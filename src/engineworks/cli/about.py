@@ -48,7 +48,7 @@ def _targets(options: argparse.Namespace) -> int:
     lines = []
     for row in rows:
         state = row["missing"] or "can be built here"
-        lines.append(f"{row['target']:<20} {', '.join(row['precisions']):<14} {state}")
+        lines.append(f"{row['target']:<20} {', '.join(row['precisions']):<23} {state}")
         if options.target:
             lines.append(f"  {row['title']}")
             lines += [f"  options.{key}: {text}" for key, text in row["options"].items()]

@@ -62,11 +62,13 @@ class _Worker:
         except BaseException as error:
             self.opened.set_exception(error)
             return
-        with session:
-            self.opened.set_result(session)
-            while (job := self._spread.jobs.get()) is not None:
-                self._work(session, *job)
-        self._spread.jobs.put(None)  # for the next one that waits
+        try:
+            with session:
+                self.opened.set_result(session)
+                while (job := self._spread.jobs.get()) is not None:
+                    self._work(session, *job)
+        finally:
+            self._spread.jobs.put(None)  # for the next one that waits
 
     def _work(self, session: Session, feeds: Feeds, answer: Future[Tensors]) -> None:
         if not answer.set_running_or_notify_cancel():

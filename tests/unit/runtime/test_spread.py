@@ -104,3 +104,23 @@ def test_no_thread_stays_when_one_session_cannot_be_opened(engine, monkeypatch):
 def test_devices_that_are_not_there_are_refused(engine, devices, words):
     with pytest.raises(ArtifactError, match=words):
         runtime.Spread(engine, devices)
+
+
+def test_a_session_that_fails_to_close_leaves_no_other_open(engine, monkeypatch):
+    def stubborn(path, *, threads, device):
+        session = open_engine(path, threads=threads)
+        close = session.close
+
+        def fail():
+            close()
+            raise OSError("the device is gone")
+
+        monkeypatch.setattr(session, "close", fail)
+        return session
+
+    monkeypatch.setattr(spreads, "open_engine", stubborn)
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
+    before = threading.active_count()
+    with Spread(engine, [0, 0, 0], threads=1) as spread:
+        assert len(list(spread.map(feeds(6)))) == 6
+    assert threading.active_count() == before
