@@ -90,8 +90,9 @@ class TestSession:
                 np.testing.assert_array_equal(answer["scores"], want)
 
     def test_a_gpu_that_is_not_there_is_refused_by_its_number(self, trt, make):
-        with pytest.raises(ArtifactError, match="no GPU 3: this machine has 1"):
-            open_engine(make(), device=3)
+        for device in (3, -1):
+            with pytest.raises(ArtifactError, match=f"no GPU {device}: this machine has 1"):
+                open_engine(make(), device=device)
 
     def test_a_shape_is_set_when_it_changes_only(self, trt, make):
         with open_engine(make()) as session:

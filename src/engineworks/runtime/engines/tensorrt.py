@@ -198,7 +198,7 @@ def check_engine(manifest: Manifest, version: str, device: int = 0) -> None:
         )
     gpu = str(details.get("gpu", ""))
     here = [found.compute_capability for found in nvidia.gpus()]
-    if here and device >= len(here):
+    if here and not 0 <= device < len(here):
         raise ArtifactError(
             f"there is no GPU {device}: this machine has {len(here)}",
             hint=f"use a number from 0 to {len(here) - 1}",
