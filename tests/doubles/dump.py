@@ -2,6 +2,9 @@
 
     python -m pip download --no-deps tensorrt-cu12-bindings==10.13.3.9
     python -m tests.doubles.dump tensorrt_cu12_bindings-10.13.3.9-*.whl tests/doubles/trt_10_13.json
+    python -m tests.doubles.dump tensorrt_rtx tests/doubles/trt_rtx_1_7.json
+
+The second takes an installed module.
 
 The bindings want NVIDIA's libraries, which are no wheels: empty ones made by `cc` let them be
 imported, and nothing more.
@@ -9,6 +12,7 @@ imported, and nothing more.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -104,13 +108,20 @@ def describe(module: object) -> dict[str, object]:
     return {"version": module.__version__, "enums": enums, "classes": classes}
 
 
+def write(module: object, target: Path) -> None:
+    text = json.dumps(describe(module), separators=(",", ":"), sort_keys=True)
+    target.write_text(text.replace('"classes"', '\n"classes"').replace('},"I', '},\n"I') + "\n")
+
+
 def main() -> None:
     wheel, target = map(Path, sys.argv[1:3])
+    if wheel.suffix != ".whl":
+        write(importlib.import_module(str(wheel)), target)
+        return
     if len(sys.argv) > 3:  # the child, which sees the stubs
         import tensorrt_bindings
 
-        text = json.dumps(describe(tensorrt_bindings), separators=(",", ":"), sort_keys=True)
-        target.write_text(text.replace('"classes"', '\n"classes"').replace('},"I', '},\n"I') + "\n")
+        write(tensorrt_bindings, target)
         return
     with tempfile.TemporaryDirectory() as work:
         zipfile.ZipFile(wheel).extractall(work)

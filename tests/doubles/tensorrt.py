@@ -1,4 +1,4 @@
-"""A double of TensorRT 8.6, 10.13 or 11.4 that has exactly the API of the real bindings.
+"""A double of TensorRT 8.6, 10.13, 11.4 or -RTX that has exactly the API of the real bindings.
 
 Names, parameters, properties and enumerations come from `trt_*.json`, which `dump.py` reads from
 NVIDIA's own wheels. An attribute or a parameter that the generation lacks is refused as the real
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 GENERATIONS = ("8_6", "10_13", "11_4")
+#: TensorRT-RTX, which has its own module.
+RTX = "rtx_1_7"
 
 LAYERS = {
     "Conv": "CONVOLUTION", "ConvTranspose": "DECONVOLUTION", "MatMul": "MATRIX_MULTIPLY",
@@ -152,6 +154,9 @@ class Memory(bytearray):
 
 class Behaviour:
     """What happens behind the API. A method that is not here does nothing."""
+
+    recording: list[Any] | None = None
+    """Runs in the order in which they were queued, while a device records."""
 
     # Builder and network ----------------------------------------------------------------------
 
@@ -305,7 +310,7 @@ class Behaviour:
         if plan["trt"] != self._module.__version__:
             _log(self, "ERROR", "6: The engine plan file is not compatible with this version")
             return None
-        return _new(self._module, "ICudaEngine", plan=plan)
+        return _new(self._module, "ICudaEngine", plan=plan, logger=self._d_logger)
 
     def ICudaEngine_create_engine_inspector(self: Any) -> Any:  # noqa: N802
         return _new(self._module, "EngineInspector", plan=self._d_plan)
@@ -315,14 +320,20 @@ class Behaviour:
 
     # Running ----------------------------------------------------------------------------------
 
-    def ICudaEngine_create_execution_context(self: Any, *_: Any) -> Any:  # noqa: N802
+    def ICudaEngine_create_runtime_config(self: Any) -> Any:  # noqa: N802
+        return _new(self._module, "IRuntimeConfig")
+
+    def ICudaEngine_create_execution_context(  # noqa: N802
+        self: Any, *_: Any, runtime_config: Any = None
+    ) -> Any:
         import onnxruntime as ort
 
         runner = ort.InferenceSession(
             base64.b64decode(self._d_plan["model"]), providers=["CPUExecutionProvider"]
         )
         return _new(self._module, "IExecutionContext", plan=self._d_plan, shapes={},
-                    addresses={}, runner=runner)  # fmt: skip
+                    addresses={}, runner=runner, fresh=True, logger=self._d_logger,
+                    config=runtime_config)  # fmt: skip
 
     def ICudaEngine_get_tensor_shape(self: Any, name: str) -> list[int]:  # noqa: N802
         return _shape(self._d_plan, name)
@@ -337,6 +348,7 @@ class Behaviour:
         if not all(a <= n <= b for a, n, b in zip(low, shape, high, strict=True)):
             return False
         self._d_shapes[name] = list(shape)
+        object.__setattr__(self, "_d_fresh", True)
         return True
 
     def IExecutionContext_get_tensor_shape(self: Any, name: str) -> list[int]:  # noqa: N802
@@ -351,6 +363,17 @@ class Behaviour:
         return True
 
     def IExecutionContext_execute_async_v3(self: Any, stream_handle: int) -> bool:  # noqa: N802
+        if Behaviour.recording is not None:
+            if self._d_fresh:
+                _log(self, "ERROR", "1: operation not permitted when stream is capturing")
+                return False
+            Behaviour.recording.append(lambda: Behaviour.run(self))
+            return True
+        object.__setattr__(self, "_d_fresh", False)
+        return Behaviour.run(self)
+
+    def run(self: Any) -> bool:
+        """Compute what lies in the context's addresses."""
         feeds = {
             name: _memory(self._d_addresses[name], kind, self._d_shapes[name])
             for name, kind, _ in self._d_plan["inputs"]
@@ -384,6 +407,8 @@ class NumpyDevice:
     def __init__(self) -> None:
         self.memory: dict[int, Any] = {}
         self.marks: dict[int, int] = {}
+        self.graph: list[Any] = []
+        self.captures = self.replays = 0
         self.closed = False
 
     def allocate(self, size_bytes: int) -> int:
@@ -413,6 +438,19 @@ class NumpyDevice:
 
     def wait(self) -> None:
         pass
+
+    def capture(self, work: Any) -> None:
+        Behaviour.recording = []
+        try:
+            work()
+            self.graph, self.captures = Behaviour.recording, self.captures + 1
+        finally:
+            Behaviour.recording = None
+
+    def replay(self) -> None:
+        self.replays += 1
+        for run in self.graph:
+            run()
 
     def close(self) -> None:
         self.memory.clear()

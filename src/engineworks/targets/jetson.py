@@ -127,6 +127,7 @@ def build(request: BuildInput) -> BuildOutput:
             "l4t": board.l4t,
             "built_by": way,
             "profile": made.profile,
+            **settings.for_session(checked),
             **({"dla": core, "dla_share": placement.share} if placement is not None else {}),
         },
     )

@@ -32,6 +32,8 @@ OPTIONS = {
     "arena": "same_as_requested (default: grows by what is needed) or next_power_of_two",
     "cudnn_search": "exhaustive (default), heuristic or default: how convolutions are chosen",
     "tf32": "true: float32 products may round to 10 bits of mantissa; default false",
+    "cuda_graph": "true: a shape's first run is recorded and replayed from then on, which spares "
+    "the CPU a launch per kernel; default false",
 }
 
 PROVIDER = "CUDAExecutionProvider"
@@ -47,6 +49,7 @@ CHOICES: dict[str, tuple[str, dict[str | bool, str]]] = {
         {"exhaustive": "EXHAUSTIVE", "heuristic": "HEURISTIC", "default": "DEFAULT"},
     ),
     "tf32": ("use_tf32", {False: "0", True: "1"}),
+    "cuda_graph": ("enable_cuda_graph", {False: "0", True: "1"}),
 }
 
 

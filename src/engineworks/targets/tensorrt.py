@@ -73,5 +73,6 @@ def build(request: BuildInput) -> BuildOutput:
             "any_gpu": checked.hardware_compatible != "none",
             "route": made.route,
             "profile": made.profile,
+            **settings.for_session(checked),
         },
     )

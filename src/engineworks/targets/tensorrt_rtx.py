@@ -90,7 +90,12 @@ def build(request: BuildInput) -> BuildOutput:
         entry="engine.plan",
         requires=Requires(runtime="tensorrt", package=package_version(PACKAGES[0])),
         truth=made.truth,
-        details={"module": "tensorrt_rtx", "profile": made.profile, "gpus": list(asked)},
+        details={
+            "module": "tensorrt_rtx",
+            "profile": made.profile,
+            "gpus": list(asked),
+            **settings.for_session(checked),
+        },
     )
 
 

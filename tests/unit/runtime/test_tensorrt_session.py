@@ -132,6 +132,64 @@ class TestSession:
             np.testing.assert_array_equal(one.infer({"images": X})["scores"], ours)
 
 
+class TestCudaGraph:
+    def test_a_shape_is_recorded_at_its_second_call_and_replayed_from_then_on(
+        self, trt, make, tiny_onnx
+    ):
+        wanted = dict(runner(tiny_onnx)(X))["scores"]
+        with open_engine(make(cuda_graph=True)) as session:
+            device, seen = trt.devices[0], []
+            for rows in (slice(4), slice(4), slice(None, None, -1), slice(2), slice(3), slice(3)):
+                got = session.infer({"images": np.ascontiguousarray(X[rows])})["scores"]
+                np.testing.assert_allclose(got, wanted[rows], rtol=1e-4, atol=1e-5)
+                seen.append((device.captures, device.replays))
+            assert seen == [(0, 0), (1, 1), (1, 2), (1, 2), (1, 2), (2, 3)]
+
+    def test_it_is_off_by_default(self, trt, make):
+        with open_engine(make()) as session:
+            for _ in range(3):
+                session.infer({"images": X})
+            assert trt.devices[0].captures == 0
+
+    def test_a_network_that_cannot_be_recorded_is_refused_by_name(self, trt, make, monkeypatch):
+        def refuse(device, work):
+            raise EngineworksError("cudaStreamEndCapture failed: invalidated", hint="")
+
+        monkeypatch.setattr(double.NumpyDevice, "capture", refuse)
+        with open_engine(make(cuda_graph=True)) as session:
+            session.infer({"images": X})
+            with pytest.raises(ArtifactError, match="as a CUDA graph: cudaStreamEndCapture") as why:
+                session.infer({"images": X})
+        assert "options.cuda_graph" in why.value.hint
+
+
+class TestTensorRtRtx:
+    @pytest.fixture
+    def rtx(self, trt, monkeypatch):
+        """TensorRT-RTX in the same way: its own module, its own API."""
+        module = double.load(double.RTX)
+        monkeypatch.setitem(sys.modules, "tensorrt_rtx", module)
+        module.devices = trt.devices
+        return module
+
+    @pytest.mark.parametrize("options", [{}, {"cuda_graph": True}], ids=["plain", "graph"])
+    def test_it_agrees_and_records_graphs_by_itself(self, rtx, store, tiny_onnx, options):
+        request = BuildRequest(
+            shared=shared(store), onnx=put_onnx(store, tiny_onnx), reference=None,
+            target="tensorrt-rtx", precision="fp32", options=options, tools={}, host=None,
+            builder=HOST, largest_batch=4,
+        )  # fmt: skip
+        wanted = dict(runner(tiny_onnx)(X))["scores"]
+        with open_engine(build(request).engine.uri) as session:
+            for rows in (4, 4, 4, 2):
+                got = session.infer({"images": X[:rows].copy()})["scores"]
+                np.testing.assert_allclose(got, wanted[:rows], rtol=1e-4, atol=1e-5)
+            config = session._context._d_config
+        assert rtx.devices[0].captures == 0
+        strategy = rtx.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        assert (config.cuda_graph_strategy if config else None) == (strategy if options else None)
+
+
 class TestRefusals:
     def test_an_engine_of_another_version_is_named(self, trt, make, monkeypatch):
         uri = make()

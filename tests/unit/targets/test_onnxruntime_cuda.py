@@ -64,17 +64,19 @@ class TestOptions:
             "arena_extend_strategy": "kSameAsRequested",
             "cudnn_conv_algo_search": "EXHAUSTIVE",
             "use_tf32": "0",
+            "enable_cuda_graph": "0",
         }
 
     def test_the_recipes_words_become_the_providers(self):
         found = onnxruntime_cuda.provider_options(
             {"memory_limit_mib": 512, "arena": "next_power_of_two", "tf32": True,
-             "cudnn_search": "heuristic"}
+             "cudnn_search": "heuristic", "cuda_graph": True}
         )  # fmt: skip
         assert found == {
             "arena_extend_strategy": "kNextPowerOfTwo",
             "cudnn_conv_algo_search": "HEURISTIC",
             "use_tf32": "1",
+            "enable_cuda_graph": "1",
             "gpu_mem_limit": str(512 * 2**20),
         }
 

@@ -83,6 +83,20 @@ class Device(Protocol):
         """Wait for the stream."""
         ...
 
+    def capture(self, work: Callable[[], None]) -> None:
+        """Record what `work` queues in the stream as a CUDA graph, instead of doing it.
+
+        A device keeps one graph: recording another one frees it.
+
+        Raises:
+            EngineworksError: Something in `work` cannot be recorded; with CUDA's word.
+        """
+        ...
+
+    def replay(self) -> None:
+        """Queue all that was recorded, in one call."""
+        ...
+
     def close(self) -> None:
         """Free everything that this object gave out; a second call does nothing."""
         ...

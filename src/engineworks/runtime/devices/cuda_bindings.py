@@ -6,6 +6,7 @@ Source: https://nvidia.github.io/cuda-python/cuda-bindings/latest/module/runtime
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ class CudaDevice:
         self._cuda = runtime
         self._device: list[int] = []
         self._host: list[int] = []
+        self._graph: Any = None
         self._call("cudaSetDevice", index)
         self._stream = self._call("cudaStreamCreateWithFlags", runtime.cudaStreamNonBlocking)
         self._events = [self._call("cudaEventCreate") for _ in range(EVENTS)]
@@ -77,8 +79,37 @@ class CudaDevice:
         """See `Device.wait`."""
         self._call("cudaStreamSynchronize", self._stream)
 
+    def capture(self, work: Callable[[], None]) -> None:
+        """See `Device.capture`. What other threads do meanwhile does not disturb it."""
+        cuda = self._cuda
+        mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._call("cudaStreamBeginCapture", self._stream, mode)
+        try:
+            work()
+        except BaseException:
+            # The stream must leave this state; that it has recorded nothing is known.
+            cuda.cudaStreamEndCapture(self._stream)
+            raise
+        recorded = self._call("cudaStreamEndCapture", self._stream)
+        try:
+            runnable = self._call("cudaGraphInstantiate", recorded, 0)
+        finally:
+            self._call("cudaGraphDestroy", recorded)
+        self._forget_graph()
+        self._graph = runnable
+
+    def replay(self) -> None:
+        """See `Device.replay`."""
+        self._call("cudaGraphLaunch", self._graph, self._stream)
+
+    def _forget_graph(self) -> None:
+        if self._graph is not None:
+            graph, self._graph = self._graph, None
+            self._call("cudaGraphExecDestroy", graph)
+
     def close(self) -> None:
         """See `Device.close`."""
+        self._forget_graph()
         while self._device:
             self._call("cudaFree", self._device.pop())
         while self._host:

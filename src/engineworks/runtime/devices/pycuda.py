@@ -5,9 +5,12 @@ Source: https://documen.tician.de/pycuda/driver.html
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from engineworks.errors import MissingDependency
 
 EVENTS = 4
 
@@ -59,6 +62,16 @@ class PyCudaDevice:
     def wait(self) -> None:
         """See `Device.wait`."""
         self._stream.synchronize()
+
+    def capture(self, work: Callable[[], None]) -> None:
+        """See `Device.capture`. pycuda has no CUDA graphs."""
+        raise MissingDependency(
+            "CUDA graphs need cuda-bindings, here is pycuda only",
+            hint="pip install cuda-bindings, or build without options.cuda_graph",
+        )
+
+    def replay(self) -> None:
+        """See `Device.replay`. There is nothing to replay."""
 
     def close(self) -> None:
         """See `Device.close`."""

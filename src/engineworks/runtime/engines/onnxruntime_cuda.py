@@ -7,15 +7,36 @@ https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from engineworks.errors import ArtifactError
-from engineworks.manifest import Manifest
+from engineworks.manifest import Manifest, TensorSpec
 from engineworks.runtime.engines.onnxruntime import OnnxRuntimeSession
+from engineworks.runtime.session import Tensors
 
 PROVIDER = "CUDAExecutionProvider"
 
 ON_GPU = True
+
+#: Shapes that are recorded; ONNX Runtime keeps every graph until its session ends.
+GRAPHS = 8
+
+Feeds = Mapping[str, np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """One shape's memory on the device, and the graph that was recorded with it."""
+
+    binding: Any
+    inputs: dict[str, Any]
+    outputs: dict[str, Any]
+    options: Any
 
 
 class OnnxRuntimeCudaSession(OnnxRuntimeSession):
@@ -35,6 +56,105 @@ class OnnxRuntimeCudaSession(OnnxRuntimeSession):
                 hint="check driver, CUDA and cuDNN with `engineworks host`, or take an engine of "
                 "onnxruntime-cpu",
             )
+        self._recorder: Recorder | None = None
+        if provider.get("enable_cuda_graph") == "1":
+            self._recorder = Recorder(self._session, self.inputs, self.outputs, "cuda", device)
+            self.reuses_outputs = True
+
+    def infer(self, feeds: Feeds) -> Tensors:
+        """See `Session.infer`."""
+        if self._recorder is None:
+            return super().infer(feeds)
+        self.check(feeds)
+        return self._recorder.infer(feeds)
+
+    def close(self) -> None:
+        """Free the session's memory."""
+        self._recorder = None
+        super().close()
+
+
+class Recorder:
+    """Runs a session by CUDA graphs, one for each shape: ONNX Runtime records a shape's first run.
+
+    A graph wants its inputs and outputs at fixed addresses, so both lie in memory of the device
+    that is bound once for each shape. Beyond `GRAPHS` shapes a run is an ordinary one. Answers are
+    valid until the next call.
+
+    Args:
+        session: An `onnxruntime.InferenceSession`.
+        inputs: The engine's.
+        outputs: The engine's.
+        place: ONNX Runtime's name of the device, "cuda".
+        device: Its number.
+
+    Raises:
+        ArtifactError: An output's shape does not follow from those of the inputs.
+    """
+
+    def __init__(
+        self, session: Any, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...],
+        place: str, device: int,
+    ) -> None:  # fmt: skip
+        import onnxruntime as ort
+
+        known = {size for spec in inputs for size in spec.shape}
+        for spec in outputs:
+            open_sizes = [n for n in spec.shape if not isinstance(n, int) and n not in known]
+            if open_sizes:
+                raise ArtifactError(
+                    f"output {spec.name!r} has a size that only running tells ({open_sizes[0]!r} "
+                    f"in {list(spec.shape)}), and a CUDA graph needs fixed ones",
+                    hint="build it without options.cuda_graph",
+                )
+        self._ort, self._session = ort, session
+        self._inputs, self._outputs = inputs, outputs
+        self._place, self._device = place, device
+        self._bound: dict[tuple[tuple[int, ...], ...], _Bound] = {}
+
+    def infer(self, feeds: Feeds) -> Tensors:
+        """See `Session.infer`; the feeds have been checked."""
+        names = [spec.name for spec in self._outputs]
+        shapes = tuple(feeds[spec.name].shape for spec in self._inputs)
+        bound = self._bound.get(shapes)
+        if bound is None and len(self._bound) == GRAPHS:
+            unrecorded = self._run_options(-1)
+            return dict(zip(names, self._session.run(names, dict(feeds), unrecorded), strict=True))
+        if bound is None:
+            bound = self._bound[shapes] = self._bind(feeds)
+        for name, value in bound.inputs.items():
+            value.update_inplace(np.ascontiguousarray(feeds[name]))
+        self._session.run_with_iobinding(bound.binding, bound.options)
+        return {name: value.numpy() for name, value in bound.outputs.items()}
+
+    def _bind(self, feeds: Feeds) -> _Bound:
+        sizes = {
+            name: size
+            for spec in self._inputs
+            for name, size in zip(spec.shape, feeds[spec.name].shape, strict=True)
+        }
+        inputs = {spec.name: self._memory(spec, sizes) for spec in self._inputs}
+        outputs = {spec.name: self._memory(spec, sizes) for spec in self._outputs}
+        binding = self._session.io_binding()
+        for name, found in inputs.items():
+            binding.bind_ortvalue_input(name, found)
+        for name, found in outputs.items():
+            binding.bind_ortvalue_output(name, found)
+        return _Bound(binding, inputs, outputs, self._run_options(len(self._bound)))
+
+    def _memory(self, spec: TensorSpec, sizes: Mapping[int | str, int]) -> Any:
+        """Memory of the device for one tensor, with its open sizes filled in."""
+        shape = [sizes.get(size, size) for size in spec.shape]
+        dtype = np.dtype(spec.dtype).type
+        return self._ort.OrtValue.ortvalue_from_shape_and_type(
+            shape, dtype, self._place, self._device
+        )
+
+    def _run_options(self, graph: int) -> Any:
+        """Options of a run that records or replays the graph of a number; -1: neither."""
+        options = self._ort.RunOptions()
+        options.add_run_config_entry("gpu_graph_id", str(graph))
+        return options
 
 
 def open_session(

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from engineworks.errors import ArtifactError, MissingDependency
+from engineworks.errors import ArtifactError, EngineworksError, MissingDependency
 from engineworks.hosts import nvidia
 from engineworks.manifest import Manifest, TensorSpec
 from engineworks.runtime import devices
@@ -74,7 +74,9 @@ class TensorRtSession(SessionBase):
                 f"{path} is refused by TensorRT {trt.__version__} on this GPU",
                 hint="build this variant on this machine",
             )
-        self._context = self._engine.create_execution_context()
+        self._captures = bool(self.manifest.details.get("cuda_graph"))
+        self._settled = self._captured = False
+        self._context = self._new_context(trt)
         self.limits = {spec.name: self._limits(spec) for spec in self.inputs}
         self._shapes: dict[str, tuple[int, ...]] = {}
         for spec in self.inputs:
@@ -87,6 +89,16 @@ class TensorRtSession(SessionBase):
             size = int(np.prod(largest)) * np.dtype(spec.dtype).itemsize
             self._buffers[spec.name] = _Buffer(device.allocate(size), device.pinned(size))
             self._context.set_tensor_address(spec.name, self._buffers[spec.name].address)
+
+    def _new_context(self, trt: Any) -> Any:
+        """An execution context; TensorRT-RTX records CUDA graphs by itself where it is told to."""
+        strategies = getattr(trt, "CudaGraphStrategy", None)
+        if not self._captures or strategies is None:
+            return self._engine.create_execution_context()
+        self._captures = False
+        config = self._engine.create_runtime_config()
+        config.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE
+        return self._engine.create_execution_context(runtime_config=config)
 
     def _limits(self, spec: TensorSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Smallest and largest shape of an input."""
@@ -105,6 +117,7 @@ class TensorRtSession(SessionBase):
         if not self._context.set_input_shape(name, shape):
             raise ValueError(f"input {name!r}: TensorRT refused the shape {list(shape)}")
         self._shapes[name] = shape
+        self._settled = self._captured = False
 
     def check(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> None:
         """See `SessionBase.check`; refuses shapes outside the optimization profile, too."""
@@ -135,11 +148,7 @@ class TensorRtSession(SessionBase):
             np.copyto(staged, array)
             device.to_device(buffer.address, staged)
         device.mark(1)
-        if not self._context.execute_async_v3(device.stream):
-            raise ArtifactError(
-                f"TensorRT could not run {self.manifest.name}: {self._logger.last}",
-                hint="see the log; build the engine anew on this machine",
-            )
+        self._compute(device)
         device.mark(2)
         answers = {}
         for spec in self.outputs:
@@ -148,6 +157,36 @@ class TensorRtSession(SessionBase):
         device.mark(3)
         device.wait()
         return answers
+
+    def _compute(self, device: Device) -> None:
+        """Run the network: by a CUDA graph from the second call with the same shapes on.
+
+        The first call after a change does what TensorRT has put off, which cannot be recorded.
+        """
+        if not (self._captures and self._settled):
+            self._execute(device)
+            self._settled = True
+            return
+        if not self._captured:
+            try:
+                device.capture(lambda: self._execute(device))
+            except MissingDependency:
+                raise
+            except EngineworksError as error:
+                raise ArtifactError(
+                    f"{self.manifest.name} cannot be recorded as a CUDA graph: {error.message}",
+                    hint="build it without options.cuda_graph: networks with loops or with shapes "
+                    "that only running tells cannot be recorded",
+                ) from error
+            self._captured = True
+        device.replay()
+
+    def _execute(self, device: Device) -> None:
+        if not self._context.execute_async_v3(device.stream):
+            raise ArtifactError(
+                f"TensorRT could not run {self.manifest.name}: {self._logger.last}",
+                hint="see the log; build the engine anew on this machine",
+            )
 
     def times(self) -> DeviceTimes:
         """Where the time of the last call went, by CUDA events."""

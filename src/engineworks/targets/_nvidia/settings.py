@@ -40,6 +40,8 @@ OPTIONS = {
     "shapes": "input -> [min, opt, max] shapes, for open dimensions other than the batch",
     "optimization_level": "0 (quick) to 5 (thorough); the builder's own default is 3",
     "tf32": "true: float32 layers may round to 10 bits of mantissa; default false",
+    "cuda_graph": "true: the session records the network once for a shape and replays it, which "
+    "spares the CPU a launch per kernel; default false",
 }
 
 
@@ -52,6 +54,7 @@ class Settings:
     shapes: Mapping[str, Shapes] = field(default_factory=dict)
     optimization_level: int | None = None
     tf32: bool = False
+    cuda_graph: bool = False
     route: str = ""
     ranges: str = "graph"
     calibrator: str = "entropy2"
@@ -151,6 +154,7 @@ def read(options: Mapping[str, Any], largest_batch: int) -> Settings:
         shapes=_shapes(options.get("shapes", {})),
         optimization_level=None if level is None else _number("optimization_level", level, 0, 5),
         tf32=flag(options, "tf32"),
+        cuda_graph=flag(options, "cuda_graph"),
         route=_choice(options, "route", "", STRONG, WEAK),
         ranges=_choice(options, "ranges", "graph", "cache"),
         calibrator=_choice(options, "calibrator", *CALIBRATORS),
@@ -161,6 +165,11 @@ def read(options: Mapping[str, Any], largest_batch: int) -> Settings:
         timing_cache=_pinned(options, "timing_cache"),
         timing_cache_miss=_choice(options, "timing_cache_miss", "measure", "error"),
     )
+
+
+def for_session(settings: Settings) -> dict[str, Any]:
+    """What concerns running the engine, for the details of its manifest."""
+    return {"cuda_graph": True} if settings.cuda_graph else {}
 
 
 def routed(settings: Settings, route: str) -> Settings:

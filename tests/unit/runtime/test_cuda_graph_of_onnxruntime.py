@@ -1,0 +1,65 @@
+"""ONNX Runtime's runs with bound memory, which CUDA graphs need: the real calls, on the CPU.
+
+On the CPU nothing is recorded. That every shape keeps its memory and gets its own number, and that
+the answers are right, is the same there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from engineworks.errors import ArtifactError
+from engineworks.export.torch_onnx import runner, signature
+from engineworks.runtime.engines import onnxruntime_cuda
+from engineworks.runtime.engines.onnxruntime_cuda import Recorder
+from tests.builders import samples
+
+X = samples()
+
+
+@pytest.fixture
+def opened(tiny_onnx):
+    session = ort.InferenceSession(str(tiny_onnx), providers=["CPUExecutionProvider"])
+    inputs, outputs, _ = signature(tiny_onnx)
+    return session, inputs, outputs
+
+
+@pytest.fixture
+def recorder(opened, monkeypatch):
+    made = Recorder(*opened, "cpu", 0)
+    made.numbers = []
+    options = made._run_options
+    monkeypatch.setattr(
+        made, "_run_options", lambda number: (made.numbers.append(number), options(number))[1]
+    )
+    return made
+
+
+def test_shapes_that_come_and_go_keep_their_memory_and_their_answers(recorder, tiny_onnx):
+    wanted = dict(runner(tiny_onnx)(X))["scores"]
+    rows = (slice(4), slice(2), slice(None, None, -1), slice(2, 4), slice(1), slice(4))
+    for part in rows:
+        got = recorder.infer({"images": X[part]})["scores"]  # reversed rows are not contiguous
+        np.testing.assert_allclose(got, wanted[part], rtol=1e-4, atol=1e-5)
+    assert recorder.numbers == [0, 1, 2]
+    np.testing.assert_array_equal(X, samples())  # what came in was not written to
+
+
+def test_beyond_the_last_graph_a_run_is_an_ordinary_one(recorder, tiny_onnx, monkeypatch):
+    monkeypatch.setattr(onnxruntime_cuda, "GRAPHS", 2)
+    wanted = dict(runner(tiny_onnx)(X))["scores"]
+    for count in (1, 2, 3, 3, 1):
+        got = recorder.infer({"images": X[:count]})["scores"]
+        np.testing.assert_allclose(got, wanted[:count], rtol=1e-4, atol=1e-5)
+    assert recorder.numbers == [0, 1, -1, -1]
+
+
+def test_an_output_that_only_running_can_size_is_refused_by_name(opened):
+    session, inputs, (output,) = opened
+    free = dataclasses.replace(output, shape=("boxes found", 6))
+    with pytest.raises(ArtifactError, match="'scores' has a size that only running tells"):
+        Recorder(session, inputs, (free,), "cpu", 0)
