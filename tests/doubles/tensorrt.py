@@ -157,6 +157,8 @@ class Behaviour:
 
     recording: list[Any] | None = None
     """Runs in the order in which they were queued, while a device records."""
+    clock_ms = 0.0
+    """What events are recorded with: a copy takes 1 ms, a run as long as its plan says."""
 
     # Builder and network ----------------------------------------------------------------------
 
@@ -205,7 +207,12 @@ class Behaviour:
             "model": base64.b64encode(Path(network._d_path).read_bytes()).decode(),
             "layers": [_decide(layer, config._d_set, bool(cached), strong)
                        for layer in network._d_layers],
+            "ms": 1.5 if "VERSION_COMPATIBLE" in config._d_set else 1.0,
         }  # fmt: skip
+        device = vars(config).get("_d_default_device_type")
+        if device is not None and device.name == "DLA":
+            plan["times"] = _place(self, config, network)
+            plan["ms"] = sum(plan["times"].values())
         config._d_timing = config._d_timing or b"measured"
         return Memory(json.dumps(plan).encode())
 
@@ -232,6 +239,9 @@ class Behaviour:
 
     def ILayer_get_output(self: Any, index: int) -> Any:  # noqa: N802
         return self._d_outputs[index]
+
+    def IBuilderConfig_can_run_on_DLA(self: Any, layer: Any) -> bool:  # noqa: N802
+        return layer.type.name == "CONVOLUTION"
 
     # Configuration ----------------------------------------------------------------------------
 
@@ -378,6 +388,12 @@ class Behaviour:
             name: _memory(self._d_addresses[name], kind, self._d_shapes[name])
             for name, kind, _ in self._d_plan["inputs"]
         }
+        Behaviour.clock_ms += self._d_plan["ms"]
+        profiler = vars(self).get("_d_profiler")
+        if profiler is not None:
+            whole = {layer["Name"]: 0.1 for layer in self._d_plan["layers"]}
+            for name, ms in self._d_plan.get("times", whole).items():
+                profiler.report_layer_time(name, ms)
         names = [name for name, _, _ in self._d_plan["outputs"]]
         for name, value in zip(names, self._d_runner.run(names, feeds), strict=True):
             kind = next(kind for n, kind, _ in self._d_plan["outputs"] if n == name)
@@ -406,7 +422,7 @@ class NumpyDevice:
 
     def __init__(self) -> None:
         self.memory: dict[int, Any] = {}
-        self.marks: dict[int, int] = {}
+        self.marks: dict[int, float] = {}
         self.graph: list[Any] = []
         self.captures = self.replays = 0
         self.closed = False
@@ -425,16 +441,18 @@ class NumpyDevice:
         assert address in self.memory
         assert source.nbytes <= len(self.memory[address])
         ctypes.memmove(address, source.ctypes.data, source.nbytes)
+        Behaviour.clock_ms += 1.0
 
     def to_host(self, target: Any, address: int) -> None:
         assert target.nbytes <= len(self.memory[address])
         ctypes.memmove(target.ctypes.data, address, target.nbytes)
+        Behaviour.clock_ms += 1.0
 
     def mark(self, event: int) -> None:
-        self.marks[event] = len(self.marks)
+        self.marks[event] = Behaviour.clock_ms
 
     def between_ms(self, first: int, second: int) -> float:
-        return float(self.marks[second] - self.marks[first])
+        return self.marks[second] - self.marks[first]
 
     def wait(self) -> None:
         pass
@@ -455,6 +473,31 @@ class NumpyDevice:
     def close(self) -> None:
         self.memory.clear()
         self.closed = True
+
+
+def _place(builder: Any, config: Any, network: Any) -> dict[str, float]:
+    """Say where layers run, as the builder does; name of a part -> ms, twice as long on DLA."""
+    times: dict[str, float] = {}
+    able: list[str] = []
+
+    def flush() -> None:
+        if able:
+            name = f"{{ForeignNode[{able[0]}...{able[-1]}]}}"
+            _log(builder, "INFO", f"[DlaLayer] {name}")
+            times[name] = 2.0 * len(able)
+            able.clear()
+
+    for layer in network._d_layers:
+        if layer.type.name == "CONSTANT":
+            continue
+        if config.can_run_on_DLA(layer):
+            able.append(layer.name)
+            continue
+        flush()
+        _log(builder, "INFO", f"[GpuLayer] {layer.type.name}: {layer.name}")
+        times[layer.name] = 1.0
+    flush()
+    return times
 
 
 def _strong(module: Any, network: Any) -> bool:

@@ -7,9 +7,10 @@ https://docs.nvidia.com/jetson/archives/
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from engineworks.errors import BuildError
 from engineworks.manifest import Requires
 from engineworks.targets._base import BuildInput, BuildOutput, Int8Rules
-from engineworks.targets._nvidia import builder, dla, settings, system, truth
+from engineworks.targets._nvidia import builder, dla, settings, system, timing, truth, twin
 from engineworks.targets._nvidia import network as networks
 from engineworks.targets._nvidia.api import WEAK, Api
 from engineworks.targets._nvidia.settings import Settings
@@ -106,16 +107,19 @@ def build(request: BuildInput) -> BuildOutput:
     core, least = _dla(options, board, request.precision)
     checked = settings.read(options, 1 if core is not None else request.largest_batch)
     way = _way(options)
-    if way == "python":
-        made = _by_bindings(request, checked, core, least)
-    else:
-        made = system.build(way, request, checked, options, core, least)
+    made = _make(way, request, checked, options, core, least)
     placement = made.placement
-    found = made.truth
+    files, found = made.files, made.truth
     if placement is not None and not request.draft:
-        found = truth.with_note(found, placement.words())
+        timed, untold = twin.attempt(lambda: _time(way, made, request, options, core))
+        files = {**files, dla.NAME: dla.write(placement, timed, request.work)}
+        found = truth.with_note(found, placement.words(timed))
+        if checked.twin:
+            cost = _cost(way, made, request, checked, options, timed, untold)
+            files[twin.NAME] = twin.write(cost, request.work)
+            found = truth.with_note(found, cost.words())
     return BuildOutput(
-        files=made.files,
+        files=files,
         entry="engine.plan",
         requires=Requires(runtime="tensorrt", arch=request.host.arch),
         truth=found,
@@ -131,6 +135,44 @@ def build(request: BuildInput) -> BuildOutput:
             **({"dla": core, "dla_share": placement.share} if placement is not None else {}),
         },
     )
+
+
+def _make(
+    way: str, request: BuildInput, checked: Settings, options: Mapping[str, Any],
+    core: int | None, least: float,
+) -> system.Made:  # fmt: skip
+    if way == "python":
+        return _by_bindings(request, checked, core, least)
+    return system.build(way, request, checked, options, core, least)
+
+
+def _time(
+    way: str, made: system.Made, request: BuildInput, options: Mapping[str, Any], core: int | None
+) -> timing.Timed:
+    """Times of a plan, by whatever can open it here."""
+    plan = made.files["engine.plan"]
+    if way == "python":
+        return timing.by_session(plan, request, made.profile)
+    tool = system.trtexec(options)
+    if tool is None:
+        raise BuildError("there is no trtexec to time it with", hint="give options.trtexec")
+    return timing.by_trtexec(tool, plan, made.profile, core, plan.parent)
+
+
+def _cost(
+    way: str, made: system.Made, request: BuildInput, checked: Settings, options: Mapping[str, Any],
+    timed: timing.Timed | None, untold: str,
+) -> twin.Cost:  # fmt: skip
+    """What DLA costs or spares: the engine beside one of the GPU alone."""
+
+    def build_alone() -> tuple[Path, Callable[[], timing.Timed]]:
+        work = request.work / "gpu"
+        work.mkdir()
+        plain = dataclasses.replace(request, work=work, draft=True)
+        other = _make(way, plain, checked, options, None, 0.0)
+        return other.files["engine.plan"], lambda: _time(way, other, request, options, None)
+
+    return twin.weigh("on the GPU alone", made.files["engine.plan"], timed, untold, build_alone)
 
 
 def with_defaults(options: Mapping[str, Any], host: HostCard, precision: str) -> dict[str, Any]:

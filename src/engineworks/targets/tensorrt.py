@@ -6,13 +6,18 @@ https://docs.nvidia.com/deeplearning/tensorrt/latest/
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from engineworks.manifest import Requires
 from engineworks.targets._base import BuildInput, BuildOutput, Int8Rules
-from engineworks.targets._nvidia import builder, settings
+from engineworks.targets._nvidia import builder, settings, timing, truth, twin
 from engineworks.targets._nvidia import network as networks
 from engineworks.targets._nvidia.api import Api
+from engineworks.targets._nvidia.builder import Plan
+from engineworks.targets._nvidia.settings import Settings
 from engineworks.values import HostCard
 
 TITLE = "TensorRT, NVIDIA GPUs"
@@ -59,11 +64,17 @@ def build(request: BuildInput) -> BuildOutput:
     checked = settings.read(request.options, request.largest_batch)
     made = builder.build(tensorrt, request, checked, on_device=True)
     version = Api(tensorrt).version
+    files, found = made.files, made.truth
+    compatible = settings.compatibility(checked)
+    if compatible and checked.twin and not request.draft:
+        cost = _cost(tensorrt, request, checked, made, f"without {' and '.join(compatible)}")
+        files = {**files, twin.NAME: twin.write(cost, request.work)}
+        found = truth.with_note(found, cost.words())
     return BuildOutput(
-        files=made.files,
+        files=files,
         entry="engine.plan",
         requires=Requires(runtime="tensorrt", arch=request.host.arch),
-        truth=made.truth,
+        truth=found,
         details={
             "module": "tensorrt",
             "version": version,
@@ -76,3 +87,20 @@ def build(request: BuildInput) -> BuildOutput:
             **settings.for_session(checked),
         },
     )
+
+
+def _cost(trt: Any, request: BuildInput, checked: Settings, made: Plan, what: str) -> twin.Cost:
+    """What compatibility costs: size and time beside those of a plain engine."""
+
+    def build_plain() -> tuple[Path, Callable[[], timing.Timed]]:
+        work = request.work / "plain"
+        work.mkdir()
+        plain = dataclasses.replace(request, work=work, draft=True)
+        other = builder.build(trt, plain, settings.plain(checked), on_device=True)
+        return other.path, lambda: timing.by_session(other.path, request, other.profile)
+
+    compatible = checked.version_compatible
+    timed, untold = twin.attempt(
+        lambda: timing.by_session(made.path, request, made.profile, any_version=compatible)
+    )
+    return twin.weigh(what, made.path, timed, untold, build_plain)

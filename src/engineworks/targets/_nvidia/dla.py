@@ -7,11 +7,16 @@ Source: https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/w
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from engineworks.errors import BuildError
+from engineworks.targets._nvidia.timing import Timed
+
+NAME = "placement.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,18 +25,21 @@ class Placement:
 
     dla: tuple[str, ...]
     gpu: tuple[str, ...]
+    nodes: tuple[str, ...] = ()
+    """The parts of the engine that run on DLA, as its builder and its profiler name them."""
 
     @property
     def share(self) -> float:
         """Share of the layers that run on DLA; 0 of no layers at all."""
         return len(self.dla) / max(1, len(self.dla) + len(self.gpu))
 
-    def words(self) -> str:
+    def words(self, timed: Timed | None = None) -> str:
         """For a table's note."""
         total = len(self.dla) + len(self.gpu)
+        spent = f", {timed.share(self.nodes):.0%} of the time" if timed and timed.layers else ""
         rest = f"; on the GPU: {', '.join(self.gpu[:3])}" if self.gpu else ""
         more = f" and {len(self.gpu) - 3} more" if len(self.gpu) > 3 else ""
-        return f"{len(self.dla)} of {total} layers on DLA ({self.share:.0%}){rest}{more}"
+        return f"{len(self.dla)} of {total} layers on DLA ({self.share:.0%}){spent}{rest}{more}"
 
 
 def split(able: Mapping[str, bool]) -> Placement:
@@ -53,11 +61,15 @@ def from_log(text: str, layers: Sequence[str] = ()) -> Placement:
     """
     dla: list[str] = []
     gpu: list[str] = []
+    nodes: list[str] = []
     order = {name: position for position, name in enumerate(layers)}
     for kind, words in re.findall(r"\[(Dla|Gpu)Layer\] (.+)", text):
         names = _names(words.strip(), order, layers)
         (dla if kind == "Dla" else gpu).extend(names)
-    return Placement(dla=tuple(dict.fromkeys(dla)), gpu=tuple(dict.fromkeys(gpu)))
+        nodes += [words.strip()] if kind == "Dla" else []
+    return Placement(
+        dla=tuple(dict.fromkeys(dla)), gpu=tuple(dict.fromkeys(gpu)), nodes=tuple(nodes)
+    )
 
 
 def _names(words: str, order: dict[str, int], layers: Sequence[str]) -> list[str]:
@@ -70,6 +82,21 @@ def _names(words: str, order: dict[str, int], layers: Sequence[str]) -> list[str
     if first in order and last in order and order[first] <= order[last]:
         return list(layers[order[first] : order[last] + 1])
     return [first, last]
+
+
+def write(placement: Placement, timed: Timed | None, work: Path) -> Path:
+    """The placement report, a file beside the engine: layers by device, shares of both."""
+    found = {
+        "share_of_layers": placement.share,
+        "share_of_time": timed.share(placement.nodes) if timed and timed.layers else None,
+        "ms": timed.ms if timed else None,
+        "dla": placement.dla,
+        "gpu": placement.gpu,
+        "layers_ms": dict(timed.layers) if timed else {},
+    }
+    path = work / NAME
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return path
 
 
 def demand(placement: Placement, least: float, what: str) -> None:

@@ -26,6 +26,8 @@ ON_DEVICE = {
     "version_compatible": "true: the engine opens in newer versions, too; costs size and speed",
     "hardware_compatible": "none (default), same_compute_capability or ampere_plus: on which "
     "other GPUs the engine opens; costs speed",
+    "twin": "false: do not build the engine without DLA or compatibility beside it, which shows "
+    "what these cost; default true",
     "timing_cache": "{path, sha256}: measurements of an earlier build, for the same choices again",
     "timing_cache_miss": "measure (default), or error: refuse a layer that the cache lacks",
 }
@@ -60,6 +62,7 @@ class Settings:
     calibrator: str = "entropy2"
     version_compatible: bool = False
     hardware_compatible: str = "none"
+    twin: bool = True
     timing_cache: Path | None = None
     timing_cache_miss: str = "measure"
 
@@ -74,9 +77,9 @@ def _number(option: str, value: Any, low: int, high: int) -> int:
     return value
 
 
-def flag(options: Mapping[str, Any], name: str) -> bool:
-    """An option that is true or false, false when it is not given."""
-    value = options.get(name, False)
+def flag(options: Mapping[str, Any], name: str, default: bool = False) -> bool:
+    """An option that is true or false."""
+    value = options.get(name, default)
     if not isinstance(value, bool):
         raise _refuse(name, value, "is neither true nor false", f"write {name}: true")
     return value
@@ -162,8 +165,23 @@ def read(options: Mapping[str, Any], largest_batch: int) -> Settings:
         hardware_compatible=_choice(
             options, "hardware_compatible", "none", "same_compute_capability", "ampere_plus"
         ),
+        twin=flag(options, "twin", True),
         timing_cache=_pinned(options, "timing_cache"),
         timing_cache_miss=_choice(options, "timing_cache_miss", "measure", "error"),
+    )
+
+
+def compatibility(settings: Settings) -> tuple[str, ...]:
+    """The options that let an engine open elsewhere, which cost size and speed."""
+    found = ("version_compatible",) if settings.version_compatible else ()
+    level = settings.hardware_compatible
+    return (*found, *((f"hardware_compatible: {level}",) if level != "none" else ()))
+
+
+def plain(settings: Settings) -> Settings:
+    """The same settings without compatibility; a timing cache is of the other kind of kernels."""
+    return dataclasses.replace(
+        settings, version_compatible=False, hardware_compatible="none", timing_cache=None
     )
 
 

@@ -80,6 +80,33 @@ def command(tool: str, known: frozenset[str], job: Job, settings: Settings) -> l
     return words
 
 
+def timing(
+    tool: str, known: frozenset[str], plan: Path, profile: Mapping[str, Shapes], core: int | None,
+    exported: Path,
+) -> list[str]:  # fmt: skip
+    """The words that time a plan at the best shapes of its profile, layer by layer.
+
+    Args:
+        tool: Path of trtexec.
+        known: Its options, by `options_of`.
+        plan: The engine.
+        profile: Its optimization profile.
+        core: Number of its DLA core, or None.
+        exported: JSON file for the times of layers.
+    """
+    words = [tool, f"--loadEngine={plan}"]
+    if profile:
+        sized = [f"{name}:{'x'.join(map(str, three[1]))}" for name, three in profile.items()]
+        words.append(f"--shapes={','.join(sized)}")
+    if core is not None:
+        words += [f"--useDLACore={core}", "--allowGPUFallback"]
+    if "exportProfile" in known:
+        words += ["--dumpProfile", f"--exportProfile={exported}"]
+        # Else the whole is timed with the profiler running, which slows it.
+        words += ["--separateProfileRun"] if "separateProfileRun" in known else []
+    return words
+
+
 def _precision(known: frozenset[str], job: Job) -> list[str]:
     """Flags where the tool has them; a newer one takes the types of the graph."""
     if job.precision == "fp32":

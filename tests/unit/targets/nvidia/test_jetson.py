@@ -21,11 +21,12 @@ import pytest
 from engineworks import hosts, targets
 from engineworks.calibrate import cache_file, collect, derive, qdq
 from engineworks.calibrate.graph import Graph
-from engineworks.errors import BuildError
+from engineworks.errors import ArtifactError, BuildError
 from engineworks.export.torch_onnx import signature
+from engineworks.runtime import devices
 from engineworks.targets import jetson
 from engineworks.targets._base import BuildInput
-from engineworks.targets._nvidia import dla, py36_builder, settings, system, trtexec
+from engineworks.targets._nvidia import dla, py36_builder, settings, system, timing, trtexec
 from engineworks.values import Jetson
 from tests import builders
 from tests.doubles import tensorrt as double
@@ -192,10 +193,9 @@ class TestByBindings:
     def installed(self, monkeypatch, generation):
         module = double.load(generation)
         monkeypatch.setitem(sys.modules, "tensorrt", module)
-        monkeypatch.setattr(
-            double.Behaviour, "IBuilderConfig_can_run_on_DLA",
-            lambda config, layer: layer.type.name == "CONVOLUTION", raising=False,
-        )  # fmt: skip
+        monkeypatch.setattr(devices, "require_driver", lambda what: None)
+        monkeypatch.setattr(devices, "open_device", lambda index: double.NumpyDevice())
+        monkeypatch.setattr(timing, "SECONDS", 0.02)
 
     def test_the_gpu_alone(self, net, make):
         made = make(net, "fp16", builder="python")
@@ -209,6 +209,37 @@ class TestByBindings:
     def test_a_forecast_below_the_share_costs_no_build(self, net, make):
         with pytest.raises(BuildError, match=r"at least 90% on DLA.* would run there"):
             make(net, "fp16", builder="python", dla=1, dla_share=0.9)
+
+    def test_the_placement_and_the_gpu_alone_stand_beside_the_engine(self, net, make):
+        made = make(net, "fp16", builder="python", dla=1)
+        placed = json.loads(made.files["placement.json"].read_text())
+        twin = json.loads(made.files["twin.json"].read_text())
+        on_dla, on_gpu = len(placed["dla"]), len(placed["gpu"])
+        assert on_dla >= 3
+        assert placed["share_of_layers"] == pytest.approx(on_dla / (on_dla + on_gpu))
+        # The double's layers take 2 ms on DLA and 1 ms on the GPU, its GPU engine 1 ms in all.
+        assert placed["share_of_time"] == pytest.approx(2 * on_dla / (2 * on_dla + on_gpu))
+        assert placed["ms"] == twin["own"]["ms"] == pytest.approx(2 * on_dla + on_gpu)
+        assert twin["twin"]["ms"] == pytest.approx(1.0)
+        note = made.truth.note
+        assert f"layers on DLA ({placed['share_of_layers']:.0%}), " in note
+        assert f"{placed['share_of_time']:.0%} of the time; on the GPU: " in note
+        assert "on the GPU alone it would be " in note
+        assert " and take 1.000 ms instead of " in note
+
+    def test_the_twin_can_be_left_out(self, net, make):
+        made = make(net, "fp16", builder="python", dla=1, twin=False)
+        assert "placement.json" in made.files
+        assert "twin.json" not in made.files
+
+    def test_what_cannot_be_timed_is_said_and_ships_all_the_same(self, net, make, monkeypatch):
+        def refuse(what):
+            raise ArtifactError(f"{what} needs an NVIDIA GPU: none", hint="")
+
+        monkeypatch.setattr(devices, "require_driver", refuse)
+        made = make(net, "fp16", builder="python", dla=1)
+        assert json.loads(made.files["placement.json"].read_text())["share_of_time"] is None
+        assert "(not timed: tensorrt/fp16 needs an NVIDIA GPU: none)" in made.truth.note
 
 
 class TestOldPython:
@@ -277,7 +308,8 @@ class TestOldPython:
 HELP = {
     "8.2": "--onnx --saveEngine --fp16 --int8 --calib --workspace --minShapes --optShapes "
     "--maxShapes --noTF32 --useDLACore --allowGPUFallback --timingCacheFile --buildOnly "
-    "--exportLayerInfo --profilingVerbosity --verbose",
+    "--exportLayerInfo --profilingVerbosity --loadEngine --shapes --dumpProfile --exportProfile "
+    "--separateProfileRun --verbose",
     "8.6": "--onnx --saveEngine --fp16 --int8 --calib --memPoolSize --minShapes --optShapes "
     "--maxShapes --noTF32 --useDLACore --allowGPUFallback --timingCacheFile --skipInference "
     "--exportLayerInfo --profilingVerbosity --builderOptimizationLevel --verbose",
@@ -346,6 +378,30 @@ class TestTrtexec:
         assert "--workspace=8192" in made.files["engine.plan"].read_text()
         assert made.truth.holds
         assert made.details["version"] == "8.2.1.8"
+
+    def test_dla_is_timed_by_it_layer_by_layer_beside_the_gpu_alone(self, tool, net, make):
+        path = tool(
+            "core = '--useDLACore=0' in sys.argv\n"
+            "if '--loadEngine' in given:\n"
+            "    assert given['--shapes'] == 'images:1x3x16x16', given\n"
+            "    import json\n"
+            "    layers = [{'count': 9}, {'name': '{ForeignNode[stem...deep]}', 'averageMs': 6.0},"
+            " {'name': 'soft', 'averageMs': 2.0}]\n"
+            "    json.dump(layers, open(given['--exportProfile'], 'w'))\n"
+            "    print('[I] GPU Compute Time: min = 1.1 ms, max = 3 ms, mean = 2 ms, median = "
+            "%s ms, percentile(99%%) = 9 ms' % ('7.5' if core else '3.0'))\n"
+            "    sys.exit()\n"
+            "open(given['--saveEngine'], 'w').write('plan' * (2 - core))\n"
+            "if core: print('[I] [TRT] [DlaLayer] {ForeignNode[stem...deep]}')\n"
+            "if core: print('[I] [TRT] [GpuLayer] SOFTMAX: soft')\n"
+        )
+        card = host(tensorrt="8.2.1.8")
+        made = make(net, "fp16", card, builder="trtexec", trtexec=path, dla=0, dla_share=0.5)
+        placed = json.loads(made.files["placement.json"].read_text())
+        assert (placed["ms"], placed["share_of_time"]) == (7.5, 0.75)
+        twin = json.loads(made.files["twin.json"].read_text())
+        assert twin["twin"] == {"size_bytes": 8, "ms": 3.0}
+        assert "take 3.000 ms instead of 7.500 (0.40x)" in made.truth.note
 
     def test_without_an_inspector_nothing_is_claimed(self, tool, net, make):
         path = tool("open(given['--saveEngine'], 'w').write('plan')\n")

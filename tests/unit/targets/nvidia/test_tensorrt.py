@@ -17,11 +17,13 @@ import pytest
 from engineworks import hosts, targets
 from engineworks.calibrate import cache_file, collect, derive, qdq
 from engineworks.calibrate.graph import Graph
-from engineworks.errors import BuildError
+from engineworks.errors import ArtifactError, BuildError
+from engineworks.export.torch_onnx import signature
+from engineworks.runtime import devices
 from engineworks.targets._base import UNREAD, BuildInput
 from engineworks.targets._nvidia import api as apis
 from engineworks.targets._nvidia import builder as builders_
-from engineworks.targets._nvidia import weak
+from engineworks.targets._nvidia import timing, weak
 from engineworks.values import Gpu
 from tests import builders
 from tests.doubles import tensorrt as double
@@ -51,10 +53,11 @@ def make(tmp_path):
     def build(path, precision="fp32", *, draft=False, **options):
         work = tmp_path / f"work{len(list(tmp_path.iterdir()))}"
         work.mkdir()
+        inputs, outputs, _ = signature(path)
         made = TRT.build(
             BuildInput(
-                onnx=Path(path), inputs=(), outputs=(), precision=precision, options=options,
-                host=HOST, work=work, largest_batch=4, draft=draft,
+                onnx=Path(path), inputs=inputs, outputs=outputs, precision=precision,
+                options=options, host=HOST, work=work, largest_batch=4, draft=draft,
             )
         )  # fmt: skip
         return made, json.loads(made.files["engine.plan"].read_bytes())
@@ -245,6 +248,37 @@ class TestOptions:
         assert made.details["any_version"] is made.details["any_gpu"] is True
         assert made.details["gpu"] == "8.9"
         assert made.details["version"] == trt.__version__
+
+    @each
+    def test_what_compatibility_costs_stands_beside_the_engine(
+        self, trt, make, tiny_onnx, monkeypatch
+    ):
+        monkeypatch.setattr(devices, "require_driver", lambda what: None)
+        monkeypatch.setattr(devices, "open_device", lambda index: double.NumpyDevice())
+        monkeypatch.setattr(timing, "SECONDS", 0.02)
+        made, _ = make(tiny_onnx, version_compatible=True)
+        cost = json.loads(made.files["twin.json"].read_text())
+        # The double's version-compatible engines take 1.5 ms, others 1 ms.
+        assert (cost["own"]["ms"], cost["twin"]["ms"]) == (1.5, 1.0)
+        assert cost["own"]["size_bytes"] == made.files["engine.plan"].stat().st_size
+        assert "without version_compatible it would be" in made.truth.note
+        assert "take 1.000 ms instead of 1.500 (0.67x)" in made.truth.note
+        for options in ({}, {"version_compatible": True, "twin": False}):
+            made, _ = make(tiny_onnx, **options)
+            assert "twin.json" not in made.files
+            assert "it would be" not in made.truth.note
+
+    @each
+    def test_without_a_gpu_the_cost_in_bytes_is_told_all_the_same(
+        self, trt, make, tiny_onnx, monkeypatch
+    ):
+        def refuse(what):
+            raise ArtifactError(f"{what} needs an NVIDIA GPU: none", hint="")
+
+        monkeypatch.setattr(devices, "require_driver", refuse)
+        made, _ = make(tiny_onnx, hardware_compatible="ampere_plus")
+        assert "without hardware_compatible: ampere_plus it would be" in made.truth.note
+        assert "(not timed: tensorrt/fp32 needs an NVIDIA GPU: none)" in made.truth.note
 
     @each
     def test_one_that_a_generation_lacks_is_named(self, trt, make, tiny_onnx):
