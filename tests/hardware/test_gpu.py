@@ -7,14 +7,16 @@ import pytest
 
 from engineworks import hosts, targets
 from engineworks.evaluate import parity
+from engineworks.export import torch_session
 from engineworks.export.torch_onnx import runner
 from engineworks.hosts import nvidia
 from engineworks.runtime import devices
 from engineworks.runtime.session import open_engine
 from engineworks.runtime.spread import Spread
+from engineworks.specs import Preprocess
 from engineworks.stages.engine import build
 from engineworks.stages.requests import BuildRequest
-from tests.builders import put_onnx, quantized, samples, shared
+from tests.builders import pinned, put_onnx, quantized, samples, shared, tiny_module
 
 pytestmark = [
     pytest.mark.gpu,
@@ -126,9 +128,48 @@ def test_work_is_spread_over_every_gpu(target, store, tiny_onnx, record_property
     assert all(share.calls for share in shares)
 
 
-def test_torch_sees_the_same_gpu():
+@pytest.fixture
+def torch_cuda():
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip(f"torch {torch.__version__} is built without CUDA")
+    return torch
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "tensorrt-rtx", "onnxruntime-cuda"])
+def test_a_cuda_graph_gives_the_same_answers(target, store, tiny_onnx):
+    reason = targets.load(target).missing(HOST) or targets.cannot_run(target, HOST)
+    if reason:
+        pytest.skip(reason)
+    made = build(
+        BuildRequest(
+            shared=shared(store), onnx=put_onnx(store, tiny_onnx), reference=None, target=target,
+            precision="fp32", options={"cuda_graph": True}, tools={}, host=HOST, builder=HOST,
+            largest_batch=4,
+        )
+    )  # fmt: skip
+    wanted = dict(runner(tiny_onnx)(X))["scores"]
+    with open_engine(made.engine.uri) as session:
+        for rows in (slice(4), slice(None, None, -1), slice(4), slice(2), slice(2), slice(4)):
+            got = session.infer({"images": np.ascontiguousarray(X[rows])})["scores"]
+            np.testing.assert_allclose(got, wanted[rows], rtol=1e-3, atol=1e-4)
+
+
+def test_torch_is_spread_over_every_gpu(torch_cuda, tmp_path, record_property):
+    example = torch_cuda.from_numpy(X)
+    torch_cuda.jit.trace(tiny_module(), example).save(str(tmp_path / "m.torchscript"))
+    opener = torch_session.opener(pinned(tmp_path, "m.torchscript"), "tiny", Preprocess())
+    wanted = tiny_module()(example).detach().numpy()
+    with Spread(opener, range(len(HOST.gpus)) if len(HOST.gpus) > 1 else [0, 0]) as spread:
+        name = spread.session.inputs[0].name
+        for _ in range(20):
+            answers = list(spread.map({name: x[None]} for x in X))
+            found = np.concatenate([next(iter(answer.values())) for answer in answers])
+            np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4)
+        record_property("shares", str(spread.shares()))
+
+
+def test_torch_sees_the_same_gpu(torch_cuda):
+    torch = torch_cuda
     major, minor = torch.cuda.get_device_capability(0)
     assert HOST.gpus[0].compute_capability == f"{major}.{minor}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,27 +45,36 @@ def run(
     started = time.perf_counter()
     threads = spec.threads or hosts.cores()
     facts = environment.record(*packages)
-    rows = []
-    for size, (folder, manifest) in engines.items():
-        preprocess = manifest.preprocess or Preprocess()
+    rows: list[BenchmarkRow] = []
+    for size, (folder, _) in engines.items():
         with open_engine(folder, threads=threads) as session:
-            for batch in spec.batches:
-                if batch > 1 and not manifest.dynamic_batch:
-                    raise RecipeError(
-                        f"benchmark.batches asks for {batch}, the model's batch is fixed at "
-                        f"{manifest.inputs[0].shape[0]}",
-                        hint="use benchmark.batches: [1], or a model with an open batch",
-                    )
-                feeds = feed(session, preprocess, size, batch)
-                timing = protocol.measure(partial(session.infer, feeds), seconds=spec.seconds)
-                rows.append(
-                    BenchmarkRow(
-                        height=size[0],
-                        width=size[1],
-                        batch=batch,
-                        threads=threads,
-                        throughput_per_s=batch * 1e3 / timing.mean_ms,
-                        **vars(timing),
-                    )
-                )
+            rows += measure(session, size, spec, threads)
     return Benchmark(rows=tuple(rows), environment=facts, elapsed_s=time.perf_counter() - started)
+
+
+def measure(
+    session: Session, size: Size, spec: BenchmarkSpec, threads: int
+) -> Iterator[BenchmarkRow]:
+    """Measure one open session at every batch.
+
+    Raises:
+        RecipeError: A batch above 1 is asked of an engine whose batch is fixed.
+    """
+    manifest = session.manifest
+    for batch in spec.batches:
+        if batch > 1 and not manifest.dynamic_batch:
+            raise RecipeError(
+                f"benchmark.batches asks for {batch}, the model's batch is fixed at "
+                f"{manifest.inputs[0].shape[0]}",
+                hint="use benchmark.batches: [1], or a model with an open batch",
+            )
+        feeds = feed(session, manifest.preprocess or Preprocess(), size, batch)
+        timing = protocol.measure(partial(session.infer, feeds), seconds=spec.seconds)
+        yield BenchmarkRow(
+            height=size[0],
+            width=size[1],
+            batch=batch,
+            threads=threads,
+            throughput_per_s=batch * 1e3 / timing.mean_ms,
+            **vars(timing),
+        )

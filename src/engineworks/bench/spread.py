@@ -20,7 +20,7 @@ from engineworks import hosts
 from engineworks.bench.matrix import feed
 from engineworks.runtime.detector import image_input
 from engineworks.runtime.session import Tensors
-from engineworks.runtime.spread import Spread
+from engineworks.runtime.spread import Opener, Spread
 from engineworks.specs import Preprocess
 
 #: Turns of one session and of all.
@@ -55,12 +55,17 @@ class SpreadRow:
 
 
 def measure(
-    folder: Path, devices: Sequence[int], batches: Sequence[int], *, threads: int, seconds: float
+    engine: Path | str | Opener,
+    devices: Sequence[int],
+    batches: Sequence[int],
+    *,
+    threads: int,
+    seconds: float,
 ) -> tuple[SpreadRow, ...]:
     """Measure an engine over devices.
 
     Args:
-        folder: The engine's.
+        engine: As `Spread` takes it.
         devices: As `Spread` takes them.
         batches: Batch sizes, a row each.
         threads: CPU threads altogether; 0: all.
@@ -73,8 +78,8 @@ def measure(
     total = threads or hosts.cores()
     each = max(1, total // len(devices))
     with (
-        Spread(folder, devices[:1], threads=total) as alone,
-        Spread(folder, devices, threads=each) as spread,
+        Spread(engine, devices[:1], threads=total) as alone,
+        Spread(engine, devices, threads=each) as spread,
     ):
         manifest = spread.session.manifest
         size, _ = image_input(manifest)

@@ -24,9 +24,9 @@ HELP = (
 )
 
 
-def add_engine(command: argparse.ArgumentParser) -> None:
+def add_engine(command: argparse.ArgumentParser, words: str = HELP) -> None:
     """Add the argument ENGINE and the option --threads."""
-    command.add_argument("engine", metavar="ENGINE", help=HELP)
+    command.add_argument("engine", metavar="ENGINE", help=words)
     command.add_argument(
         "--threads", type=_threads, default=0, help="CPU threads for inference (default: all)"
     )

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engineworks import hosts, targets
 from engineworks.cli._engines import HELP, add_engine, locate
 from engineworks.cli._words import add, answer, short
 from engineworks.codec import to_json
-from engineworks.errors import ArtifactError, EngineworksError
+from engineworks.errors import ArtifactError, EngineworksError, MissingDependency
 from engineworks.manifest import Manifest
 from engineworks.runtime.detector import image_input
 from engineworks.runtime.session import check_machine, check_version, local_folder
+from engineworks.runtime.spread import Opener, opener
 from engineworks.specs import BenchmarkSpec
 from engineworks.store import verify
 
@@ -25,7 +28,7 @@ def register(subparsers: Subparsers) -> None:
     command = add(subparsers, "inspect", _inspect, "an engine's manifest, its bytes verified")
     command.add_argument("engine", metavar="ENGINE", help=HELP)
     command = add(subparsers, "bench", _bench, "how fast an engine is on this machine")
-    add_engine(command)
+    add_engine(command, f"{HELP}; or a recipe (.yaml): its model in PyTorch, as it was trained")
     command.add_argument(
         "--batch", type=int, nargs="+", default=[1], metavar="N", help="batch sizes (default: 1)"
     )
@@ -83,18 +86,22 @@ def _opens_here(manifest: Manifest) -> str:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from engineworks.bench import matrix
+    from engineworks.bench import environment, matrix
+    from engineworks.values import Benchmark
 
     spec = BenchmarkSpec(
         batches=tuple(options.batch), threads=options.threads, seconds=options.seconds
     )
     if options.sessions is not None or options.devices is not None:
         return _bench_spread(options, spec)
-    folder = local_folder(locate(options.engine))
-    manifest = verify(folder)
-    package = manifest.requires.package.partition("==")[0] if manifest.requires else ""
-    size, _ = image_input(manifest)
-    result = matrix.run({size: (folder, manifest)}, spec, (package,) if package else ())
+    started, threads = time.perf_counter(), spec.threads or hosts.cores()
+    with _opener(options.engine)(0, threads) as session:
+        needs = session.manifest.requires
+        package = needs.package.partition("==")[0] if needs else session.manifest.target
+        facts = environment.record(*([package] if package else []))
+        size, _ = image_input(session.manifest)
+        rows = tuple(matrix.measure(session, size, spec, threads))
+    result = Benchmark(rows=rows, environment=facts, elapsed_s=time.perf_counter() - started)
     lines = [f"{'input':>9} {'batch':>5} {'threads':>7} {'p50 ms':>8} {'p95 ms':>8} "
              f"{'mean +- std ms':>16} {'images/s':>9}"]  # fmt: skip
     for row in result.rows:
@@ -109,6 +116,23 @@ def _bench(options: argparse.Namespace) -> int:
     return answer(options, to_json(result), "\n".join(lines))
 
 
+def _opener(engine: str) -> Opener:
+    """What opens an engine, or the model of a recipe, on a device."""
+    if not engine.endswith((".yaml", ".yml")):
+        return opener(local_folder(locate(engine)))
+    try:
+        from engineworks import recipe as recipes
+        from engineworks.export import torch_session
+    except ModuleNotFoundError as error:
+        raise MissingDependency(
+            f"a recipe's model needs the package {error.name}",
+            hint="pip install 'engineworks[export,pipeline]', or give an engine",
+        ) from error
+    loaded = recipes.load(Path(engine))
+    pinned = recipes.pin_model(loaded)
+    return torch_session.opener(pinned, loaded.recipe.name, loaded.recipe.preprocess)
+
+
 def _bench_spread(options: argparse.Namespace, spec: BenchmarkSpec) -> int:
     from engineworks.bench import spread
 
@@ -116,7 +140,7 @@ def _bench_spread(options: argparse.Namespace, spec: BenchmarkSpec) -> int:
     if sessions is not None and sessions < 1:
         raise ArtifactError(f"--sessions: {sessions} is no number of sessions", hint="use 2")
     rows = spread.measure(
-        local_folder(locate(options.engine)),
+        _opener(options.engine),
         [device for device in devices for _ in range(sessions or 1)],
         spec.batches,
         threads=spec.threads,

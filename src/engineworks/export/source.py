@@ -202,7 +202,7 @@ def _torch_source(module: Any, model: PinnedModel, sample: Array) -> Source:
     def answers(batch: Array) -> list[tuple[str, Array]]:
         with torch.inference_mode():
             raw = module(torch.from_numpy(np.ascontiguousarray(batch)))
-        return [(name, value.detach().float().numpy()) for name, value in _flatten(raw)]
+        return [(name, value.detach().float().numpy()) for name, value in flatten(raw)]
 
     try:
         found = answers(sample)
@@ -230,7 +230,7 @@ def _torch_source(module: Any, model: PinnedModel, sample: Array) -> Source:
     return Source(infer, names, module)
 
 
-def _flatten(raw: Any, name: str = "") -> list[tuple[str, Any]]:
+def flatten(raw: Any, name: str = "") -> list[tuple[str, Any]]:
     """Named tensors of a module's answer: a tensor, or nested tuples, lists and dicts of them."""
     if hasattr(raw, "detach"):
         return [(name or "output", raw)]
@@ -244,7 +244,7 @@ def _flatten(raw: Any, name: str = "") -> list[tuple[str, Any]]:
             f"the model answers with {type(raw).__name__}, which is no tensor",
             hint="return tensors, or a tuple or dict of them",
         )
-    return [item for key, value in pairs for item in _flatten(value, key)]
+    return [item for key, value in pairs for item in flatten(value, key)]
 
 
 def _output_names(model: PinnedModel, found: list[str]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,14 @@ from engineworks.errors import ArtifactError
 from engineworks.runtime.session import Session, Tensors, open_engine
 
 Feeds = Mapping[str, np.ndarray[Any, Any]]
+
+Opener = Callable[[int, int], Session]
+"""(number of the device, CPU threads) -> a session there, opened by the thread that will use it."""
+
+
+def opener(engine: Path | str) -> Opener:
+    """Opens an engine's folder, as `open_engine`."""
+    return lambda device, threads: open_engine(engine, threads=threads, device=device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +64,7 @@ class _Worker:
 
     def _run(self) -> None:
         try:
-            session = open_engine(
-                self._spread.path, threads=self._spread.threads, device=self.device
-            )
+            session = self._spread.open(self.device, self._spread.threads)
         except BaseException as error:
             self.opened.set_exception(error)
             return
@@ -95,7 +101,7 @@ class Spread:
     """Several sessions of one engine. Use it as a context manager; any thread may call it.
 
     Args:
-        path: The engine's folder.
+        engine: The engine's folder, or what opens a session of something else.
         devices: Number of the GPU of each session; for engines of a CPU any number of zeros.
         threads: CPU threads of each session; 0: all, shared out evenly.
 
@@ -104,10 +110,12 @@ class Spread:
             are closed then.
     """
 
-    def __init__(self, path: Path | str, devices: Sequence[int], *, threads: int = 0) -> None:
+    def __init__(
+        self, engine: Path | str | Opener, devices: Sequence[int], *, threads: int = 0
+    ) -> None:
         if not devices:
             raise ArtifactError("no device is named", hint="name at least one, for example [0]")
-        self.path = path
+        self.open = engine if callable(engine) else opener(engine)
         self.threads = threads or max(1, hosts.cores() // len(devices))
         self.jobs: queue.SimpleQueue[tuple[Feeds, Future[Tensors]] | None] = queue.SimpleQueue()
         self._closed = False

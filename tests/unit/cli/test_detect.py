@@ -257,6 +257,31 @@ class TestBenchAndInspect:
         assert main(command) == 0
         assert "x of one session alone" in capsys.readouterr().out
 
+    @pytest.fixture
+    def alone(self, monkeypatch):
+        """No module `model` of another example is there, as in a process of its own."""
+        monkeypatch.delitem(sys.modules, "model", raising=False)
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        yield
+        sys.modules.pop("model", None)
+
+    def test_bench_of_a_recipe_times_its_model_in_pytorch(self, alone, capsys):
+        recipe = "examples/resnet20_cifar10/recipe.yaml"
+        command = ["bench", recipe, "--batch", "2", "--seconds", "0.2", "--threads", "1", "--json"]
+        assert main(command) == 0
+        found = json.loads(capsys.readouterr().out)
+        (row,) = found["rows"]
+        assert (row["height"], row["width"], row["batch"], row["threads"]) == (32, 32, 2, 1)
+        assert row["p50_ms"] > 0
+        assert main([*command, "--sessions", "2"]) == 0
+        (row,) = json.loads(capsys.readouterr().out)["rows"]
+        assert [part["device"] for part in row["devices"]] == [0, 0]
+
+    def test_bench_of_a_recipe_refuses_a_gpu_that_pytorch_does_not_see(self, alone, capsys):
+        recipe = "examples/resnet20_cifar10/recipe.yaml"
+        assert main(["bench", recipe, "--devices", "0", "63"]) == 2
+        assert "there is no device 63" in capsys.readouterr().err
+
     def test_bench_refuses_a_gpu_for_an_engine_of_the_cpu(self, yolox_engine, capsys):
         assert main(["bench", str(yolox_engine), "--devices", "0", "1"]) == 2
         assert "no device 1" in capsys.readouterr().err
