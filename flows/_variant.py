@@ -13,6 +13,7 @@ from artifacts.summary import Engine, Variant
 from engineworks import targets
 from engineworks.errors import BuildError, EngineworksError, StoreError
 from engineworks.recipe import Loaded
+from engineworks.specs import BenchmarkSpec
 from engineworks.stages.requests import (
     BenchmarkRequest,
     BuildRequest,
@@ -300,7 +301,9 @@ def _check(
             value=model.reference.value,
             data=model.data,
             size=model.size,
-            largest_batch=recipe.export.largest_batch,
+            largest_batch=targets.largest_batch(
+                planned.target, planned.options, recipe.export.largest_batch
+            ),
             folder=str(loaded.folder),
             float_predictions=model.reference.predictions,
             code_sha256=model.pinned.code_sha256 if ":" in recipe.task.layout else "",
@@ -333,7 +336,7 @@ def _benchmark(
         run, benchmark,
         BenchmarkRequest(
             engines=tuple(engines),
-            spec=loaded.recipe.benchmark,
+            spec=_served(loaded.recipe.benchmark, planned),
             tools=targets.tools(planned.target),
             host=plan.host,
             store=str(run.store.root),
@@ -344,6 +347,12 @@ def _benchmark(
         note=lambda value: f"p50 {value.rows[0].p50_ms:.2f} ms at batch {value.rows[0].batch}",
     )  # fmt: skip
     return timed
+
+
+def _served(spec: BenchmarkSpec, planned: PlannedVariant) -> BenchmarkSpec:
+    """Of the batches to time, those that engines of this target take."""
+    most = targets.largest_batch(planned.target, planned.options, max(spec.batches))
+    return dataclasses.replace(spec, batches=tuple(n for n in spec.batches if n <= most) or (most,))
 
 
 def compare_shipped(

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from engineworks.calibrate import accept
 from engineworks.calibrate.qdq import Scheme
-from engineworks.errors import RecipeError
+from engineworks.errors import BuildError, RecipeError
 from engineworks.manifest import Requires, TensorSpec
 from engineworks.values import HostCard, PrecisionTruth
 
@@ -74,6 +74,10 @@ class Target(Protocol):
     machine needs to open them and this host lacks, or "". It may then have
     `replayed(entry: Path, path: Path) -> Path` too: it writes what the engine file `entry` holds as
     ONNX, batch 1, so that such a host can check the engine with ONNX Runtime in its place.
+
+    Where options have rules of their own it has `check_options(options) -> None`, which raises
+    BuildError and touches no device and no file; and where they bound the batch,
+    `largest_batch(options) -> int | None`, with None for no bound.
     """
 
     TITLE: str
@@ -165,6 +169,12 @@ def check_request(
                 f"targets: {name} has no option {option!r}",
                 hint=f"it has: {', '.join(target.OPTIONS) or 'none'}",
             )
+    check = getattr(target, "check_options", None)
+    if check is not None:
+        try:
+            check(options)
+        except BuildError as error:
+            raise RecipeError(f"targets: {name}: {error.message}", hint=error.hint) from error
 
 
 #: numpy and vendor dtype names -> the word used in precisions and truths.

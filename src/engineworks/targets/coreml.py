@@ -74,6 +74,11 @@ def lacking(onnx: Path) -> tuple[str, ...]:
     return mil.lacking(onnx)
 
 
+def check_options(options: Mapping[str, Any]) -> None:
+    """See `Target`."""
+    _units(options)
+
+
 def build(request: BuildInput) -> BuildOutput:
     """See `Target.build`."""
     import coremltools as ct

@@ -98,6 +98,18 @@ def lacking(onnx: Path) -> tuple[str, ...]:
     return networks.lacking(Api(tensorrt), onnx)
 
 
+def check_options(options: Mapping[str, Any]) -> None:
+    """See `Target`. Which DLA cores there are is known on the board only."""
+    settings.check(options)
+    _least_share(options)
+    _asked_way(options)
+
+
+def largest_batch(options: Mapping[str, Any]) -> int | None:
+    """See `Target`. DLA has no dynamic shapes, and one row is the default there."""
+    return settings.top({"batch": [1, 1, 1], **options} if "dla" in options else options)
+
+
 def build(request: BuildInput) -> BuildOutput:
     """See `Target.build`."""
     board = request.host.jetson
@@ -135,6 +147,16 @@ def build(request: BuildInput) -> BuildOutput:
             **({"dla": core, "dla_share": placement.share} if placement is not None else {}),
         },
     )
+
+
+def _asked_way(options: Mapping[str, Any]) -> str:
+    asked = options.get("builder", "auto")
+    if asked not in ("auto", "python", "system", "trtexec"):
+        raise BuildError(
+            f"options.builder: {asked!r} is not auto, python, system or trtexec",
+            hint="leave it out",
+        )
+    return str(asked)
 
 
 def _make(
@@ -200,11 +222,7 @@ def with_defaults(options: Mapping[str, Any], host: HostCard, precision: str) ->
 
 def _dla(options: Mapping[str, Any], board: Jetson, precision: str) -> tuple[int | None, float]:
     """(number of the core or None, least share of layers on it)."""
-    core, least = options.get("dla"), options.get("dla_share", 0.0)
-    if isinstance(least, bool) or not isinstance(least, int | float) or not 0 <= least <= 1:
-        raise BuildError(
-            f"options.dla_share: {least!r} is no share in 0..1", hint="write dla_share: 0.8"
-        )
+    core, least = options.get("dla"), _least_share(options)
     if core is None:
         return None, 0.0
     if isinstance(core, bool) or not isinstance(core, int) or not 0 <= core < board.dla_cores:
@@ -220,19 +238,23 @@ def _dla(options: Mapping[str, Any], board: Jetson, precision: str) -> tuple[int
             f"options.batch: {batch} is not one size, and DLA has no dynamic shapes",
             hint="write batch: [1, 1, 1]",
         )
-    return core, float(least)
+    return core, least
+
+
+def _least_share(options: Mapping[str, Any]) -> float:
+    least = options.get("dla_share", 0.0)
+    if isinstance(least, bool) or not isinstance(least, int | float) or not 0 <= least <= 1:
+        raise BuildError(
+            f"options.dla_share: {least!r} is no share in 0..1", hint="write dla_share: 0.8"
+        )
+    return float(least)
 
 
 def _way(options: Mapping[str, Any]) -> str:
     """How to reach the board's TensorRT."""
-    asked = options.get("builder", "auto")
-    if asked not in ("auto", "python", "system", "trtexec"):
-        raise BuildError(
-            f"options.builder: {asked!r} is not auto, python, system or trtexec",
-            hint="leave it out",
-        )
+    asked = _asked_way(options)
     if asked != "auto":
-        return str(asked)
+        return asked
     if importlib.util.find_spec("tensorrt") is not None:
         return "python"
     if system.python_version(str(options.get("system_python", system.PYTHON))):

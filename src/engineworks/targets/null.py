@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,11 +45,17 @@ def lacking(onnx: Path) -> tuple[str, ...]:
     return ()
 
 
-def build(request: BuildInput) -> BuildOutput:
-    """See `Target.build`."""
-    act = request.options.get("act", "ship")
+def check_options(options: Mapping[str, Any]) -> None:
+    """See `Target`."""
+    act = options.get("act", "ship")
     if act not in ACTS:
         raise BuildError(f"options.act: {act!r} is unknown", hint=f"use one of {', '.join(ACTS)}")
+
+
+def build(request: BuildInput) -> BuildOutput:
+    """See `Target.build`."""
+    check_options(request.options)
+    act = request.options.get("act", "ship")
     if act == "refuse":
         raise BuildError("the null builder was asked to refuse", hint="set options.act: ship")
     if act == "crash":

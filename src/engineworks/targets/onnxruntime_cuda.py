@@ -114,6 +114,11 @@ def _choice(options: Mapping[str, Any], name: str) -> str:
     )
 
 
+def check_options(options: Mapping[str, Any]) -> None:
+    """See `Target`."""
+    provider_options(options)
+
+
 def build(request: BuildInput) -> BuildOutput:
     """See `Target.build`."""
     import onnxruntime as ort

@@ -7,7 +7,7 @@ https://docs.nvidia.com/deeplearning/tensorrt/latest/
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,16 @@ def lacking(onnx: Path) -> tuple[str, ...]:
     import tensorrt
 
     return networks.lacking(Api(tensorrt), onnx)
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """See `Target`."""
+    settings.check(options)
+
+
+def largest_batch(options: Mapping[str, Any]) -> int | None:
+    """See `Target`."""
+    return settings.top(options)
 
 
 def build(request: BuildInput) -> BuildOutput:

@@ -70,6 +70,17 @@ def lacking(onnx: Path) -> tuple[str, ...]:
     return networks.lacking(Api(tensorrt_rtx), onnx)
 
 
+def check_options(options: Mapping[str, Any]) -> None:
+    """See `Target`."""
+    settings.check(options)
+    _gpus(options)
+
+
+def largest_batch(options: Mapping[str, Any]) -> int | None:
+    """See `Target`."""
+    return settings.top(options)
+
+
 def build(request: BuildInput) -> BuildOutput:
     """See `Target.build`."""
     import tensorrt_rtx

@@ -140,3 +140,40 @@ def test_a_missing_package_is_named_with_its_extra():
 )  # fmt: skip
 def test_vendor_names_of_dtypes_become_our_words(name, word):
     assert dtype_word(name) == word
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "says"),
+    [
+        ("tensorrt", {"batch": [1, 4, 2]}, "options.batch"),
+        ("tensorrt", {"batch": [2, 2, 4]}, "does not begin with 1"),
+        ("tensorrt", {"cuda_graph": "yes"}, "options.cuda_graph"),
+        ("tensorrt-rtx", {"gpus": ["9.0"]}, "options.gpus"),
+        ("jetson", {"dla": 0, "dla_share": 2}, "options.dla_share"),
+        ("jetson", {"builder": "make"}, "options.builder"),
+        ("onnxruntime-cuda", {"arena": "huge"}, "options.arena"),
+        ("coreml", {"compute_units": "gpu"}, "options.compute_units"),
+        ("null", {"act": "dance"}, "options.act"),
+    ],
+)
+def test_a_wrong_value_of_an_option_is_refused_when_the_recipe_is_read(target, options, says):
+    module = targets.load(target)
+    with pytest.raises(RecipeError, match=f"targets: {target}: .*{says}"):
+        check_request(target, module, module.PRECISIONS[:1], options)
+
+
+def test_a_timing_cache_is_looked_at_on_the_machine_that_has_it():
+    cache = {"path": "/no/such/timing.cache", "sha256": "0" * 64}
+    check_request("tensorrt", targets.load("tensorrt"), ("fp16",), {"timing_cache": cache})
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "most"),
+    [
+        ("tensorrt", {}, 8), ("tensorrt", {"batch": [1, 1, 4]}, 4),
+        ("tensorrt-rtx", {"batch": [1, 2, 16]}, 8), ("jetson", {}, 8), ("jetson", {"dla": 0}, 1),
+        ("onnxruntime-cpu", {}, 8),
+    ],
+)  # fmt: skip
+def test_options_bound_the_batch_that_is_checked_and_timed(target, options, most):
+    assert targets.largest_batch(target, options, 8) == most

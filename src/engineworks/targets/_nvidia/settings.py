@@ -150,10 +150,15 @@ def read(options: Mapping[str, Any], largest_batch: int) -> Settings:
         BuildError: Names the option, its value and the rule.
     """
     workspace, level = options.get("workspace_mib"), options.get("optimization_level")
-    batch = options.get("batch", [1, 1, largest_batch])
+    batch = _rising("batch", options.get("batch", [1, 1, largest_batch]))
+    if batch[0] != 1:
+        raise _refuse(
+            "batch", list(batch), "does not begin with 1, and every engine is checked with one "
+            "row", "write batch: [1, 1, 8]",
+        )  # fmt: skip
     return Settings(
         workspace_mib=None if workspace is None else _number("workspace_mib", workspace, 1, 2**20),
-        batch=_rising("batch", batch),
+        batch=batch,
         shapes=_shapes(options.get("shapes", {})),
         optimization_level=None if level is None else _number("optimization_level", level, 0, 5),
         tf32=flag(options, "tf32"),
@@ -169,6 +174,20 @@ def read(options: Mapping[str, Any], largest_batch: int) -> Settings:
         timing_cache=_pinned(options, "timing_cache"),
         timing_cache_miss=_choice(options, "timing_cache_miss", "measure", "error"),
     )
+
+
+def check(options: Mapping[str, Any]) -> None:
+    """Refuse values early; the file of a timing cache is looked at where the engine is built.
+
+    Raises:
+        BuildError: Names the option, its value and the rule.
+    """
+    read({name: value for name, value in options.items() if name != "timing_cache"}, 1)
+
+
+def top(options: Mapping[str, Any]) -> int | None:
+    """The largest batch of the profile that the options give; None: it follows the recipe."""
+    return _rising("batch", options["batch"])[2] if "batch" in options else None
 
 
 def compatibility(settings: Settings) -> tuple[str, ...]:
