@@ -187,7 +187,8 @@ class Behaviour:
             return None
         quantized = any(layer.type.name == "QUANTIZE" for layer in network._d_layers)
         strong = _strong(self._module, network)
-        if "INT8" in config._d_set and not quantized and calibrator is None:
+        ranges = _ranges(network)
+        if "INT8" in config._d_set and not quantized and calibrator is None and not ranges:
             _log(self, "ERROR", "4: Calibration failure occurred with no scaling factors")
             return None
         if strong and {"FP16", "INT8", "BF16"} & config._d_set:
@@ -202,10 +203,11 @@ class Behaviour:
             "inputs": [[t.name, t.dtype.name, list(t.shape)] for t in network._d_inputs],
             "outputs": [[t.name, t.dtype.name, list(t.shape)] for t in network._d_outputs],
             "calibration": cached.decode(),
+            "ranges": ranges,
             "timing": config._d_timing.decode(),
             "onnx": network._d_path,
             "model": base64.b64encode(Path(network._d_path).read_bytes()).decode(),
-            "layers": [_decide(layer, config._d_set, bool(cached), strong)
+            "layers": [_decide(layer, config._d_set, bool(cached or ranges), strong)
                        for layer in network._d_layers],
             "ms": 1.5 if "VERSION_COMPATIBLE" in config._d_set else 1.0,
         }  # fmt: skip
@@ -233,6 +235,10 @@ class Behaviour:
 
     def INetworkDefinition_get_layer(self: Any, index: int) -> Any:  # noqa: N802
         return self._d_layers[index]
+
+    def ITensor_set_dynamic_range(self: Any, min: float, max: float) -> bool:  # noqa: N802
+        object.__setattr__(self, "_d_range", [min, max])
+        return True
 
     def ILayer_get_input(self: Any, index: int) -> Any:  # noqa: N802
         return self._d_inputs[index]
@@ -498,6 +504,13 @@ def _place(builder: Any, config: Any, network: Any) -> dict[str, float]:
         times[layer.name] = 1.0
     flush()
     return times
+
+
+def _ranges(network: Any) -> dict[str, list[float]]:
+    """Dynamic ranges that were set on tensors."""
+    layers = network._d_layers
+    tensors = [*network._d_inputs, *(t for layer in layers for t in layer._d_outputs)]
+    return {t.name: t._d_range for t in tensors if "_d_range" in vars(t)}
 
 
 def _strong(module: Any, network: Any) -> bool:

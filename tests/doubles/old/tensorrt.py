@@ -68,13 +68,31 @@ class IInt8EntropyCalibrator2(object):
         pass
 
 
+class _Tensor(object):
+    def __init__(self, name):
+        self.name, self.range = name, None
+
+    def set_dynamic_range(self, low, high):
+        self.range = [low, high]
+        return True
+
+
 class _Layer(_Strict):
-    allowed = ("precision", "name")
+    allowed = ("precision", "name", "output")
+    num_outputs = 1
+
+    def get_output(self, index):
+        return self.output
 
 
 class _Network(object):
     def __init__(self, bits):
-        self.bits, self.layers = bits, []
+        self.bits, self.layers, self.input = bits, [], _Tensor("images")
+
+    num_inputs = 1
+
+    def get_input(self, index):
+        return self.input
 
     @property
     def num_layers(self):
@@ -106,6 +124,7 @@ class OnnxParser(object):
         for name in ("stem", "left", "deep", "soft"):
             layer = _Layer()
             layer.name = name
+            layer.output = _Tensor({"stem": "act", "left": "pool"}.get(name, name))
             self.network.layers.append(layer)
         return True
 
@@ -174,6 +193,11 @@ class Builder(object):
             "profile": config._profiles[0].shapes if config._profiles else {},
             "floats": [layer.name for layer in network.layers if hasattr(layer, "precision")],
             "calibration": calibrator.read_calibration_cache().decode() if calibrator else "",
+            "ranges": {
+                layer.output.name: layer.output.range
+                for layer in network.layers
+                if layer.output.range
+            },
             "dla": getattr(config, "DLA_core", None),
             "explicit": network.bits,
         }

@@ -84,8 +84,12 @@ def build(
     if route == WEAK:
         weak.allow(api, config, request.precision)
         if source.ranges is not None:
-            calibrator, text = weak.set_ranges(
-                api, network, config, source.ranges, settings.calibrator
+            weak.keep_in_float(api, network, config, source.ranges)
+        if source.ranges is not None and settings.ranges == "dynamic":
+            weak.on_tensors(network, source.ranges)
+        elif source.ranges is not None:
+            calibrator, text = weak.through_calibrator(
+                api, config, source.ranges, settings.calibrator
             )
             files["calibration.cache"] = request.work / "calibration.cache"
             files["calibration.cache"].write_text(text, encoding="utf-8")
@@ -127,7 +131,7 @@ def _source(request: BuildInput, settings: Settings, route: str) -> Source:
                 f"TensorRT would refuse or misread this Q/DQ graph: {refused[0]}",
                 hint="quantize with symmetric INT8 activations and float biases",
             )
-        if route == WEAK and settings.ranges == "cache":
+        if route == WEAK and settings.ranges != "graph":
             ranges = weak.take_apart(request.onnx, request.work / "float.onnx")
             return Source(onnx=ranges.onnx, ranges=ranges)
     if route == STRONG and request.precision == "fp16":

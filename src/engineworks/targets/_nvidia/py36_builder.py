@@ -116,11 +116,26 @@ def set_precision(trt, network, config, request):
             layer = network.get_layer(index)
             if layer.name in floats:
                 layer.precision = trt.DataType.FLOAT
+    if request.get("ranges"):
+        set_ranges(network, request["ranges"])
     if request.get("calibration"):
         kept = make_calibrator(trt, request.get("calibrator", "entropy2"), request["calibration"])
         config.int8_calibrator = kept
         return kept
     return None
+
+
+def set_ranges(network, scales):
+    """Integer ranges on the tensors themselves: tensor -> size of one of 127 steps."""
+    tensors = [network.get_input(n) for n in range(network.num_inputs)]
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        tensors += [layer.get_output(n) for n in range(layer.num_outputs)]
+    known = {tensor.name: tensor for tensor in tensors}
+    for name in sorted(scales):
+        size = 127 * scales[name]
+        if name not in known or not known[name].set_dynamic_range(-size, size):
+            raise Refused("TensorRT takes no range for the tensor %r" % name)
 
 
 def set_dla(trt, builder, network, config, request, result):

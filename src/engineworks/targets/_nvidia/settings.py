@@ -20,8 +20,8 @@ from engineworks.targets._nvidia.weak import CALIBRATORS
 ON_DEVICE = {
     "route": "strong: types from the graph (default where TensorRT has it); weak: a float graph "
     "and leave to go narrower (TensorRT 8 to 10)",
-    "ranges": "weak route and int8: graph (Q/DQ nodes, default) or cache (a calibration cache "
-    "beside a float graph)",
+    "ranges": "weak route and int8: graph (Q/DQ nodes, default), cache (a calibration cache beside "
+    "a float graph) or dynamic (dynamic ranges on its tensors)",
     "calibrator": "which calibrator reads the cache: entropy2 (default) or minmax",
     "version_compatible": "true: the engine opens in newer versions, too; costs size and speed",
     "hardware_compatible": "none (default), same_compute_capability or ampere_plus: on which "
@@ -164,7 +164,7 @@ def read(options: Mapping[str, Any], largest_batch: int) -> Settings:
         tf32=flag(options, "tf32"),
         cuda_graph=flag(options, "cuda_graph"),
         route=_choice(options, "route", "", STRONG, WEAK),
-        ranges=_choice(options, "ranges", "graph", "cache"),
+        ranges=_choice(options, "ranges", "graph", "cache", "dynamic"),
         calibrator=_choice(options, "calibrator", *CALIBRATORS),
         version_compatible=flag(options, "version_compatible"),
         hardware_compatible=_choice(

@@ -86,7 +86,11 @@ def build(
             f"options.builder: {way} has no TensorRT here",
             hint="see `engineworks host`, and options.system_python and options.trtexec",
         )
-    source, calibration, floats = _source(request, checked, version)
+    if way == "trtexec" and checked.ranges == "dynamic":
+        raise BuildError(
+            "options.ranges: trtexec takes no dynamic ranges", hint="write ranges: cache"
+        )
+    source, calibration, ranges = _source(request, checked, version)
     shapes = profile(request.inputs, checked)
     job = command_lines.Job(
         onnx=source, plan=request.work / "engine.plan", layers=request.work / "layers.json",
@@ -97,7 +101,9 @@ def build(
             "onnx": str(source), "plan": str(job.plan), "inspected": str(job.layers),
             "log": str(request.work / "build.log"), "precision": request.precision,
             "profile": shapes, "workspace_mib": checked.workspace_mib, "tf32": checked.tf32,
-            "floats": sorted(floats), "calibration": str(calibration) if calibration else None,
+            "floats": sorted(ranges.floats) if ranges else [],
+            "ranges": ranges.scales if ranges and calibration is None else {},
+            "calibration": str(calibration) if calibration else None,
             "calibrator": checked.calibrator, "dla": core, "dla_share": least,
         }  # fmt: skip
         result = _by_python(python, asked, request.work)
@@ -122,23 +128,25 @@ def build(
 
 def _source(
     request: BuildInput, checked: Settings, version: str
-) -> tuple[Path, Path | None, frozenset[str]]:
-    """(graph, calibration cache or None, layers that stay in float)."""
+) -> tuple[Path, Path | None, weak.Ranges | None]:
+    """(graph, calibration cache or None, ranges beside the graph or None)."""
     if request.precision != "int8":
-        return request.onnx, None, frozenset()
+        return request.onnx, None, None
     refused = accept.refusals(accept.load(request.onnx), builder.SCHEME)
     if refused:
         raise BuildError(
             f"TensorRT would refuse or misread this Q/DQ graph: {refused[0]}",
             hint="quantize with symmetric INT8 activations and float biases",
         )
-    if checked.ranges != "cache":
-        return request.onnx, None, frozenset()
+    if checked.ranges == "graph":
+        return request.onnx, None, None
     ranges = weak.take_apart(request.onnx, request.work / "float.onnx")
+    if checked.ranges == "dynamic":
+        return ranges.onnx, None, ranges
     path = request.work / "calibration.cache"
     algorithm = weak.CALIBRATORS[checked.calibrator][1]
     path.write_text(weak.calibration_cache(ranges, version, algorithm), encoding="utf-8")
-    return ranges.onnx, path, ranges.floats
+    return ranges.onnx, path, ranges
 
 
 def profile(inputs: tuple[TensorSpec, ...], checked: Settings) -> dict[str, Shapes]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from engineworks.calibrate import cache_file
 from engineworks.calibrate.graph import COMPUTE
+from engineworks.errors import BuildError
 from engineworks.targets._nvidia.api import Api
 
 #: Option `calibrator` -> class of the module, and the name in its cache's first line.
@@ -137,22 +138,49 @@ def allow(api: Api, config: Any, precision: str) -> None:
         api.set_flag(config, name, precision)
 
 
-def set_ranges(
-    api: Api, network: Any, config: Any, ranges: Ranges, kind: str
-) -> tuple[Any, str]:  # fmt: skip
-    """Give the builder its integer ranges, and keep layers in float that must be.
+def keep_in_float(api: Api, network: Any, config: Any, ranges: Ranges) -> None:
+    """Hold the layers in float that the search has left there.
+
+    Raises:
+        BuildError: This TensorRT cannot be held to a layer's precision.
+    """
+    if not ranges.floats:
+        return
+    api.set_flag(config, "OBEY_PRECISION_CONSTRAINTS", "layers left in float")
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.name in ranges.floats:
+            layer.precision = api.trt.DataType.FLOAT
+
+
+def through_calibrator(api: Api, config: Any, ranges: Ranges, kind: str) -> tuple[Any, str]:
+    """Give the builder its integer ranges through a calibrator.
 
     Returns:
         (the calibrator, which must outlive the build; the text of its cache).
     """
-    trt = api.trt
     text = calibration_cache(ranges, api.version, CALIBRATORS[kind][1])
-    made = calibrator(trt, kind, text)
+    made = calibrator(api.trt, kind, text)
     config.int8_calibrator = made
-    if ranges.floats:
-        api.set_flag(config, "OBEY_PRECISION_CONSTRAINTS", "layers left in float")
-        for index in range(network.num_layers):
-            layer = network.get_layer(index)
-            if layer.name in ranges.floats:
-                layer.precision = trt.DataType.FLOAT
     return made, text
+
+
+def on_tensors(network: Any, ranges: Ranges) -> None:
+    """Give the builder its integer ranges on the tensors themselves; the others stay in float.
+
+    Source: https://docs.nvidia.com/deeplearning/tensorrt/ "Setting Per-Tensor Dynamic Range"
+
+    Raises:
+        BuildError: A tensor of the graph is not in the network, or its range is refused.
+    """
+    tensors = [network.get_input(n) for n in range(network.num_inputs)]
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        tensors += [layer.get_output(n) for n in range(layer.num_outputs)]
+    known = {tensor.name: tensor for tensor in tensors}
+    for name, scale in ranges.scales.items():
+        if name not in known or not known[name].set_dynamic_range(-127 * scale, 127 * scale):
+            raise BuildError(
+                f"TensorRT takes no range for the tensor {name!r}",
+                hint="give the ranges by options.ranges: cache",
+            )

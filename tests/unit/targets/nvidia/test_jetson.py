@@ -259,7 +259,7 @@ class TestOldPython:
         plan = json.loads(made.files["engine.plan"].read_bytes())
         assert plan == {
             "workspace": 8192 * 2**20, "flags": ["FP16"], "floats": [], "calibration": "",
-            "dla": None, "explicit": 1,
+            "ranges": {}, "dla": None, "explicit": 1,
             "profile": {"images": [[1, 3, 16, 16], [1, 3, 16, 16], [4, 3, 16, 16]]},
         }  # fmt: skip
         assert (made.truth.holds, made.truth.delivered) == (True, "fp16")
@@ -276,6 +276,16 @@ class TestOldPython:
         assert set(cache_file.read(plan["calibration"])) == {"act", "pool"}
         assert made.details["dla_share"] == 0.75
         assert "3 of 4 layers on DLA (75%)" in made.truth.note
+
+    @each_python
+    def test_int8_with_ranges_on_the_tensors(self, python, old_tensorrt, int8, make):
+        made = make(int8, "int8", builder="system", system_python=python, ranges="dynamic")
+        plan = json.loads(made.files["engine.plan"].read_bytes())
+        assert plan["calibration"] == ""
+        assert set(plan["ranges"]) == {"act", "pool"}
+        assert all(low == -high < 0 for low, high in plan["ranges"].values())
+        assert plan["floats"] == ["stem"]
+        assert "calibration.cache" not in made.files
 
     def test_too_small_a_share_is_refused_before_it_builds(self, old_tensorrt, net, make):
         with pytest.raises(BuildError, match="75% would run there"):
@@ -378,6 +388,12 @@ class TestTrtexec:
         assert "--workspace=8192" in made.files["engine.plan"].read_text()
         assert made.truth.holds
         assert made.details["version"] == "8.2.1.8"
+
+    def test_ranges_on_tensors_are_refused_where_the_tool_takes_none(self, tool, int8, make):
+        path = tool("sys.exit(1)\n")
+        with pytest.raises(BuildError, match="trtexec takes no dynamic ranges"):
+            make(int8, "int8", host(tensorrt="8.2"), builder="trtexec", trtexec=path,
+                 ranges="dynamic")  # fmt: skip
 
     def test_dla_is_timed_by_it_layer_by_layer_beside_the_gpu_alone(self, tool, net, make):
         path = tool(

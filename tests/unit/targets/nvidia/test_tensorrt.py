@@ -170,8 +170,18 @@ class TestRanges:
         assert "INT8" in plan["flags"]
 
     @OLD
-    def test_layers_left_in_float_stay_there(self, trt, make, mixed):
-        made, plan = make(mixed[0], "int8", route="weak", ranges="cache")
+    def test_the_tensors_bear_the_ranges_of_the_search(self, trt, make, mixed):
+        path, scales = mixed
+        made, plan = make(path, "int8", route="weak", ranges="dynamic")
+        assert plan["calibration"] == ""
+        assert {k: high / 127 for k, (_, high) in plan["ranges"].items()} == pytest.approx(scales)
+        assert all(low == -high for low, high in plan["ranges"].values())
+        assert "calibration.cache" not in made.files
+
+    @OLD
+    @pytest.mark.parametrize("ranges", ["cache", "dynamic"])
+    def test_layers_left_in_float_stay_there(self, trt, make, mixed, ranges):
+        made, plan = make(mixed[0], "int8", route="weak", ranges=ranges)
         assert "OBEY_PRECISION_CONSTRAINTS" in plan["flags"]
         types = {e["Name"]: e["Weights"]["Type"] for e in plan["layers"] if e["Weights"]["Count"]}
         assert {n for n, kind in types.items() if kind == "Int8"} == {"left", "deep"}
