@@ -276,6 +276,14 @@ def test_why_nothing_ships(store: LocalStore) -> None:
     assert page.count("why openvino/fp16 is rejected") == 2
 
 
+def test_a_run_that_only_waits_is_no_failure(store: LocalStore) -> None:
+    page = report.render(summary(unbuilt("tensorrt/fp16", "pending")), store)
+    check(page)
+    assert "Nothing ships yet" in page
+    assert 'class="decision waits"' in page
+    assert "why tensorrt/fp16 is pending" in page
+
+
 def test_shipped_without_a_comparison(store: LocalStore) -> None:
     page = report.render(summary(variant()), store)
     check(page)
