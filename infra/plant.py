@@ -1,7 +1,8 @@
 """The whole plant on one machine, no Docker: `make plant`, `make plant-demo`, `make plant-stop`.
 
 Prefect server, MLflow server, an S3 server and one worker per pool, each with a state folder of
-its own and no disk in common. All listen on 127.0.0.1. Prefect keeps its data in SQLite, or where
+its own and no disk in common. All listen on 127.0.0.1. Prefect keeps its data in a PostgreSQL of
+the plant's own where this machine has one, else in SQLite, or where
 PREFECT_API_DATABASE_CONNECTION_URL says (postgresql+asyncpg://...).
 """
 
@@ -23,6 +24,7 @@ from typing import Any
 
 import psutil
 
+from infra import postgres
 from infra.ports import free_port
 from infra.s3 import S3Server
 
@@ -35,8 +37,9 @@ BUCKET = "engineworks"
 class Plant:
     """All processes of one plant, found again by the file `plant.json` in its folder."""
 
-    def __init__(self, folder: Path, *, mlflow: bool = True) -> None:
+    def __init__(self, folder: Path, *, mlflow: bool = True, database: bool = True) -> None:
         self.folder = folder.absolute()
+        self._with_database = database
         self._with_mlflow = mlflow
         self._file = self.folder / "plant.json"
         self._state: dict[str, Any] = {"processes": {}}
@@ -78,6 +81,7 @@ class Plant:
         key, secret = "plant", secrets.token_hex(16)
         server = S3Server(self.folder / "s3", key=key, secret=secret, bucket=BUCKET)
         self._state |= {
+            "postgres": self._new_database(),
             "prefect": prefect,
             "mlflow": free_port(5000) if self._with_mlflow else None,
             "s3": [key, secret, int(server.url.rpartition(":")[2])],
@@ -91,6 +95,39 @@ class Plant:
             url = f"http://127.0.0.1:{self._state['mlflow']}"
             self._state["environment"]["MLFLOW_TRACKING_URI"] = url
         self._save()
+
+    def _new_database(self) -> list[Any] | None:
+        """[port, password] of a PostgreSQL, or None: SQLite."""
+        given = "PREFECT_API_DATABASE_CONNECTION_URL" in os.environ
+        if given or not self._with_database or postgres.programs() is None:
+            return None
+        password = secrets.token_hex(16)
+        try:
+            postgres.create(self.folder / "postgres", password)
+        except OSError as error:
+            self.log("postgres").parent.mkdir(exist_ok=True)
+            self.log("postgres").write_text(f"SQLite in its place: {error}\n", encoding="utf-8")
+            return None
+        return [free_port(), password]
+
+    @property
+    def database(self) -> str:
+        """What Prefect's server keeps its data in, for people."""
+        if "PREFECT_API_DATABASE_CONNECTION_URL" in os.environ:
+            return "PREFECT_API_DATABASE_CONNECTION_URL"
+        if self._state.get("postgres"):
+            return f"PostgreSQL in {self.folder / 'postgres'}"
+        return f"SQLite in {self.folder / 'prefect'}"
+
+    def _start_database(self) -> dict[str, str]:
+        """Start PostgreSQL where the plant has one; what Prefect's server must know of it."""
+        if not self._state.get("postgres"):
+            return {}
+        port, password = self._state["postgres"]
+        self._run(
+            "postgres", postgres.command(self.folder / "postgres", port), {}, postgres.account()
+        )
+        return {"PREFECT_API_DATABASE_CONNECTION_URL": postgres.url(port, password)}
 
     def _start_s3(self) -> None:
         key, secret, port = self._state["s3"]
@@ -107,11 +144,15 @@ class Plant:
                 raise RuntimeError(f"port {port} of {name} is taken by another program")
         home = self.folder / "prefect"
         home.mkdir(exist_ok=True)
+        database = self._start_database()
+        if database:
+            self._wait_for_port("postgres", self._state["postgres"][0])
         self._spawn(
             "prefect",
             ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect)],
             {
                 "PREFECT_HOME": str(home),
+                **database,
                 # Without it the page would ask port 4200, whatever port it is served from.
                 "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{prefect}/api",
             },
@@ -211,14 +252,19 @@ class Plant:
 
     def stop(self) -> list[int]:
         """End everything, workers first; pids that would not go (none, one hopes)."""
-        names = sorted(self._state["processes"], key=lambda name: not name.startswith("worker"))
+        # Workers first, and the database after the server that uses it.
+        names = sorted(
+            self._state["processes"],
+            key=lambda name: (not name.startswith("worker"), name == "postgres"),
+        )
         alive = []
         for name in names:
             process = self._process(name)
             if process is not None:
                 tree = [process, *process.children(recursive=True)]
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    process.send_signal(signal.SIGTERM)
+                    # To PostgreSQL the usual signal means: wait until all clients are gone.
+                    process.send_signal(signal.SIGINT if name == "postgres" else signal.SIGTERM)
                 alive += tree
         _, alive = psutil.wait_procs(alive, timeout=8)
         for process in alive:
@@ -246,13 +292,19 @@ class Plant:
     def _spawn(
         self, name: str, words: list[str], extra: dict[str, str], before: tuple[str, ...] = ()
     ) -> None:
+        self._run(name, [*before, sys.executable, "-m", *words], extra)
+
+    def _run(
+        self, name: str, command: list[str], extra: dict[str, str], user: str | None = None
+    ) -> None:
+        """Start a process in the background, unless it runs; another user sees no checkout."""
         if self._process(name) is not None:
             return
         self.log(name).parent.mkdir(exist_ok=True)
         kept = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
         with self.log(name).open("ab") as log:
             process = subprocess.Popen(
-                [*before, sys.executable, "-m", *words], cwd=TOP, env={**kept, **extra},
+                command, cwd="/" if user else TOP, env={**kept, **extra}, user=user,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 start_new_session=True,
             )  # fmt: skip
@@ -291,6 +343,14 @@ class Plant:
             time.sleep(0.3)
         raise RuntimeError(f"{name} did not answer within {limit_s:.0f} s: see {self.log(name)}")
 
+    def _wait_for_port(self, name: str, port: int, limit_s: float = 60) -> None:
+        """Wait until one of our processes listens."""
+        until = time.monotonic() + limit_s
+        while not self._listens(name, port):
+            if self._process(name) is None or time.monotonic() > until:
+                raise RuntimeError(f"{name} did not start: see {self.log(name)}")
+            time.sleep(0.1)
+
     def _listens(self, name: str, port: int) -> bool:
         process = self._process(name)
         for one in [process, *process.children(recursive=True)] if process else []:
@@ -323,6 +383,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 3
         for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "ENGINEWORKS_STORE"):
             sys.stdout.write(f"{name:<22}{plant.environment[name]}\n")
+        sys.stdout.write(f"{'Prefect keeps its data':<22} in {plant.database}\n")
         sys.stdout.write("make plant-demo ships the example over it, make plant-stop ends it.\n")
         return 0
     if options.verb == "stop":

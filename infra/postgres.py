@@ -1,0 +1,96 @@
+"""A PostgreSQL of the plant's own, where this machine has the programs of one.
+
+A data folder, a port on 127.0.0.1 and a password of its own: it touches no PostgreSQL that runs
+here already. PostgreSQL refuses to run as root; then it runs as the user `postgres`, which its
+packages make. Knows no Prefect.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+USER = "plant"
+#: Where Debian's and Red Hat's packages leave the programs, beside PATH.
+PLACES = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")
+
+
+def programs() -> Path | None:
+    """Folder of `initdb` and `postgres`, the newest; None when there is none."""
+    found = shutil.which("initdb")
+    if found and (Path(found).resolve().parent / "postgres").is_file():
+        return Path(found).resolve().parent
+    folders = [path for place in PLACES for path in Path("/").glob(place[1:])]
+    return max(folders, key=_version, default=None)
+
+
+def _version(folder: Path) -> float:
+    digits = "".join(c for c in folder.parent.name if c.isdigit() or c == ".").strip(".")
+    return float(digits or 0)
+
+
+def account() -> str | None:
+    """The user that it must run as; None for the one that this process runs as.
+
+    Raises:
+        OSError: This is root, and there is no user `postgres`.
+    """
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam("postgres").pw_name
+    except KeyError as error:
+        raise OSError("PostgreSQL does not run as root, and there is no user postgres") from error
+
+
+def create(data: Path, password: str) -> None:
+    """Make the data folder, whole or not at all.
+
+    Raises:
+        OSError: There are no programs, or `initdb` failed; with its last words.
+    """
+    folder = programs()
+    if folder is None:
+        raise OSError("there is no PostgreSQL on this machine")
+    user = account()
+    partial = data.with_name(f"{data.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True, mode=0o700)
+    # In a folder that everybody reaches: the account need not see the plant's own.
+    with tempfile.NamedTemporaryFile("w", prefix="plant-") as secret:
+        secret.write(password)
+        secret.flush()
+        if user is not None:
+            shutil.chown(partial, user)
+            shutil.chown(secret.name, user)
+        done = subprocess.run(
+            [
+                str(folder / "initdb"), "-D", str(partial), "-U", USER, "-E", "UTF8", "--no-locale",
+                "--auth=scram-sha-256", f"--pwfile={secret.name}",
+            ],
+            user=user, cwd="/", capture_output=True, text=True,
+        )  # fmt: skip
+    if done.returncode:
+        shutil.rmtree(partial, ignore_errors=True)
+        lines = (done.stderr or done.stdout).strip().splitlines() or [""]
+        raise OSError(f"initdb failed: {lines[-1]}")
+    partial.rename(data)
+
+
+def command(data: Path, port: int) -> list[str]:
+    """The words that run it in the foreground; SIGINT ends it at once and cleanly."""
+    folder = programs()
+    assert folder is not None  # noqa: S101 - `create` has refused it
+    return [
+        str(folder / "postgres"), "-D", str(data), "-p", str(port),
+        "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
+    ]  # fmt: skip
+
+
+def url(port: int, password: str) -> str:
+    """What Prefect's server connects to."""
+    return f"postgresql+asyncpg://{USER}:{password}@127.0.0.1:{port}/postgres"
