@@ -11,7 +11,7 @@ STAMP := $(ENVIRONMENT)/.engineworks-$(shell cksum < requirements.lock | cut -d'
 PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup deploy plant plant-demo plant-stop chaos demo test test-fast test-gpu lint ui \
+.PHONY: help setup deploy plant plant-demo plant-stop chaos prove-tls demo test test-fast test-gpu lint ui \
 	bench-spine bench-int8 bench-runtime bench-video bench-nvidia bench-fleet soak-video schemas clean
 
 help: ## list these commands
@@ -81,6 +81,9 @@ bench-fleet: setup ## measure the store on S3 and the planner; prints its bars
 ROUNDS ?= 30
 chaos: setup ## kill workers at random moments, ROUNDS times; everything must recover
 	$(PY) -m benchmarks.chaos $(ROUNDS)
+
+prove-tls: setup ## ship over TLS and passwords (nginx in front); no secret may leak
+	$(PY) -m benchmarks.tls
 
 MINUTES ?= 60
 soak-video: setup ## run a looped clip for MINUTES; memory and frames are counted

@@ -9,6 +9,7 @@ PREFECT_API_DATABASE_CONNECTION_URL says (postgresql+asyncpg://...).
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import json
 import os
@@ -37,8 +38,19 @@ BUCKET = "engineworks"
 class Plant:
     """All processes of one plant, found again by the file `plant.json` in its folder."""
 
-    def __init__(self, folder: Path, *, mlflow: bool = True, database: bool = True) -> None:
+    def __init__(
+        self, folder: Path, *, mlflow: bool = True, database: bool = True, password: str = ""
+    ) -> None:
+        """A plant in a folder, new or as it was left.
+
+        Args:
+            folder: Where all of its state lies.
+            mlflow: Whether it has an MLflow server; else machines log into files of their own.
+            database: Whether Prefect may keep its data in PostgreSQL.
+            password: `user:password` that Prefect's API asks for; empty: it asks for none.
+        """
         self.folder = folder.absolute()
+        self._password = password
         self._with_database = database
         self._with_mlflow = mlflow
         self._file = self.folder / "plant.json"
@@ -62,19 +74,45 @@ class Plant:
 
     def start(self, pools: tuple[str, ...] = POOLS) -> None:
         """Start everything and wait until every worker is registered."""
+        self.start_servers()
+        self.deploy()
+        for pool in pools:
+            self.start_worker(pool)
+        self.wait_for_workers(pools)
+
+    def start_servers(self) -> None:
+        """Start the servers and wait until they answer."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._state.get("environment"):
             self._new()
         self._start_s3()
         self._start_servers()
+
+    def reach_by(self, **addresses: str) -> None:
+        """Have machines and commands use other addresses of the servers: those of a proxy."""
+        self._state["environment"] |= addresses
+        self._save()
+
+    def deploy(self) -> None:
+        """Register work pools and deployments."""
         (self.folder / "deploy").mkdir(exist_ok=True)
         subprocess.run(
             [sys.executable, "-m", "infra.deploy"], cwd=TOP, check=True, timeout=400,
             env=self._environment(self.folder / "deploy"), stdout=subprocess.DEVNULL,
         )  # fmt: skip
-        for pool in pools:
-            self.start_worker(pool)
-        self.wait_for_workers(pools)
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Where the servers listen."""
+        s3 = self._state["s3"][2]
+        return {"prefect": self._state["prefect"], "mlflow": self._state["mlflow"], "s3": s3}
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret of this plant, which no log and no file of a machine may hold."""
+        database = self._state["postgres"] or [0, ""]
+        found = (self._state["s3"][1], database[1], self._password.partition(":")[2])
+        return tuple(secret for secret in found if secret)
 
     def _new(self) -> None:
         prefect = free_port(4200)
@@ -89,6 +127,7 @@ class Plant:
                 **server.environment,
                 "PREFECT_API_URL": f"http://127.0.0.1:{prefect}/api",
                 "ENGINEWORKS_STORE": f"s3://{BUCKET}/plant",
+                **({"PREFECT_API_AUTH_STRING": self._password} if self._password else {}),
             },
         }
         if self._state["mlflow"]:
@@ -153,6 +192,7 @@ class Plant:
             {
                 "PREFECT_HOME": str(home),
                 **database,
+                **({"PREFECT_SERVER_API_AUTH_STRING": self._password} if self._password else {}),
                 # Without it the page would ask port 4200, whatever port it is served from.
                 "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{prefect}/api",
             },
@@ -212,9 +252,7 @@ class Plant:
             heard = set()
             for pool in pools:
                 url = f"http://127.0.0.1:{self._state['prefect']}/api/work_pools/{pool}/workers/filter"
-                request = urllib.request.Request(
-                    url, data=b"{}", headers={"Content-Type": "application/json"}
-                )
+                request = urllib.request.Request(url, data=b"{}", headers=self._headers())
                 with contextlib.suppress(OSError), urllib.request.urlopen(request) as answer:  # noqa: S310
                     heard |= {worker["name"] for worker in json.load(answer)}
             if wanted <= heard:
@@ -226,6 +264,13 @@ class Plant:
                     )
             time.sleep(1)
         raise RuntimeError(f"workers did not come up within {limit_s:.0f} s: see {self.folder}")
+
+    def _headers(self) -> dict[str, str]:
+        found = {"Content-Type": "application/json"}
+        if self._password:
+            token = base64.b64encode(self._password.encode()).decode()
+            found["Authorization"] = f"Basic {token}"
+        return found
 
     def log(self, name: str) -> Path:
         """Log file of a process."""

@@ -1,0 +1,227 @@
+"""`make prove-tls`: a model is shipped over servers that want TLS and passwords; no secret leaks.
+
+nginx with `infra/nginx.conf.template` stands in front of a plant whose Prefect asks for a password.
+The planner and two workers know the TLS addresses alone. Afterwards every file that they and the
+servers have left, and every object in the bucket, is searched for each secret. Needs nginx and
+openssl.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import shutil
+import signal
+import string
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+
+from artifacts import s3
+from benchmarks._bars import Bar, finish
+from benchmarks.chaos import POOLS, prepare
+from infra.plant import TOP, Plant
+from infra.ports import free_port
+
+MAIN = """
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.txt warn;
+events {{}}
+http {{
+  access_log {folder}/access.txt;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  include {folder}/engineworks.conf;
+}}
+"""
+
+
+def main() -> int:
+    """Ship, ask without passwords, search; 0 only if all is as it should be."""
+    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if nginx is None or shutil.which("openssl") is None:
+        sys.stderr.write("nginx or openssl is not here\n  next: apt install nginx-light openssl\n")
+        return 3
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as work:
+        Path(work).chmod(0o755)  # PostgreSQL's account must get through
+        plant = Plant(Path(work, "plant"), password=f"fleet:{secrets.token_hex(16)}")
+        mlflow = f"fleet:{secrets.token_hex(16)}"
+        proxy = None
+        try:
+            plant.start_servers()
+            proxy, addresses, certificate = _proxy(nginx, Path(work, "nginx"), plant, mlflow)
+            plant.reach_by(**_environment(addresses, certificate, mlflow))
+            plant.deploy()
+            for pool in POOLS:
+                plant.start_worker(pool)
+            plant.wait_for_workers(POOLS)
+            verdicts = _ship(plant, prepare(Path(work, "recipe"), 0))
+            refused = _strangers(addresses, certificate)
+            hidden = (*plant.secrets, mlflow.partition(":")[2])
+            leaks, searched = _leaks(plant, Path(work, "nginx"), hidden)
+            database = plant.database.partition(" in ")[0]
+        finally:
+            if proxy is not None:
+                proxy.send_signal(signal.SIGTERM)
+                proxy.wait()
+            left = plant.stop()
+    for name, word in refused.items():
+        print(f"{name:<42} {word}")
+    for leak in leaks:
+        print(f"LEAK: {leak}")
+    bars = [
+        Bar(
+            "variants shipped over TLS",
+            list(verdicts.values()).count("shipped"),
+            "",
+            3,
+            at_least=True,
+        ),
+        Bar("strangers let in", sum(word == "let in" for word in refused.values()), "", 0),
+        Bar("places that hold a secret", len(leaks), "", 0),
+        Bar("files and objects searched", searched, "", 100, at_least=True),
+        Bar("processes left running", len(left), "", 0),
+    ]
+    details = {"verdicts": verdicts, "strangers": refused, "database": database}
+    return finish("tls", bars, details)
+
+
+def _proxy(
+    nginx: str, folder: Path, plant: Plant, mlflow: str
+) -> tuple[subprocess.Popen[bytes], dict[str, str], Path]:
+    """Start nginx in front of the plant: (process, server -> TLS address, certificate)."""
+    folder.mkdir()
+    certificate, key = folder / "fleet.pem", folder / "fleet.key"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+         "-subj", "/CN=fleet", "-addext", "subjectAltName=IP:127.0.0.1",
+         "-keyout", str(key), "-out", str(certificate)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    user, _, password = mlflow.partition(":")
+    hashed = subprocess.run(
+        ["openssl", "passwd", "-6", "-stdin"], input=password, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    (folder / "passwords").write_text(f"{user}:{hashed.stdout.strip()}\n")
+    ports = {name: free_port() for name in plant.ports}
+    values = {f"{name.upper()}_TLS": port for name, port in ports.items()} | {
+        name.upper(): port for name, port in plant.ports.items()
+    }
+    template = (TOP / "infra" / "nginx.conf.template").read_text(encoding="utf-8")
+    text = string.Template(template).safe_substitute(
+        values, LISTEN="127.0.0.1", CERTIFICATE=certificate, KEY=key, PASSWORDS=folder / "passwords"
+    )
+    (folder / "engineworks.conf").write_text(text)
+    (folder / "nginx.conf").write_text(MAIN.format(folder=folder))
+    process = subprocess.Popen([nginx, "-c", str(folder / "nginx.conf"), "-e", "stderr"])
+    addresses = {name: f"https://127.0.0.1:{port}" for name, port in ports.items()}
+    for _ in range(100):
+        if process.poll() is not None:
+            raise RuntimeError(f"nginx ended with exit code {process.returncode}")
+        try:
+            httpx.get(f"{addresses['prefect']}/api/health", verify=str(certificate))
+            return process, addresses, certificate
+        except httpx.HTTPError:
+            time.sleep(0.1)
+    process.kill()
+    raise RuntimeError("nginx does not answer")
+
+
+def _environment(addresses: dict[str, str], certificate: Path, mlflow: str) -> dict[str, str]:
+    """What docs/fleet.md tells machines to set."""
+    user, _, password = mlflow.partition(":")
+    return {
+        "PREFECT_API_URL": f"{addresses['prefect']}/api",
+        "PREFECT_API_SSL_CERT_FILE": str(certificate),
+        "MLFLOW_TRACKING_URI": addresses["mlflow"],
+        "MLFLOW_TRACKING_USERNAME": user,
+        "MLFLOW_TRACKING_PASSWORD": password,
+        "MLFLOW_TRACKING_SERVER_CERT_PATH": str(certificate),
+        "AWS_ENDPOINT_URL_S3": addresses["s3"],
+        "AWS_CA_BUNDLE": str(certificate),
+    }
+
+
+def _ship(plant: Plant, recipe: Path) -> dict[str, str]:
+    """Variant -> verdict."""
+    command = [sys.executable, "-m", "flows.ship", str(recipe), "--fleet", "--json"]
+    done = subprocess.run(
+        command, cwd=TOP, env=plant.command_environment(), capture_output=True, text=True,
+        timeout=900,
+    )  # fmt: skip
+    log = plant.folder / "logs" / "planner.txt"
+    log.write_text(done.stderr + done.stdout, encoding="utf-8")
+    if not done.stdout:
+        raise RuntimeError(f"the run gave no summary:\n{done.stderr[-3000:]}")
+    return {v["name"]: v["verdict"] for v in json.loads(done.stdout)["variants"]}
+
+
+def _strangers(addresses: dict[str, str], certificate: Path) -> dict[str, str]:
+    """What comes of requests without a password, with a wrong one, and without TLS."""
+    wrong = {"Authorization": "Basic " + base64.b64encode(b"fleet:guess").decode()}
+    asked = {
+        "prefect": "/api/admin/version",
+        "mlflow": "/api/2.0/mlflow/experiments/search?max_results=1",
+        "s3": "/engineworks",
+    }
+    found = {}
+    for name, path in asked.items():
+        for what, headers in (("no password", {}), ("a wrong password", wrong)):
+            answer = httpx.get(f"{addresses[name]}{path}", headers=headers, verify=str(certificate))
+            word = "let in" if answer.is_success else f"refused ({answer.status_code})"
+            found[f"{name}, {what}"] = word
+        plain = httpx.get(addresses[name].replace("https:", "http:") + path)
+        found[f"{name}, no TLS"] = (
+            "let in" if plain.is_success else f"refused ({plain.status_code})"
+        )
+        try:
+            httpx.get(f"{addresses[name]}{path}")
+            found[f"{name}, certificate unknown"] = "let in"
+        except httpx.ConnectError:
+            found[f"{name}, certificate unknown"] = "refused (by the client)"
+    return found
+
+
+def _leaks(plant: Plant, nginx: Path, hidden: tuple[str, ...]) -> tuple[list[str], int]:
+    """Files and objects that hold a secret, as it is or in base64; and how many were searched."""
+    words = [secret.encode() for secret in hidden]
+    words += [base64.b64encode(f"fleet:{secret}".encode()) for secret in hidden]
+    found, searched = [], 0
+    for searched, path in enumerate(_files(plant, nginx), 1):
+        data = path.read_bytes()
+        found += [f"{path}: {data[:60]!r}" for word in words if word in data]
+    os.environ.update(plant.environment)
+    bucket = s3.Bucket(s3.parse(plant.environment["ENGINEWORKS_STORE"]))
+    for item in bucket.list(""):
+        read = bucket.read(item.key)
+        data = read.data if read else b""
+        found += [item.key for word in words if word in data]
+        searched += 1
+    return found, searched
+
+
+def _files(plant: Plant, nginx: Path) -> Iterator[Path]:
+    """All that machines and servers have left, but for the files whose job it is to hold one."""
+    own = {plant.folder / "plant.json"}
+    yield from (nginx / name for name in ("access.txt", "error.txt"))
+    for name in ("logs", "machines", "mlflow", "prefect", "deploy"):
+        for path in (plant.folder / name).rglob("*"):
+            if path.is_file() and not path.is_symlink() and path not in own:
+                yield path
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
