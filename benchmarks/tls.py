@@ -200,7 +200,8 @@ def _leaks(plant: Plant, nginx: Path, hidden: tuple[str, ...]) -> tuple[list[str
     words = [secret.encode() for secret in hidden]
     words += [base64.b64encode(f"fleet:{secret}".encode()) for secret in hidden]
     found, searched = [], 0
-    for searched, path in enumerate(_files(plant, nginx), 1):
+    for path in _files(plant, nginx):
+        searched += 1
         data = path.read_bytes()
         found += [f"{path}: {data[:60]!r}" for word in words if word in data]
     os.environ.update(plant.environment)

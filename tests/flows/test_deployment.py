@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -73,3 +75,58 @@ def test_what_is_deployed_ships_through_a_worker_elsewhere(project, tmp_path_fac
     summary = project.home / "runs" / "latest" / "summary.json"
     assert summary.is_file(), log.read_text()[-3000:]
     assert '"verdict": "shipped"' in summary.read_text()
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A git repository of this checkout whose library is another version."""
+    folder = tmp_path / "repository"
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+    )
+    if listed.returncode:
+        pytest.skip("this checkout is no git repository")
+    for name in listed.stdout.splitlines():
+        wanted = name.startswith(("src/", "flows/", "tasks/", "artifacts/"))
+        if wanted and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    null = folder / "src/engineworks/targets/null.py"
+    text = null.read_text()
+    build = "def build(request: BuildInput) -> BuildOutput:"
+    assert build in text
+    marked = (
+        "    import dataclasses\n\n    return dataclasses.replace(plain(request), details=MARK)"
+    )
+    other = f"MARK = {{'cloned': True}}\n\n\ndef build(request):\n{marked}\n\n\n"
+    null.write_text(text.replace(build, other + build.replace("build", "plain", 1)))
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "another version"]):
+        subprocess.run([*git, *words], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def test_a_worker_clones_the_repository_and_uses_nothing_else(
+    project, repository, tmp_path_factory
+):
+    home = tmp_path_factory.mktemp("worker")
+    environment = project.environment(PREFECT_HOME=str(home))
+    run = partial(subprocess.run, env=environment, capture_output=True, text=True, timeout=180)
+    done = run([sys.executable, "-m", "infra.deploy", "--git", repository.as_uri()], cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    with (home / "worker.txt").open("wb") as stream:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "worker", "start", "--pool", "cpu"], cwd=home,
+            env={**environment, "PREFECT_WORKER_QUERY_SECONDS": "1"}, stdout=stream,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    try:
+        words = ["deployment", "run", "ship/cpu", "--watch", "-p", f"recipe={project.recipe}"]
+        done = run([sys.executable, "-m", "prefect", *words], cwd=home)
+        assert done.returncode == 0, done.stdout + (home / "worker.txt").read_text()[-3000:]
+    finally:
+        os.killpg(worker.pid, signal.SIGKILL)
+        worker.wait()
+        assert run([sys.executable, "-m", "infra.deploy"], cwd=ROOT).returncode == 0
+    (engine,) = project.engines()
+    assert '"cloned": true' in (engine / "manifest.json").read_text()
