@@ -277,6 +277,7 @@ def _build(run: Run, loaded: Loaded, plan: Plan, planned: PlannedVariant, model:
             largest_batch=max(loaded.recipe.export.largest_batch, *loaded.recipe.benchmark.batches)
             if getattr(target, "PROFILED", False)
             else 0,
+            limit_s=loaded.recipe.limits.build_s,
         ),
         Built,
         limit_s=loaded.recipe.limits.build_s,

@@ -49,6 +49,7 @@ def build(request: BuildRequest) -> Built:
                 work=Path(work),
                 reference=store.entry(request.reference) if request.reference else None,
                 largest_batch=request.largest_batch or BuildInput.largest_batch,
+                limit_s=request.limit_s,
             )
         )
         engine = store.put(

@@ -181,6 +181,8 @@ class BuildRequest:
     largest_batch: int = 0
     """For a target whose engines have an optimization profile; 0 for others, which any batch
     fits."""
+    limit_s: float = place(default=0.0)
+    """Time limit of the stage."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,8 @@ class BuildInput:
     `NEEDS_REFERENCE = True`."""
     largest_batch: int = 8
     """What the engine must serve, for a target that declares `PROFILED = True`."""
+    limit_s: float = 0.0
+    """Seconds after which the build is ended from outside; 0: never."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,6 +120,7 @@ def build(request: BuildInput) -> BuildOutput:
     core, least = _dla(options, board, request.precision)
     checked = settings.read(options, 1 if core is not None else request.largest_batch)
     way = _way(options)
+    started = time.perf_counter()
     made = _make(way, request, checked, options, core, least)
     placement = made.placement
     files, found = made.files, made.truth
@@ -127,7 +129,8 @@ def build(request: BuildInput) -> BuildOutput:
         files = {**files, dla.NAME: dla.write(placement, timed, request.work)}
         found = truth.with_note(found, placement.words(timed))
         if checked.twin:
-            cost = _cost(way, made, request, checked, options, timed, untold)
+            took_s = time.perf_counter() - started
+            cost = _cost(way, made, request, checked, options, timed, untold, took_s)
             files[twin.NAME] = twin.write(cost, request.work)
             found = truth.with_note(found, cost.words())
     return BuildOutput(
@@ -183,7 +186,7 @@ def _time(
 
 def _cost(
     way: str, made: system.Made, request: BuildInput, checked: Settings, options: Mapping[str, Any],
-    timed: timing.Timed | None, untold: str,
+    timed: timing.Timed | None, untold: str, took_s: float,
 ) -> twin.Cost:  # fmt: skip
     """What DLA costs or spares: the engine beside one of the GPU alone."""
 
@@ -194,7 +197,10 @@ def _cost(
         other = _make(way, plain, checked, options, None, 0.0)
         return other.files["engine.plan"], lambda: _time(way, other, request, options, None)
 
-    return twin.weigh("on the GPU alone", made.files["engine.plan"], timed, untold, build_alone)
+    return twin.weigh(
+        "on the GPU alone", made.files["engine.plan"], timed, untold, build_alone,
+        took_s=took_s, limit_s=request.limit_s,
+    )  # fmt: skip
 
 
 def with_defaults(options: Mapping[str, Any], host: HostCard, precision: str) -> dict[str, Any]:

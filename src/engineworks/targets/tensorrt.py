@@ -7,6 +7,7 @@ https://docs.nvidia.com/deeplearning/tensorrt/latest/
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -72,12 +73,12 @@ def build(request: BuildInput) -> BuildOutput:
     import tensorrt
 
     checked = settings.read(request.options, request.largest_batch)
+    started = time.perf_counter()
     made = builder.build(tensorrt, request, checked, on_device=True)
     version = Api(tensorrt).version
     files, found = made.files, made.truth
-    compatible = settings.compatibility(checked)
-    if compatible and checked.twin and not request.draft:
-        cost = _cost(tensorrt, request, checked, made, f"without {' and '.join(compatible)}")
+    if settings.compatibility(checked) and checked.twin and not request.draft:
+        cost = _cost(tensorrt, request, checked, made, time.perf_counter() - started)
         files = {**files, twin.NAME: twin.write(cost, request.work)}
         found = truth.with_note(found, cost.words())
     return BuildOutput(
@@ -99,7 +100,7 @@ def build(request: BuildInput) -> BuildOutput:
     )
 
 
-def _cost(trt: Any, request: BuildInput, checked: Settings, made: Plan, what: str) -> twin.Cost:
+def _cost(trt: Any, request: BuildInput, checked: Settings, made: Plan, took_s: float) -> twin.Cost:
     """What compatibility costs: size and time beside those of a plain engine."""
 
     def build_plain() -> tuple[Path, Callable[[], timing.Timed]]:
@@ -109,8 +110,11 @@ def _cost(trt: Any, request: BuildInput, checked: Settings, made: Plan, what: st
         other = builder.build(trt, plain, settings.plain(checked), on_device=True)
         return other.path, lambda: timing.by_session(other.path, request, other.profile)
 
+    what = f"without {' and '.join(settings.compatibility(checked))}"
     compatible = checked.version_compatible
     timed, untold = twin.attempt(
         lambda: timing.by_session(made.path, request, made.profile, any_version=compatible)
     )
-    return twin.weigh(what, made.path, timed, untold, build_plain)
+    return twin.weigh(
+        what, made.path, timed, untold, build_plain, took_s=took_s, limit_s=request.limit_s
+    )

@@ -17,6 +17,9 @@ from engineworks.targets._nvidia.timing import Timed
 
 NAME = "twin.json"
 
+#: A twin is built where this many times the engine's own time fits into the limit.
+SPARE = 2.5
+
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
@@ -56,6 +59,9 @@ def weigh(
     timed: Timed | None,
     untold: str,
     build: Callable[[], tuple[Path, Callable[[], Timed]]],
+    *,
+    took_s: float,
+    limit_s: float,
 ) -> Cost:
     """Build the twin and put it beside the engine; whatever fails is said and fails nothing else.
 
@@ -65,8 +71,13 @@ def weigh(
         timed: Its times, when there are some.
         untold: Else why there are none.
         build: Makes the twin's plan, and gives what times it.
+        took_s: Seconds that the engine itself has taken.
+        limit_s: Seconds that both may take; beyond it the engine would be lost, too.
     """
     mine = Side(size_bytes=own.stat().st_size, ms=timed.ms if timed else None)
+    if limit_s and took_s * SPARE > limit_s:
+        spent = f"the engine took {took_s:.0f} of the {limit_s:.0f} s of limits.build_s"
+        return Cost(what=what, own=mine, twin=None, untold=f"not built, since {spent}")
     try:
         plan, time = build()
     except EngineworksError as error:

@@ -50,7 +50,7 @@ def trt(request, monkeypatch):
 def make(tmp_path):
     """Build with the target; gives what it gave and the plan as the double wrote it."""
 
-    def build(path, precision="fp32", *, draft=False, **options):
+    def build(path, precision="fp32", *, draft=False, limit_s=0, **options):
         work = tmp_path / f"work{len(list(tmp_path.iterdir()))}"
         work.mkdir()
         inputs, outputs, _ = signature(path)
@@ -58,6 +58,7 @@ def make(tmp_path):
             BuildInput(
                 onnx=Path(path), inputs=inputs, outputs=outputs, precision=precision,
                 options=options, host=HOST, work=work, largest_batch=4, draft=draft,
+                limit_s=limit_s,
             )
         )  # fmt: skip
         return made, json.loads(made.files["engine.plan"].read_bytes())
@@ -277,6 +278,12 @@ class TestOptions:
             made, _ = make(tiny_onnx, **options)
             assert "twin.json" not in made.files
             assert "it would be" not in made.truth.note
+
+    @each
+    def test_a_twin_that_would_cost_the_engine_its_time_is_not_built(self, trt, make, tiny_onnx):
+        made, _ = make(tiny_onnx, version_compatible=True, limit_s=1e-6)
+        assert json.loads(made.files["twin.json"].read_text())["twin"] is None
+        assert "without version_compatible: not built, since the engine took" in made.truth.note
 
     @each
     def test_without_a_gpu_the_cost_in_bytes_is_told_all_the_same(
