@@ -326,7 +326,7 @@ class Behaviour:
         if plan["trt"] != self._module.__version__:
             _log(self, "ERROR", "6: The engine plan file is not compatible with this version")
             return None
-        return _new(self._module, "ICudaEngine", plan=plan, logger=self._d_logger)
+        return _new(self._module, "ICudaEngine", plan=plan, logger=self._d_logger, contexts=[])
 
     def ICudaEngine_create_engine_inspector(self: Any) -> Any:  # noqa: N802
         return _new(self._module, "EngineInspector", plan=self._d_plan)
@@ -344,12 +344,13 @@ class Behaviour:
     ) -> Any:
         import onnxruntime as ort
 
+        self._d_contexts.append(1)
         runner = ort.InferenceSession(
             base64.b64decode(self._d_plan["model"]), providers=["CPUExecutionProvider"]
         )
         return _new(self._module, "IExecutionContext", plan=self._d_plan, shapes={},
                     addresses={}, runner=runner, fresh=True, logger=self._d_logger,
-                    config=runtime_config)  # fmt: skip
+                    config=runtime_config, first=len(self._d_contexts) == 1)  # fmt: skip
 
     def ICudaEngine_get_tensor_shape(self: Any, name: str) -> list[int]:  # noqa: N802
         return _shape(self._d_plan, name)
@@ -379,6 +380,10 @@ class Behaviour:
         return True
 
     def IExecutionContext_execute_async_v3(self: Any, stream_handle: int) -> bool:  # noqa: N802
+        if self._d_plan["profile"] and not self._d_first:
+            # The only optimization profile belongs to the first context.
+            _log(self, "ERROR", "3: Profile 0 has been chosen by another IExecutionContext")
+            return False
         if Behaviour.recording is not None:
             if self._d_fresh:
                 _log(self, "ERROR", "1: operation not permitted when stream is capturing")

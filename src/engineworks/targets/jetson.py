@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,15 +125,16 @@ def build(request: BuildInput) -> BuildOutput:
     made = _make(way, request, checked, options, core, least)
     placement = made.placement
     files, found = made.files, made.truth
+    took_s = time.perf_counter() - started
     if placement is not None and not request.draft:
-        timed, untold = twin.attempt(lambda: _time(way, made, request, options, core))
+        timed, _ = twin.attempt(lambda: _time(way, made, request, checked, options, core, True))
         files = {**files, dla.NAME: dla.write(placement, timed, request.work)}
         found = truth.with_note(found, placement.words(timed))
-        if checked.twin:
-            took_s = time.perf_counter() - started
-            cost = _cost(way, made, request, checked, options, timed, untold, took_s)
-            files[twin.NAME] = twin.write(cost, request.work)
-            found = truth.with_note(found, cost.words())
+    other = _twin(checked, core)
+    if other is not None and checked.twin and not request.draft:
+        cost = _cost(way, made, request, checked, options, core, other, took_s)
+        files = {**files, twin.NAME: twin.write(cost, request.work)}
+        found = truth.with_note(found, cost.words())
     return BuildOutput(
         files=files,
         entry="engine.plan",
@@ -172,33 +174,46 @@ def _make(
 
 
 def _time(
-    way: str, made: system.Made, request: BuildInput, options: Mapping[str, Any], core: int | None
-) -> timing.Timed:
+    way: str, made: system.Made, request: BuildInput, checked: Settings,
+    options: Mapping[str, Any], core: int | None, layers: bool = False,
+) -> timing.Timed:  # fmt: skip
     """Times of a plan, by whatever can open it here."""
     plan = made.files["engine.plan"]
     if way == "python":
-        return timing.by_session(plan, request, made.profile)
+        compatible = checked.version_compatible
+        return timing.by_session(plan, request, made.profile, any_version=compatible, layers=layers)
     tool = system.trtexec(options)
     if tool is None:
         raise BuildError("there is no trtexec to time it with", hint="give options.trtexec")
     return timing.by_trtexec(tool, plan, made.profile, core, plan.parent)
 
 
-def _cost(
-    way: str, made: system.Made, request: BuildInput, checked: Settings, options: Mapping[str, Any],
-    timed: timing.Timed | None, untold: str, took_s: float,
-) -> twin.Cost:  # fmt: skip
-    """What DLA costs or spares: the engine beside one of the GPU alone."""
+def _twin(checked: Settings, core: int | None) -> tuple[str, Settings] | None:
+    """What an engine is held against: the GPU alone, or one without compatibility."""
+    if core is not None:
+        return "on the GPU alone", checked
+    words = settings.compatibility(checked)
+    return (f"without {' and '.join(words)}", settings.plain(checked)) if words else None
 
-    def build_alone() -> tuple[Path, Callable[[], timing.Timed]]:
-        work = request.work / "gpu"
+
+def _cost(
+    way: str, made: system.Made, request: BuildInput, checked: Settings,
+    options: Mapping[str, Any], core: int | None, other: tuple[str, Settings], took_s: float,
+) -> twin.Cost:  # fmt: skip
+    """What DLA or compatibility costs or spares, beside an engine of the GPU alone."""
+    what, plain = other
+
+    def build_twin() -> tuple[Path, Callable[[], timing.Timed]]:
+        work = request.work / "twin"
         work.mkdir()
-        plain = dataclasses.replace(request, work=work, draft=True)
-        other = _make(way, plain, checked, options, None, 0.0)
-        return other.files["engine.plan"], lambda: _time(way, other, request, options, None)
+        alone = dataclasses.replace(request, work=work, draft=True)
+        second = _make(way, alone, plain, options, None, 0.0)
+        timed = partial(_time, way, second, request, plain, options, None)
+        return second.files["engine.plan"], timed
 
     return twin.weigh(
-        "on the GPU alone", made.files["engine.plan"], timed, untold, build_alone,
+        what, made.files["engine.plan"],
+        lambda: _time(way, made, request, checked, options, core), build_twin,
         took_s=took_s, limit_s=request.limit_s,
     )  # fmt: skip
 

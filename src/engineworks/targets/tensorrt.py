@@ -112,9 +112,8 @@ def _cost(trt: Any, request: BuildInput, checked: Settings, made: Plan, took_s: 
 
     what = f"without {' and '.join(settings.compatibility(checked))}"
     compatible = checked.version_compatible
-    timed, untold = twin.attempt(
-        lambda: timing.by_session(made.path, request, made.profile, any_version=compatible)
-    )
     return twin.weigh(
-        what, made.path, timed, untold, build_plain, took_s=took_s, limit_s=request.limit_s
-    )
+        what, made.path,
+        lambda: timing.by_session(made.path, request, made.profile, any_version=compatible),
+        build_plain, took_s=took_s, limit_s=request.limit_s,
+    )  # fmt: skip

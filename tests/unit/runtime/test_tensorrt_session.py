@@ -145,6 +145,22 @@ class TestCudaGraph:
                 seen.append((device.captures, device.replays))
             assert seen == [(0, 0), (1, 1), (1, 2), (1, 2), (1, 2), (2, 3)]
 
+    def test_layers_are_timed_beneath_it(self, trt, make):
+        with open_engine(make(cuda_graph=True)) as session:
+            for _ in range(3):
+                session.infer({"images": X})
+            times = session.layer_ms({"images": X[:2].copy()}, calls=3)
+        assert set(times.values()) == {pytest.approx(0.1)}
+        assert len(times) > 3
+
+    def test_layers_that_cannot_be_timed_are_an_error(self, trt, make, monkeypatch):
+        with open_engine(make()) as session:
+            monkeypatch.setattr(
+                double.Behaviour, "IExecutionContext_execute_async_v3", lambda *_: False
+            )
+            with pytest.raises(ArtifactError, match="could not run"):
+                session.layer_ms({"images": X})
+
     def test_it_is_off_by_default(self, trt, make):
         with open_engine(make()) as session:
             for _ in range(3):

@@ -68,7 +68,9 @@ def from_log(text: str, layers: Sequence[str] = ()) -> Placement:
         (dla if kind == "Dla" else gpu).extend(names)
         nodes += [words.strip()] if kind == "Dla" else []
     return Placement(
-        dla=tuple(dict.fromkeys(dla)), gpu=tuple(dict.fromkeys(gpu)), nodes=tuple(nodes)
+        dla=tuple(dict.fromkeys(dla)),
+        gpu=tuple(dict.fromkeys(gpu)),
+        nodes=tuple(dict.fromkeys(nodes)),
     )
 
 

@@ -20,7 +20,7 @@ from engineworks.manifest import TensorSpec
 from engineworks.targets._base import UNREAD, BuildInput
 from engineworks.targets._nvidia import builder, dla, inspect, py36_builder, weak
 from engineworks.targets._nvidia import trtexec as command_lines
-from engineworks.targets._nvidia.settings import Settings, Shapes
+from engineworks.targets._nvidia.settings import Settings, Shapes, compatibility
 from engineworks.values import PrecisionTruth
 
 PYTHON = "/usr/bin/python3"
@@ -86,9 +86,14 @@ def build(
             f"options.builder: {way} has no TensorRT here",
             hint="see `engineworks host`, and options.system_python and options.trtexec",
         )
-    if way == "trtexec" and checked.ranges == "dynamic":
+    if way == "trtexec" and checked.ranges == "dynamic" and request.precision == "int8":
         raise BuildError(
             "options.ranges: trtexec takes no dynamic ranges", hint="write ranges: cache"
+        )
+    for name in compatibility(checked):
+        raise BuildError(
+            f"options: {name} needs a TensorRT that this Python can import, here it is {way}",
+            hint="leave it out",
         )
     source, calibration, ranges = _source(request, checked, version)
     shapes = profile(request.inputs, checked)

@@ -26,6 +26,8 @@ from engineworks.targets._nvidia.settings import Shapes
 
 #: Calls before the first that counts, and seconds of those that count.
 WARM_UP, SECONDS = 10, 1.0
+#: Seconds that trtexec may take; it times for about ten.
+LIMIT_S = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,12 @@ class Timed:
 
 
 def by_session(
-    plan: Path, request: BuildInput, profile: Mapping[str, Shapes], *, any_version: bool = False
+    plan: Path,
+    request: BuildInput,
+    profile: Mapping[str, Shapes],
+    *,
+    any_version: bool = False,
+    layers: bool = False,
 ) -> Timed:
     """Time a plan with this Python's TensorRT.
 
@@ -53,6 +60,7 @@ def by_session(
         request: What it was built from, for its tensors.
         profile: Its optimization profile.
         any_version: Whether it is version-compatible.
+        layers: Whether its layers are timed, too.
 
     Raises:
         EngineworksError: It cannot be opened or run here; says why.
@@ -75,7 +83,7 @@ def by_session(
         while time.perf_counter() < until:
             session.infer(feeds)
             times.append(session.times().compute_ms)
-        return Timed(ms=float(np.median(times)), layers=session.layer_ms(feeds))
+        return Timed(ms=float(np.median(times)), layers=session.layer_ms(feeds) if layers else {})
 
 
 def by_trtexec(
@@ -97,7 +105,12 @@ def by_trtexec(
     known = command_lines.options_of(told.stdout + told.stderr)
     exported = work / f"{plan.stem}.profile.json"
     words = command_lines.timing(tool, known, plan, profile, core, exported)
-    done = subprocess.run(words, capture_output=True, text=True)
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT_S)
+    except subprocess.TimeoutExpired as error:
+        raise BuildError(
+            f"trtexec did not end within {LIMIT_S:.0f} s", hint=f"repeat it with: {' '.join(words)}"
+        ) from error
     found = re.search(r"GPU Compute Time:.* median = ([0-9.]+) ms", done.stdout + done.stderr)
     if done.returncode != 0 or found is None:
         raise BuildError(

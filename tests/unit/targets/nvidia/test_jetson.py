@@ -160,6 +160,11 @@ class TestDla:
         assert found.share == pytest.approx(5 / 7)
         assert found.words() == "5 of 7 layers on DLA (71%); on the GPU: soft, reshape"
 
+    def test_a_part_that_the_log_names_twice_takes_its_time_once(self):
+        found = dla.from_log(self.LOG + self.LOG, self.LAYERS)
+        half = timing.Timed(ms=2.0, layers={"{ForeignNode[conv4]}": 1.0, "soft": 1.0})
+        assert half.share(found.nodes) == 0.5
+
     def test_without_names_its_ends_count(self):
         assert dla.from_log(self.LOG).dla == ("conv1", "relu2", "conv4")
 
@@ -231,6 +236,22 @@ class TestByBindings:
         made = make(net, "fp16", builder="python", dla=1, twin=False)
         assert "placement.json" in made.files
         assert "twin.json" not in made.files
+
+    def test_what_compatibility_costs_is_said_here_too(self, net, make):
+        made = make(net, "fp16", builder="python", version_compatible=True)
+        twin = json.loads(made.files["twin.json"].read_text())
+        assert (twin["own"]["ms"], twin["twin"]["ms"]) == (1.5, 1.0)
+        assert "without version_compatible it would be" in made.truth.note
+
+    def test_whatever_goes_wrong_in_timing_costs_no_engine(self, net, make, monkeypatch):
+        """Out of memory, for one: the vendor gives no context then."""
+        monkeypatch.setattr(
+            double.Behaviour, "ICudaEngine_create_execution_context", lambda *_, **__: None
+        )
+        made = make(net, "fp16", builder="python", dla=1)
+        assert made.files["engine.plan"].is_file()
+        assert "(not timed: AttributeError: " in made.truth.note
+        assert json.loads(made.files["placement.json"].read_text())["layers_ms"] == {}
 
     def test_what_cannot_be_timed_is_said_and_ships_all_the_same(self, net, make, monkeypatch):
         def refuse(what):
@@ -389,8 +410,24 @@ class TestTrtexec:
         assert made.truth.holds
         assert made.details["version"] == "8.2.1.8"
 
-    def test_ranges_on_tensors_are_refused_where_the_tool_takes_none(self, tool, int8, make):
+    def test_a_tool_that_is_gone_when_it_is_to_time_costs_no_engine(
+        self, old_tensorrt, net, make, tmp_path
+    ):
+        made = make(net, builder="system", system_python=sys.executable, dla=0,
+                    trtexec=str(tmp_path / "none"))  # fmt: skip
+        assert "(not timed: FileNotFoundError: " in made.truth.note
+
+    def test_compatibility_is_refused_where_the_tool_would_ignore_it(self, tool, net, make):
         path = tool("sys.exit(1)\n")
+        with pytest.raises(BuildError, match="version_compatible needs a TensorRT that this"):
+            make(net, "fp16", host(tensorrt="8.6"), builder="trtexec", trtexec=path,
+                 version_compatible=True)  # fmt: skip
+
+    def test_ranges_on_tensors_are_refused_where_the_tool_takes_none(self, tool, int8, net, make):
+        path = tool("sys.exit(1)\n")
+        with pytest.raises(BuildError, match="trtexec built nothing"):  # no concern of fp16
+            make(net, "fp16", host(tensorrt="8.2"), builder="trtexec", trtexec=path,
+                 ranges="dynamic")  # fmt: skip
         with pytest.raises(BuildError, match="trtexec takes no dynamic ranges"):
             make(int8, "int8", host(tensorrt="8.2"), builder="trtexec", trtexec=path,
                  ranges="dynamic")  # fmt: skip
