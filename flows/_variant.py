@@ -302,9 +302,7 @@ def _check(
             value=model.reference.value,
             data=model.data,
             size=model.size,
-            largest_batch=targets.largest_batch(
-                planned.target, planned.options, recipe.export.largest_batch
-            ),
+            largest_batch=recipe.export.largest_batch,
             folder=str(loaded.folder),
             float_predictions=model.reference.predictions,
             code_sha256=model.pinned.code_sha256 if ":" in recipe.task.layout else "",
@@ -337,7 +335,7 @@ def _benchmark(
         run, benchmark,
         BenchmarkRequest(
             engines=tuple(engines),
-            spec=_served(loaded.recipe.benchmark, planned),
+            spec=_served(loaded.recipe.benchmark, engines),
             tools=targets.tools(planned.target),
             host=plan.host,
             store=str(run.store.root),
@@ -350,9 +348,9 @@ def _benchmark(
     return timed
 
 
-def _served(spec: BenchmarkSpec, planned: PlannedVariant) -> BenchmarkSpec:
-    """Of the batches to time, those that engines of this target take."""
-    most = targets.largest_batch(planned.target, planned.options, max(spec.batches))
+def _served(spec: BenchmarkSpec, engines: list[SizedEngine]) -> BenchmarkSpec:
+    """Of the batches to time, those that every engine takes."""
+    most = min(sized.engine.manifest.batches(max(spec.batches))[1] for sized in engines)
     return dataclasses.replace(spec, batches=tuple(n for n in spec.batches if n <= most) or (most,))
 
 

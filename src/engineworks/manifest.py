@@ -101,6 +101,17 @@ class Manifest:
         """Whether the first input's batch dimension is open."""
         return bool(self.inputs) and not isinstance(self.inputs[0].shape[0], int)
 
+    def batches(self, most: int) -> tuple[int, int]:
+        """The smallest and the largest batch of an engine with an open one, up to `most`.
+
+        An optimization profile (in `details`) bounds both.
+        """
+        bounds = self.details.get("profile", {}).get(self.inputs[0].name)
+        if bounds is None:
+            return 1, most
+        low, high = int(bounds[0][0]), int(bounds[2][0])
+        return low, max(low, min(most, high))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:

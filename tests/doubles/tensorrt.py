@@ -430,12 +430,13 @@ class NumpyDevice:
     """`engineworks.runtime.devices.Device` in ordinary memory; counts what is not given back."""
 
     stream = 7
+    captures = True
 
     def __init__(self) -> None:
         self.memory: dict[int, Any] = {}
         self.marks: dict[int, float] = {}
         self.graph: list[Any] = []
-        self.captures = self.replays = 0
+        self.recorded = self.replays = 0
         self.closed = False
 
     def allocate(self, size_bytes: int) -> int:
@@ -472,7 +473,7 @@ class NumpyDevice:
         Behaviour.recording = []
         try:
             work()
-            self.graph, self.captures = Behaviour.recording, self.captures + 1
+            self.graph, self.recorded = Behaviour.recording, self.recorded + 1
         finally:
             Behaviour.recording = None
 

@@ -154,11 +154,7 @@ def _batches(manifest: Manifest, largest: int) -> list[int]:
     """The smallest and the largest batch that both the recipe and the engine have."""
     if not manifest.dynamic_batch:
         return [1]
-    bounds = manifest.details.get("profile", {}).get(manifest.inputs[0].name)
-    if bounds is None:
-        return sorted({1, largest})
-    low, high = bounds[0][0], bounds[2][0]
-    return sorted({low, max(low, min(largest, high))})
+    return sorted(set(manifest.batches(largest)))
 
 
 def benchmark(request: BenchmarkRequest) -> Benchmark:

@@ -10,11 +10,10 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from engineworks import hosts
 from engineworks.errors import RecipeError
@@ -100,13 +99,6 @@ def cannot_run(name: str, host: HostCard) -> str:
     return cast(str, found(host)) if found is not None else ""
 
 
-def largest_batch(name: str, options: Mapping[str, Any], asked: int) -> int:
-    """Of a batch that a recipe asks for, what engines with these options take."""
-    bound = getattr(load(name), "largest_batch", None)
-    most = cast("int | None", bound(options)) if bound is not None else None
-    return asked if most is None else min(asked, most)
-
-
 def replays(name: str) -> bool:
     """Whether a target's engines can be checked where they cannot be opened (`Target`)."""
     return hasattr(load(name), "replayed")
@@ -131,7 +123,6 @@ __all__ = [
     "SEARCHED",
     "cannot_run",
     "int8_rules",
-    "largest_batch",
     "load",
     "names",
     "replayed",

@@ -78,8 +78,7 @@ class Target(Protocol):
     ONNX, batch 1, so that such a host can check the engine with ONNX Runtime in its place.
 
     Where options have rules of their own it has `check_options(options) -> None`, which raises
-    BuildError and touches no device and no file; and where they bound the batch,
-    `largest_batch(options) -> int | None`, with None for no bound.
+    BuildError and touches no device and no file.
     """
 
     TITLE: str
@@ -177,6 +176,12 @@ def check_request(
             check(options)
         except BuildError as error:
             raise RecipeError(f"targets: {name}: {error.message}", hint=error.hint) from error
+        except Exception as error:  # a target's file may come from elsewhere
+            raise RecipeError(
+                f"targets: {name} cannot read its options {dict(options)} "
+                f"({type(error).__name__}: {error})",
+                hint=f"its options are: {', '.join(target.OPTIONS) or 'none'}",
+            ) from error
 
 
 #: numpy and vendor dtype names -> the word used in precisions and truths.

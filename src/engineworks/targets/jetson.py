@@ -105,11 +105,12 @@ def check_options(options: Mapping[str, Any]) -> None:
     settings.check(options)
     _least_share(options)
     _asked_way(options)
-
-
-def largest_batch(options: Mapping[str, Any]) -> int | None:
-    """See `Target`. DLA has no dynamic shapes, and one row is the default there."""
-    return settings.top({"batch": [1, 1, 1], **options} if "dla" in options else options)
+    core = options.get("dla")
+    if core is None:
+        return
+    if isinstance(core, bool) or not isinstance(core, int) or core < 0:
+        raise BuildError(f"options.dla: {core!r} is no number of a core", hint="write dla: 0")
+    _one_row(options)
 
 
 def build(request: BuildInput) -> BuildOutput:
@@ -253,13 +254,17 @@ def _dla(options: Mapping[str, Any], board: Jetson, precision: str) -> tuple[int
         )
     if precision == "fp32":
         raise BuildError("options.dla: DLA computes in fp16 and int8", hint="ask for fp16")
-    batch = options["batch"]
-    if isinstance(batch, list) and len(set(map(str, batch))) != 1:
-        raise BuildError(
-            f"options.batch: {batch} is not one size, and DLA has no dynamic shapes",
-            hint="write batch: [1, 1, 1]",
-        )
+    _one_row(options)
     return core, least
+
+
+def _one_row(options: Mapping[str, Any]) -> None:
+    batch = options.get("batch", [1, 1, 1])
+    if list(batch) != [1, 1, 1]:
+        raise BuildError(
+            f"options.batch: {batch} with DLA, which has no dynamic shapes: its engines take one row",
+            hint="leave options.batch out",
+        )
 
 
 def _least_share(options: Mapping[str, Any]) -> float:
@@ -309,6 +314,8 @@ def _by_bindings(
         dla.demand(dla.split(able), least, "would run")
 
     route = checked.route or (WEAK if core is not None and WEAK in api.routes else "")
+    if core is not None and api.route(route) != WEAK and "ranges" not in request.options:
+        checked = dataclasses.replace(checked, ranges="graph")  # there is no other way
     made = builder.build(
         tensorrt, request, settings.routed(checked, route), adjust=adjust, on_device=True
     )

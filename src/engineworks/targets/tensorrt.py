@@ -63,11 +63,6 @@ def check_options(options: Mapping[str, Any]) -> None:
     settings.check(options)
 
 
-def largest_batch(options: Mapping[str, Any]) -> int | None:
-    """See `Target`."""
-    return settings.top(options)
-
-
 def build(request: BuildInput) -> BuildOutput:
     """See `Target.build`."""
     import tensorrt

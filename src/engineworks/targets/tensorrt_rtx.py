@@ -76,11 +76,6 @@ def check_options(options: Mapping[str, Any]) -> None:
     _gpus(options)
 
 
-def largest_batch(options: Mapping[str, Any]) -> int | None:
-    """See `Target`."""
-    return settings.top(options)
-
-
 def build(request: BuildInput) -> BuildOutput:
     """See `Target.build`."""
     import tensorrt_rtx

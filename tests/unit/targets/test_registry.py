@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,11 @@ def test_vendor_names_of_dtypes_become_our_words(name, word):
         ("tensorrt-rtx", {"gpus": ["9.0"]}, "options.gpus"),
         ("jetson", {"dla": 0, "dla_share": 2}, "options.dla_share"),
         ("jetson", {"builder": "make"}, "options.builder"),
+        ("jetson", {"dla": "x"}, "options.dla"),
+        ("jetson", {"dla": 0, "batch": [1, 1, 8]}, "DLA, which has no dynamic shapes"),
+        ("tensorrt", {"shapes": {"images": [1, 2, 3]}}, "options.shapes.images"),
+        ("tensorrt", {"shapes": {"images": [[], [], []]}}, "options.shapes.images"),
+        ("tensorrt", {"timing_cache": "x"}, "options.timing_cache"),
         ("onnxruntime-cuda", {"arena": "huge"}, "options.arena"),
         ("coreml", {"compute_units": "gpu"}, "options.compute_units"),
         ("null", {"act": "dance"}, "options.act"),
@@ -162,18 +168,14 @@ def test_a_wrong_value_of_an_option_is_refused_when_the_recipe_is_read(target, o
         check_request(target, module, module.PRECISIONS[:1], options)
 
 
+def test_a_targets_file_that_stumbles_over_an_option_is_named():
+    odd = types.SimpleNamespace(
+        PRECISIONS=("fp32",), OPTIONS={"a": ""}, check_options=lambda options: options["a"].nothing
+    )
+    with pytest.raises(RecipeError, match=r"odd cannot read its options \{'a': 3\} \(Attribute"):
+        check_request("odd", odd, ("fp32",), {"a": 3})
+
+
 def test_a_timing_cache_is_looked_at_on_the_machine_that_has_it():
     cache = {"path": "/no/such/timing.cache", "sha256": "0" * 64}
     check_request("tensorrt", targets.load("tensorrt"), ("fp16",), {"timing_cache": cache})
-
-
-@pytest.mark.parametrize(
-    ("target", "options", "most"),
-    [
-        ("tensorrt", {}, 8), ("tensorrt", {"batch": [1, 1, 4]}, 4),
-        ("tensorrt-rtx", {"batch": [1, 2, 16]}, 8), ("jetson", {}, 8), ("jetson", {"dla": 0}, 1),
-        ("onnxruntime-cpu", {}, 8),
-    ],
-)  # fmt: skip
-def test_options_bound_the_batch_that_is_checked_and_timed(target, options, most):
-    assert targets.largest_batch(target, options, 8) == most

@@ -54,6 +54,8 @@ class Device(Protocol):
 
     stream: int
     """Handle of the stream that everything below runs on."""
+    captures: bool
+    """Whether it can record CUDA graphs."""
 
     def allocate(self, size_bytes: int) -> int:
         """Device memory; gives its address."""

@@ -19,6 +19,8 @@ EVENTS = 4
 class CudaDevice:
     """One GPU; see `Device`."""
 
+    captures = True
+
     def __init__(self, index: int) -> None:
         from cuda.bindings import runtime
 

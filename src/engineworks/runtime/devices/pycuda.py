@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from engineworks.errors import MissingDependency
-
 EVENTS = 4
 
 
 class PyCudaDevice:
     """One GPU through its primary context, which other CUDA libraries share; see `Device`."""
+
+    captures = False
 
     def __init__(self, index: int) -> None:
         import pycuda.driver as driver
@@ -65,10 +65,7 @@ class PyCudaDevice:
 
     def capture(self, work: Callable[[], None]) -> None:
         """See `Device.capture`. pycuda has no CUDA graphs."""
-        raise MissingDependency(
-            "CUDA graphs need cuda-bindings, here is pycuda only",
-            hint="pip install cuda-bindings, or build without options.cuda_graph",
-        )
+        raise NotImplementedError
 
     def replay(self) -> None:
         """See `Device.replay`. There is nothing to replay."""

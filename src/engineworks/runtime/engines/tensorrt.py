@@ -94,9 +94,14 @@ class TensorRtSession(SessionBase):
     def _new_context(self, trt: Any) -> Any:
         """An execution context; TensorRT-RTX records CUDA graphs by itself where it is told to."""
         strategies = getattr(trt, "CudaGraphStrategy", None)
+        if self._captures and strategies is None and not (self._device and self._device.captures):
+            raise MissingDependency(
+                "options.cuda_graph needs cuda-bindings: pycuda has no CUDA graphs",
+                hint="pip install cuda-bindings, or build without options.cuda_graph",
+            )
         if not self._captures or strategies is None:
             return self._engine.create_execution_context()
-        self._captures = False
+        self._captures = False  # by us
         config = self._engine.create_runtime_config()
         config.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE
         return self._engine.create_execution_context(runtime_config=config)
@@ -171,8 +176,6 @@ class TensorRtSession(SessionBase):
         if not self._captured:
             try:
                 device.capture(lambda: self._execute(device))
-            except MissingDependency:
-                raise
             except EngineworksError as error:
                 raise ArtifactError(
                     f"{self.manifest.name} cannot be recorded as a CUDA graph: {error.message}",

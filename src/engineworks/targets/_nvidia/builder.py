@@ -131,7 +131,13 @@ def _source(request: BuildInput, settings: Settings, route: str) -> Source:
                 f"TensorRT would refuse or misread this Q/DQ graph: {refused[0]}",
                 hint="quantize with symmetric INT8 activations and float biases",
             )
-        if route == WEAK and settings.ranges != "graph":
+        if route == STRONG and settings.ranges != "graph":
+            raise BuildError(
+                f"options.ranges: {settings.ranges} stands beside a float graph, and on the route "
+                "strong the graph has them",
+                hint="write route: weak where this TensorRT has it, or leave options.ranges out",
+            )
+        if settings.ranges != "graph":
             ranges = weak.take_apart(request.onnx, request.work / "float.onnx")
             return Source(onnx=ranges.onnx, ranges=ranges)
     if route == STRONG and request.precision == "fp16":

@@ -94,14 +94,22 @@ def _choice(options: Mapping[str, Any], name: str, *choices: str) -> str:
     return str(value)
 
 
-def _pinned(options: Mapping[str, Any], name: str) -> Path | None:
-    """A file whose bytes are those that the option names."""
+def _pin(options: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    """An option that names a file and its bytes."""
     value = options.get(name)
     if value is None:
         return None
     example = f"write {name}: {{path: /where/timing.cache, sha256: 64 hex digits}}"
     if not isinstance(value, dict) or set(value) != {"path", "sha256"}:
         raise _refuse(name, value, "is not {path, sha256}", example)
+    return value
+
+
+def _pinned(options: Mapping[str, Any], name: str) -> Path | None:
+    """A file whose bytes are those that the option names."""
+    value = _pin(options, name)
+    if value is None:
+        return None
     path = Path(str(value["path"]))
     if not path.is_file():
         raise _refuse(name, str(path), "is no file", "give the timing.cache of an earlier engine")
@@ -130,7 +138,8 @@ def _shapes(value: Any) -> dict[str, Shapes]:
         raise _refuse("shapes", value, "is not a mapping of inputs", example)
     found = {}
     for name, three in value.items():
-        if not isinstance(three, list) or len(three) != 3 or len({len(s) for s in three}) != 1:
+        whole = isinstance(three, list) and len(three) == 3
+        if not whole or not all(isinstance(s, list) and len(s) == len(three[0]) > 0 for s in three):
             raise _refuse(f"shapes.{name}", three, "is not three shapes of one rank", example)
         for sizes in zip(*three, strict=True):
             _rising(f"shapes.{name}", list(sizes))
@@ -183,11 +192,7 @@ def check(options: Mapping[str, Any]) -> None:
         BuildError: Names the option, its value and the rule.
     """
     read({name: value for name, value in options.items() if name != "timing_cache"}, 1)
-
-
-def top(options: Mapping[str, Any]) -> int | None:
-    """The largest batch of the profile that the options give; None: it follows the recipe."""
-    return _rising("batch", options["batch"])[2] if "batch" in options else None
+    _pin(options, "timing_cache")
 
 
 def compatibility(settings: Settings) -> tuple[str, ...]:

@@ -184,6 +184,7 @@ class TestDla:
             ("fp16", {"dla": 2}, "which has 2"),
             ("fp16", {"dla": True}, "no DLA core"),
             ("fp16", {"dla": 0, "batch": [1, 1, 4]}, "no dynamic shapes"),
+            ("fp16", {"dla": 0, "batch": [4, 4, 4]}, "does not begin with 1|no dynamic shapes"),
             ("fp16", {"dla": 0, "dla_share": 1.5}, "no share"),
         ],
     )

@@ -170,6 +170,15 @@ class TestRanges:
         assert found == pytest.approx(scales)
         assert "INT8" in plan["flags"]
 
+    @each
+    def test_ranges_beside_a_graph_that_has_them_are_refused(self, trt, make, mixed):
+        if trt.__version__.startswith("8"):
+            pytest.skip("this generation has no route strong")
+        for ranges in ("cache", "dynamic"):
+            with pytest.raises(BuildError, match=f"options.ranges: {ranges} stands beside"):
+                make(mixed[0], "int8", ranges=ranges)
+        make(mixed[0], "fp32", ranges="dynamic")  # no concern of fp32
+
     @OLD
     def test_the_tensors_bear_the_ranges_of_the_search(self, trt, make, mixed):
         path, scales = mixed
