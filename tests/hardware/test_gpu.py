@@ -106,15 +106,17 @@ def test_an_engine_agrees_with_the_model(target, precision, store, tiny_onnx, tm
             assert times.to_device_ms > 0
 
 
+@pytest.mark.parametrize("graph", [False, True], ids=["plain", "graph"])
 @pytest.mark.parametrize("target", ["tensorrt", "onnxruntime-cuda"])
-def test_work_is_spread_over_every_gpu(target, store, tiny_onnx, record_property):
+def test_work_is_spread_over_every_gpu(target, graph, store, tiny_onnx, record_property):
     reason = targets.load(target).missing(HOST) or targets.cannot_run(target, HOST)
     if reason:
         pytest.skip(reason)
     made = build(
         BuildRequest(
             shared=shared(store), onnx=put_onnx(store, tiny_onnx), reference=None, target=target,
-            precision="fp32", options={}, tools={}, host=HOST, builder=HOST, largest_batch=4,
+            precision="fp32", options={"cuda_graph": True} if graph else {}, tools={}, host=HOST,
+            builder=HOST, largest_batch=4,
         )
     )  # fmt: skip
     wanted = dict(runner(tiny_onnx)(X))["scores"]

@@ -262,7 +262,7 @@ def _one_row(options: Mapping[str, Any]) -> None:
     batch = options.get("batch", [1, 1, 1])
     if list(batch) != [1, 1, 1]:
         raise BuildError(
-            f"options.batch: {batch} with DLA, which has no dynamic shapes: its engines take one row",
+            f"options.batch: {batch} with DLA, which has no dynamic shapes: one row at a time",
             hint="leave options.batch out",
         )
 

@@ -7,6 +7,8 @@ the answers are right, is the same there.
 from __future__ import annotations
 
 import dataclasses
+import threading
+import time
 
 import numpy as np
 import onnxruntime as ort
@@ -15,7 +17,7 @@ import pytest
 from engineworks.errors import ArtifactError
 from engineworks.export.torch_onnx import runner, signature
 from engineworks.runtime.engines import onnxruntime_cuda
-from engineworks.runtime.engines.onnxruntime_cuda import Recorder
+from engineworks.runtime.engines.onnxruntime_cuda import Recorder, Traffic
 from tests.builders import samples
 
 X = samples()
@@ -63,3 +65,43 @@ def test_an_output_that_only_running_can_size_is_refused_by_name(opened):
     free = dataclasses.replace(output, shape=("boxes found", 6))
     with pytest.raises(ArtifactError, match="'scores' has a size that only running tells"):
         Recorder(session, inputs, (free,), "cpu", 0)
+
+
+def test_a_size_without_a_name_is_none_that_is_known(opened):
+    session, (given,), (output,) = opened
+    unnamed = dataclasses.replace(given, shape=("?", 3, 16, 16))
+    free = dataclasses.replace(output, shape=("?", 5))
+    with pytest.raises(ArtifactError, match="'scores' has a size that only running tells"):
+        Recorder(session, (unnamed,), (free,), "cpu", 0)
+
+
+def test_what_cannot_be_recorded_is_refused_in_the_vendors_words(opened):
+    session, inputs, (output,) = opened
+    wrong = dataclasses.replace(output, shape=("batch", 6))
+    recorder = Recorder(session, inputs, (wrong,), "cpu", 0)
+    with pytest.raises(
+        ArtifactError, match="cannot record this network as a CUDA graph: .*invalid dim"
+    ):
+        recorder.infer({"images": X})
+
+
+def test_who_records_is_alone_and_others_run_together():
+    traffic, inside, most, clashes = Traffic(), [], [], []
+
+    def work(number):
+        for turn in range(30):
+            alone = turn % 10 == number
+            with traffic.alone() if alone else traffic.together():
+                inside.append(alone)
+                most.append(len(inside))
+                clashes.append(any(inside) and len(inside) > 1)
+                time.sleep(0.001)
+                inside.remove(alone)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not any(clashes)
+    assert max(most) > 1

@@ -7,7 +7,9 @@ https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,40 @@ ON_GPU = True
 GRAPHS = 8
 
 Feeds = Mapping[str, np.ndarray[Any, Any]]
+
+
+class Traffic:
+    """Many may run together, but who records is alone.
+
+    While CUDA records for ONNX Runtime, no other thread of the process may ask for memory
+    (`cudaStreamCaptureModeGlobal`); the sessions of a `Spread` would void one another's graphs.
+    """
+
+    def __init__(self) -> None:
+        self._change = threading.Condition()
+        self._running = 0
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Run beside others, when nobody records."""
+        with self._change:
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._change:
+                self._running -= 1
+                self._change.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until nobody runs, and let nobody begin."""
+        with self._change:
+            self._change.wait_for(lambda: self._running == 0)
+            yield
+
+
+TRAFFIC = Traffic()
 
 
 @dataclass(frozen=True)
@@ -98,7 +134,8 @@ class Recorder:
     ) -> None:  # fmt: skip
         import onnxruntime as ort
 
-        known = {size for spec in inputs for size in spec.shape}
+        # "?" is a size without a name, of which nothing follows.
+        known = {size for spec in inputs for size in spec.shape} - {"?"}
         for spec in outputs:
             open_sizes = [n for n in spec.shape if not isinstance(n, int) and n not in known]
             if open_sizes:
@@ -113,15 +150,37 @@ class Recorder:
         self._bound: dict[tuple[tuple[int, ...], ...], _Bound] = {}
 
     def infer(self, feeds: Feeds) -> Tensors:
-        """See `Session.infer`; the feeds have been checked."""
+        """See `Session.infer`; the feeds have been checked.
+
+        Raises:
+            ArtifactError: It cannot be recorded, in ONNX Runtime's words.
+        """
         names = [spec.name for spec in self._outputs]
         shapes = tuple(feeds[spec.name].shape for spec in self._inputs)
         bound = self._bound.get(shapes)
-        if bound is None and len(self._bound) == GRAPHS:
+        if bound is None and len(self._bound) < GRAPHS:
+            with TRAFFIC.alone():
+                return self._run(self._record(shapes, feeds), feeds)
+        with TRAFFIC.together():
+            if bound is not None:
+                return self._run(bound, feeds)
             unrecorded = self._run_options(-1)
             return dict(zip(names, self._session.run(names, dict(feeds), unrecorded), strict=True))
-        if bound is None:
-            bound = self._bound[shapes] = self._bind(feeds)
+
+    def _record(self, shapes: tuple[tuple[int, ...], ...], feeds: Feeds) -> _Bound:
+        bound = self._bind(feeds)
+        try:
+            self._run(bound, feeds)
+        except Exception as error:
+            raise ArtifactError(
+                f"ONNX Runtime cannot record this network as a CUDA graph: "
+                f"{str(error).splitlines()[0][:300]}",
+                hint="build it without options.cuda_graph",
+            ) from error
+        self._bound[shapes] = bound
+        return bound
+
+    def _run(self, bound: _Bound, feeds: Feeds) -> Tensors:
         for name, value in bound.inputs.items():
             value.update_inplace(np.ascontiguousarray(feeds[name]))
         self._session.run_with_iobinding(bound.binding, bound.options)
