@@ -107,10 +107,16 @@ class Plant:
         s3 = self._state["s3"][2]
         return {"prefect": self._state["prefect"], "mlflow": self._state["mlflow"], "s3": s3}
 
+    def dump_database(self) -> bytes:
+        """All that Prefect's server keeps in PostgreSQL, as SQL; empty with SQLite."""
+        if not self._state.get("postgres"):
+            return b""
+        return postgres.dump(*self._state["postgres"])
+
     @property
     def secrets(self) -> tuple[str, ...]:
         """Every secret of this plant, which no log and no file of a machine may hold."""
-        database = self._state["postgres"] or [0, ""]
+        database = self._state.get("postgres") or [0, ""]
         found = (self._state["s3"][1], database[1], self._password.partition(":")[2])
         return tuple(secret for secret in found if secret)
 
@@ -152,10 +158,10 @@ class Plant:
     @property
     def database(self) -> str:
         """What Prefect's server keeps its data in, for people."""
-        if "PREFECT_API_DATABASE_CONNECTION_URL" in os.environ:
-            return "PREFECT_API_DATABASE_CONNECTION_URL"
         if self._state.get("postgres"):
             return f"PostgreSQL in {self.folder / 'postgres'}"
+        if "PREFECT_API_DATABASE_CONNECTION_URL" in os.environ:
+            return "PREFECT_API_DATABASE_CONNECTION_URL"
         return f"SQLite in {self.folder / 'prefect'}"
 
     def _start_database(self) -> dict[str, str]:
@@ -340,18 +346,21 @@ class Plant:
         self._run(name, [*before, sys.executable, "-m", *words], extra)
 
     def _run(
-        self, name: str, command: list[str], extra: dict[str, str], user: str | None = None
+        self,
+        name: str,
+        command: list[str],
+        extra: dict[str, str],
+        who: dict[str, Any] | None = None,
     ) -> None:
-        """Start a process in the background, unless it runs; another user sees no checkout."""
+        """Start a process in the background, unless it runs; perhaps as another user."""
         if self._process(name) is not None:
             return
         self.log(name).parent.mkdir(exist_ok=True)
         kept = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
         with self.log(name).open("ab") as log:
             process = subprocess.Popen(
-                command, cwd="/" if user else TOP, env={**kept, **extra}, user=user,
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                start_new_session=True,
+                command, env={**kept, **extra}, stdin=subprocess.DEVNULL, stdout=log,
+                stderr=subprocess.STDOUT, start_new_session=True, **{"cwd": TOP, **(who or {})},
             )  # fmt: skip
         self._note(name, process.pid)
 

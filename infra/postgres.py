@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 USER = "plant"
 #: Where Debian's and Red Hat's packages leave the programs, beside PATH.
@@ -33,18 +34,19 @@ def _version(folder: Path) -> float:
     return float(digits or 0)
 
 
-def account() -> str | None:
-    """The user that it must run as; None for the one that this process runs as.
+def account() -> dict[str, Any]:
+    """Arguments of `subprocess` for the user that it must run as; none for this process's own.
 
     Raises:
         OSError: This is root, and there is no user `postgres`.
     """
     if os.geteuid() != 0:
-        return None
+        return {}
     try:
-        return pwd.getpwnam("postgres").pw_name
+        found = pwd.getpwnam("postgres")
     except KeyError as error:
         raise OSError("PostgreSQL does not run as root, and there is no user postgres") from error
+    return {"user": found.pw_uid, "group": found.pw_gid, "extra_groups": [], "cwd": "/"}
 
 
 def create(data: Path, password: str) -> None:
@@ -56,7 +58,9 @@ def create(data: Path, password: str) -> None:
     folder = programs()
     if folder is None:
         raise OSError("there is no PostgreSQL on this machine")
-    user = account()
+    if not _has_trigrams(folder):
+        raise OSError("PostgreSQL lacks the extension pg_trgm (package postgresql-contrib)")
+    who = account()
     partial = data.with_name(f"{data.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True, mode=0o700)
@@ -64,15 +68,15 @@ def create(data: Path, password: str) -> None:
     with tempfile.NamedTemporaryFile("w", prefix="plant-") as secret:
         secret.write(password)
         secret.flush()
-        if user is not None:
-            shutil.chown(partial, user)
-            shutil.chown(secret.name, user)
+        if who:
+            os.chown(partial, who["user"], who["group"])
+            os.chown(secret.name, who["user"], who["group"])
         done = subprocess.run(
             [
                 str(folder / "initdb"), "-D", str(partial), "-U", USER, "-E", "UTF8", "--no-locale",
                 "--auth=scram-sha-256", f"--pwfile={secret.name}",
             ],
-            user=user, cwd="/", capture_output=True, text=True,
+            capture_output=True, text=True, **who,
         )  # fmt: skip
     if done.returncode:
         shutil.rmtree(partial, ignore_errors=True)
@@ -81,12 +85,45 @@ def create(data: Path, password: str) -> None:
     partial.rename(data)
 
 
-def command(data: Path, port: int) -> list[str]:
-    """The words that run it in the foreground; SIGINT ends it at once and cleanly."""
+def _has_trigrams(folder: Path) -> bool:
+    """Whether the extension is there that Prefect's tables want."""
+    told = subprocess.run(
+        [str(folder / "pg_config"), "--sharedir"], capture_output=True, text=True
+    ) if (folder / "pg_config").is_file() else None  # fmt: skip
+    places = [Path(told.stdout.strip())] if told is not None and told.returncode == 0 else []
+    # Debian leaves pg_config to its development package.
+    places += [Path("/usr/share/postgresql") / folder.parent.name, folder.parent / "share"]
+    return any((place / "extension" / "pg_trgm.control").is_file() for place in places)
+
+
+def _program(name: str) -> str:
     folder = programs()
-    assert folder is not None  # noqa: S101 - `create` has refused it
+    if folder is None:
+        raise RuntimeError(
+            "the plant keeps its data in PostgreSQL, whose programs are gone: install them again, "
+            "or begin anew with another folder"
+        )
+    return str(folder / name)
+
+
+def dump(port: int, password: str) -> bytes:
+    """The database as SQL, uncompressed."""
+    done = subprocess.run(
+        [_program("pg_dump"), "--inserts", "-h", "127.0.0.1", "-p", str(port), "-U", USER,
+         "postgres"],
+        env={**os.environ, "PGPASSWORD": password}, capture_output=True, check=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+def command(data: Path, port: int) -> list[str]:
+    """The words that run it in the foreground; SIGINT ends it at once and cleanly.
+
+    Raises:
+        RuntimeError: Its programs are gone.
+    """
     return [
-        str(folder / "postgres"), "-D", str(data), "-p", str(port),
+        _program("postgres"), "-D", str(data), "-p", str(port),
         "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
     ]  # fmt: skip
 

@@ -79,6 +79,7 @@ class TestPostgres:
             plant._wait_for_port("postgres", plant._state["postgres"][0])
             assert told.startswith("postgresql+asyncpg://plant:")
             assert ask(plant).startswith("PostgreSQL")
+            assert b"PostgreSQL database dump" in plant.dump_database()
             assert plant.stop() == []
         assert "database system is shut down" in plant.log("postgres").read_text()
         assert plant._file.stat().st_mode & 0o077 == 0
@@ -97,13 +98,24 @@ class TestPostgres:
         (tmp_path / "bin" / "initdb").write_text("#!/bin/sh\necho 'no space left' >&2\nexit 1\n")
         (tmp_path / "bin" / "initdb").chmod(0o755)
         monkeypatch.setattr(postgres, "programs", lambda: tmp_path / "bin")
-        monkeypatch.setattr(postgres, "account", lambda: None)
+        monkeypatch.setattr(postgres, "account", dict)
+        monkeypatch.setattr(postgres, "_has_trigrams", lambda folder: True)
         plant = Plant(tmp_path)
         assert plant._new_database() is None
         assert (
             "SQLite in its place: initdb failed: no space left" in plant.log("postgres").read_text()
         )
         assert not list(tmp_path.glob("postgres*"))
+
+    def test_one_without_the_extension_that_prefect_wants_is_not_taken(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(postgres, "programs", lambda: tmp_path)
+        with pytest.raises(OSError, match="lacks the extension pg_trgm"):
+            postgres.create(tmp_path / "data", "secret")
+
+    def test_programs_that_are_gone_later_are_named(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(postgres, "programs", lambda: None)
+        with pytest.raises(RuntimeError, match="whose programs are gone"):
+            postgres.command(tmp_path, 1)
 
     def test_a_database_of_your_own_goes_first(self, tmp_path, monkeypatch):
         monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", "postgresql+asyncpg://x/y")

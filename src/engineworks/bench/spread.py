@@ -51,6 +51,8 @@ class SpreadRow:
     alone_per_s: float
     """Of one session alone, with the CPU threads of all."""
     gain: float
+    place: str
+    """What the first session says that it runs on; empty where it does not say."""
     devices: tuple[DeviceRow, ...]
 
 
@@ -107,6 +109,7 @@ def measure(
                     throughput_per_s=together,
                     alone_per_s=single,
                     gain=together / single,
+                    place=str(manifest.details.get("device", "")),
                     devices=tuple(
                         DeviceRow(
                             device=share.device,

@@ -99,6 +99,8 @@ def _bench(options: argparse.Namespace) -> int:
         needs = session.manifest.requires
         package = needs.package.partition("==")[0] if needs else session.manifest.target
         facts = environment.record(*([package] if package else []))
+        if "device" in session.manifest.details:
+            facts["device"] = session.manifest.details["device"]
         size, _ = image_input(session.manifest)
         rows = tuple(matrix.measure(session, size, spec, threads))
     result = Benchmark(rows=rows, environment=facts, elapsed_s=time.perf_counter() - started)
@@ -121,6 +123,8 @@ def _opener(engine: str) -> Opener:
     if not engine.endswith((".yaml", ".yml")):
         return opener(local_folder(locate(engine)))
     try:
+        import torch  # noqa: F401 - said here if it is missing
+
         from engineworks import recipe as recipes
         from engineworks.export import torch_session
     except ModuleNotFoundError as error:
@@ -156,5 +160,6 @@ def _bench_spread(options: argparse.Namespace, spec: BenchmarkSpec) -> int:
         lines.append(
             f"{row.batch:>5} {'all':>7} {'':>7} {row.throughput_per_s:>9.1f}        "
             f"{row.gain:.2f}x of one session alone ({row.alone_per_s:.1f})"
+            f"{f', the first on {row.place}' if row.place else ''}"
         )
     return answer(options, to_json({"rows": rows}), "\n".join(lines))

@@ -7,6 +7,7 @@ https://docs.pytorch.org/docs/stable/notes/cuda.html
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -47,25 +48,36 @@ def opener(model: PinnedModel, name: str, preprocess: Preprocess) -> Opener:
     shape = (1, spec.channels, height, width)
 
     def open_one(device: int, threads: int) -> TorchSession:
-        place = _place(device)
+        where = place(device)
         with _ONE_AT_A_TIME:
             source = open_source(model, np.full(shape, 0.5, np.float32))
+            # A factory may give the same module every time.
+            module = _on(source.module, model.spec.form, where)
         manifest = Manifest(
             kind="source", name=name, entry="", files=(), preprocess=preprocess, target="torch",
-            precision="fp32", provenance=Provenance(stage="source"),
+            precision="fp32", details={"device": where}, provenance=Provenance(stage="source"),
             inputs=(TensorSpec(name=spec.name, dtype="float32", shape=("batch", *shape[1:])),),
             outputs=tuple(
                 TensorSpec(name=output, dtype="float32", shape=("batch", "any"))
                 for output in source.outputs
             ),
         )  # fmt: skip
-        module = source.module.module() if model.spec.form == "pt2" else source.module
-        return TorchSession(module.to(place), manifest, place, threads)
+        return TorchSession(module, manifest, where, threads)
 
     return open_one
 
 
-def _place(device: int) -> str:
+def _on(module: Any, form: str, where: str) -> Any:
+    """A module of one's own on a device."""
+    if form == "pt2":
+        from torch.export.passes import move_to_device_pass
+
+        # The graph itself names devices, which `to` leaves as they are.
+        return move_to_device_pass(module, where).module()
+    return copy.deepcopy(module).to(where)
+
+
+def place(device: int) -> str:
     """PyTorch's name of a device: a GPU where PyTorch sees one, else the CPU.
 
     Raises:
@@ -85,30 +97,52 @@ def _place(device: int) -> str:
 
 
 class TorchSession(SessionBase):
-    """One module on one device. Use it from the thread that has opened it."""
+    """One module on one device, float32 as engines have it. Use it from the thread that opened it.
+
+    Args:
+        module: A torch.nn.Module on that device.
+        manifest: Its tensors.
+        where: PyTorch's name of the device.
+        threads: CPU threads.
+    """
 
     reuses_outputs = False
 
-    def __init__(self, module: Any, manifest: Manifest, place: str, threads: int) -> None:
+    def __init__(self, module: Any, manifest: Manifest, where: str, threads: int) -> None:
         import torch
 
         super().__init__(manifest)
-        self._torch, self._module, self._place = torch, module, place
+        self._torch, self._module, self._place = torch, module, where
         torch.set_num_threads(threads)  # of this thread
+        # By default convolutions round to 10 bits of mantissa on a GPU; engines here do not.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         self._staging: dict[tuple[int, ...], Any] = {}
 
     def __enter__(self) -> TorchSession:
         return self
 
     def infer(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> Tensors:
-        """See `Session.infer`. With a GPU the input goes through pinned memory."""
+        """See `Session.infer`. With a GPU the input goes through pinned memory.
+
+        Raises:
+            ModelError: The model raised, as it does at a batch that it is not made for.
+        """
         self.check(feeds)
         (spec,) = self.inputs
         given = self._torch.from_numpy(np.ascontiguousarray(feeds[spec.name]))
         with self._torch.inference_mode():
             if self._place != "cpu":
                 given = self._staged(given).to(self._place, non_blocking=True)
-            answers = flatten(self._module(given))
+            try:
+                answers = flatten(self._module(given))
+            except Exception as error:
+                first = next(iter(str(error).splitlines()), "")
+                raise ModelError(
+                    f"the model raised {type(error).__name__} on {self._place} at an input of "
+                    f"shape {list(given.shape)}: {first[:300]}",
+                    hint="a model that was exported with one batch takes no other (--batch), and "
+                    "one that names a device in its code runs there only",
+                ) from error
             # Copying to the host waits for all that came before on this device.
             return {
                 output.name: value.detach().float().cpu().numpy()

@@ -15,6 +15,7 @@ import pytest
 
 from engineworks import hosts
 from engineworks.cli import main
+from engineworks.export import torch_session
 from tests import builders
 
 BEAR = "000000000285.jpg"
@@ -273,9 +274,16 @@ class TestBenchAndInspect:
         (row,) = found["rows"]
         assert (row["height"], row["width"], row["batch"], row["threads"]) == (32, 32, 2, 1)
         assert row["p50_ms"] > 0
+        assert found["environment"]["device"] == torch_session.place(0)
         assert main([*command, "--sessions", "2"]) == 0
         (row,) = json.loads(capsys.readouterr().out)["rows"]
+        assert row["place"] == torch_session.place(0)
         assert [part["device"] for part in row["devices"]] == [0, 0]
+
+    def test_bench_of_a_recipe_without_torch_says_what_to_install(self, alone, capsys, monkeypatch):
+        monkeypatch.setitem(sys.modules, "torch", None)
+        assert main(["bench", "examples/resnet20_cifar10/recipe.yaml"]) == 2
+        assert "pip install 'engineworks[export,pipeline]'" in capsys.readouterr().err
 
     def test_bench_of_a_recipe_refuses_a_gpu_that_pytorch_does_not_see(self, alone, capsys):
         recipe = "examples/resnet20_cifar10/recipe.yaml"

@@ -75,3 +75,34 @@ def test_an_onnx_file_is_no_model_of_pytorch(tmp_path, tiny_onnx):
     source = pinned(tmp_path, source="model.onnx")
     with pytest.raises(ModelError, match="PyTorch does not run"):
         torch_session.opener(source, "tiny", Preprocess())
+
+
+def test_a_batch_that_the_model_is_not_made_for_is_refused_in_words(tmp_path):
+    program = torch.export.export(tiny_module(), (torch.from_numpy(X[:1]),))
+    torch.export.save(program, tmp_path / "model.pt2")
+    source = pinned(tmp_path, source="model.pt2")
+    refused = pytest.raises(ModelError, match=r"at an input of shape \[4, 3, 16, 16\]")
+    with torch_session.opener(source, "tiny", Preprocess())(0, 1) as session, refused:
+        session.infer({session.inputs[0].name: X})
+
+
+def test_a_graph_that_names_a_device_is_moved_with_it(tmp_path):
+    class Named(torch.nn.Module):
+        def forward(self, x):
+            return x.to(torch.float64).mean((2, 3)) + torch.arange(3, device=x.device)
+
+    program = torch.export.export(Named(), (torch.from_numpy(X[:1]),))
+    moved = torch_session._on(program, "pt2", "meta")
+    assert moved(torch.empty(1, 3, 16, 16, device="meta")).device.type == "meta"
+
+
+def test_a_factory_that_gives_one_module_gives_every_session_its_own(tmp_path):
+    write(tmp_path / "ewtest_shared_model.py", "from tests.builders import tiny_module\n"
+          "MODULE = tiny_module()\ndef build(): return MODULE\n")  # fmt: skip
+    opener = torch_session.opener(
+        pinned(tmp_path, source="ewtest_shared_model:build"), "tiny", Preprocess()
+    )
+    with opener(0, 1) as one, opener(0, 1) as other:
+        assert one._module is not other._module
+        assert one.manifest.details == {"device": torch_session.place(0)}
+        assert not torch.backends.cudnn.allow_tf32
