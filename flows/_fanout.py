@@ -59,13 +59,14 @@ def _refused(error: Exception) -> bool:
     return status < 500 and status not in (408, 429)
 
 
-def _long_ago() -> datetime:
+def long_ago() -> datetime:
+    """When a run is due that shall begin now, also by the clock of a machine that is behind."""
     return datetime.now(timezone.utc) - timedelta(days=2)
 
 
 def again() -> State[Any]:
     """The state of a run that any worker may take up now."""
-    return Scheduled(name="AwaitingRetry", scheduled_time=_long_ago())
+    return Scheduled(name="AwaitingRetry", scheduled_time=long_ago())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,8 +167,7 @@ class FanOut:
                         "host": planned.host,
                     },
                     timeout=0,
-                    # Long ago: a worker whose clock is behind asks for what is due by its own.
-                    scheduled_time=_long_ago(),
+                    scheduled_time=long_ago(),
                     as_subflow=False,
                     work_queue_name=planned.host,
                     tags=[self._tag],

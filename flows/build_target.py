@@ -64,7 +64,7 @@ def build_target(
         _refuse_other_code(asked)
         card = dataclasses.replace(hosts.probe(), name=os.environ.get(HOST_VARIABLE) or host)
         work = unpack(asked, store, card)
-        run = _run.open_run(work.loaded, store)
+        run = _run.open_run(work.loaded.recipe.name, store)
         row = ship_variant(run, work.loaded, work.plan, work.planned, work.model, work.sized)
         fleet.put_row(
             store.bucket,

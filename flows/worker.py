@@ -1,5 +1,7 @@
 """A machine's worker: registers its card, serves its work pool, takes up what a dead one left.
 
+When it registers after an absence, and variants wait for machines, it asks for a run of `complete`.
+
     python -m flows.worker --pool gpu
 
 Runs `prefect worker start` as a child and speaks for it: the card in the store is written again
@@ -26,6 +28,7 @@ from typing import Any
 
 from engineworks import hosts
 from engineworks.errors import EngineworksError, StoreError
+from engineworks.fleet import SILENT_S
 from engineworks.values import RegisteredHost
 from flows.settings import configure
 
@@ -138,28 +141,53 @@ class _Worker:
             ) from error
         worker = self._start(lock)
         log.info("%s serves pool %s", self._name, self._pool)
+        self._speak_up()
         spoken = time.monotonic()
         while worker.poll() is None and not stopping.wait(0.5):
             if time.monotonic() - spoken > CARD_S:
                 spoken = time.monotonic()
                 try:
-                    self._register()
+                    if self._register() > SILENT_S:  # cut off or asleep: it was given up meanwhile
+                        self._speak_up()
                 except EngineworksError as error:
                     log.warning("%s", error.message)
         ended = worker.poll()
         _end(worker)
         return 0 if stopping.is_set() else (ended or 3)
 
-    def _register(self) -> None:
+    def _register(self) -> float:
         from artifacts import fleet
 
         card = dataclasses.replace(hosts.probe(), name=self._name)
-        fleet.register(
+        return fleet.register(
             self._bucket,
             RegisteredHost(
                 card=card, pool=self._pool, code_sha256=self._code, instance=self._instance
             ),
         )
+
+    def _speak_up(self) -> None:
+        """Let runs be completed that waited for a machine; call it when the card is written.
+
+        Whatever goes wrong with it, this machine serves.
+        """
+        from artifacts import fleet
+        from flows import _trigger
+
+        try:
+            waiting = fleet.waiting(self._bucket)
+            if not waiting:
+                return
+            if _trigger.ask():
+                log.info("a run of `complete` goes on with %s", ", ".join(waiting))
+            else:
+                log.warning(
+                    "%s waits for machines, and there is no deployment %s: make deploy",
+                    ", ".join(waiting), _trigger.DEPLOYMENT,
+                )  # fmt: skip
+        except Exception as error:
+            words = str(error).splitlines() or [""]
+            log.warning("no run of `complete`: %s (%s)", type(error).__name__, words[0][:200])
 
     def _prepare_queues(self) -> None:
         """The pool, and a queue for this machine alone: one build or benchmark at a time."""

@@ -52,8 +52,7 @@ class Published:
     registered: dict[str, Registered]
 
 
-def _alone(request: LogRequest) -> AbstractContextManager[None]:
-    store = open_store(Path(request.store))
+def _alone(request: LogRequest, store: LocalStore) -> AbstractContextManager[None]:
     if isinstance(store, RemoteStore):
         return fleet.alone(store.bucket, f"log-{request.name}")
     return alone(Path(request.home) / "log.lock")
@@ -65,7 +64,7 @@ def log(request: LogRequest, folder: str, limit_s: float) -> dict[str, Any]:
     """Log a run's facts to MLflow and register what is shipped; the same facts are logged once."""
     started = time.perf_counter()
     summary: Summary = summaries.read(Path(request.summary))
-    store = LocalStore(Path(request.store))
+    store = open_store(Path(request.store))
     files = {
         "report.html": Path(request.report),
         "recipe.yaml": Path(request.recipe),
@@ -76,7 +75,7 @@ def log(request: LogRequest, folder: str, limit_s: float) -> dict[str, Any]:
     try:
         # MLflow has no compare-and-set. Two runs of one recipe at once would each take the other's
         # unfinished run for one that was killed and delete it, and register one engine twice.
-        with _alone(request):
+        with _alone(request, store):
             logged = mlflow_log.log_run(summary, store, files, key, home)
             registered = registry.register(summary, logged, home)
     except EngineworksError:

@@ -1,0 +1,105 @@
+"""A machine that comes back completes what waited for it, on a real plant, without any person."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+
+import pytest
+from mlflow import MlflowClient
+
+from artifacts import fleet, s3
+from infra.plant import Plant
+from tests.flows.conftest import ROOT, Project
+from tests.flows.test_int8 import photos
+
+pytestmark = pytest.mark.flows
+
+TARGETS = """
+task: {kind: classification, labels: [cat, dog, bird, fish]}
+data: {images: images}
+budget: {max_drop: 1.0}
+targets:
+  - {target: "null", pool: cpu}
+  - {target: onnxruntime-cpu, pool: gpu}
+"""
+
+
+@pytest.fixture
+def plant(tmp_path_factory):
+    made = Plant(tmp_path_factory.mktemp("plant"))
+    try:
+        made.start(pools=("cpu",))
+        yield made
+    finally:
+        assert made.stop() == []
+
+
+@pytest.fixture
+def project(plant, tmp_path, weights):
+    """A tiny recipe that is judged on photos, in a folder that can go away."""
+    folder = tmp_path / "recipe"
+    folder.mkdir()
+    made = Project(folder, "")
+    (folder / "weights.pt").write_bytes(weights.read_bytes())
+    for seed, label in enumerate(["cat", "dog"]):
+        photos(folder / "images" / label, 3, seed)
+    made.edit('targets:\n  - target: "null"\n', TARGETS)
+    return made
+
+
+def call(plant, command):
+    done = subprocess.run(
+        command, cwd=ROOT, env=plant.command_environment(), capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def bucket_of(plant, monkeypatch):
+    for name, value in plant.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3.Bucket(s3.parse(plant.environment["ENGINEWORKS_STORE"]), patience_s=10)
+
+
+def test_a_machine_that_comes_back_completes_the_model(plant, project, monkeypatch):
+    code, out = call(plant, project.command("--fleet"))
+    assert code == 4, out
+    assert "What is pending is completed by itself" in out
+    bucket = bucket_of(plant, monkeypatch)
+    assert fleet.waiting(bucket) == ["tiny"]
+    mlflow = MlflowClient(plant.environment["MLFLOW_TRACKING_URI"])
+    (before,) = mlflow.search_model_versions("name = 'tiny'")
+    assert before.tags["target"] == "null" and before.tags["machine"] == "cpu-1"
+
+    recipe = project.recipe.read_text()
+    shutil.rmtree(project.folder)
+    plant.start_worker("gpu")
+    until = time.monotonic() + 150
+    while fleet.waiting(bucket):
+        assert time.monotonic() < until, plant.log("worker-cpu").read_text()[-5000:]
+        time.sleep(1)
+
+    after = {v.tags["target"]: v for v in mlflow.search_model_versions("name = 'tiny'")}
+    assert set(after) == {"null", "onnxruntime-cpu"}
+    for same in ("version", "run_id", "source", "creation_timestamp", "tags", "aliases"):
+        assert getattr(after["null"], same) == getattr(before, same), same
+    new = after["onnxruntime-cpu"]
+    assert new.version == "2" and new.run_id != before.run_id
+    assert new.tags["machine"] == "gpu-1"
+    logged = plant.folder / "logged"
+    logged.mkdir()
+    for name in ("summary.json", "recipe.yaml", "report.html"):
+        mlflow.download_artifacts(new.run_id, name, str(logged))
+    summary = json.loads((logged / "summary.json").read_text())
+    found = {v["name"]: (v["verdict"], v["host"]["name"]) for v in summary["variants"]}
+    assert found == {
+        "null/fp32": ("shipped", "cpu-1"),
+        "onnxruntime-cpu/fp32": ("shipped", "gpu-1"),
+    }
+    assert (logged / "recipe.yaml").read_text() == recipe
+    assert (logged / "report.html").read_text().count("<img") >= 1
+    asked = plant.log("worker-gpu").read_text()
+    assert "a run of `complete` goes on with tiny" in asked

@@ -1,0 +1,223 @@
+"""What waits for machines: the record, and what `complete` does with it without any machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from artifacts import fleet, s3
+from artifacts.summary import Summary
+from engineworks import hosts
+from engineworks import recipe as recipes
+from engineworks.errors import ArtifactError, StoreError
+from engineworks.values import Plan, RegisteredHost
+from flows import _order, _waiting, complete
+from flows._common import Model
+from flows._outcome import Completion
+from tasks._cache import checkout_sha256
+from tests import builders
+
+RECIPE = """
+# written by hand
+name: tiny
+model: {source: model:build, input: {size: [32, 32]}}
+targets:
+  - {target: onnxruntime-cpu, pool: gpu}
+  - {target: "null"}
+"""
+GONE = ("onnxruntime-cpu/fp32",)
+
+
+@pytest.fixture
+def bucket(s3_prefix, monkeypatch, tmp_path):
+    monkeypatch.setenv("ENGINEWORKS_STORE", s3_prefix)
+    monkeypatch.setenv("ENGINEWORKS_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return s3.Bucket(s3.parse(s3_prefix), patience_s=5)
+
+
+@pytest.fixture
+def loaded(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE)
+    return recipes.load(path)
+
+
+@pytest.fixture
+def record(loaded, bucket):
+    return of(loaded, GONE)
+
+
+def of(loaded, variants):
+    model = dataclasses.replace(builders.example(Model), size=(32, 32))
+    model = dataclasses.replace(
+        model, shared=dataclasses.replace(model.shared, name="tiny", labels=())
+    )
+    card = builders.example(type(hosts.probe()))
+    luggage = _order.Luggage(data=None, code=None)
+    return _waiting.of(loaded, card, model, [model], luggage, variants)
+
+
+def join(bucket, pool, name="m1", code=None):
+    card = dataclasses.replace(hosts.probe(), name=name)
+    host = RegisteredHost(card=card, pool=pool, code_sha256=code or checkout_sha256(), instance="i")
+    fleet.register(bucket, host)
+
+
+def test_a_record_comes_back_as_it_was_and_gives_the_same_orders(bucket, record, loaded, tmp_path):
+    _waiting.keep(bucket, record)
+    found, etag = _waiting.read(bucket, "tiny")
+    assert found == record and etag
+    assert found.recipe_text == RECIPE
+    there = found.loaded(tmp_path / "elsewhere.yaml", tmp_path)
+    plan = recipes.plan(loaded)
+
+    def order(loaded, record):
+        return _order.write(
+            loaded, plan, plan.variants[0], record.model, list(record.sized), record.luggage, "c"
+        ).sha256
+
+    assert order(there, found) == order(loaded, record)
+
+
+def test_a_newer_run_replaces_it_and_one_with_nothing_left_removes_it(bucket, record):
+    _waiting.keep(bucket, record)
+    _waiting.keep(bucket, dataclasses.replace(record, variants=("null/fp32",)))
+    assert _waiting.read(bucket, "tiny")[0].variants == ("null/fp32",)
+    assert fleet.waiting(bucket) == ["tiny"]
+    _waiting.keep(bucket, dataclasses.replace(record, variants=()))
+    _waiting.keep(bucket, dataclasses.replace(record, variants=()))
+    assert fleet.waiting(bucket) == []
+
+
+@pytest.mark.parametrize("left", [(), ("null/fp32",)])
+def test_who_completes_an_older_record_leaves_a_newer_one_alone(bucket, record, left):
+    _waiting.keep(bucket, record)
+    _, etag = _waiting.read(bucket, "tiny")
+    newer = dataclasses.replace(record, recipe_text="newer")
+    _waiting.keep(bucket, newer)
+    _waiting.keep(bucket, dataclasses.replace(record, variants=left), etag)
+    assert _waiting.read(bucket, "tiny")[0] == newer
+
+
+def test_a_record_of_another_version_is_left_with_the_next_step(bucket, told):
+    text = {"checkout_sha256": "other", "fields": "of then"}
+    bucket.write("waiting/tiny.json", json.dumps(text).encode(), only_new=True)
+    with pytest.raises(ArtifactError, match="another version") as caught:
+        _waiting.read(bucket, "tiny")
+    assert "run its recipe again" in caught.value.hint
+    state, (one,) = told()
+    assert state.is_completed() and state.message == "tiny: left"
+    assert "run its recipe again" in one.reason
+    assert fleet.waiting(bucket) == ["tiny"]
+
+
+@pytest.mark.parametrize(
+    ("waits", "planned", "is_ready"),
+    [
+        ("null/fp32", "null/fp32", True),
+        ("null/fp32", "null/fp32@m1", True),  # it had no machine at all
+        ("null/fp32@m2", "null/fp32@m1", False),
+        ("openvino/fp32", "null/fp32", False),
+    ],
+)
+def test_only_what_waits_makes_it_ready(loaded, bucket, waits, planned, is_ready):
+    (_, variant) = recipes.plan(loaded).variants
+    variant = dataclasses.replace(variant, host="m1", everywhere="@" in planned)
+    assert variant.name == planned
+    record = of(loaded, (waits,))
+    assert _waiting.ready(record, Plan(host=record.host, variants=(variant,))) is is_ready
+    pending = dataclasses.replace(variant, action="pending")
+    assert not _waiting.ready(record, Plan(host=record.host, variants=(pending,)))
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Runs `complete` without Prefect; building and logging are not expected unless given."""
+
+    def never(*_):
+        raise AssertionError("nothing is to be run")
+
+    def run(go_on=never, model=""):
+        monkeypatch.setattr(complete, "_go_on", go_on)
+        found = []
+        complete.TOLD.set(found)
+        return complete.complete.fn(model), found
+
+    monkeypatch.setattr(complete, "get_run_logger", lambda: complete._run.log)
+    return run
+
+
+def test_nothing_waits(bucket, told):
+    state, found = told()
+    assert state.is_completed() and state.message == "nothing waits" and found == []
+
+
+@pytest.mark.parametrize("case", ["nobody", "other pool", "other version"])
+def test_while_no_machine_can_take_it_nothing_is_run(bucket, record, told, case, tmp_path):
+    _waiting.keep(bucket, record)
+    before = bucket.read("waiting/tiny.json").etag
+    if case == "other pool":
+        join(bucket, "cpu")
+    if case == "other version":
+        join(bucket, "gpu", code="other")
+    state, (one,) = told()
+    assert state.is_completed()
+    assert (one.outcome, one.pending) == ("waits", GONE)
+    assert GONE[0] in one.reason
+    assert bucket.read("waiting/tiny.json").etag == before
+    assert not (tmp_path / "home" / "runs").exists()
+
+
+def test_a_machine_whose_mlflow_is_its_own_logs_nothing(bucket, record, told):
+    _waiting.keep(bucket, record)
+    join(bucket, "gpu")
+    state, (one,) = told()
+    assert state.is_completed() and one.outcome == "left"
+    assert "MLFLOW_TRACKING_URI is not set" in one.reason
+    here = dataclasses.replace(record, host=hosts.probe())
+    assert _waiting.foreign_mlflow(here) == ""
+
+
+@pytest.mark.parametrize("waiting", [(), GONE])
+def test_what_is_completed_does_not_wait_any_more(bucket, record, told, monkeypatch, waiting):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    _waiting.keep(bucket, record)
+    join(bucket, "gpu")
+    summary = dataclasses.replace(builders.example(Summary), variants=())
+    state, (one,) = told(lambda store, record: (summary, waiting))
+    assert state.is_completed()
+    assert one == Completion(
+        model="tiny", outcome="waits" if waiting else "completed", reason="0 of 0 shipped",
+        pending=waiting, run_id=summary.run_id,
+    )  # fmt: skip
+    assert fleet.waiting(bucket) == (["tiny"] if waiting else [])
+
+
+def test_one_that_fails_keeps_its_record_and_sinks_no_other(bucket, record, told, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    _waiting.keep(bucket, record)
+    other = dataclasses.replace(record.model.shared, name="small")
+    other = dataclasses.replace(record, model=dataclasses.replace(record.model, shared=other))
+    _waiting.keep(bucket, other)
+    join(bucket, "gpu")
+    summary = dataclasses.replace(builders.example(Summary), variants=())
+
+    def go_on(store, record):
+        if record.name == "small":
+            raise StoreError("MLflow is away", hint="start it")
+        return summary, ()
+
+    state, found = told(go_on)
+    assert state.is_failed() and "small: failed" in state.message
+    assert [one.outcome for one in found] == ["failed", "completed"]
+    assert "MLflow is away; next: start it" in found[0].reason
+    assert fleet.waiting(bucket) == ["small"]
+
+
+def test_a_model_that_is_named_and_does_not_wait_is_said(bucket, told):
+    state, (one,) = told(model="nothing")
+    assert state.is_completed() and one.outcome == "left"
+    assert "nothing of 'nothing' waits" in one.reason
