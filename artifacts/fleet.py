@@ -202,6 +202,12 @@ def read_waiting(bucket: s3.Bucket, name: str, kind: type[T], code_sha256: str) 
     return _decode(kind, found.data, key), found.etag
 
 
+def end_order(bucket: s3.Bucket, digest: str) -> None:
+    """Remove an order that is asked once, and what was answered."""
+    for key in (f"orders/{digest}.json", *(item.key for item in bucket.list(f"rows/{digest}/"))):
+        bucket.delete(key)
+
+
 def put_row(bucket: s3.Bucket, digest: str, row: Row) -> None:
     """Write what came of an order; a later answer of the same machine replaces it."""
     _write(bucket, f"rows/{digest}/{row.host.name}.json", row)

@@ -113,8 +113,15 @@ class FanOut:
     """The children of one run."""
 
     def __init__(
-        self, bucket: s3.Bucket, children: list[Child], tag: str, on_row: Callable[[Child], None]
+        self,
+        bucket: s3.Bucket,
+        children: list[Child],
+        tag: str,
+        on_row: Callable[[Child], None],
+        flow: str = "build-target",
     ) -> None:
+        self._flow = flow
+        """Name of the flow that carries out an order; each pool has a deployment of it."""
         self._bucket = bucket
         self._children = children
         self._tag = tag
@@ -160,7 +167,7 @@ class FanOut:
         for attempt in range(10_000):
             try:
                 found: Any = run_deployment(
-                    f"build-target/{planned.pool}",
+                    f"{self._flow}/{planned.pool}",
                     parameters={
                         "order": child.order,
                         "variant": planned.name,
@@ -176,7 +183,7 @@ class FanOut:
                     idempotency_key=f"{child.order}:{planned.host}:{attempt}",
                 )
             except ObjectNotFound:
-                child.pending = f"pool {planned.pool} has no deployment build-target: make deploy"
+                child.pending = f"pool {planned.pool} has no deployment {self._flow}: make deploy"
                 return
             child.run_id = found.id
             if found.state.is_completed() and not child.refused:

@@ -25,3 +25,25 @@ class Completion:
     """Required variants that are there now and do not ship."""
     run_id: str = ""
     """Name of the folder under `runs/` with summary.json and report.html; empty: nothing ran."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """How fast one promoted version is now, or why that is not known."""
+
+    model: str
+    version: str
+    variant: str
+    machine: str
+    """The one that it was built on, which is the one that timed it."""
+    outcome: Literal["steady", "slower", "inconclusive", "skipped", "pending", "failed"]
+    """inconclusive: it looks slower, and the measurement cannot be trusted; skipped: it cannot be
+    timed; pending: its machine is away; failed: something went wrong."""
+    reason: str
+    before_ms: float | None = None
+    """Median latency when it was registered; now `p50_ms`."""
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    throughput_per_s: float | None = None
+    ratio: float | None = None
+    """p50_ms / before_ms."""

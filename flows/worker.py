@@ -218,6 +218,7 @@ class _Worker:
         from prefect.client.schemas.objects import StateType
 
         from flows._fanout import again
+        from flows._machine import running_file
 
         with get_client(sync_client=True) as client:
             left = client.read_flow_runs(
@@ -229,7 +230,7 @@ class _Worker:
                 work_queue_filter=WorkQueueFilter(name=WorkQueueFilterName(any_=[self._name])),
             )
             for run in left:
-                if not _alive(self._root / "running" / str(run.id)):
+                if not _alive(running_file(self._root, str(run.id))):
                     log.warning("%s was left by a worker that died: it goes on", run.name)
                     client.set_flow_run_state(run.id, again(), force=True)
 

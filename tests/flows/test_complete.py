@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 import time
+import urllib.request
 
 import pytest
 from mlflow import MlflowClient
 
 from artifacts import fleet, s3
+from flows import _trigger
 from infra.plant import Plant
 from tests.flows.conftest import ROOT, Project
 from tests.flows.test_int8 import photos
@@ -58,6 +61,17 @@ def call(plant, command):
     return done.returncode, done.stdout + done.stderr
 
 
+def runs(plant, tag):
+    """Flow runs with a tag, as Prefect's server has them."""
+    request = urllib.request.Request(
+        f"{plant.environment['PREFECT_API_URL']}/flow_runs/filter",
+        data=json.dumps({"flow_runs": {"tags": {"all_": [tag]}}}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)
+
+
 def bucket_of(plant, monkeypatch):
     for name, value in plant.environment.items():
         monkeypatch.setenv(name, value)
@@ -103,3 +117,24 @@ def test_a_machine_that_comes_back_completes_the_model(plant, project, monkeypat
     assert (logged / "report.html").read_text().count("<img") >= 1
     asked = plant.log("worker-gpu").read_text()
     assert "a run of `complete` goes on with tiny" in asked
+    (run,) = runs(plant, _trigger.TAG)
+    assert run["state_type"] == "COMPLETED"
+    assert run["state"]["message"] == "tiny: completed"
+
+    # Both are promoted by hand: every version is timed again by the machine that built it.
+    for version in after.values():
+        mlflow.set_registered_model_alias(
+            "tiny", f"production-{version.tags['target']}-fp32", version.version
+        )
+    command = [sys.executable, "-m", "flows.benchmark", "--slower-than", "1000", "--json"]
+    code, out = call(plant, command)
+    assert code == 0, out
+    timed = {one["variant"]: one for one in json.loads(out[out.index("[\n") : out.rindex("]") + 1])}
+    assert {name: (one["outcome"], one["machine"]) for name, one in timed.items()} == {
+        "null/fp32": ("steady", "cpu-1"),
+        "onnxruntime-cpu/fp32": ("steady", "gpu-1"),
+    }
+    (point,) = mlflow.get_metric_history(new.run_id, "nightly/onnxruntime-cpu-fp32/p50_ms")
+    assert point.value == timed["onnxruntime-cpu/fp32"]["p50_ms"]
+    orders = {run["work_queue_name"] for run in runs(plant, "benchmark")}
+    assert orders == {"cpu-1", "gpu-1"}

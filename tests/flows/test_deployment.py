@@ -17,8 +17,11 @@ from tests.flows.conftest import ROOT
 
 pytestmark = pytest.mark.flows
 
-DEPLOYMENTS = ["build-target/cpu", "build-target/gpu", "build-target/jetson", "build-target/mac",
-               "ship/cpu", "ship/fleet"]  # fmt: skip
+DEPLOYMENTS = ["benchmark/nightly",
+               "build-target/cpu", "build-target/gpu", "build-target/jetson", "build-target/mac",
+               "complete/fleet", "ship/cpu", "ship/fleet",
+               "time-engine/cpu", "time-engine/gpu", "time-engine/jetson", "time-engine/mac",
+               ]  # fmt: skip
 
 
 def test_what_is_deployed_ships_through_a_worker_elsewhere(project, tmp_path_factory):
@@ -42,10 +45,16 @@ def test_what_is_deployed_ships_through_a_worker_elsewhere(project, tmp_path_fac
         pools = Counter(pool.name for pool in client.read_work_pools())
         assert all(pools[name] == 1 for name in ("cpu", "gpu", "jetson", "mac"))
         assert len(client.read_automations_by_name(DEAD_RUNS)) == 1
-        found = {d.name: d for d in client.read_deployments() if "ship" in d.tags}
-    (schedule,) = found["fleet"].schedules
-    assert schedule.schedule.timezone == "Europe/Berlin"
-    assert not schedule.active
+        known = client.read_deployments()
+    found = {d.name: d for d in known if "ship" in d.tags}
+    nightly = next(d for d in known if d.name == "nightly")
+    for deployment, cron in ((found["fleet"], "0 3 * * 0"), (nightly, "0 2 * * *")):
+        (schedule,) = deployment.schedules
+        assert (schedule.schedule.cron, schedule.schedule.timezone) == (cron, "Europe/Berlin")
+        assert not schedule.active
+    form = nightly.parameter_openapi_schema["properties"]
+    assert form["stage"]["enum"] == ["production", "candidate"]
+    assert all(form[name]["description"] for name in ("model", "stage", "slower_than"))
     form = found["cpu"].parameter_openapi_schema["properties"]
     assert all(form[name]["description"] for name in ("recipe", "fleet"))
     assert found["cpu"].concurrency_limit == 1 or found["cpu"].global_concurrency_limit.limit == 1
