@@ -104,13 +104,11 @@ def _later(name: str) -> str:
 
     if name not in fleet.waiting(_fleet.shared(_run.open_home_store()).bucket):
         return ""  # it was built, and no machine that could open it is missed
-    by_hand = f"`python -m flows.complete --model {name}` completes what is pending"
+    by_hand = f"`python -m flows.complete --model {name}` when a machine for it is back"
     if "MLFLOW_TRACKING_URI" not in os.environ:
-        return f"When a machine for it is back: {by_hand}, on this machine (its MLflow is here)."
-    if not _trigger.deployed():
-        return (
-            f"When a machine for it is back: {by_hand}; after `make deploy` that happens by itself."
-        )
+        return f"What is pending waits for {by_hand}, on this machine: its MLflow is here."
+    if reason := _trigger.obstacle():
+        return f"What is pending waits for {by_hand}. It would happen by itself, but {reason}."
     return "What is pending is completed by itself when a machine for it is back."
 
 

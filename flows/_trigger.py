@@ -9,7 +9,7 @@ import logging
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import StateType, WorkQueueStatus
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
@@ -19,18 +19,23 @@ from flows._fanout import long_ago
 log = logging.getLogger("engineworks.flow")
 
 DEPLOYMENT = "complete/fleet"
+#: Of the deployments that log to MLflow: only workers that reach it serve this queue of the pool.
+POOL, QUEUE = "cpu", "registry"
 #: Tells runs that machines asked for from those that a person started for one model.
 TAG = "machine-is-back"
 
 
-def deployed() -> bool:
-    """Whether Prefect's server has the deployment."""
-    try:
-        with get_client(sync_client=True) as client:
+def obstacle() -> str:
+    """Why nothing would be completed by itself, with the next step; empty when it would."""
+    with get_client(sync_client=True) as client:
+        try:
             client.read_deployment_by_name(DEPLOYMENT)
-    except ObjectNotFound:
-        return False
-    return True
+            queue = client.read_work_queue_by_name(QUEUE, work_pool_name=POOL)
+        except ObjectNotFound:
+            return f"there is no deployment {DEPLOYMENT}: make deploy"
+    if queue.status != WorkQueueStatus.READY:
+        return f"no worker of pool {POOL} has MLFLOW_TRACKING_URI and the package mlflow"
+    return ""
 
 
 def ask() -> bool:

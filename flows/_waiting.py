@@ -7,7 +7,6 @@ machine can never open waits for nobody's return, and makes no record.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,15 +122,15 @@ def ready(record: Waiting, plan: Plan) -> bool:
 def foreign_mlflow(record: Waiting) -> str:
     """Why this machine must not log what the run began; empty when it may.
 
-    Where MLFLOW_TRACKING_URI is not set, MLflow is a file of this machine alone: versions would
-    be registered where nobody looks for them.
+    Without a server, MLflow is a file of one machine: versions would be registered where nobody
+    looks for them. Servers may have several addresses, so these are not compared.
     """
-    if "MLFLOW_TRACKING_URI" in os.environ:
-        return ""
     here = mlflow_log.public_uri(home())
-    if here == record.tracking_uri and hosts.probe().name == record.host.name:
+    embedded = [uri for uri in (here, record.tracking_uri) if uri.startswith("sqlite:")]
+    same = here == record.tracking_uri and hosts.probe().name == record.host.name
+    if not embedded or same:
         return ""
     return (
-        f"it was logged to MLflow at {record.tracking_uri} on {record.host.name}, and "
-        "MLFLOW_TRACKING_URI is not set on this machine"
+        f"it was logged to MLflow at {record.tracking_uri} by {record.host.name}, and this "
+        f"machine's is {here}"
     )

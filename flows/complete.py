@@ -83,7 +83,7 @@ def _complete(store: RemoteStore, name: str) -> Completion:
             model=name, outcome="waits", reason="; ".join(reasons), pending=record.variants
         )
     if foreign := _waiting.foreign_mlflow(record):
-        hint = "set it for the workers of pool cpu (docs/fleet.md)"
+        hint = "set MLFLOW_TRACKING_URI to one server on both, or run the command there"
         return Completion(
             model=name, outcome="left", reason=f"{foreign}; next: {hint}", pending=record.variants
         )

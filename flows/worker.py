@@ -23,6 +23,7 @@ import sys
 import threading
 import time
 import uuid
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,13 @@ class _Worker:
             words = str(error).splitlines() or [""]
             log.warning("no run of `complete`: %s (%s)", type(error).__name__, words[0][:200])
 
+    def _queues(self) -> list[str]:
+        """The machine's own queue, the pool's, and that of runs which log, if it reaches MLflow."""
+        from flows import _trigger
+
+        logs = "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow") is not None
+        return [self._name, "default", *([_trigger.QUEUE] if logs else [])]
+
     def _prepare_queues(self) -> None:
         """The pool, and a queue for this machine alone: one build or benchmark at a time."""
         from prefect.client.orchestration import get_client
@@ -196,12 +204,11 @@ class _Worker:
         from prefect.exceptions import ObjectAlreadyExists
 
         with get_client(sync_client=True) as client:
-            for create in (
-                lambda: client.create_work_pool(WorkPoolCreate(name=self._pool, type="process")),
-                lambda: client.create_work_queue(name=self._name, work_pool_name=self._pool),
-            ):
+            with contextlib.suppress(ObjectAlreadyExists):
+                client.create_work_pool(WorkPoolCreate(name=self._pool, type="process"))
+            for name in self._queues():
                 with contextlib.suppress(ObjectAlreadyExists):
-                    create()
+                    client.create_work_queue(name=name, work_pool_name=self._pool)
             queue = client.read_work_queue_by_name(self._name, work_pool_name=self._pool)
             client.update_work_queue(queue.id, concurrency_limit=1)
 
@@ -248,7 +255,7 @@ class _Worker:
             [
                 sys.executable, "-m", "prefect", "worker", "start", "--type", "process",
                 "--pool", self._pool, "--name", self._name,
-                "--work-queue", self._name, "--work-queue", "default",
+                *(word for name in self._queues() for word in ("--work-queue", name)),
             ],
             env=environment, stdin=subprocess.DEVNULL, pass_fds=[lock.fileno()],
         )  # fmt: skip

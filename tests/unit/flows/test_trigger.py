@@ -146,6 +146,17 @@ def test_a_machine_that_was_given_up_asks_again_when_it_is_back(machine, monkeyp
     assert spoken == [3, 1] and ends == [process]
 
 
+@pytest.mark.parametrize("reaches", [True, False])
+def test_only_a_machine_that_reaches_mlflow_serves_what_logs(machine, monkeypatch, reaches):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    if reaches:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    assert machine._queues() == ["m1", "default", *(["registry"] if reaches else [])]
+    if reaches:
+        monkeypatch.setattr(worker, "find_spec", lambda _: None)
+        assert machine._queues() == ["m1", "default"]
+
+
 def test_registering_tells_for_how_long_a_machine_was_not_heard_of(machine):
     assert machine._register() == float("inf")
     assert machine._register() < 60

@@ -171,19 +171,24 @@ def test_while_no_machine_can_take_it_nothing_is_run(bucket, record, told, case,
     assert not (tmp_path / "home" / "runs").exists()
 
 
-def test_a_machine_whose_mlflow_is_its_own_logs_nothing(bucket, record, told):
+def test_a_machine_whose_mlflow_is_its_own_logs_nothing(bucket, record, told, monkeypatch):
     _waiting.keep(bucket, record)
     join(bucket, "gpu")
     state, (one,) = told()
     assert state.is_completed() and one.outcome == "left"
-    assert "MLFLOW_TRACKING_URI is not set" in one.reason
+    assert "MLFLOW_TRACKING_URI" in one.reason and record.tracking_uri in one.reason
     here = dataclasses.replace(record, host=hosts.probe())
     assert _waiting.foreign_mlflow(here) == ""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    assert _waiting.foreign_mlflow(here) != ""
+    there = dataclasses.replace(here, tracking_uri="http://127.0.0.1:5000")
+    assert _waiting.foreign_mlflow(there) == ""
 
 
 @pytest.mark.parametrize("waiting", [(), GONE])
 def test_what_is_completed_does_not_wait_any_more(bucket, record, told, monkeypatch, waiting):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    record = dataclasses.replace(record, tracking_uri="http://127.0.0.1:9")
     _waiting.keep(bucket, record)
     join(bucket, "gpu")
     summary = dataclasses.replace(builders.example(Summary), variants=())
@@ -198,6 +203,7 @@ def test_what_is_completed_does_not_wait_any_more(bucket, record, told, monkeypa
 
 def test_one_that_fails_keeps_its_record_and_sinks_no_other(bucket, record, told, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    record = dataclasses.replace(record, tracking_uri="http://127.0.0.1:9")
     _waiting.keep(bucket, record)
     other = dataclasses.replace(record.model.shared, name="small")
     other = dataclasses.replace(record, model=dataclasses.replace(record.model, shared=other))
