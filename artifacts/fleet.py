@@ -177,22 +177,22 @@ def end_waiting(bucket: s3.Bucket, name: str, etag: str = "") -> None:
 def waiting(bucket: s3.Bucket) -> list[str]:
     """Names of the models of which something waits."""
     prefix, end = "waiting/", ".json"
-    return [item.key[len(prefix) : -len(end)] for item in bucket.list(prefix)]
+    keys = [item.key for item in bucket.list(prefix)]
+    return [key[len(prefix) : -len(end)] for key in keys if key.endswith(end)]
 
 
-def read_waiting(bucket: s3.Bucket, name: str, kind: type[T], code_sha256: str) -> tuple[T, str]:
-    """What waits of a model, and the etag of that record.
+def read_waiting(
+    bucket: s3.Bucket, name: str, kind: type[T], code_sha256: str
+) -> tuple[T, str] | None:
+    """What waits of a model, and the etag of that record; None: nothing.
 
     Raises:
-        ArtifactError: Nothing does, or the record is of another version of the checkout.
+        ArtifactError: The record is of another version of the checkout.
     """
     key = f"waiting/{name}.json"
     found = bucket.read(key)
     if found is None:
-        raise ArtifactError(
-            f"nothing of {name!r} waits in {bucket.address}",
-            hint="look at the name: it is that of the recipe",
-        )
+        return None
     if _field(found.data, "checkout_sha256") != code_sha256:
         # Machines would refuse its orders, and its fields may be others.
         raise ArtifactError(

@@ -8,6 +8,7 @@ is pending, waiting for another machine; 130 stopped.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -90,7 +91,8 @@ def _ship(options: argparse.Namespace, console: Console) -> int:
     else:
         show(summary, latest)
         if options.fleet and summary.pending:
-            Console(width=200).print(_later(summary.name), highlight=False, soft_wrap=True)
+            with contextlib.suppress(Exception):  # the run has ended, whoever is away now
+                sys.stdout.write(_later(summary.name))
     if summary.missed:
         return 1
     return 4 if summary.waiting else 0
@@ -106,10 +108,10 @@ def _later(name: str) -> str:
         return ""  # it was built, and no machine that could open it is missed
     by_hand = f"`python -m flows.complete --model {name}` when a machine for it is back"
     if "MLFLOW_TRACKING_URI" not in os.environ:
-        return f"What is pending waits for {by_hand}, on this machine: its MLflow is here."
+        return f"What is pending waits for {by_hand}, on this machine: its MLflow is here.\n"
     if reason := _trigger.obstacle():
-        return f"What is pending waits for {by_hand}. It would happen by itself, but {reason}."
-    return "What is pending is completed by itself when a machine for it is back."
+        return f"What is pending waits for {by_hand}. It would happen by itself, but {reason}.\n"
+    return "What is pending is completed by itself when a machine for it is back.\n"
 
 
 def show(summary: Any, folder: Path) -> None:

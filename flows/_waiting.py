@@ -92,13 +92,19 @@ def keep(bucket: Bucket, record: Waiting, etag: str = "") -> None:
         fleet.end_waiting(bucket, record.name, etag)
 
 
-def read(bucket: Bucket, name: str) -> tuple[Waiting, str]:
-    """A model's record and its etag.
+def read(bucket: Bucket, name: str) -> tuple[Waiting, str] | None:
+    """A model's record and its etag; None when nothing of it waits.
 
     Raises:
-        ArtifactError: There is none, or it is of another version of the checkout.
+        ArtifactError: It is of another version of the checkout.
     """
     return fleet.read_waiting(bucket, name, Waiting, checkout_sha256())
+
+
+def replaced(bucket: Bucket, record: Waiting, etag: str) -> bool:
+    """Whether a newer run of the model has spoken since the record was read."""
+    found = bucket.read(f"waiting/{record.name}.json")
+    return found is None or found.etag != etag
 
 
 def concerned(record: Waiting, plan: Plan) -> list[PlannedVariant]:

@@ -33,7 +33,7 @@ from flows._outcome import TOLD, Timing
 from tasks import _run
 
 
-@flow(name="benchmark", flow_run_name="benchmark {stage} {model}", validate_parameters=True)
+@flow(name="benchmark", flow_run_name="benchmark {stage}", validate_parameters=True)
 def benchmark(
     model: Annotated[str, Field(description="Name of one registered model; empty: all")] = "",
     stage: Annotated[

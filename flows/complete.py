@@ -72,9 +72,12 @@ def _words(error: EngineworksError) -> str:
 def _complete(store: RemoteStore, name: str) -> Completion:
     """Go on with one model, as far as the machines that are there can."""
     try:
-        record, etag = _waiting.read(store.bucket, name)
+        found = _waiting.read(store.bucket, name)
     except ArtifactError as error:
         return Completion(model=name, outcome="left", reason=_words(error))
+    if found is None:
+        return Completion(model=name, outcome="completed", reason="nothing of it waits")
+    record, etag = found
     loaded = record.loaded(_run.home() / "recipe.yaml", store.root)
     plan = _fleet.plan(loaded, store, record.host)
     if not _waiting.ready(record, plan):
@@ -87,7 +90,11 @@ def _complete(store: RemoteStore, name: str) -> Completion:
         return Completion(
             model=name, outcome="left", reason=f"{foreign}; next: {hint}", pending=record.variants
         )
-    summary, waiting = _go_on(store, record)
+    gone_on = _go_on(store, record, etag)
+    if gone_on is None:
+        reason = "a newer run of this model has ended meanwhile, which counts"
+        return Completion(model=name, outcome="left", reason=reason)
+    summary, waiting = gone_on
     _waiting.keep(store.bucket, dataclasses.replace(record, variants=waiting), etag)
     return Completion(
         model=name,
@@ -99,14 +106,23 @@ def _complete(store: RemoteStore, name: str) -> Completion:
     )
 
 
-def _go_on(store: RemoteStore, record: Waiting) -> tuple[Summary, tuple[str, ...]]:
-    """The second half of `ship --fleet`, from the store alone; the rows that still wait."""
+def _go_on(
+    store: RemoteStore, record: Waiting, etag: str
+) -> tuple[Summary, tuple[str, ...]] | None:
+    """The second half of `ship --fleet`, from the store alone.
+
+    Returns:
+        The summary and the rows that still wait; None, and nothing is registered, when a newer run
+        has replaced the record: aliases must not go back to older versions.
+    """
     run = _run.open_run(record.name, store)
     folder, (model, *sized) = arrive((record.model, *record.sized), record.luggage, store)
     text = run.folder / "recipe.yaml"
     text.write_text(record.recipe_text, encoding="utf-8")
     loaded = record.loaded(text, folder)
     built = _fleet.build_elsewhere(run, loaded, record.host, model, sized, record.luggage)
+    if _waiting.replaced(store.bucket, record, etag):
+        return None
     summary = _publish.assemble(run, loaded, built.plan, model, built.variants, None)
     return _publish.publish(run, loaded, summary), built.waiting
 

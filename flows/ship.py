@@ -24,6 +24,7 @@ from artifacts.prefect_ui import ProgressBar
 from artifacts.summary import Summary
 from engineworks import recipe as recipes
 from engineworks import targets, usercode
+from engineworks.errors import EngineworksError
 from engineworks.evaluate import datasets
 from engineworks.recipe import Loaded
 from engineworks.values import Plan
@@ -85,9 +86,10 @@ def _ship_fleet(run: Run, loaded: Loaded, plan: Plan) -> Summary:
     luggage = pack_luggage(run.store, loaded, model)
     built = _fleet.build_elsewhere(run, loaded, plan.host, model, sized, luggage)
     summary = _publish.assemble(run, loaded, built.plan, model, built.variants, None)
-    summary = _publish.publish(run, loaded, summary)
     record = _waiting.of(loaded, plan.host, model, sized, luggage, built.waiting)
+    # Before anything is registered: a run that completes an older record stops when it sees this.
     _waiting.keep(_fleet.shared(run.store).bucket, record)
+    summary = _publish.publish(run, loaded, summary)
     if built.waiting:
         _ask_if_back(loaded, record, run)
     return summary
@@ -95,13 +97,11 @@ def _ship_fleet(run: Run, loaded: Loaded, plan: Plan) -> Summary:
 
 def _ask_if_back(loaded: Loaded, record: Waiting, run: Run) -> None:
     """A machine that came back while this run went on has found no record to speak up for."""
-    now = _fleet.plan(loaded, run.store, record.host)
-    if not _waiting.ready(record, now) or _waiting.foreign_mlflow(record):
-        return
     try:
-        if _trigger.ask():
+        now = _fleet.plan(loaded, run.store, record.host)
+        if _waiting.ready(record, now) and _trigger.ask():
             get_run_logger().info("a machine is back: a run of `complete` goes on with what waits")
-    except AWAY as error:  # all is done but this, and the machine's next start does it
+    except (EngineworksError, *AWAY) as error:  # all is done but this; any machine's start does it
         get_run_logger().warning("no run of `complete`: %s", type(error).__name__)
 
 

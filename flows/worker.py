@@ -37,6 +37,8 @@ log = logging.getLogger("engineworks.worker")
 
 POOLS = ("cpu", "gpu", "jetson", "mac")
 CARD_S = 30.0
+#: Pause until a request that did not reach Prefect or the store is made again.
+AGAIN_S = 60.0
 #: Seconds that the worker has to end its runs by itself; it is known not to end at all.
 STOP_S = 20.0
 
@@ -142,14 +144,14 @@ class _Worker:
             ) from error
         worker = self._start(lock)
         log.info("%s serves pool %s", self._name, self._pool)
-        self._speak_up()
+        self._speak_up(stopping)
         spoken = time.monotonic()
         while worker.poll() is None and not stopping.wait(0.5):
             if time.monotonic() - spoken > CARD_S:
                 spoken = time.monotonic()
                 try:
                     if self._register() > SILENT_S:  # cut off or asleep: it was given up meanwhile
-                        self._speak_up()
+                        self._speak_up(stopping)
                 except EngineworksError as error:
                     log.warning("%s", error.message)
         ended = worker.poll()
@@ -167,28 +169,37 @@ class _Worker:
             ),
         )
 
-    def _speak_up(self) -> None:
+    def _speak_up(self, stopping: threading.Event) -> None:
         """Let runs be completed that waited for a machine; call it when the card is written.
 
-        Whatever goes wrong with it, this machine serves.
+        Beside everything else: whatever goes wrong with it, this machine serves.
         """
+
+        def until_asked() -> None:
+            while not self._asked() and not stopping.wait(AGAIN_S):
+                pass
+
+        threading.Thread(target=until_asked, daemon=True).start()
+
+    def _asked(self) -> bool:
+        """Whether a run of `complete` is on its way, or none is needed; False: try again."""
         from artifacts import fleet
         from flows import _trigger
 
         try:
             waiting = fleet.waiting(self._bucket)
-            if not waiting:
-                return
-            if _trigger.ask():
-                log.info("a run of `complete` goes on with %s", ", ".join(waiting))
-            else:
+            if waiting and not _trigger.ask():
                 log.warning(
                     "%s waits for machines, and there is no deployment %s: make deploy",
                     ", ".join(waiting), _trigger.DEPLOYMENT,
                 )  # fmt: skip
+            elif waiting:
+                log.info("a run of `complete` goes on with %s", ", ".join(waiting))
         except Exception as error:
             words = str(error).splitlines() or [""]
-            log.warning("no run of `complete`: %s (%s)", type(error).__name__, words[0][:200])
+            log.warning("no run of `complete` yet: %s (%s)", type(error).__name__, words[0][:200])
+            return False
+        return True
 
     def _queues(self) -> list[str]:
         """The machine's own queue, the pool's, and that of runs which log, if it reaches MLflow."""

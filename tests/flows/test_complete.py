@@ -90,6 +90,10 @@ def test_a_machine_that_comes_back_completes_the_model(plant, project, monkeypat
 
     recipe = project.recipe.read_text()
     shutil.rmtree(project.folder)
+    code, out = call(plant, [sys.executable, "-m", "flows.complete"])
+    assert code == 4 and "tiny: waits, onnxruntime-cpu/fp32: no machine of pool gpu" in out
+    assert len(mlflow.search_runs([mlflow.get_run(before.run_id).info.experiment_id])) == 1
+
     plant.start_worker("gpu")
     until = time.monotonic() + 150
     while fleet.waiting(bucket):

@@ -23,7 +23,7 @@ class Prefect:
     """The newest run of its tag, and idempotency keys, as the server has them."""
 
     def __init__(self):
-        self.runs, self.keys = [], {}
+        self.runs, self.keys, self.lock = [], {}, threading.Lock()
 
     def read_flow_runs(self, *, flow_run_filter, sort, limit):
         assert flow_run_filter.tags.all_ == [_trigger.TAG] and sort == "ID_DESC" and limit == 1
@@ -31,11 +31,12 @@ class Prefect:
 
     def run_deployment(self, name, *, idempotency_key, tags, timeout, **_):
         assert (name, tags, timeout) == ("complete/fleet", [_trigger.TAG], 0)
-        if idempotency_key not in self.keys:
-            run = types.SimpleNamespace(id=uuid.uuid4(), state_type=StateType.SCHEDULED)
-            self.keys[idempotency_key] = run
-            self.runs.append(run)
-        return self.keys[idempotency_key]
+        with self.lock:
+            if idempotency_key not in self.keys:
+                run = types.SimpleNamespace(id=uuid.uuid4(), state_type=StateType.SCHEDULED)
+                self.keys[idempotency_key] = run
+                self.runs.append(run)
+            return self.keys[idempotency_key]
 
 
 @pytest.fixture
@@ -99,10 +100,10 @@ def machine(s3_prefix, tmp_path, monkeypatch, caplog):
 def test_a_machine_asks_only_when_something_waits(machine, monkeypatch, caplog):
     asked = []
     monkeypatch.setattr(_trigger, "ask", lambda: not asked.append(1))
-    machine._speak_up()
+    assert machine._asked()
     assert asked == [] and caplog.text == ""
     fleet.put_waiting(machine._bucket, "tiny", {"any": "record"})
-    machine._speak_up()
+    assert machine._asked()
     assert asked == [1] and "goes on with tiny" in caplog.text
 
 
@@ -123,13 +124,28 @@ def test_whatever_goes_wrong_with_it_hurts_nobody(machine, monkeypatch, caplog, 
             raise httpx.ConnectError("nothing listens")
 
         monkeypatch.setattr(_trigger, "get_client", refused)
-    machine._speak_up()
+    assert machine._asked() is (how == "no deployment")  # else it is tried again
     words = {
         "no deployment": "make deploy",
         "no server": "ConnectError",
         "no store": "did not answer",
     }
     assert words[how] in caplog.text
+
+
+def test_it_is_asked_until_it_is_heard_and_nobody_waits_for_that(machine, monkeypatch):
+    answers, stopping, heard = [False, False, True], threading.Event(), threading.Event()
+
+    def asked():
+        answer = answers.pop(0)
+        if answer:
+            heard.set()
+        return answer
+
+    monkeypatch.setattr(worker, "AGAIN_S", 0.01)
+    monkeypatch.setattr(machine, "_asked", asked)
+    machine._speak_up(stopping)
+    assert heard.wait(10) and answers == []
 
 
 def test_a_machine_that_was_given_up_asks_again_when_it_is_back(machine, monkeypatch):
@@ -141,7 +157,7 @@ def test_a_machine_that_was_given_up_asks_again_when_it_is_back(machine, monkeyp
     for step in ("_prepare_queues", "_take_up"):
         monkeypatch.setattr(machine, step, lambda: None)
     monkeypatch.setattr(machine, "_start", lambda lock: process)
-    monkeypatch.setattr(machine, "_speak_up", lambda: spoken.append(len(ages)))
+    monkeypatch.setattr(machine, "_speak_up", lambda _: spoken.append(len(ages)))
     machine.serve(threading.Event(), None)
     assert spoken == [3, 1] and ends == [process]
 

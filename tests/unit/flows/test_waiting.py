@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import types
 
+import httpx
 import pytest
 
 from artifacts import fleet, s3
@@ -13,7 +15,7 @@ from engineworks import hosts
 from engineworks import recipe as recipes
 from engineworks.errors import ArtifactError, StoreError
 from engineworks.values import Plan, RegisteredHost
-from flows import _order, _waiting, complete
+from flows import _command, _command_complete, _order, _waiting, complete, ship
 from flows._common import Model
 from flows._outcome import Completion
 from tasks._cache import checkout_sha256
@@ -192,13 +194,33 @@ def test_what_is_completed_does_not_wait_any_more(bucket, record, told, monkeypa
     _waiting.keep(bucket, record)
     join(bucket, "gpu")
     summary = dataclasses.replace(builders.example(Summary), variants=())
-    state, (one,) = told(lambda store, record: (summary, waiting))
+    state, (one,) = told(lambda *_: (summary, waiting))
     assert state.is_completed()
     assert one == Completion(
         model="tiny", outcome="waits" if waiting else "completed", reason="0 of 0 shipped",
         pending=waiting, run_id=summary.run_id,
     )  # fmt: skip
     assert fleet.waiting(bucket) == (["tiny"] if waiting else [])
+
+
+def test_an_older_record_registers_nothing_when_a_newer_run_has_ended(
+    bucket, record, told, monkeypatch
+):
+    uri = "http://127.0.0.1:9"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    _waiting.keep(bucket, dataclasses.replace(record, tracking_uri=uri))
+    join(bucket, "gpu")
+    newer = dataclasses.replace(record, recipe_text="newer", tracking_uri=uri)
+
+    def build(*_):  # takes its time
+        _waiting.keep(bucket, newer)
+        return types.SimpleNamespace(waiting=())
+
+    monkeypatch.setattr(complete._fleet, "build_elsewhere", build)
+    go_on = complete._go_on
+    state, (one,) = told(go_on)
+    assert state.is_completed() and one.outcome == "left" and "newer run" in one.reason
+    assert _waiting.read(bucket, "tiny")[0] == newer
 
 
 def test_one_that_fails_keeps_its_record_and_sinks_no_other(bucket, record, told, monkeypatch):
@@ -211,7 +233,7 @@ def test_one_that_fails_keeps_its_record_and_sinks_no_other(bucket, record, told
     join(bucket, "gpu")
     summary = dataclasses.replace(builders.example(Summary), variants=())
 
-    def go_on(store, record):
+    def go_on(store, record, etag):
         if record.name == "small":
             raise StoreError("MLflow is away", hint="start it")
         return summary, ()
@@ -225,5 +247,78 @@ def test_one_that_fails_keeps_its_record_and_sinks_no_other(bucket, record, told
 
 def test_a_model_that_is_named_and_does_not_wait_is_said(bucket, told):
     state, (one,) = told(model="nothing")
-    assert state.is_completed() and one.outcome == "left"
-    assert "nothing of 'nothing' waits" in one.reason
+    assert state.is_completed() and one.outcome == "completed"
+    assert one.reason == "nothing of it waits"
+
+
+@pytest.mark.parametrize("case", ["back", "away", "prefect is away"])
+def test_a_machine_that_came_back_during_the_run_is_asked_at_its_end(
+    bucket, record, loaded, monkeypatch, case
+):
+    asked = []
+
+    def ask():
+        asked.append(1)
+        if case == "prefect is away":
+            raise httpx.ConnectError("nothing listens")
+        return True
+
+    monkeypatch.setattr(ship._trigger, "ask", ask)
+    monkeypatch.setattr(ship, "get_run_logger", lambda: complete._run.log)
+    if case != "away":
+        join(bucket, "gpu")
+    run = types.SimpleNamespace(store=complete._run.open_home_store())
+    ship._ask_if_back(loaded, record, run)
+    assert asked == ([] if case == "away" else [1])
+
+
+@pytest.mark.parametrize(
+    ("waits", "mlflow", "obstacle", "words"),
+    [
+        (False, True, "", ""),  # built, and opened by no machine
+        (True, False, "", "on this machine: its MLflow is here"),
+        (True, True, "there is no deployment", "by itself, but there is no deployment"),
+        (True, True, "", "is completed by itself when"),
+    ],
+)
+def test_what_a_run_promises_is_true(bucket, record, monkeypatch, waits, mlflow, obstacle, words):
+    if waits:
+        _waiting.keep(bucket, record)
+    if mlflow:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    monkeypatch.setattr(ship._trigger, "obstacle", lambda: obstacle)
+    said = _command._later("tiny")
+    assert words in said and bool(said) is waits
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code", "words"),
+    [
+        ([], 0, "nothing waits for a machine"),
+        (["completed"], 0, "tiny: completed, because"),
+        (["completed", "waits"], 4, "tiny: waits, because"),
+        (["left"], 4, "tiny: left"),
+        (["missed", "waits"], 1, "tiny: completed"),
+        (["failed", "missed"], 3, "tiny: failed"),
+    ],
+)
+def test_exit_codes(outcomes, code, words, monkeypatch, capsys, tmp_path):
+    told = [Completion(model="tiny", outcome=word, reason="because") for word in outcomes]
+    told = [
+        dataclasses.replace(one, outcome="completed", missed=("null/fp32",))
+        if one.outcome == "missed"
+        else one
+        for one in told
+    ]
+
+    def run(model, return_state):
+        assert model == "tiny"
+        _command_complete.TOLD.get().extend(told)
+        return types.SimpleNamespace(is_failed=lambda: code in (1, 3))
+
+    monkeypatch.setattr(complete, "complete", run)
+    options = ["--home", str(tmp_path), "--quiet", "--model", "tiny"]
+    assert _command_complete.main(options) == code
+    assert words in capsys.readouterr().out
+    assert _command_complete.main([*options, "--json"]) == code
+    assert len(json.loads(capsys.readouterr().out)) == len(outcomes)
