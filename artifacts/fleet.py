@@ -159,7 +159,7 @@ def put_waiting(bucket: s3.Bucket, name: str, record: Any, etag: str = "") -> bo
     Returns:
         False when a newer one is there, which stays.
     """
-    key = f"waiting/{name}.json"
+    key = _waiting_key(name)
     if etag:
         return bucket.replace(key, _encode(record), etag)
     return bucket.write(key, _encode(record), only_new=False)
@@ -167,11 +167,17 @@ def put_waiting(bucket: s3.Bucket, name: str, record: Any, etag: str = "") -> bo
 
 def end_waiting(bucket: s3.Bucket, name: str, etag: str = "") -> None:
     """Nothing of a model waits any more; with `etag`, of the very record that was read as this."""
-    key = f"waiting/{name}.json"
+    key = _waiting_key(name)
     found = bucket.read(key)
     # Servers that do not know the condition ignore it: so it is compared here too.
     if found is not None and etag in ("", found.etag):
         bucket.delete(key, etag=etag or found.etag)
+
+
+def still_waiting(bucket: s3.Bucket, name: str, etag: str) -> bool:
+    """Whether the record is the very one that was read as this; else a newer run has spoken."""
+    found = bucket.read(_waiting_key(name))
+    return found is not None and found.etag == etag
 
 
 def waiting(bucket: s3.Bucket) -> list[str]:
@@ -189,7 +195,7 @@ def read_waiting(
     Raises:
         ArtifactError: The record is of another version of the checkout.
     """
-    key = f"waiting/{name}.json"
+    key = _waiting_key(name)
     found = bucket.read(key)
     if found is None:
         return None
@@ -206,6 +212,10 @@ def end_order(bucket: s3.Bucket, digest: str) -> None:
     """Remove an order that is asked once, and what was answered."""
     for key in (f"orders/{digest}.json", *(item.key for item in bucket.list(f"rows/{digest}/"))):
         bucket.delete(key)
+
+
+def _waiting_key(name: str) -> str:
+    return f"waiting/{name}.json"
 
 
 def put_row(bucket: s3.Bucket, digest: str, row: Row) -> None:

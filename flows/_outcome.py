@@ -24,7 +24,7 @@ class Completion:
     missed: tuple[str, ...] = ()
     """Required variants that are there now and do not ship."""
     run_id: str = ""
-    """Name of the folder under `runs/` with summary.json and report.html; empty: nothing ran."""
+    """Name of the folder under `runs/` with summary.json and report.html; empty: nothing came."""
 
 
 @dataclass(frozen=True, kw_only=True)

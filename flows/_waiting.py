@@ -101,12 +101,6 @@ def read(bucket: Bucket, name: str) -> tuple[Waiting, str] | None:
     return fleet.read_waiting(bucket, name, Waiting, checkout_sha256())
 
 
-def replaced(bucket: Bucket, record: Waiting, etag: str) -> bool:
-    """Whether a newer run of the model has spoken since the record was read."""
-    found = bucket.read(f"waiting/{record.name}.json")
-    return found is None or found.etag != etag
-
-
 def concerned(record: Waiting, plan: Plan) -> list[PlannedVariant]:
     """What a new plan says of the variants that wait.
 

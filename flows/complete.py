@@ -23,7 +23,6 @@ from pydantic import Field
 
 from artifacts import fleet
 from artifacts.remote_store import RemoteStore
-from artifacts.summary import Summary
 from engineworks.errors import ArtifactError, EngineworksError
 from flows import _fleet, _publish, _waiting
 from flows._order import arrive
@@ -90,41 +89,37 @@ def _complete(store: RemoteStore, name: str) -> Completion:
         return Completion(
             model=name, outcome="left", reason=f"{foreign}; next: {hint}", pending=record.variants
         )
-    gone_on = _go_on(store, record, etag)
-    if gone_on is None:
-        reason = "a newer run of this model has ended meanwhile, which counts"
-        return Completion(model=name, outcome="left", reason=reason)
-    summary, waiting = gone_on
-    _waiting.keep(store.bucket, dataclasses.replace(record, variants=waiting), etag)
-    return Completion(
-        model=name,
-        outcome="waits" if waiting else "completed",
-        reason=f"{len(summary.shipped)} of {len(summary.variants)} shipped",
-        pending=waiting,
-        missed=tuple(variant.name for variant in summary.missed),
-        run_id=summary.run_id,
-    )
+    return _go_on(store, record, etag)
 
 
-def _go_on(
-    store: RemoteStore, record: Waiting, etag: str
-) -> tuple[Summary, tuple[str, ...]] | None:
-    """The second half of `ship --fleet`, from the store alone.
-
-    Returns:
-        The summary and the rows that still wait; None, and nothing is registered, when a newer run
-        has replaced the record: aliases must not go back to older versions.
-    """
+def _go_on(store: RemoteStore, record: Waiting, etag: str) -> Completion:
+    """The second half of `ship --fleet`, from the store alone."""
     run = _run.open_run(record.name, store)
     folder, (model, *sized) = arrive((record.model, *record.sized), record.luggage, store)
     text = run.folder / "recipe.yaml"
     text.write_text(record.recipe_text, encoding="utf-8")
     loaded = record.loaded(text, folder)
     built = _fleet.build_elsewhere(run, loaded, record.host, model, sized, record.luggage)
-    if _waiting.replaced(store.bucket, record, etag):
-        return None
+    if not fleet.still_waiting(store.bucket, record.name, etag):
+        # Aliases must not go back to older versions.
+        reason = "a newer run of this model has ended meanwhile, which counts; nothing is logged"
+        return Completion(model=record.name, outcome="left", reason=reason)
+    if built.waiting == record.variants:
+        reasons = (f"{v.name}: {v.reason}" for v in built.variants if v.name in built.waiting)
+        return Completion(
+            model=record.name, outcome="waits", reason="; ".join(reasons), pending=built.waiting
+        )
     summary = _publish.assemble(run, loaded, built.plan, model, built.variants, None)
-    return _publish.publish(run, loaded, summary), built.waiting
+    summary = _publish.publish(run, loaded, summary)
+    _waiting.keep(store.bucket, dataclasses.replace(record, variants=built.waiting), etag)
+    return Completion(
+        model=record.name,
+        outcome="waits" if built.waiting else "completed",
+        reason=f"{len(summary.shipped)} of {len(summary.variants)} shipped",
+        pending=built.waiting,
+        missed=tuple(variant.name for variant in summary.missed),
+        run_id=summary.run_id,
+    )
 
 
 __all__ = ["complete"]

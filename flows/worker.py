@@ -205,7 +205,8 @@ class _Worker:
         """The machine's own queue, the pool's, and that of runs which log, if it reaches MLflow."""
         from flows import _trigger
 
-        logs = "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow") is not None
+        reaches = "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow") is not None
+        logs = self._pool == _trigger.POOL and reaches
         return [self._name, "default", *([_trigger.QUEUE] if logs else [])]
 
     def _prepare_queues(self) -> None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from artifacts import fleet, s3
-from artifacts.summary import Summary
+from artifacts.summary import Summary, Variant
 from engineworks import hosts
 from engineworks import recipe as recipes
 from engineworks.errors import ArtifactError, StoreError
@@ -110,7 +110,7 @@ def test_a_record_of_another_version_is_left_with_the_next_step(bucket, told):
     with pytest.raises(ArtifactError, match="another version") as caught:
         _waiting.read(bucket, "tiny")
     assert "run its recipe again" in caught.value.hint
-    state, (one,) = told()
+    state, (one,), _ = told()
     assert state.is_completed() and state.message == "tiny: left"
     assert "run its recipe again" in one.reason
     assert fleet.waiting(bucket) == ["tiny"]
@@ -137,23 +137,58 @@ def test_only_what_waits_makes_it_ready(loaded, bucket, waits, planned, is_ready
 
 @pytest.fixture
 def told(monkeypatch):
-    """Runs `complete` without Prefect; building and logging are not expected unless given."""
+    """Runs `complete` without Prefect; building is not expected unless a test says what comes."""
 
-    def never(*_):
-        raise AssertionError("nothing is to be run")
+    def run(build=None, model=""):
+        published = []
 
-    def run(go_on=never, model=""):
-        monkeypatch.setattr(complete, "_go_on", go_on)
+        def build_elsewhere(*words):
+            assert build is not None, "nothing is to be run"
+            waiting = build(*words)
+            return types.SimpleNamespace(waiting=waiting, plan=None, variants=rows(waiting))
+
+        def publish(run, loaded, summary):
+            published.append((loaded.path.read_text(), summary))
+            return summary
+
+        def assemble(run, loaded, plan, model, variants, comparison):
+            made = builders.example(Summary)
+            return dataclasses.replace(made, run_id=run.run_id, variants=tuple(variants))
+
+        monkeypatch.setattr(complete._fleet, "build_elsewhere", build_elsewhere)
+        monkeypatch.setattr(complete._publish, "assemble", assemble)
+        monkeypatch.setattr(complete._publish, "publish", publish)
         found = []
         complete.TOLD.set(found)
-        return complete.complete.fn(model), found
+        return complete.complete.fn(model), found, published
+
+    def rows(waiting):
+        made = dataclasses.replace(builders.example(Variant), required=False)
+        names = (GONE[0], "null/fp32")
+        return [
+            dataclasses.replace(
+                made, name=name, verdict="pending" if name in waiting else "shipped", reason="so"
+            )
+            for name in names
+        ]
 
     monkeypatch.setattr(complete, "get_run_logger", lambda: complete._run.log)
     return run
 
 
+@pytest.fixture
+def ready(bucket, record, monkeypatch):
+    """A record that a machine can go on with, and an MLflow server for both."""
+    uri = "http://127.0.0.1:9"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    made = dataclasses.replace(record, tracking_uri=uri, variants=(*GONE, "null/fp32"))
+    _waiting.keep(bucket, made)
+    join(bucket, "gpu")
+    return made
+
+
 def test_nothing_waits(bucket, told):
-    state, found = told()
+    state, found, _ = told()
     assert state.is_completed() and state.message == "nothing waits" and found == []
 
 
@@ -165,7 +200,7 @@ def test_while_no_machine_can_take_it_nothing_is_run(bucket, record, told, case,
         join(bucket, "cpu")
     if case == "other version":
         join(bucket, "gpu", code="other")
-    state, (one,) = told()
+    state, (one,), _ = told()
     assert state.is_completed()
     assert (one.outcome, one.pending) == ("waits", GONE)
     assert GONE[0] in one.reason
@@ -176,7 +211,7 @@ def test_while_no_machine_can_take_it_nothing_is_run(bucket, record, told, case,
 def test_a_machine_whose_mlflow_is_its_own_logs_nothing(bucket, record, told, monkeypatch):
     _waiting.keep(bucket, record)
     join(bucket, "gpu")
-    state, (one,) = told()
+    state, (one,), _ = told()
     assert state.is_completed() and one.outcome == "left"
     assert "MLFLOW_TRACKING_URI" in one.reason and record.tracking_uri in one.reason
     here = dataclasses.replace(record, host=hosts.probe())
@@ -188,57 +223,49 @@ def test_a_machine_whose_mlflow_is_its_own_logs_nothing(bucket, record, told, mo
 
 
 @pytest.mark.parametrize("waiting", [(), GONE])
-def test_what_is_completed_does_not_wait_any_more(bucket, record, told, monkeypatch, waiting):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    record = dataclasses.replace(record, tracking_uri="http://127.0.0.1:9")
-    _waiting.keep(bucket, record)
-    join(bucket, "gpu")
-    summary = dataclasses.replace(builders.example(Summary), variants=())
-    state, (one,) = told(lambda *_: (summary, waiting))
-    assert state.is_completed()
+def test_what_is_completed_does_not_wait_any_more(bucket, ready, told, waiting):
+    state, (one,), ((text, summary),) = told(lambda *_: waiting)
+    assert state.is_completed() and text == RECIPE
     assert one == Completion(
-        model="tiny", outcome="waits" if waiting else "completed", reason="0 of 0 shipped",
-        pending=waiting, run_id=summary.run_id,
+        model="tiny", outcome="waits" if waiting else "completed",
+        reason=f"{2 - len(waiting)} of 2 shipped", pending=waiting, run_id=summary.run_id,
     )  # fmt: skip
     assert fleet.waiting(bucket) == (["tiny"] if waiting else [])
+    if waiting:
+        assert _waiting.read(bucket, "tiny")[0].variants == waiting
 
 
-def test_an_older_record_registers_nothing_when_a_newer_run_has_ended(
-    bucket, record, told, monkeypatch
-):
-    uri = "http://127.0.0.1:9"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    _waiting.keep(bucket, dataclasses.replace(record, tracking_uri=uri))
-    join(bucket, "gpu")
-    newer = dataclasses.replace(record, recipe_text="newer", tracking_uri=uri)
+def test_where_nothing_came_of_it_nothing_is_logged(bucket, ready, told):
+    state, (one,), published = told(lambda *_: ready.variants)
+    assert state.is_completed() and published == []
+    assert one.outcome == "waits" and one.reason == f"{GONE[0]}: so; null/fp32: so"
+    assert _waiting.read(bucket, "tiny")[0] == ready
+
+
+def test_an_older_record_registers_nothing_when_a_newer_run_has_ended(bucket, ready, told):
+    newer = dataclasses.replace(ready, recipe_text="newer")
 
     def build(*_):  # takes its time
         _waiting.keep(bucket, newer)
-        return types.SimpleNamespace(waiting=())
+        return ()
 
-    monkeypatch.setattr(complete._fleet, "build_elsewhere", build)
-    go_on = complete._go_on
-    state, (one,) = told(go_on)
+    state, (one,), published = told(build)
     assert state.is_completed() and one.outcome == "left" and "newer run" in one.reason
+    assert published == []
     assert _waiting.read(bucket, "tiny")[0] == newer
 
 
-def test_one_that_fails_keeps_its_record_and_sinks_no_other(bucket, record, told, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    record = dataclasses.replace(record, tracking_uri="http://127.0.0.1:9")
-    _waiting.keep(bucket, record)
-    other = dataclasses.replace(record.model.shared, name="small")
-    other = dataclasses.replace(record, model=dataclasses.replace(record.model, shared=other))
+def test_one_that_fails_keeps_its_record_and_sinks_no_other(bucket, ready, told):
+    other = dataclasses.replace(ready.model.shared, name="small")
+    other = dataclasses.replace(ready, model=dataclasses.replace(ready.model, shared=other))
     _waiting.keep(bucket, other)
-    join(bucket, "gpu")
-    summary = dataclasses.replace(builders.example(Summary), variants=())
 
-    def go_on(store, record, etag):
-        if record.name == "small":
+    def build(run, loaded, host, model, sized, luggage):
+        if model.shared.name == "small":
             raise StoreError("MLflow is away", hint="start it")
-        return summary, ()
+        return ()
 
-    state, found = told(go_on)
+    state, found, _ = told(build)
     assert state.is_failed() and "small: failed" in state.message
     assert [one.outcome for one in found] == ["failed", "completed"]
     assert "MLflow is away; next: start it" in found[0].reason
@@ -246,7 +273,7 @@ def test_one_that_fails_keeps_its_record_and_sinks_no_other(bucket, record, told
 
 
 def test_a_model_that_is_named_and_does_not_wait_is_said(bucket, told):
-    state, (one,) = told(model="nothing")
+    state, (one,), _ = told(model="nothing")
     assert state.is_completed() and one.outcome == "completed"
     assert one.reason == "nothing of it waits"
 
