@@ -38,9 +38,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _complete(options: argparse.Namespace, console: Console) -> int:
     from artifacts import summary as summaries
+    from flows import _fleet
     from flows._command import show
     from flows.complete import complete
+    from tasks import _run
 
+    _fleet.shared(_run.open_home_store())  # said at once, before Prefect is started
     told: list[Completion] = []
     TOLD.set(told)
     with following(options, console, "[bold]complete[/]") as finished:

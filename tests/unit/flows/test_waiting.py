@@ -329,7 +329,7 @@ def test_what_a_run_promises_is_true(bucket, record, monkeypatch, waits, mlflow,
         (["failed", "missed"], 3, "tiny: failed"),
     ],
 )
-def test_exit_codes(outcomes, code, words, monkeypatch, capsys, tmp_path):
+def test_exit_codes(outcomes, code, words, bucket, monkeypatch, capsys, tmp_path):
     told = [Completion(model="tiny", outcome=word, reason="because") for word in outcomes]
     told = [
         dataclasses.replace(one, outcome="completed", missed=("null/fp32",))
@@ -349,3 +349,9 @@ def test_exit_codes(outcomes, code, words, monkeypatch, capsys, tmp_path):
     assert words in capsys.readouterr().out
     assert _command_complete.main([*options, "--json"]) == code
     assert len(json.loads(capsys.readouterr().out)) == len(outcomes)
+
+
+def test_without_a_store_it_says_so_at_once(monkeypatch, capsys, tmp_path):
+    monkeypatch.delenv("ENGINEWORKS_STORE", raising=False)
+    assert _command_complete.main(["--home", str(tmp_path), "--quiet"]) == 3
+    assert "ENGINEWORKS_STORE is not set" in capsys.readouterr().err
