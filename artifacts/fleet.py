@@ -3,6 +3,7 @@
     hosts/<name>.json            a machine's card, written again by its worker every 30 s
     orders/<digest>.json         what a machine is asked to build
     rows/<digest>/<host>.json    what came of it: a row of the table
+    waiting/<model>.json         all that completes a run whose machines were away
     locks/<name>                 held while two runs could log or register the same thing twice
 
 Knows the bucket and the values; no Prefect. Ages are by the server's clock.
@@ -15,6 +16,7 @@ import dataclasses
 import itertools
 import json
 import logging
+import math
 import re
 import threading
 import time
@@ -58,8 +60,11 @@ class Row:
     """Seconds of the child run, from its first line to its last."""
 
 
-def register(bucket: s3.Bucket, host: RegisteredHost) -> None:
+def register(bucket: s3.Bucket, host: RegisteredHost) -> float:
     """Write a machine's card.
+
+    Returns:
+        For how many seconds it was not heard of, by the store's clock; infinite for a new one.
 
     Raises:
         StoreError: Another machine of this name is alive.
@@ -72,13 +77,14 @@ def register(bucket: s3.Bucket, host: RegisteredHost) -> None:
         )
     key = f"hosts/{name}.json"
     found = bucket.read(key)
-    others = found is not None and _instance(found.data) not in (None, host.instance)
+    others = found is not None and _field(found.data, "instance") not in (None, host.instance)
     if found is not None and others and found.age_s < SILENT_S:
         raise StoreError(
             f"another machine is registered as {name} and was heard of {found.age_s:.0f} s ago",
             hint="give this one a name of its own: --name",
         )
     _write(bucket, key, dataclasses.replace(host, age_s=0.0))
+    return math.inf if found is None else found.age_s
 
 
 def registered(bucket: s3.Bucket) -> list[RegisteredHost]:
@@ -139,6 +145,77 @@ def order(bucket: s3.Bucket, digest: str, kind: type[T]) -> T:
             hint="start the run again with `python -m flows.ship RECIPE --fleet`",
         )
     return _decode(kind, found.data, key)
+
+
+def put_waiting(bucket: s3.Bucket, name: str, record: Any, etag: str = "") -> bool:
+    """Write what waits of a model, in place of an older record.
+
+    Args:
+        bucket: The bucket.
+        name: The model.
+        record: All that a later run needs.
+        etag: Left out: whatever is there. Else only over the very record that was read as this.
+
+    Returns:
+        False when a newer one is there, which stays.
+    """
+    key = _waiting_key(name)
+    if etag:
+        return bucket.replace(key, _encode(record), etag)
+    return bucket.write(key, _encode(record), only_new=False)
+
+
+def end_waiting(bucket: s3.Bucket, name: str, etag: str = "") -> None:
+    """Nothing of a model waits any more; with `etag`, of the very record that was read as this."""
+    key = _waiting_key(name)
+    found = bucket.read(key)
+    # Servers that do not know the condition ignore it: so it is compared here too.
+    if found is not None and etag in ("", found.etag):
+        bucket.delete(key, etag=etag or found.etag)
+
+
+def still_waiting(bucket: s3.Bucket, name: str, etag: str) -> bool:
+    """Whether the record is the very one that was read as this; else a newer run has spoken."""
+    found = bucket.read(_waiting_key(name))
+    return found is not None and found.etag == etag
+
+
+def waiting(bucket: s3.Bucket) -> list[str]:
+    """Names of the models of which something waits."""
+    prefix, end = "waiting/", ".json"
+    keys = [item.key for item in bucket.list(prefix)]
+    return [key[len(prefix) : -len(end)] for key in keys if key.endswith(end)]
+
+
+def read_waiting(
+    bucket: s3.Bucket, name: str, kind: type[T], code_sha256: str
+) -> tuple[T, str] | None:
+    """What waits of a model, and the etag of that record; None: nothing.
+
+    Raises:
+        ArtifactError: The record is of another version of the checkout.
+    """
+    key = _waiting_key(name)
+    found = bucket.read(key)
+    if found is None:
+        return None
+    if _field(found.data, "checkout_sha256") != code_sha256:
+        # Machines would refuse its orders, and its fields may be others.
+        raise ArtifactError(
+            f"{name} waits since a run of another version of the checkout",
+            hint="run its recipe again: finished variants are kept",
+        )
+    return _decode(kind, found.data, key), found.etag
+
+
+def end_order(bucket: s3.Bucket, digest: str) -> None:
+    """Remove an order that is asked once, and what was answered."""
+    for key in (f"orders/{digest}.json", *(item.key for item in bucket.list(f"rows/{digest}/"))):
+        bucket.delete(key)
+
+
+def _waiting_key(name: str) -> str:
+    return f"waiting/{name}.json"
 
 
 def put_row(bucket: s3.Bucket, digest: str, row: Row) -> None:
@@ -244,13 +321,13 @@ def _write(bucket: s3.Bucket, key: str, value: Any) -> None:
     bucket.write(key, _encode(value), only_new=False)
 
 
-def _instance(data: bytes) -> str | None:
-    """Which installation has written a card, also one of another version; None: not to be told."""
+def _field(data: bytes, name: str) -> str | None:
+    """One field of an object that another version may have written; None: not to be told."""
     try:
-        card = json.loads(data)
+        value = json.loads(data)
     except ValueError:
         return None
-    return str(card["instance"]) if isinstance(card, dict) and "instance" in card else None
+    return str(value[name]) if isinstance(value, dict) and name in value else None
 
 
 def _decode(kind: type[T], data: bytes, at: str) -> T:

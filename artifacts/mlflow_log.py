@@ -7,19 +7,21 @@ next attempt.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from artifacts.summary import Logged, Summary, Variant, main_row, markdown
 from engineworks.codec import to_json
+from engineworks.errors import EngineworksError, StoreError
 from engineworks.manifest import Artifact
-from engineworks.store import LocalStore
+from engineworks.store import LocalStore, disk_error
 
 #: Tag that finds the run of a set of facts again.
 KEY_TAG = "engineworks.key"
@@ -67,6 +69,27 @@ def client(home: Path) -> Any:
 
     uri = tracking_uri(home)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+@contextlib.contextmanager
+def speaking(home: Path) -> Iterator[None]:
+    """Talk to MLflow: what goes wrong with it is a `StoreError` without passwords.
+
+    Raises:
+        StoreError: It does not answer, refuses, or its disk is full.
+    """
+    try:
+        yield
+    except EngineworksError:
+        raise
+    except Exception as error:
+        # MLflow's own words repeat its address with the password in it: scrubbed, and not chained.
+        words = re.sub(r"//[^/@\s]+@", "//", str(error)).splitlines() or [""]
+        raise disk_error(error, home) or StoreError(
+            f"MLflow at {public_uri(home)} cannot be used "
+            f"({type(error).__name__}: {words[0][:200]})",
+            hint="start it or correct MLFLOW_TRACKING_URI, then run again: only this step is left",
+        ) from None
 
 
 def slug(variant: str) -> str:

@@ -58,12 +58,15 @@ def _register(
     mlflow: Any, summary: Summary, logged: Logged, variant: Variant, versions: dict[str, str]
 ) -> Registered:
     assert variant.engine is not None  # noqa: S101 - it is shipped
+    machine = variant.host or summary.host
     tags = {
+        "variant": variant.name,
         "target": variant.target,
         "precision": variant.precision,
         "sha256": variant.engine.sha256,
         "verdict": variant.verdict,
-        "host": summary.host.cpu,
+        "machine": machine.name,
+        "host": machine.cpu,
     }
     if variant.accuracy is not None:
         tags["metric"] = variant.accuracy.metric
@@ -71,7 +74,10 @@ def _register(
         tags["drop"] = f"{variant.accuracy.drop:.4f}"
     first = main_row(variant, summary.size)
     if first is not None:
-        tags["p50_ms"] = f"{first.p50_ms:.3f}"
+        # All that a later benchmark needs to be of the same thing, and to compare.
+        tags["size"] = f"{first.height}x{first.width}"
+        tags["threads"] = str(first.threads)
+        tags["p50_ms"] = f"{first.p50_ms:.6g}"
     version = versions.get(variant.engine.sha256)
     if version is None:
         created = mlflow.create_model_version(

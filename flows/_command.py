@@ -10,91 +10,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import logging
 import os
-import re
-import signal
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from artifacts.summary import StageTiming
 from engineworks.codec import to_json
-from engineworks.errors import (
-    DataError,
-    EngineworksError,
-    ExportError,
-    ModelError,
-    RecipeError,
-    StoreError,
-)
-from engineworks.store import disk_error
-from flows.settings import configure, running_server
+from flows._terminal import add_options, following, guarded
 
-STOPPED = "\nstopped. Finished stages are kept: the same command goes on there.\n"
-
-#: Seconds that Prefect has to tell its server of a Ctrl-C.
-PATIENCE_S = 10.0
-
-BAD_INPUT = (RecipeError, ModelError, DataError, ExportError)
 COLOURS = {"shipped": "green", "rejected": "yellow", "failed": "red", "pending": "cyan"}
-
-
-def _quiet_prefect() -> None:
-    """The terminal shows stages and errors itself; Prefect's pages keep the full log."""
-    from prefect.logging.configuration import setup_logging
-    from prefect.logging.handlers import PrefectConsoleHandler
-
-    setup_logging()
-    loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
-    for handler in (handler for logger in loggers for handler in logger.handlers):
-        if isinstance(handler, PrefectConsoleHandler):
-            handler.setLevel(logging.CRITICAL)
-
-
-class Terminal:
-    """Progress on a terminal: a spinner while a stage runs, one line when it is done."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._status: Any = None
-
-    def started(self, stage: str) -> None:
-        """See `tasks._run.Progress`."""
-        self.stop()
-        self._status = self._console.status(f"{escape(stage)} ...")
-        self._status.start()
-
-    def finished(self, stage: str, timing: StageTiming, note: str) -> None:
-        """See `tasks._run.Progress`."""
-        self.stop()
-        spent = "cached" if timing.cached else f"{timing.elapsed_s:.1f} s"
-        self._console.print(
-            f"[green]ok[/] {stage:<32} [dim]{spent:>8}[/]  {escape(note)}",
-            highlight=False,
-            soft_wrap=True,
-        )
-
-    def failed(self, stage: str, reason: str) -> None:
-        """See `tasks._run.Progress`."""
-        self.stop()
-        first = reason.splitlines()[0] if reason else ""
-        self._console.print(
-            f"[red]no[/] {stage:<32} {escape(first)}", highlight=False, soft_wrap=True
-        )
-
-    def stop(self) -> None:
-        """Take the spinner away."""
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -109,11 +37,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("recipe", help="recipe file, for example examples/yolox_nano/recipe.yaml")
     parser.add_argument(
-        "--home",
-        type=Path,
-        help="state folder (default: ENGINEWORKS_HOME, else ./.engineworks)",
-    )
-    parser.add_argument(
         "--dry-run", action="store_true", help="only say what would run here, and what not and why"
     )
     parser.add_argument(
@@ -121,59 +44,17 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="build every variant on a registered machine that can, not here (docs/fleet.md)",
     )
-    parser.add_argument("--json", action="store_true", help="print summary.json on stdout")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
-    parser.add_argument("--debug", action="store_true", help="show stack traces")
+    add_options(parser, json_is="summary.json")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code is its meaning."""
-    options = _parser().parse_args(arguments)
-    root = options.home or Path(os.environ.get("ENGINEWORKS_HOME") or ".engineworks")
-    console = Console(stderr=True, quiet=options.quiet)
-    try:
-        configure(root.absolute())
-        return _dry_run(options) if options.dry_run else _ship(options, console)
-    except EngineworksError as error:
-        if options.debug:
-            console.print_exception()
-        kind = type(error).__name__
-        sys.stderr.write(f"\n{kind}: {error.message}\n  next: {error.hint}\n")
-        return 2 if isinstance(error, BAD_INPUT) else 3
-    except Exception as error:
-        known = disk_error(error, root) or _server_error(error)
-        if known is not None:
-            if options.debug:
-                console.print_exception()
-            sys.stderr.write(f"\nStoreError: {known.message}\n  next: {known.hint}\n")
-            return 3
-        if options.debug:
-            raise
-        sys.stderr.write(f"\nunexpected {type(error).__name__}: {str(error)[:500]}\n")
-        sys.stderr.write("  next: run it again with --debug and report what it prints\n")
-        return 3
-    except KeyboardInterrupt:
-        sys.stderr.write(STOPPED)
-        return 130
+    return guarded(_parser().parse_args(arguments), _run)
 
 
-def _server_error(error: BaseException) -> StoreError | None:
-    """The `StoreError` behind Prefect's own error when its server does not answer."""
-    import httpx
-
-    url = os.environ.get("PREFECT_API_URL")
-    seen: BaseException | None = error
-    while url and seen is not None:
-        if isinstance(seen, httpx.TransportError):
-            at = re.sub(r"//[^/@\s]+@", "//", url)
-            return StoreError(
-                f"Prefect's server at {at} does not answer ({type(seen).__name__})",
-                hint="start it, or correct or unset PREFECT_API_URL, then run again: finished "
-                "stages are kept",
-            )
-        seen = seen.__cause__ or seen.__context__
-    return None
+def _run(options: argparse.Namespace, console: Console) -> int:
+    return _dry_run(options) if options.dry_run else _ship(options, console)
 
 
 def _dry_run(options: argparse.Namespace) -> int:
@@ -194,34 +75,12 @@ def _dry_run(options: argparse.Namespace) -> int:
 
 
 def _ship(options: argparse.Namespace, console: Console) -> int:
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-
     from artifacts import summary as summaries
     from flows.ship import preflight, ship
-    from tasks import _run
 
     preflight(options.recipe, fleet=options.fleet)
-    if not options.debug:
-        _quiet_prefect()
-    terminal = Terminal(console)
-    _run.PROGRESS.set(terminal)
-    _run.STARTED.set(time.time() - _age_s())
-    console.print(f"[bold]ship[/] {escape(options.recipe)}", highlight=False)
-    terminal.started("starting")
-    finished: list[Path] = []
-    _run.FINISHED.set(finished)
-    # Heartbeats tell a shared server of a run that died; on this machine's own state nobody
-    # listens, and sending the last one takes most of a second.
-    root = Path(os.environ["ENGINEWORKS_HOME"])
-    ours = os.environ.get("PREFECT_API_URL") in (None, running_server(root))
-    quieter = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None} if ours else {}
-    embedded = "PREFECT_API_URL" not in os.environ
-    signal.signal(signal.SIGINT, _stop_at_once if embedded else _stop_soon)
-    try:
-        with temporary_settings(quieter):
-            state = ship(options.recipe, options.fleet, return_state=True)
-    finally:
-        terminal.stop()
+    with following(options, console, f"[bold]ship[/] {escape(options.recipe)}") as finished:
+        state = ship(options.recipe, options.fleet, return_state=True)
     if not finished:
         state.result()  # raises what stopped the run
         raise RuntimeError("the flow ended without a summary")
@@ -230,48 +89,33 @@ def _ship(options: argparse.Namespace, console: Console) -> int:
     if options.json:
         sys.stdout.write(json.dumps(to_json(summary), indent=1) + "\n")
     else:
-        _show(summary, latest)
+        show(summary, latest)
+        if options.fleet and summary.pending:
+            with contextlib.suppress(Exception):  # the run has ended, whoever is away now
+                sys.stdout.write(_later(summary.name))
     if summary.missed:
         return 1
     return 4 if summary.waiting else 0
 
 
-def _stop_at_once(number: int, frame: Any) -> None:
-    """Ctrl-C beside Prefect's embedded server, which gets the same signal and is gone already.
+def _later(name: str) -> str:
+    """How what is pending will be completed, as far as that is true here; may be nothing."""
+    from artifacts import fleet
+    from flows import _fleet, _trigger
+    from tasks import _run
 
-    Letting the exception rise would make Prefect wait for its answer. Everything a later run
-    needs is in the store and the cache; what is half-made has no name yet.
-    """
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    sys.stderr.write(STOPPED)
-    sys.stderr.flush()
-    os._exit(130)
-
-
-def _stop_soon(number: int, frame: Any) -> None:
-    """Ctrl-C beside a server: let Prefect tell it, but not for longer than a person waits."""
-    timer = threading.Timer(PATIENCE_S, _stop_at_once, (number, frame))
-    timer.daemon = True
-    timer.start()
-    raise KeyboardInterrupt
+    if name not in fleet.waiting(_fleet.shared(_run.open_home_store()).bucket):
+        return ""  # it was built, and no machine that could open it is missed
+    by_hand = f"`python -m flows.complete --model {name}` when a machine for it is back"
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        return f"What is pending waits for {by_hand}, on this machine: its MLflow is here.\n"
+    if reason := _trigger.obstacle():
+        return f"What is pending waits for {by_hand}. It would happen by itself, but {reason}.\n"
+    return "What is pending is completed by itself when a machine for it is back.\n"
 
 
-def _age_s() -> float:
-    """Seconds since this process began, so that imports count as overhead too.
-
-    From the kernel's clock where there is one: psutil's create_time is off by up to a second.
-    """
-    try:
-        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-        uptime_s = float(Path("/proc/uptime").read_text().split()[0])
-    except OSError:
-        return time.time() - psutil.Process().create_time()
-    return uptime_s - ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _show(summary: Any, folder: Path) -> None:
+def show(summary: Any, folder: Path) -> None:
+    """The table of variants, what a reader must know of it, and where its files are."""
     from artifacts import summary as summaries
 
     out = Console() if sys.stdout.isatty() else Console(width=120)

@@ -59,13 +59,14 @@ def _refused(error: Exception) -> bool:
     return status < 500 and status not in (408, 429)
 
 
-def _long_ago() -> datetime:
+def long_ago() -> datetime:
+    """When a run is due that shall begin now, also by the clock of a machine that is behind."""
     return datetime.now(timezone.utc) - timedelta(days=2)
 
 
 def again() -> State[Any]:
     """The state of a run that any worker may take up now."""
-    return Scheduled(name="AwaitingRetry", scheduled_time=_long_ago())
+    return Scheduled(name="AwaitingRetry", scheduled_time=long_ago())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +113,15 @@ class FanOut:
     """The children of one run."""
 
     def __init__(
-        self, bucket: s3.Bucket, children: list[Child], tag: str, on_row: Callable[[Child], None]
+        self,
+        bucket: s3.Bucket,
+        children: list[Child],
+        tag: str,
+        on_row: Callable[[Child], None],
+        flow: str = "build-target",
     ) -> None:
+        self._flow = flow
+        """Name of the flow that carries out an order; each pool has a deployment of it."""
         self._bucket = bucket
         self._children = children
         self._tag = tag
@@ -159,15 +167,14 @@ class FanOut:
         for attempt in range(10_000):
             try:
                 found: Any = run_deployment(
-                    f"build-target/{planned.pool}",
+                    f"{self._flow}/{planned.pool}",
                     parameters={
                         "order": child.order,
                         "variant": planned.name,
                         "host": planned.host,
                     },
                     timeout=0,
-                    # Long ago: a worker whose clock is behind asks for what is due by its own.
-                    scheduled_time=_long_ago(),
+                    scheduled_time=long_ago(),
                     as_subflow=False,
                     work_queue_name=planned.host,
                     tags=[self._tag],
@@ -176,7 +183,7 @@ class FanOut:
                     idempotency_key=f"{child.order}:{planned.host}:{attempt}",
                 )
             except ObjectNotFound:
-                child.pending = f"pool {planned.pool} has no deployment build-target: make deploy"
+                child.pending = f"pool {planned.pool} has no deployment {self._flow}: make deploy"
                 return
             child.run_id = found.id
             if found.state.is_completed() and not child.refused:

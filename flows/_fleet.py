@@ -1,7 +1,8 @@
 """The fan-out: a child run per variant on its machine, and the rows that come back.
 
-A machine that is missing, late or lost makes its variants `pending` and holds up no other; they
-are completed by the next run of the same recipe. Knows Prefect's deployments and run states.
+A machine that is missing, late or lost makes its variants `pending` and holds up no other; what
+waits is written down by `_waiting` and completed later. Where things lie on the machine that began
+is of no concern here: a later run on another machine does the same.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+from dataclasses import dataclass
 
 from artifacts import fleet
 from artifacts.fleet import Row
 from artifacts.remote_store import RemoteStore
-from artifacts.s3 import Bucket
 from artifacts.summary import Engine, StageTiming, Variant
 from engineworks import recipe as recipes
 from engineworks import targets
@@ -25,51 +26,71 @@ from engineworks.values import HostCard, Plan, PlannedVariant, RegisteredHost
 from flows import _order
 from flows._common import Model
 from flows._fanout import Child, FanOut
+from flows._order import Luggage
 from tasks._cache import checkout_sha256
 from tasks._run import PROGRESS, Run
 
 log = logging.getLogger("engineworks.flow")
 
 
-def plan(loaded: Loaded, store: LocalStore) -> Plan:
+def plan(loaded: Loaded, store: LocalStore, host: HostCard | None = None) -> Plan:
     """Which machine builds what, by the cards that are registered now.
+
+    Args:
+        loaded: The recipe.
+        store: The store that all machines share.
+        host: Card of the machine that prepares the model; left out: this one's.
 
     Raises:
         StoreError: There is no store that machines could share.
     """
-    registered = fleet.registered(_bucket(store))
-    return recipes.plan(loaded, registered=registered, code_sha256=checkout_sha256())
+    registered = fleet.registered(shared(store).bucket)
+    return recipes.plan(loaded, host, registered=registered, code_sha256=checkout_sha256())
 
 
-def _bucket(store: LocalStore) -> Bucket:
+def shared(store: LocalStore) -> RemoteStore:
+    """The store, which must be one that all machines reach.
+
+    Raises:
+        StoreError: It is this machine's own.
+    """
     if not isinstance(store, RemoteStore):
         raise StoreError(
-            "--fleet needs a store that all machines reach; ENGINEWORKS_STORE is not set",
+            "a fleet needs a store that all machines reach; ENGINEWORKS_STORE is not set",
             hint="set ENGINEWORKS_STORE=s3://bucket/prefix here and for every worker "
             "(docs/fleet.md)",
         )
-    return store.bucket
+    return store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """What came of a fan-out."""
+
+    plan: Plan
+    """As it was carried out."""
+    variants: list[Variant]
+    """A row per variant, in the plan's order."""
+    waiting: tuple[str, ...]
+    """Those that wait for a machine, by name."""
 
 
 def build_elsewhere(
-    run: Run, loaded: Loaded, earlier: Plan, model: Model, sized: list[Model]
-) -> tuple[Plan, list[Variant]]:
-    """Have every variant built on its machine.
+    run: Run, loaded: Loaded, host: HostCard, model: Model, sized: list[Model], luggage: Luggage
+) -> Built:
+    """Have every variant built on its machine; what is known already is asked of none.
 
     Args:
         run: The run.
         loaded: The recipe.
-        earlier: The plan that the run began with.
+        host: Card of the machine that prepared the model.
         model: The prepared model.
         sized: The same at further sizes.
-
-    Returns:
-        The plan as it was carried out, and a row per variant in its order.
+        luggage: Photos and code, packed.
     """
-    bucket = _bucket(run.store)
+    bucket = shared(run.store).bucket
     registered = fleet.registered(bucket)  # some may have come since the run began
-    now = recipes.plan(loaded, earlier.host, registered=registered, code_sha256=checkout_sha256())
-    luggage = _order.pack_luggage(run.store, loaded, model)
+    now = recipes.plan(loaded, host, registered=registered, code_sha256=checkout_sha256())
     begun = time.monotonic()
     children = []
     for planned in now.variants:
@@ -91,7 +112,15 @@ def build_elsewhere(
     waiting = [child for child in children if child.open]
     FanOut(bucket, waiting, loaded.recipe.name, lambda child: _show(run, child)).carry_out()
     run.waited_s += time.monotonic() - begun
-    return now, [_variant(run, child) for child in children]
+    return Built(
+        plan=now,
+        variants=[_variant(run, child) for child in children],
+        waiting=tuple(
+            child.planned.name
+            for child in children
+            if child.row is None and child.planned.action != "skip"
+        ),
+    )
 
 
 def _show(run: Run, child: Child, *, cached: bool = False) -> None:

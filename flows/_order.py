@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,9 @@ class Luggage:
     """What the orders of one run share."""
 
     data: Artifact | None
+    """The photos, when engines are judged on some."""
     code: Artifact | None
+    """The Python files beside the recipe, when it has a decoder of its own."""
 
 
 def pack_luggage(store: LocalStore, loaded: Loaded, model: Model) -> Luggage:
@@ -161,15 +164,13 @@ def unpack(order: Order, store: LocalStore, card: HostCard) -> Unpacked:
         ArtifactError: Something of it is nowhere, or damaged.
         StoreError: The store cannot be reached, or the disk is full.
     """
-    recipe = Recipe.model_validate(order.recipe)
-    data = store.open(order.data) if order.data else None
-    folder = store.open(order.code) if order.code else store.root
-    labels = order.model.shared.labels
+    luggage = Luggage(data=order.data, code=order.code)
+    folder, (model, *sized) = arrive((order.model, *order.sized), luggage, store)
     loaded = Loaded(
-        recipe=recipe,
+        recipe=Recipe.model_validate(order.recipe),
         path=Path(order.model.shared.name),
         folder=folder,
-        labels=labels,
+        labels=order.model.shared.labels,
         sha256=order.recipe_sha256,
     )
     variants = tuple(
@@ -187,9 +188,22 @@ def unpack(order: Order, store: LocalStore, card: HostCard) -> Unpacked:
         loaded=loaded,
         plan=Plan(host=card, variants=variants),
         planned=next(v for v in variants if v.precision == order.precision),
-        model=_settle(order.model, store, data, folder),
-        sized=[_settle(model, store, data, folder) for model in order.sized],
+        model=model,
+        sized=sized,
     )
+
+
+def arrive(
+    models: Iterable[Model], luggage: Luggage, store: LocalStore
+) -> tuple[Path, list[Model]]:
+    """Fetch the luggage of a run of another machine, or of another day.
+
+    Returns:
+        The folder of the recipe's own code, and the models with paths that lead somewhere here.
+    """
+    data = store.open(luggage.data) if luggage.data else None
+    folder = store.open(luggage.code) if luggage.code else store.root
+    return folder, [_settle(model, store, data, folder) for model in models]
 
 
 def _settle(model: Model, store: LocalStore, data: Path | None, folder: Path) -> Model:

@@ -15,7 +15,7 @@ if __name__ == "__main__":
 from pathlib import Path
 from typing import Annotated, Any
 
-from prefect import flow
+from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from pydantic import Field
@@ -24,12 +24,16 @@ from artifacts.prefect_ui import ProgressBar
 from artifacts.summary import Summary
 from engineworks import recipe as recipes
 from engineworks import targets, usercode
+from engineworks.errors import EngineworksError
 from engineworks.evaluate import datasets
 from engineworks.recipe import Loaded
 from engineworks.values import Plan
-from flows import _fleet, _publish
-from flows._common import calibration_data, prepare_model, prepare_size
+from flows import _fleet, _publish, _trigger, _waiting
+from flows._common import Model, calibration_data, prepare_model, prepare_size
+from flows._fanout import AWAY
+from flows._order import pack_luggage
 from flows._variant import compare_shipped, ship_variant
+from flows._waiting import Waiting
 from tasks import _run
 from tasks._run import Run
 
@@ -58,9 +62,9 @@ def ship(
         EngineworksError: The recipe, the model or the data cannot be used.
     """
     loaded, plan = preflight(recipe, fleet=fleet)
-    run = _run.open_run(loaded)
+    run = _run.open_run(loaded.recipe.name)
     run.on_stage = ProgressBar(loaded.recipe.name, _stages(loaded, plan)).step
-    summary = _ship(run, loaded, plan, fleet=fleet)
+    summary = _ship_fleet(run, loaded, plan) if fleet else _ship(run, loaded, plan)
     if summary.missed:
         names = ", ".join(f"{v.name} is {v.verdict}" for v in summary.missed)
         return Failed(message=f"required but not shipped: {names}")
@@ -69,18 +73,43 @@ def ship(
     return Completed(message=words)
 
 
-def _ship(run: Run, loaded: Loaded, plan: Plan, *, fleet: bool) -> Summary:
-    model = prepare_model(run, loaded, plan)
-    extra_sizes = [size for size in loaded.recipe.benchmark.sizes if size != model.size]
-    sized = [prepare_size(run, loaded, model, size) for size in extra_sizes]
-    comparison = None
-    if fleet:
-        plan, variants = _fleet.build_elsewhere(run, loaded, plan, model, sized)
-    else:
-        variants = [ship_variant(run, loaded, plan, v, model, sized) for v in plan.variants]
-        comparison = compare_shipped(run, loaded, plan, variants, model)
+def _ship(run: Run, loaded: Loaded, plan: Plan) -> Summary:
+    model, sized = _prepare(run, loaded, plan)
+    variants = [ship_variant(run, loaded, plan, v, model, sized) for v in plan.variants]
+    comparison = compare_shipped(run, loaded, plan, variants, model)
     summary = _publish.assemble(run, loaded, plan, model, variants, comparison)
     return _publish.publish(run, loaded, summary)
+
+
+def _ship_fleet(run: Run, loaded: Loaded, plan: Plan) -> Summary:
+    model, sized = _prepare(run, loaded, plan)
+    luggage = pack_luggage(run.store, loaded, model)
+    built = _fleet.build_elsewhere(run, loaded, plan.host, model, sized, luggage)
+    summary = _publish.assemble(run, loaded, built.plan, model, built.variants, None)
+    record = _waiting.of(loaded, plan.host, model, sized, luggage, built.waiting)
+    # Before anything is registered: a run that completes an older record stops when it sees this.
+    _waiting.keep(_fleet.shared(run.store).bucket, record)
+    summary = _publish.publish(run, loaded, summary)
+    if built.waiting:
+        _ask_if_back(loaded, record, run)
+    return summary
+
+
+def _ask_if_back(loaded: Loaded, record: Waiting, run: Run) -> None:
+    """A machine that came back while this run went on has found no record to speak up for."""
+    try:
+        now = _fleet.plan(loaded, run.store, record.host)
+        if _waiting.ready(record, now) and _trigger.ask():
+            get_run_logger().info("a machine is back: a run of `complete` goes on with what waits")
+    except (EngineworksError, *AWAY) as error:  # all is done but this; any machine's start does it
+        get_run_logger().warning("no run of `complete`: %s", type(error).__name__)
+
+
+def _prepare(run: Run, loaded: Loaded, plan: Plan) -> tuple[Model, list[Model]]:
+    """The model at its own size, and at the others that are timed."""
+    model = prepare_model(run, loaded, plan)
+    extra_sizes = [size for size in loaded.recipe.benchmark.sizes if size != model.size]
+    return model, [prepare_size(run, loaded, model, size) for size in extra_sizes]
 
 
 def _stages(loaded: Loaded, plan: Plan) -> int:

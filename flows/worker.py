@@ -1,5 +1,7 @@
 """A machine's worker: registers its card, serves its work pool, takes up what a dead one left.
 
+When it registers after an absence, and variants wait for machines, it asks for a run of `complete`.
+
     python -m flows.worker --pool gpu
 
 Runs `prefect worker start` as a child and speaks for it: the card in the store is written again
@@ -21,11 +23,13 @@ import sys
 import threading
 import time
 import uuid
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from engineworks import hosts
 from engineworks.errors import EngineworksError, StoreError
+from engineworks.fleet import SILENT_S
 from engineworks.values import RegisteredHost
 from flows.settings import configure
 
@@ -33,6 +37,8 @@ log = logging.getLogger("engineworks.worker")
 
 POOLS = ("cpu", "gpu", "jetson", "mac")
 CARD_S = 30.0
+#: Pause until a request that did not reach Prefect or the store is made again.
+AGAIN_S = 60.0
 #: Seconds that the worker has to end its runs by itself; it is known not to end at all.
 STOP_S = 20.0
 
@@ -138,28 +144,70 @@ class _Worker:
             ) from error
         worker = self._start(lock)
         log.info("%s serves pool %s", self._name, self._pool)
+        self._speak_up(stopping)
         spoken = time.monotonic()
         while worker.poll() is None and not stopping.wait(0.5):
             if time.monotonic() - spoken > CARD_S:
                 spoken = time.monotonic()
                 try:
-                    self._register()
+                    if self._register() > SILENT_S:  # cut off or asleep: it was given up meanwhile
+                        self._speak_up(stopping)
                 except EngineworksError as error:
                     log.warning("%s", error.message)
         ended = worker.poll()
         _end(worker)
         return 0 if stopping.is_set() else (ended or 3)
 
-    def _register(self) -> None:
+    def _register(self) -> float:
         from artifacts import fleet
 
         card = dataclasses.replace(hosts.probe(), name=self._name)
-        fleet.register(
+        return fleet.register(
             self._bucket,
             RegisteredHost(
                 card=card, pool=self._pool, code_sha256=self._code, instance=self._instance
             ),
         )
+
+    def _speak_up(self, stopping: threading.Event) -> None:
+        """Let runs be completed that waited for a machine; call it when the card is written.
+
+        Beside everything else: whatever goes wrong with it, this machine serves.
+        """
+
+        def until_asked() -> None:
+            while not self._asked() and not stopping.wait(AGAIN_S):
+                pass
+
+        threading.Thread(target=until_asked, daemon=True).start()
+
+    def _asked(self) -> bool:
+        """Whether a run of `complete` is on its way, or none is needed; False: try again."""
+        from artifacts import fleet
+        from flows import _trigger
+
+        try:
+            waiting = fleet.waiting(self._bucket)
+            if waiting and not _trigger.ask():
+                log.warning(
+                    "%s waits for machines, and there is no deployment %s: make deploy",
+                    ", ".join(waiting), _trigger.DEPLOYMENT,
+                )  # fmt: skip
+            elif waiting:
+                log.info("a run of `complete` goes on with %s", ", ".join(waiting))
+        except Exception as error:
+            words = str(error).splitlines() or [""]
+            log.warning("no run of `complete` yet: %s (%s)", type(error).__name__, words[0][:200])
+            return False
+        return True
+
+    def _queues(self) -> list[str]:
+        """The machine's own queue, the pool's, and that of runs which log, if it reaches MLflow."""
+        from flows import _trigger
+
+        reaches = "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow") is not None
+        logs = self._pool == _trigger.POOL and reaches
+        return [self._name, "default", *([_trigger.QUEUE] if logs else [])]
 
     def _prepare_queues(self) -> None:
         """The pool, and a queue for this machine alone: one build or benchmark at a time."""
@@ -168,12 +216,11 @@ class _Worker:
         from prefect.exceptions import ObjectAlreadyExists
 
         with get_client(sync_client=True) as client:
-            for create in (
-                lambda: client.create_work_pool(WorkPoolCreate(name=self._pool, type="process")),
-                lambda: client.create_work_queue(name=self._name, work_pool_name=self._pool),
-            ):
+            with contextlib.suppress(ObjectAlreadyExists):
+                client.create_work_pool(WorkPoolCreate(name=self._pool, type="process"))
+            for name in self._queues():
                 with contextlib.suppress(ObjectAlreadyExists):
-                    create()
+                    client.create_work_queue(name=name, work_pool_name=self._pool)
             queue = client.read_work_queue_by_name(self._name, work_pool_name=self._pool)
             client.update_work_queue(queue.id, concurrency_limit=1)
 
@@ -190,6 +237,7 @@ class _Worker:
         from prefect.client.schemas.objects import StateType
 
         from flows._fanout import again
+        from flows._machine import running_file
 
         with get_client(sync_client=True) as client:
             left = client.read_flow_runs(
@@ -201,7 +249,7 @@ class _Worker:
                 work_queue_filter=WorkQueueFilter(name=WorkQueueFilterName(any_=[self._name])),
             )
             for run in left:
-                if not _alive(self._root / "running" / str(run.id)):
+                if not _alive(running_file(self._root, str(run.id))):
                     log.warning("%s was left by a worker that died: it goes on", run.name)
                     client.set_flow_run_state(run.id, again(), force=True)
 
@@ -219,7 +267,7 @@ class _Worker:
             [
                 sys.executable, "-m", "prefect", "worker", "start", "--type", "process",
                 "--pool", self._pool, "--name", self._name,
-                "--work-queue", self._name, "--work-queue", "default",
+                *(word for name in self._queues() for word in ("--work-queue", name)),
             ],
             env=environment, stdin=subprocess.DEVNULL, pass_fds=[lock.fileno()],
         )  # fmt: skip

@@ -25,7 +25,6 @@ from artifacts.summary import StageTiming
 from engineworks.codec import from_json
 from engineworks.errors import ArtifactError, StoreError
 from engineworks.manifest import Artifact
-from engineworks.recipe import Loaded
 from engineworks.store import LocalStore, disk_error, explain_os_error
 
 log = logging.getLogger("engineworks.flow")
@@ -77,9 +76,8 @@ STARTED: ContextVar[float | None] = ContextVar("started", default=None)
 
 @dataclass
 class Run:
-    """One run of the flow `ship`: where it works, and what it has spent so far."""
+    """One run of a flow: where it works, and what it has spent so far."""
 
-    loaded: Loaded
     run_id: str
     folder: Path
     store: LocalStore
@@ -108,11 +106,11 @@ def open_home_store() -> LocalStore:
     return open_store(home() / "store")
 
 
-def open_run(loaded: Loaded, store: LocalStore | None = None) -> Run:
+def open_run(name: str, store: LocalStore | None = None) -> Run:
     """Make the run's folder.
 
     Args:
-        loaded: The recipe.
+        name: What it is about: the end of its folder's name.
         store: Left out: `open_home_store`.
 
     Raises:
@@ -127,13 +125,13 @@ def open_run(loaded: Loaded, store: LocalStore | None = None) -> Run:
             hint="free space there or set ENGINEWORKS_HOME to another disk",
         )
     stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-%f")[:-3]
-    run_id = f"{stamp}-{loaded.recipe.name}"
+    run_id = f"{stamp}-{name}"
     folder = root / "runs" / run_id
     try:
         (folder / "logs").mkdir(parents=True)
     except OSError as error:
         raise explain_os_error(error, root) from error
-    return Run(loaded=loaded, run_id=run_id, folder=folder, store=store or open_home_store())
+    return Run(run_id=run_id, folder=folder, store=store or open_home_store())
 
 
 def call(

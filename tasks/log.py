@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,8 +15,7 @@ from artifacts import summary as summaries
 from artifacts.remote_store import RemoteStore, open_store
 from artifacts.summary import Logged, Registered, Summary, Variant
 from engineworks.codec import place, to_json
-from engineworks.errors import EngineworksError, StoreError
-from engineworks.store import LocalStore, alone, disk_error
+from engineworks.store import LocalStore, alone
 from engineworks.values import Comparison
 from tasks import _stage
 from tasks._cache import stage_key
@@ -52,8 +50,7 @@ class Published:
     registered: dict[str, Registered]
 
 
-def _alone(request: LogRequest) -> AbstractContextManager[None]:
-    store = open_store(Path(request.store))
+def _alone(request: LogRequest, store: LocalStore) -> AbstractContextManager[None]:
     if isinstance(store, RemoteStore):
         return fleet.alone(store.bucket, f"log-{request.name}")
     return alone(Path(request.home) / "log.lock")
@@ -65,7 +62,7 @@ def log(request: LogRequest, folder: str, limit_s: float) -> dict[str, Any]:
     """Log a run's facts to MLflow and register what is shipped; the same facts are logged once."""
     started = time.perf_counter()
     summary: Summary = summaries.read(Path(request.summary))
-    store = LocalStore(Path(request.store))
+    store = open_store(Path(request.store))
     files = {
         "report.html": Path(request.report),
         "recipe.yaml": Path(request.recipe),
@@ -73,22 +70,11 @@ def log(request: LogRequest, folder: str, limit_s: float) -> dict[str, Any]:
     }
     home = Path(request.home)
     key = stage_key("log", request)
-    try:
-        # MLflow has no compare-and-set. Two runs of one recipe at once would each take the other's
-        # unfinished run for one that was killed and delete it, and register one engine twice.
-        with _alone(request):
-            logged = mlflow_log.log_run(summary, store, files, key, home)
-            registered = registry.register(summary, logged, home)
-    except EngineworksError:
-        raise
-    except Exception as error:
-        # MLflow's own words repeat its address with the password in it: scrubbed, and not chained.
-        words = re.sub(r"//[^/@\s]+@", "//", str(error)).splitlines() or [""]
-        raise disk_error(error, home) or StoreError(
-            f"MLflow at {mlflow_log.public_uri(home)} cannot be used "
-            f"({type(error).__name__}: {words[0][:200]})",
-            hint="start it or correct MLFLOW_TRACKING_URI, then run again: only this step is left",
-        ) from None
+    # MLflow has no compare-and-set. Two runs of one recipe at once would each take the other's
+    # unfinished run for one that was killed and delete it, and register one engine twice.
+    with mlflow_log.speaking(home), _alone(request, store):
+        logged = mlflow_log.log_run(summary, store, files, key, home)
+        registered = registry.register(summary, logged, home)
     mlflow_log.mark_latest(home, summary.name, logged.run_id)
     value = Published(logged=logged, registered=registered)
     elapsed_s = time.perf_counter() - started

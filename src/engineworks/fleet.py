@@ -40,7 +40,7 @@ def place(
             planned += _without_host(spec, lacking)
             continue
         if spec.devices == "one":
-            awake = [host for host in fitting if not _absence(host, code_sha256)]
+            awake = [host for host in fitting if not absence(host, code_sha256)]
             earlier = chosen.get((spec.target, spec.pool))
             host = next(
                 (host for host in awake if host.card.name == earlier),
@@ -49,7 +49,7 @@ def place(
             chosen[spec.target, spec.pool] = host.card.name
             fitting = [host]
         for host in fitting:
-            reason = _absence(host, code_sha256)
+            reason = absence(host, code_sha256)
             planned += _rows(spec, "pending" if reason else "run", reason, host)
             load[host.card.name] += len(spec.precisions)
     return tuple(planned)
@@ -86,7 +86,7 @@ def _without_host(spec: TargetSpec, lacking: dict[str, str]) -> list[PlannedVari
     return _rows(spec, "skip", f"no machine of {where} can build it: {which}: {common}")
 
 
-def _absence(host: RegisteredHost, code_sha256: str) -> str:
+def absence(host: RegisteredHost, code_sha256: str) -> str:
     """Why a machine that could build something gets no work now; empty when it can."""
     if host.age_s > SILENT_S:
         return f"no worker: {host.card.name} was last heard of {ago(host.age_s)} ago"

@@ -1,0 +1,83 @@
+"""How a machine of the fleet carries out an order: its card, its sign of life, its refusals.
+
+Knows nothing of what the order asks; `build_target` and `time_engine` do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from prefect import runtime
+
+from artifacts import fleet
+from artifacts.remote_store import RemoteStore
+from engineworks import hosts
+from engineworks.errors import StoreError
+from engineworks.values import HostCard
+from flows import _fleet
+from tasks import _run
+from tasks._cache import checkout_sha256
+
+#: Set by `flows.worker`: the name under which this machine is registered.
+HOST_VARIABLE = "ENGINEWORKS_HOST"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work(Generic[T]):
+    """An order on the machine that carries it out."""
+
+    order: T
+    store: RemoteStore
+    card: HostCard
+
+
+@contextmanager
+def at_work(order: str, kind: type[T], host: str) -> Iterator[Work[T]]:
+    """Take an order, and show a new worker of this machine that it is being carried out.
+
+    Args:
+        order: Its digest.
+        kind: What it must be; has `checkout_sha256`.
+        host: Name of this machine where its worker has not said it.
+
+    Raises:
+        ArtifactError: There is no such order.
+        StoreError: There is no store that machines share, or the order is for another version.
+    """
+    with _marked_as_running():
+        store = _fleet.shared(_run.open_home_store())
+        asked = fleet.order(store.bucket, order, kind)
+        if asked.checkout_sha256 != checkout_sha256():  # type: ignore[attr-defined]
+            raise StoreError(
+                "this machine's checkout is another version than the one that gave the order",
+                hint="bring both to the same commit and start the worker again",
+            )
+        card = dataclasses.replace(hosts.probe(), name=os.environ.get(HOST_VARIABLE) or host)
+        yield Work(order=asked, store=store, card=card)
+
+
+@contextmanager
+def _marked_as_running() -> Iterator[None]:
+    """Hold a lock that tells a new worker whether this run is still alive."""
+    path = running_file(_run.home(), str(runtime.flow_run.id or "by-hand"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def running_file(home: Path, flow_run_id: str) -> Path:
+    """The file that a running order of a machine keeps locked."""
+    return home / "running" / flow_run_id

@@ -1,0 +1,49 @@
+"""What the flows `complete` and `benchmark` tell the command that started them."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Literal
+
+#: A command sets a list of its own; in a worker nobody reads it.
+TOLD: ContextVar[list[Any]] = ContextVar("told", default=[])  # noqa: B039
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """What became of one model of which something waited."""
+
+    model: str
+    outcome: Literal["completed", "waits", "left", "failed"]
+    """completed: nothing waits any more; left: it cannot be gone on with here; failed: it could
+    have been, and something went wrong."""
+    reason: str
+    pending: tuple[str, ...] = ()
+    """Variants that still wait."""
+    missed: tuple[str, ...] = ()
+    """Required variants that are there now and do not ship."""
+    run_id: str = ""
+    """Name of the folder under `runs/` with summary.json and report.html; empty: nothing came."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """How fast one promoted version is now, or why that is not known."""
+
+    model: str
+    version: str
+    variant: str
+    machine: str
+    """The one that it was built on, which is the one that timed it."""
+    outcome: Literal["steady", "slower", "inconclusive", "skipped", "pending", "failed"]
+    """inconclusive: it looks slower, and the measurement cannot be trusted; skipped: it cannot be
+    timed; pending: its machine is away; failed: something went wrong."""
+    reason: str
+    before_ms: float | None = None
+    """Median latency when it was registered; now `p50_ms`."""
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    throughput_per_s: float | None = None
+    ratio: float | None = None
+    """p50_ms / before_ms."""

@@ -1,0 +1,74 @@
+"""Timing an engine that was shipped once more: what is asked, and how it is carried out here.
+
+Always measured, never taken from the cache; and never put there, so that a later `ship` of the
+same engine finds what it had found before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from artifacts.summary import Engine, Variant
+from engineworks import targets
+from engineworks.codec import digest
+from engineworks.specs import BenchmarkSpec, LimitsSpec, Size
+from engineworks.stages.requests import BenchmarkRequest, SizedEngine
+from engineworks.values import Benchmark, HostCard
+from tasks._run import Run, call
+from tasks.benchmark import benchmark_anew
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeOrder:
+    """One engine for the machine that it was built on, at batch 1."""
+
+    engine_sha256: str
+    name: str
+    """Of its variant."""
+    target: str
+    precision: str
+    size: Size
+    threads: int
+    asked_at: str
+    """When, which makes every order one of its own."""
+    checkout_sha256: str
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the order."""
+        return digest(self)
+
+
+def carry_out(run: Run, order: TimeOrder, card: HostCard) -> Variant:
+    """Time the engine on this machine.
+
+    Raises:
+        EngineworksError: It is nowhere, damaged, or does not open.
+    """
+    engine = run.store.get(order.engine_sha256)
+    timed: Benchmark = call(
+        run, benchmark_anew,
+        BenchmarkRequest(
+            engines=(SizedEngine(size=order.size, engine=engine),),
+            spec=BenchmarkSpec(batches=(1,), threads=order.threads),
+            tools=targets.tools(order.target),
+            host=card,
+            store=str(run.store.root),
+        ),
+        Benchmark,
+        limit_s=LimitsSpec().benchmark_s,
+        variant=order.name,
+        note=lambda value: f"p50 {value.rows[0].p50_ms:.2f} ms",
+    )  # fmt: skip
+    return Variant(
+        name=order.name,
+        target=order.target,
+        precision=order.precision,
+        required=False,
+        verdict="shipped",
+        reason="timed again",
+        benchmark=timed.rows,
+        environment=timed.environment,
+        engine=Engine(sha256=engine.sha256, size_bytes=engine.size_bytes, uri=engine.uri),
+        host=card,
+    )

@@ -1,0 +1,131 @@
+"""Is what was promoted still as fast? Times it again, each version on the machine that built it.
+
+`python -m flows.benchmark` or, every night, the deployment `benchmark/nightly`. Adds a point to
+each version's time series in MLflow and fails, naming them, when versions have become slower, so
+that Prefect's notifications tell somebody.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    # Before Prefect is imported: it reads its settings then, and the command makes them.
+    from flows._command_benchmark import main
+
+    raise SystemExit(main())
+
+from collections import Counter
+from datetime import datetime, timezone
+from typing import Annotated, Any
+
+from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+from pydantic import Field
+
+from artifacts import promoted
+from artifacts.mlflow_log import public_uri
+from artifacts.promoted import Promoted, Stage
+from engineworks.bench.drift import judge
+from engineworks.errors import EngineworksError
+from engineworks.values import BenchmarkRow
+from flows._nightly import Answer, Untimed, time_all
+from flows._outcome import TOLD, Timing
+from tasks import _run
+
+
+@flow(name="benchmark", flow_run_name="benchmark {stage}", validate_parameters=True)
+def benchmark(
+    model: Annotated[str, Field(description="Name of one registered model; empty: all")] = "",
+    stage: Annotated[
+        Stage,
+        Field(description="Versions with which alias: production-<variant>, candidate-<variant>"),
+    ] = "production",
+    slower_than: Annotated[
+        float, Field(gt=0, description="Largest p50 now / p50 when registered that is no alarm")
+    ] = 1.15,
+) -> State[Any]:
+    """Time every version with an alias of a stage, and hold it against its registration.
+
+    Args:
+        model: Name of one registered model; empty: all.
+        stage: Which alias.
+        slower_than: Largest ratio that is no alarm.
+
+    Returns:
+        Completed, also when a machine is away; Failed, with their names, when versions have
+        become slower beyond doubt, or something went wrong.
+
+    Raises:
+        StoreError: MLflow or the store does not answer, or there is no such model.
+    """
+    versions = promoted.promoted(_run.home(), stage, model)
+    if not versions:
+        return Completed(message=_nothing(stage))
+    run = _run.open_run("benchmark")
+    answers = time_all(run, versions)
+    found = [
+        _judged(one, answer, slower_than) for one, answer in zip(versions, answers, strict=True)
+    ]
+    for one in found:
+        get_run_logger().info("%s: %s, %s", name_of(one), one.outcome, one.reason)
+    TOLD.get().extend(found)
+    alarms = [one for one in found if one.outcome in ("slower", "failed")]
+    if alarms:
+        return Failed(
+            message="; ".join(f"{name_of(one)}: {one.outcome}, {one.reason}" for one in alarms)
+        )
+    counts = Counter(one.outcome for one in found)
+    return Completed(message=", ".join(f"{count} {word}" for word, count in counts.items()))
+
+
+def name_of(one: Timing) -> str:
+    """A version, for people."""
+    return f"{one.model} version {one.version} ({one.variant})"
+
+
+def _nothing(stage: Stage) -> str:
+    return (
+        f"nothing is promoted: no version in MLflow at {public_uri(_run.home())} has an alias "
+        f"{stage}-<variant>; next: set one on a version's page there"
+        + (", or time what has passed with stage: candidate" if stage == "production" else "")
+    )
+
+
+def _judged(one: Promoted, answer: Answer, slower_than: float) -> Timing:
+    """What a measurement means; it is in MLflow then."""
+    if isinstance(answer, BenchmarkRow):
+        drift = judge(one.p50_ms, answer, slower_than)
+        try:
+            promoted.note(_run.home(), one, answer, drift.ratio, datetime.now(timezone.utc))
+        except EngineworksError as error:  # one version's run must not sink the others
+            words = f"it was timed and not logged: {error.message}; next: {error.hint}"
+            return _untimed(one, Untimed(outcome="failed", reason=words))
+        return Timing(
+            model=one.model,
+            version=one.version,
+            variant=one.variant,
+            machine=one.machine,
+            outcome=drift.outcome,
+            reason=drift.reason,
+            before_ms=one.p50_ms,
+            p50_ms=answer.p50_ms,
+            p95_ms=answer.p95_ms,
+            throughput_per_s=answer.throughput_per_s,
+            ratio=drift.ratio,
+        )
+    return _untimed(one, answer)
+
+
+def _untimed(one: Promoted, why: Untimed) -> Timing:
+    return Timing(
+        model=one.model,
+        version=one.version,
+        variant=one.variant,
+        machine=one.machine,
+        outcome=why.outcome,
+        reason=why.reason,
+        before_ms=one.p50_ms or None,
+    )
+
+
+__all__ = ["benchmark"]

@@ -1,0 +1,125 @@
+"""Complete what waited for machines: `ship --fleet` left it pending, now they are there.
+
+Started by a worker that registers, or by a person (`python -m flows.complete`), on any machine
+that reaches the store and MLflow. Needs nothing of the machine that began: no recipe, no weights,
+no photos. Where no machine can take anything yet, nothing is run or logged.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    # Before Prefect is imported: it reads its settings then, and the command makes them.
+    from flows._command_complete import main
+
+    raise SystemExit(main())
+
+import dataclasses
+from typing import Annotated, Any
+
+from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+from pydantic import Field
+
+from artifacts import fleet
+from artifacts.remote_store import RemoteStore
+from engineworks.errors import ArtifactError, EngineworksError
+from flows import _fleet, _publish, _waiting
+from flows._order import arrive
+from flows._outcome import TOLD, Completion
+from flows._waiting import Waiting
+from tasks import _run
+
+
+@flow(name="complete", validate_parameters=True)
+def complete(
+    model: Annotated[
+        str, Field(description="Name of one model, as in its recipe; empty: all of which any waits")
+    ] = "",
+) -> State[Any]:
+    """Build what was pending and can be built now, and register it beside what is there.
+
+    Args:
+        model: Name of one model; empty: all.
+
+    Returns:
+        Completed, also when something still waits; Failed when a model could not be gone on with,
+        or a required variant turned out not to ship.
+
+    Raises:
+        StoreError: There is no store that machines share, or it does not answer.
+    """
+    store = _fleet.shared(_run.open_home_store())
+    found = []
+    for name in [model] if model else fleet.waiting(store.bucket):
+        try:
+            outcome = _complete(store, name)
+        except EngineworksError as error:  # one model must not sink the others
+            outcome = Completion(model=name, outcome="failed", reason=_words(error))
+        get_run_logger().info("%s: %s %s", name, outcome.outcome, outcome.reason)
+        found.append(outcome)
+    TOLD.get().extend(found)
+    words = "; ".join(f"{one.model}: {one.outcome}" for one in found) or "nothing waits"
+    bad = any(one.outcome == "failed" or one.missed for one in found)
+    return Failed(message=words) if bad else Completed(message=words)
+
+
+def _words(error: EngineworksError) -> str:
+    return f"{error.message}; next: {error.hint}"
+
+
+def _complete(store: RemoteStore, name: str) -> Completion:
+    """Go on with one model, as far as the machines that are there can."""
+    try:
+        found = _waiting.read(store.bucket, name)
+    except ArtifactError as error:
+        return Completion(model=name, outcome="left", reason=_words(error))
+    if found is None:
+        return Completion(model=name, outcome="completed", reason="nothing of it waits")
+    record, etag = found
+    loaded = record.loaded(_run.home() / "recipe.yaml", store.root)
+    plan = _fleet.plan(loaded, store, record.host)
+    if not _waiting.ready(record, plan):
+        reasons = (f"{v.name}: {v.reason}" for v in _waiting.concerned(record, plan))
+        return Completion(
+            model=name, outcome="waits", reason="; ".join(reasons), pending=record.variants
+        )
+    if foreign := _waiting.foreign_mlflow(record):
+        hint = "set MLFLOW_TRACKING_URI to one server on both, or run the command there"
+        return Completion(
+            model=name, outcome="left", reason=f"{foreign}; next: {hint}", pending=record.variants
+        )
+    return _go_on(store, record, etag)
+
+
+def _go_on(store: RemoteStore, record: Waiting, etag: str) -> Completion:
+    """The second half of `ship --fleet`, from the store alone."""
+    run = _run.open_run(record.name, store)
+    folder, (model, *sized) = arrive((record.model, *record.sized), record.luggage, store)
+    text = run.folder / "recipe.yaml"
+    text.write_text(record.recipe_text, encoding="utf-8")
+    loaded = record.loaded(text, folder)
+    built = _fleet.build_elsewhere(run, loaded, record.host, model, sized, record.luggage)
+    if not fleet.still_waiting(store.bucket, record.name, etag):
+        # Aliases must not go back to older versions.
+        reason = "a newer run of this model has ended meanwhile, which counts; nothing is logged"
+        return Completion(model=record.name, outcome="left", reason=reason)
+    if built.waiting == record.variants:
+        reasons = (f"{v.name}: {v.reason}" for v in built.variants if v.name in built.waiting)
+        return Completion(
+            model=record.name, outcome="waits", reason="; ".join(reasons), pending=built.waiting
+        )
+    summary = _publish.assemble(run, loaded, built.plan, model, built.variants, None)
+    summary = _publish.publish(run, loaded, summary)
+    _waiting.keep(store.bucket, dataclasses.replace(record, variants=built.waiting), etag)
+    return Completion(
+        model=record.name,
+        outcome="waits" if built.waiting else "completed",
+        reason=f"{len(summary.shipped)} of {len(summary.variants)} shipped",
+        pending=built.waiting,
+        missed=tuple(variant.name for variant in summary.missed),
+        run_id=summary.run_id,
+    )
+
+
+__all__ = ["complete"]

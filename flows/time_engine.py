@@ -1,0 +1,62 @@
+"""Time one shipped engine on the machine that it was built on.
+
+Started by `benchmark` on the machine's own queue, so that nothing else of ours runs there; gets
+the name of an order, leaves a row.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+from pydantic import Field
+
+from artifacts import fleet
+from engineworks import targets
+from flows._machine import at_work
+from flows._timing import TimeOrder, carry_out
+from tasks import _run
+
+
+@flow(name="time-engine", flow_run_name="{variant} on {host}", validate_parameters=True)
+def time_engine(
+    order: Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="Digest of the order.")],
+    variant: Annotated[str, Field(description="Name of the variant, for people.")] = "",
+    host: Annotated[str, Field(description="The machine it is for, by its name.")] = "",
+) -> State[Any]:
+    """Carry out one order on this machine.
+
+    Args:
+        order: Digest of an order in the store.
+        variant: Name of the variant, for people.
+        host: The machine it is for.
+
+    Returns:
+        Completed with the latency; the row lies in the store.
+
+    Raises:
+        EngineworksError: The store cannot be used, the order is for another version, or the
+            engine cannot be fetched or opened.
+    """
+    began = time.time()
+    with at_work(order, TimeOrder, host) as work:
+        run = _run.open_run("time-engine", work.store)
+        row = carry_out(run, work.order, work.card)
+        fleet.put_row(
+            work.store.bucket,
+            order,
+            fleet.Row(
+                host=work.card,
+                tools=targets.tools(work.order.target),
+                variant=row,
+                stages=tuple(run.timings),
+                wall_s=time.time() - began,
+            ),
+        )
+    return Completed(message=f"p50 {row.benchmark[0].p50_ms:.3g} ms")
+
+
+__all__ = ["time_engine"]
