@@ -6,10 +6,11 @@ Knows Prefect's deployments and run states, nothing of what waits.
 from __future__ import annotations
 
 import logging
+from datetime import datetime
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
-from prefect.client.schemas.objects import StateType, WorkQueueStatus
+from prefect.client.schemas.objects import FlowRun, StateType, WorkQueueStatus
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
@@ -23,6 +24,8 @@ DEPLOYMENT = "complete/fleet"
 POOL, QUEUE = "cpu", "registry"
 #: Tells runs that machines asked for from those that a person started for one model.
 TAG = "machine-is-back"
+#: Runs among which the newest is looked for: machines' clocks may differ.
+RECENT = 100
 
 
 def obstacle() -> str:
@@ -38,6 +41,12 @@ def obstacle() -> str:
     return ""
 
 
+def _made(run: FlowRun) -> datetime:
+    """When a run was made, by the server's clock. Its id says nothing of that."""
+    assert run.created is not None  # noqa: S101 - it comes from the server
+    return run.created
+
+
 def ask() -> bool:
     """Queue a run, unless one is queued that has not begun.
 
@@ -48,14 +57,15 @@ def ask() -> bool:
         False when there is no such deployment.
     """
     with get_client(sync_client=True) as client:
-        newest = client.read_flow_runs(
+        recent = client.read_flow_runs(
             flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[TAG])),
-            sort=FlowRunSort.ID_DESC,  # ids begin with the time at which they were made
-            limit=1,
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,  # by the clocks of those that asked
+            limit=RECENT,
         )
-    if newest and newest[0].state_type == StateType.SCHEDULED:
+    newest = max(recent, key=_made, default=None)
+    if newest is not None and newest.state_type == StateType.SCHEDULED:
         return True
-    after = newest[0].id if newest else "none"
+    after = newest.id if newest is not None else "none"
     try:
         run_deployment(
             DEPLOYMENT,

@@ -7,6 +7,7 @@ import logging
 import threading
 import types
 import uuid
+from datetime import datetime, timedelta
 
 import httpx
 import pytest
@@ -20,20 +21,23 @@ from flows import _trigger, worker
 
 
 class Prefect:
-    """The newest run of its tag, and idempotency keys, as the server has them."""
+    """The runs of its tag, in no order that tells anything, and idempotency keys."""
 
     def __init__(self):
         self.runs, self.keys, self.lock = [], {}, threading.Lock()
 
     def read_flow_runs(self, *, flow_run_filter, sort, limit):
-        assert flow_run_filter.tags.all_ == [_trigger.TAG] and sort == "ID_DESC" and limit == 1
-        return self.runs[-1:]
+        assert flow_run_filter.tags.all_ == [_trigger.TAG] and limit == _trigger.RECENT
+        return sorted(self.runs, key=lambda run: run.id)
 
     def run_deployment(self, name, *, idempotency_key, tags, timeout, **_):
         assert (name, tags, timeout) == ("complete/fleet", [_trigger.TAG], 0)
         with self.lock:
             if idempotency_key not in self.keys:
-                run = types.SimpleNamespace(id=uuid.uuid4(), state_type=StateType.SCHEDULED)
+                created = datetime(2026, 1, 1) + timedelta(seconds=len(self.runs))
+                run = types.SimpleNamespace(
+                    id=uuid.uuid4(), created=created, state_type=StateType.SCHEDULED
+                )
                 self.keys[idempotency_key] = run
                 self.runs.append(run)
             return self.keys[idempotency_key]
@@ -53,7 +57,8 @@ def test_a_run_that_has_not_begun_is_enough(prefect):
 
 
 def test_one_that_has_begun_or_ended_is_not(prefect):
-    for count, state in enumerate((StateType.RUNNING, StateType.COMPLETED, StateType.CRASHED), 2):
+    states = [StateType.RUNNING, StateType.COMPLETED, StateType.CRASHED] * 5
+    for count, state in enumerate(states, 2):
         assert _trigger.ask()
         prefect.runs[-1].state_type = state
         assert _trigger.ask()
