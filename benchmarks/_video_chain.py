@@ -170,6 +170,21 @@ def chain(engine: Path, clip: Path, out: Path, rounds: int, peers: bool = False)
                 other.close()
         alone = _alone(first, clip, out, least)
     titles = [KINDS[kind][0] for kind in others]
+    return {
+        **_figures(times, cpu, alone, titles, frames),
+        "peer_detections": {title: found[title] for title in titles},
+        "stages_ms": reports[-1].stages_ms,
+        "detections": reports[-1].detections,
+        "whole": all(report.frames == frames for report in reports),
+        "rounds": rounds,
+    }
+
+
+def _figures(
+    times: dict[str, Any], cpu: dict[str, Any], alone: dict[str, float], titles: list[str],
+    frames: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Shares and times of a frame, from the rounds of every contender."""
     pairs = [
         ("chain", "bare"),
         ("chain, two sessions", "bare"),
@@ -180,7 +195,7 @@ def chain(engine: Path, clip: Path, out: Path, rounds: int, peers: bool = False)
     bare_ms = np.minimum(times["bare"], times["bare, two sessions"])
     share, interval = ratio(bare_ms, times["chain, two sessions"])
     frame_ms = {what: float(np.median(ms)) / frames for what, ms in times.items()}
-    least_ms = (alone["infer"] + alone["decoding alone"] + alone["encoding alone"]) / cores
+    least_ms = (alone["infer"] + alone["decoding alone"] + alone["encoding alone"]) / hosts.cores()
     return {
         "share": share,
         "share_interval": interval,
@@ -194,11 +209,6 @@ def chain(engine: Path, clip: Path, out: Path, rounds: int, peers: bool = False)
         "cpu_ms_one_after_another": alone,
         "share_if_only_decode_infer_encode": float(np.median(bare_ms)) / frames / least_ms,
         "ahead_of": {title: shares[f"chain, two sessions / {title}"][0] for title in titles},
-        "peer_detections": {title: found[title] for title in titles},
-        "stages_ms": reports[-1].stages_ms,
-        "detections": reports[-1].detections,
-        "whole": all(report.frames == frames for report in reports),
-        "rounds": rounds,
         "frames": frames,
     }
 

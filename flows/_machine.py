@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 from prefect import runtime
+from pydantic import Field
 
 from artifacts import fleet
 from artifacts.remote_store import RemoteStore
@@ -29,6 +30,11 @@ from tasks._cache import checkout_sha256
 HOST_VARIABLE = "ENGINEWORKS_HOST"
 
 T = TypeVar("T")
+
+#: Parameters of every flow that carries out an order, as Prefect's form shows them.
+OrderDigest = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="Digest of the order.")]
+RowName = Annotated[str, Field(description="Name of the row, for people.")]
+HostName = Annotated[str, Field(description="The machine it is for, by its name.")]
 
 
 @dataclass(frozen=True, kw_only=True)

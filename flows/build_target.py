@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import Annotated, Any
+from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
-from pydantic import Field
 
 from artifacts import fleet
 from engineworks import targets
-from flows._machine import at_work
+from flows._machine import HostName, OrderDigest, RowName, at_work
 from flows._order import Order, unpack
 from flows._variant import ship_variant
 from tasks import _run
@@ -25,9 +24,9 @@ from tasks import _run
 
 @flow(name="build-target", flow_run_name="{variant} on {host}", validate_parameters=True)
 def build_target(
-    order: Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="Digest of the order.")],
-    variant: Annotated[str, Field(description="Name of the row, for people.")] = "",
-    host: Annotated[str, Field(description="The machine it is for, by its name.")] = "",
+    order: OrderDigest,
+    variant: RowName = "",
+    host: HostName = "",
 ) -> State[Any]:
     """Carry out one order on this machine.
 

@@ -7,25 +7,24 @@ the name of an order, leaves a row.
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
-from pydantic import Field
 
 from artifacts import fleet
 from engineworks import targets
-from flows._machine import at_work
+from flows._machine import HostName, OrderDigest, RowName, at_work
 from flows._timing import TimeOrder, carry_out
 from tasks import _run
 
 
 @flow(name="time-engine", flow_run_name="{variant} on {host}", validate_parameters=True)
 def time_engine(
-    order: Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="Digest of the order.")],
-    variant: Annotated[str, Field(description="Name of the variant, for people.")] = "",
-    host: Annotated[str, Field(description="The machine it is for, by its name.")] = "",
+    order: OrderDigest,
+    variant: RowName = "",
+    host: HostName = "",
 ) -> State[Any]:
     """Carry out one order on this machine.
 

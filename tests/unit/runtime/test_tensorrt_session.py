@@ -26,6 +26,7 @@ from engineworks.stages.requests import BuildRequest
 from engineworks.values import Gpu
 from tests.builders import put_onnx, samples, shared
 from tests.doubles import tensorrt as double
+from tests.doubles.device import NumpyDevice
 
 GPU = Gpu(name="a gpu", compute_capability="8.9", memory_mib=24000, driver="580.65")
 HOST = dataclasses.replace(hosts.probe(), gpus=(GPU,))
@@ -42,7 +43,7 @@ def trt(request, monkeypatch):
     module.devices = []
 
     def open_device(index=0):
-        module.devices.append(double.NumpyDevice())
+        module.devices.append(NumpyDevice())
         module.devices[-1].index = index
         return module.devices[-1]
 
@@ -170,7 +171,7 @@ class TestCudaGraph:
     def test_memory_without_graphs_is_refused_when_the_engine_is_opened(
         self, trt, make, monkeypatch
     ):
-        monkeypatch.setattr(double.NumpyDevice, "captures", False)
+        monkeypatch.setattr(NumpyDevice, "captures", False)
         with pytest.raises(MissingDependency, match="pycuda has no CUDA graphs"):
             open_engine(make(cuda_graph=True))
         assert trt.devices[-1].closed
@@ -179,7 +180,7 @@ class TestCudaGraph:
         def refuse(device, work):
             raise EngineworksError("cudaStreamEndCapture failed: invalidated", hint="")
 
-        monkeypatch.setattr(double.NumpyDevice, "capture", refuse)
+        monkeypatch.setattr(NumpyDevice, "capture", refuse)
         with open_engine(make(cuda_graph=True)) as session:
             session.infer({"images": X})
             with pytest.raises(ArtifactError, match="as a CUDA graph: cudaStreamEndCapture") as why:

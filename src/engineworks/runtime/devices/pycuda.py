@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from engineworks.errors import MissingDependency
+
 EVENTS = 4
 
 
@@ -65,7 +67,9 @@ class PyCudaDevice:
 
     def capture(self, work: Callable[[], None]) -> None:
         """See `Device.capture`. pycuda has no CUDA graphs."""
-        raise NotImplementedError
+        raise MissingDependency(
+            "CUDA graphs need cuda-bindings: pycuda has none", hint="pip install cuda-bindings"
+        )
 
     def replay(self) -> None:
         """See `Device.replay`. There is nothing to replay."""

@@ -30,6 +30,7 @@ from engineworks.targets._nvidia import dla, py36_builder, settings, system, tim
 from engineworks.values import Jetson
 from tests import builders
 from tests.doubles import tensorrt as double
+from tests.doubles.device import NumpyDevice
 
 JETSON = targets.load("jetson")
 GOLDEN = Path(__file__).with_name("golden")
@@ -200,7 +201,7 @@ class TestByBindings:
         module = double.load(generation)
         monkeypatch.setitem(sys.modules, "tensorrt", module)
         monkeypatch.setattr(devices, "require_driver", lambda what: None)
-        monkeypatch.setattr(devices, "open_device", lambda index: double.NumpyDevice())
+        monkeypatch.setattr(devices, "open_device", lambda index: NumpyDevice())
         monkeypatch.setattr(timing, "SECONDS", 0.02)
 
     def test_the_gpu_alone(self, net, make):

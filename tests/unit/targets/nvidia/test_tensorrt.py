@@ -27,6 +27,7 @@ from engineworks.targets._nvidia import timing, weak
 from engineworks.values import Gpu
 from tests import builders
 from tests.doubles import tensorrt as double
+from tests.doubles.device import NumpyDevice
 
 TRT = targets.load("tensorrt")
 GPU = Gpu(name="a gpu", compute_capability="8.9", memory_mib=24000, driver="580.65")
@@ -274,7 +275,7 @@ class TestOptions:
         self, trt, make, tiny_onnx, monkeypatch
     ):
         monkeypatch.setattr(devices, "require_driver", lambda what: None)
-        monkeypatch.setattr(devices, "open_device", lambda index: double.NumpyDevice())
+        monkeypatch.setattr(devices, "open_device", lambda index: NumpyDevice())
         monkeypatch.setattr(timing, "SECONDS", 0.02)
         made, _ = make(tiny_onnx, version_compatible=True)
         cost = json.loads(made.files["twin.json"].read_text())
