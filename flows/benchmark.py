@@ -29,7 +29,7 @@ from engineworks.bench.drift import judge
 from engineworks.errors import EngineworksError
 from engineworks.values import BenchmarkRow
 from flows._nightly import Answer, Untimed, time_all
-from flows._outcome import TOLD, Timing
+from flows._outcome import Timing, tell
 from tasks import _run
 
 
@@ -68,7 +68,7 @@ def benchmark(
     ]
     for one in found:
         get_run_logger().info("%s: %s, %s", name_of(one), one.outcome, one.reason)
-    TOLD.get().extend(found)
+    tell(found)
     alarms = [one for one in found if one.outcome in ("slower", "failed")]
     if alarms:
         return Failed(

@@ -26,7 +26,7 @@ from artifacts.remote_store import RemoteStore
 from engineworks.errors import ArtifactError, EngineworksError
 from flows import _fleet, _publish, _waiting
 from flows._order import arrive
-from flows._outcome import TOLD, Completion
+from flows._outcome import Completion, tell
 from flows._waiting import Waiting
 from tasks import _run
 
@@ -58,7 +58,7 @@ def complete(
             outcome = Completion(model=name, outcome="failed", reason=_words(error))
         get_run_logger().info("%s: %s %s", name, outcome.outcome, outcome.reason)
         found.append(outcome)
-    TOLD.get().extend(found)
+    tell(found)
     words = "; ".join(f"{one.model}: {one.outcome}" for one in found) or "nothing waits"
     bad = any(one.outcome == "failed" or one.missed for one in found)
     return Failed(message=words) if bad else Completed(message=words)

@@ -17,7 +17,7 @@ from engineworks import hosts
 from engineworks.errors import ArtifactError, StoreError
 from engineworks.store import LocalStore
 from engineworks.values import BenchmarkRow, RegisteredHost
-from flows import _command_benchmark, _nightly, benchmark
+from flows import _command_benchmark, _nightly, _outcome, benchmark
 from flows._nightly import Untimed
 from tasks._cache import checkout_sha256
 from tests import builders
@@ -49,7 +49,7 @@ def flow(monkeypatch, tmp_path):
         monkeypatch.setattr(benchmark, "time_all", lambda run, _: list(answers.values()))
         monkeypatch.setattr(promoted, "note", note or (lambda *words: noted.append(words)))
         told.clear()
-        benchmark.TOLD.set(told)
+        _outcome.TOLD.set(told)
         return benchmark.benchmark.fn(slower_than=slower_than), told, noted
 
     return run
@@ -195,7 +195,7 @@ def test_exit_codes(outcomes, code, monkeypatch, capsys, tmp_path):
     ]
 
     def run(model, stage, slower_than, return_state):
-        _command_benchmark.TOLD.get().extend(told)
+        _outcome.tell(told)
         return types.SimpleNamespace(is_failed=lambda: code in (1, 3), message="nothing")
 
     monkeypatch.setattr(benchmark, "benchmark", run)

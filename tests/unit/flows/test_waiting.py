@@ -15,7 +15,7 @@ from engineworks import hosts
 from engineworks import recipe as recipes
 from engineworks.errors import ArtifactError, StoreError
 from engineworks.values import Plan, RegisteredHost
-from flows import _command, _command_complete, _order, _waiting, complete, ship
+from flows import _command, _command_complete, _order, _outcome, _waiting, complete, ship
 from flows._common import Model
 from flows._outcome import Completion
 from tasks._cache import checkout_sha256
@@ -159,7 +159,7 @@ def told(monkeypatch):
         monkeypatch.setattr(complete._publish, "assemble", assemble)
         monkeypatch.setattr(complete._publish, "publish", publish)
         found = []
-        complete.TOLD.set(found)
+        _outcome.TOLD.set(found)
         return complete.complete.fn(model), found, published
 
     def rows(waiting):
@@ -340,7 +340,7 @@ def test_exit_codes(outcomes, code, words, bucket, monkeypatch, capsys, tmp_path
 
     def run(model, return_state):
         assert model == "tiny"
-        _command_complete.TOLD.get().extend(told)
+        _outcome.tell(told)
         return types.SimpleNamespace(is_failed=lambda: code in (1, 3))
 
     monkeypatch.setattr(complete, "complete", run)
