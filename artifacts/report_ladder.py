@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from artifacts import report_plots
 from artifacts.report_plots import Axis, Level, Tick
-from engineworks.calibrate.recover import NO_METRIC
+from engineworks.search.recover import NO_METRIC
 from engineworks.values import Coverage, Quantized, Rung
 
 #: The part of a search near the budget is drawn once more, this many budgets below the line.

@@ -38,7 +38,7 @@ def peak_mib() -> float:
 def ours(model: Path, count: int) -> None:
     """Statistics in one pass, then the ranges of every method, both kinds."""
     from engineworks.calibrate import collect, ranges
-    from engineworks.calibrate.graph import Graph
+    from engineworks.qdq.graph import Graph
 
     statistics = collect.collect(Graph(model), photos(count))
     for choose in ranges.METHODS.values():
@@ -73,7 +73,7 @@ def main() -> None:
     import onnxruntime as ort
 
     from engineworks.calibrate import collect, ranges
-    from engineworks.calibrate.graph import Graph
+    from engineworks.qdq.graph import Graph
 
     model, whose, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     # The model alone, run once: what calibration adds is counted from here.

@@ -19,11 +19,12 @@ from benchmarks._bars import Bar
 from benchmarks._int8_collect import SIZE, photos
 from engineworks import hosts, targets
 from engineworks.bench import compare, protocol
-from engineworks.calibrate import collect, recover
-from engineworks.calibrate.graph import Graph
-from engineworks.calibrate.journal import Journal
-from engineworks.calibrate.trial import Workshop, Yardstick
+from engineworks.calibrate import collect
 from engineworks.manifest import TensorSpec
+from engineworks.qdq.graph import Graph
+from engineworks.search import recover
+from engineworks.search.journal import Journal
+from engineworks.search.trial import Workshop, Yardstick
 from engineworks.specs import Int8Spec, Preprocess, TaskSpec
 
 Array = np.ndarray[Any, Any]

@@ -18,11 +18,11 @@ import numpy as np
 
 from engineworks import hosts, targets
 from engineworks.bench import compare, protocol
-from engineworks.calibrate.trial import Workshop, Yardstick
 from engineworks.codec import from_json
 from engineworks.evaluate import judge
 from engineworks.manifest import TensorSpec
 from engineworks.runtime.preprocess import Preprocessor, read_image
+from engineworks.search.trial import Workshop, Yardstick
 from engineworks.specs import Preprocess, TaskSpec
 from engineworks.values import PinnedData
 

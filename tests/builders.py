@@ -244,13 +244,14 @@ def quantized(onnx: Path, path: Path, scheme: Any, inputs: Any) -> Path:
     """Write the Q/DQ form of a net, all its arithmetic in integers, calibrated on some rows."""
     from onnx import save
 
-    from engineworks.calibrate import collect, derive, qdq
-    from engineworks.calibrate.graph import Graph
+    from engineworks.calibrate import collect, derive
+    from engineworks.qdq import pairs
+    from engineworks.qdq.graph import Graph
 
     graph = Graph(onnx)
     statistics = collect.collect(graph, [row[None] for row in inputs], threads=1)
     bounds = derive.derive(graph, statistics, "minmax", scheme)
-    save(qdq.emit(graph, bounds, graph.computing, scheme), str(path))
+    save(pairs.emit(graph, bounds, graph.computing, scheme), str(path))
     return path
 
 

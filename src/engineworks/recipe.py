@@ -20,10 +20,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from engineworks import fleet, hosts, targets, usercode
-from engineworks.calibrate import accept
 from engineworks.calibrate.ranges import METHODS
 from engineworks.codec import digest, to_json
 from engineworks.errors import DataError, ModelError, RecipeError
+from engineworks.qdq import accept
 from engineworks.specs import (
     BenchmarkSpec,
     BudgetSpec,

@@ -383,7 +383,7 @@ class TestTarget:
             )
 
     def test_the_contract_is_listed_whole(self):
-        from engineworks.calibrate.qdq import Scheme
+        from engineworks.qdq.pairs import Scheme
         from engineworks.targets import _base
         from engineworks.targets._base import BuildInput, BuildOutput, Int8Rules, Target
 
@@ -421,7 +421,7 @@ class TestInt8:
 
         steps = re.findall(r"^\d\. \*\*(\w+)\*\*", section("int8.md", "The ladder"), re.M)
         assert steps == [step for step in STEPS if step != "given"]
-        search = (ROOT / "src/engineworks/calibrate/recover.py").read_text(encoding="utf-8")
+        search = (ROOT / "src/engineworks/search/recover.py").read_text(encoding="utf-8")
         assert [step for step in steps if f'"{step}"' not in search] == []
 
     def test_every_way_to_choose_ranges_is_named(self):
@@ -432,8 +432,9 @@ class TestInt8:
         assert families == {name.partition("-")[0] for name in named} - {"method", "---"} - {""}
 
     def test_figures_are_those_of_the_code(self):
-        from engineworks.calibrate import collect, placement, recover
+        from engineworks.calibrate import collect
         from engineworks.evaluate.parity import LIMITS
+        from engineworks.search import placement, recover
         from engineworks.specs import CalibrationSpec
 
         spec = CalibrationSpec(images="x")

@@ -1,1 +1,4 @@
-"""Calibration and INT8: statistics in one pass, ranges, Q/DQ graphs, sensitivity, recovery."""
+"""Calibration: the statistics of every activation in one pass, and ranges made of them.
+
+Knows no target, and no search.
+"""

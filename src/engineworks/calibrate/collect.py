@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from engineworks.calibrate.graph import Graph
 from engineworks.calibrate.ranges import Histogram
 from engineworks.errors import DataError, ModelError
+from engineworks.qdq.graph import Graph
 
 Array = np.ndarray[Any, Any]
 

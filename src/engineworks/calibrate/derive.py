@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from engineworks.calibrate import qdq, ranges
+from engineworks.calibrate import ranges
 from engineworks.calibrate.collect import Statistics
-from engineworks.calibrate.graph import Graph
+from engineworks.qdq import pairs
+from engineworks.qdq.graph import Graph
+from engineworks.qdq.ranges import Ranges
 
 Array = np.ndarray[Any, Any]
 
 
-def derive(graph: Graph, statistics: Statistics, method: str, scheme: qdq.Scheme) -> ranges.Ranges:
+def derive(graph: Graph, statistics: Statistics, method: str, scheme: pairs.Scheme) -> Ranges:
     """Ranges of every observed tensor by one method.
 
     Where a runtime quantizes the input of x * sigmoid(x), `mse` minimises the error of that
@@ -33,7 +35,7 @@ def derive(graph: Graph, statistics: Statistics, method: str, scheme: qdq.Scheme
         if any(graph.depthwise(node) for node in graph.readers[name]):
             lows, highs, _ = statistics.channels[name]
             channels[name] = np.minimum(lows, 0.0), np.maximum(highs, 0.0)
-    return ranges.Ranges(tensors=tensors, channels=channels)
+    return Ranges(tensors=tensors, channels=channels)
 
 
 def silu(values: Array) -> Array:

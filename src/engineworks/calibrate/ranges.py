@@ -6,14 +6,15 @@ histogram at a time, no graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from engineworks.qdq.ranges import Range
+
 Array = np.ndarray[Any, Any]
-Range = tuple[float, float]
 
 #: Levels of an 8-bit integer, and of its half when it is symmetric around 0.
 LEVELS = 256
@@ -27,17 +28,6 @@ ENTROPY_CANDIDATES = 48
 
 #: Positions tried on each side of a range by the searching methods.
 CANDIDATES = 96
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ranges:
-    """What integers have to say of every tensor of a graph."""
-
-    tensors: Mapping[str, Range]
-    """Tensor -> (low, high)."""
-    channels: Mapping[str, tuple[Array, Array]]
-    """Tensor -> lows and highs of its channels, float64 (channels,) each; of those tensors that a
-    depthwise convolution reads."""
 
 
 @dataclass(frozen=True)

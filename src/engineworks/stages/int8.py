@@ -37,7 +37,7 @@ STAND_IN = "onnxruntime-cpu"
 def calibrate(request: CalibrateRequest) -> Calibration:
     """Stage `calibrate`."""
     from engineworks.calibrate import collect, coverage
-    from engineworks.calibrate.graph import Graph
+    from engineworks.qdq.graph import Graph
 
     started = time.perf_counter()
     shared, store = request.shared, LocalStore(Path(request.shared.store))
@@ -121,10 +121,10 @@ def _classes(data: PinnedData, shared: Shared) -> dict[str, int]:
 
 def quantize(request: QuantizeRequest) -> Quantized:
     """Stage `quantize`."""
-    from engineworks.calibrate import accept
-    from engineworks.calibrate.graph import Graph
-    from engineworks.calibrate.journal import Journal
-    from engineworks.calibrate.recover import Search
+    from engineworks.qdq import accept
+    from engineworks.qdq.graph import Graph
+    from engineworks.search.journal import Journal
+    from engineworks.search.recover import Search
 
     started = time.perf_counter()
     store = LocalStore(Path(request.shared.store))
@@ -196,9 +196,9 @@ def _metric(request: QuantizeRequest) -> str:
 
 
 def _workshop(request: QuantizeRequest, store: LocalStore) -> Any:
-    from engineworks.calibrate.trial import Workshop, Yardstick
     from engineworks.evaluate import judge
     from engineworks.export import reference as references
+    from engineworks.search.trial import Workshop, Yardstick
 
     shared = request.shared
     inputs, wanted = references.load(store.entry(request.reference))
@@ -270,8 +270,9 @@ def _statistics(store: LocalStore, calibration: Artifact | None) -> Any:
 
 def requantize(request: RequantizeRequest) -> Requantized:
     """Stage `requantize`."""
-    from engineworks.calibrate import derive, qdq
-    from engineworks.calibrate.graph import Graph
+    from engineworks.calibrate import derive
+    from engineworks.qdq import pairs
+    from engineworks.qdq.graph import Graph
 
     store = LocalStore(Path(request.shared.store))
     rules = targets.int8_rules(request.target, request.host, request.precision)
@@ -289,7 +290,7 @@ def requantize(request: RequantizeRequest) -> Requantized:
             hint="leave this size out of benchmark.sizes, or make a recipe of its own for it",
         )
     bounds = derive.derive(graph, statistics, request.method, rules.scheme)
-    model = qdq.emit(graph, bounds, request.nodes, rules.scheme)
+    model = pairs.emit(graph, bounds, request.nodes, rules.scheme)
     if rules.rewrite is not None:
         rules.rewrite(model)
     details = {"method": request.method}

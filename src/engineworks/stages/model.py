@@ -138,9 +138,9 @@ def export(request: ExportRequest) -> Exported:
 
 def simplify(request: SimplifyRequest) -> Simplified:
     """Stage `simplify`: whatever goes wrong, the run goes on with the graph it had."""
-    from engineworks.calibrate import accept
     from engineworks.export import reference as references
     from engineworks.export import simplify as simplifier
+    from engineworks.qdq import accept
 
     shared, store = request.shared, LocalStore(Path(request.shared.store))
     before = store.entry(request.onnx)

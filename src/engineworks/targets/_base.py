@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from engineworks.calibrate import accept
-from engineworks.calibrate.qdq import Scheme
 from engineworks.errors import BuildError, RecipeError
 from engineworks.manifest import Requires, TensorSpec
+from engineworks.qdq import accept
+from engineworks.qdq.pairs import Scheme
 from engineworks.values import HostCard, PrecisionTruth
 
 

@@ -16,10 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from engineworks.calibrate import accept
-from engineworks.calibrate.qdq import Scheme
 from engineworks.errors import BuildError
 from engineworks.manifest import Requires
+from engineworks.qdq import accept
+from engineworks.qdq.pairs import Scheme
 from engineworks.targets._base import (
     UNREAD,
     BuildInput,

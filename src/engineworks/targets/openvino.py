@@ -12,9 +12,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from engineworks.calibrate.qdq import Scheme
 from engineworks.errors import BuildError
 from engineworks.manifest import Requires
+from engineworks.qdq.pairs import Scheme
 from engineworks.targets._base import (
     UNREAD,
     BuildInput,

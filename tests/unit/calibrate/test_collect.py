@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from engineworks.calibrate import collect as collector
 from engineworks.calibrate.collect import BINS, COUNTED, TensorCounts, collect, load, save
-from engineworks.calibrate.graph import Graph
 from engineworks.errors import DataError, ModelError
+from engineworks.qdq.graph import Graph
 from tests.builders import conv_net, samples
 
 ROWS = samples(5)

@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engineworks.calibrate import qdq
 from engineworks.calibrate.collect import TensorCounts
 from engineworks.calibrate.derive import silu
 from engineworks.calibrate.ranges import METHODS, Histogram, minmax, mse, percentile
+from engineworks.qdq import pairs
 
 BOTH = pytest.mark.parametrize("symmetric", [False, True], ids=["asymmetric", "symmetric"])
 EVERY = pytest.mark.parametrize("method", METHODS)
 SCHEMES = {
-    False: qdq.Scheme(activation="uint8", bias="int32", outputs=True),
-    True: qdq.Scheme(activation="int8", bias="float", outputs=False),
+    False: pairs.Scheme(activation="uint8", bias="int32", outputs=True),
+    True: pairs.Scheme(activation="int8", bias="float", outputs=False),
 }
 
 
@@ -30,7 +30,7 @@ def seen(*arrays) -> Histogram:
 def error(values, bounds, symmetric, through=None):
     """Mean squared error of values that went through 8 bits, as the graph will do it."""
     values = np.asarray(values, np.float64)
-    found = qdq.step(*bounds, SCHEMES[symmetric])
+    found = pairs.step(*bounds, SCHEMES[symmetric])
     limits = (-128, 127) if symmetric else (0, 255)
     back = np.clip(np.round(values / found.scale) + found.zero, *limits) - found.zero
     back = back * found.scale

@@ -12,11 +12,13 @@ import pytest
 
 from engineworks import hosts, targets
 from engineworks.bench import compare, protocol
-from engineworks.calibrate import accept, collect, recover
-from engineworks.calibrate.graph import Graph
+from engineworks.calibrate import collect
 from engineworks.errors import BuildError, DataError
 from engineworks.evaluate import parity
 from engineworks.export.torch_onnx import runner
+from engineworks.qdq import accept
+from engineworks.qdq.graph import Graph
+from engineworks.search import recover
 from engineworks.specs import DataSpec, Int8Spec, TaskSpec
 from engineworks.stages import requests as asked
 from engineworks.stages.engine import build

@@ -337,12 +337,13 @@ class TestPrecision:
     def test_weights_alone_make_a_package_smaller(self, tmp_path):
         path = builders.export_yolox(tmp_path / "yolox.onnx")
         scheme = dataclasses.replace(coreml.int8(HOST).scheme, activation="float")
-        from engineworks.calibrate import qdq, ranges
-        from engineworks.calibrate.graph import Graph
+        from engineworks.qdq import pairs
+        from engineworks.qdq.graph import Graph
+        from engineworks.qdq.ranges import Ranges
 
         net = Graph(path)
-        nothing = ranges.Ranges(tensors={}, channels={})
-        onnx.save(qdq.emit(net, nothing, net.computing, scheme), str(tmp_path / "packed.onnx"))
+        nothing = Ranges(tensors={}, channels={})
+        onnx.save(pairs.emit(net, nothing, net.computing, scheme), str(tmp_path / "packed.onnx"))
         sizes = {}
         for precision, source in (("fp16", path), ("w8a16", tmp_path / "packed.onnx")):
             made = build(source, tmp_path / precision, precision)

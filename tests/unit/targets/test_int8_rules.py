@@ -9,11 +9,12 @@ import onnx
 import pytest
 
 from engineworks import hosts
-from engineworks.calibrate import accept, placement, qdq
 from engineworks.calibrate.collect import collect
 from engineworks.calibrate.derive import derive
-from engineworks.calibrate.graph import Graph
 from engineworks.evaluate import parity
+from engineworks.qdq import accept, pairs
+from engineworks.qdq.graph import Graph
+from engineworks.search import placement
 from engineworks.targets import _base, onnxruntime_cpu, openvino
 from tests.builders import conv_net, samples
 
@@ -29,7 +30,7 @@ def graph(tmp_path_factory):
 def integers(graph, nodes):
     rules = onnxruntime_cpu.int8(HOST)
     statistics = collect(graph, [row[None] for row in ROWS])
-    return qdq.emit(graph, derive(graph, statistics, "minmax", rules.scheme), nodes, rules.scheme)
+    return pairs.emit(graph, derive(graph, statistics, "minmax", rules.scheme), nodes, rules.scheme)
 
 
 def answers(model):
@@ -142,7 +143,7 @@ def test_openvino_computes_behind_a_resize_in_integers(tmp_path, mode, carried):
     chosen = placement.with_carriers(graph, graph.computing, placement.JOINING)
     assert ("larger" in chosen) is carried
     statistics = collect(graph, [row[None] for row in ROWS])
-    model = qdq.emit(graph, derive(graph, statistics, "minmax", scheme), chosen, scheme)
+    model = pairs.emit(graph, derive(graph, statistics, "minmax", scheme), chosen, scheme)
     onnx.save(model, str(tmp_path / "q.onnx"))
     (tmp_path / "work").mkdir()
     built = openvino.build(

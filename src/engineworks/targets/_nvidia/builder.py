@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engineworks.calibrate import accept
-from engineworks.calibrate.qdq import Scheme
 from engineworks.errors import BuildError
+from engineworks.qdq import accept
+from engineworks.qdq.pairs import Scheme
 from engineworks.targets import _half
 from engineworks.targets._base import UNREAD, BuildInput
 from engineworks.targets._nvidia import inspect, weak

@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from engineworks.calibrate import accept
 from engineworks.errors import BuildError
 from engineworks.manifest import TensorSpec
+from engineworks.qdq import accept
 from engineworks.targets._base import UNREAD, BuildInput
 from engineworks.targets._nvidia import builder, dla, inspect, py36_builder, weak
 from engineworks.targets._nvidia import trtexec as command_lines

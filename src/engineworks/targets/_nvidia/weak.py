@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from engineworks.calibrate import cache_file
-from engineworks.calibrate.graph import COMPUTE
 from engineworks.errors import BuildError
+from engineworks.qdq.graph import COMPUTE
+from engineworks.targets._nvidia import cache_file
 from engineworks.targets._nvidia.api import Api
 
 #: Option `calibrator` -> class of the module, and the name in its cache's first line.
@@ -41,7 +41,7 @@ def take_apart(qdq: Path, path: Path) -> Ranges:
 
     Args:
         qdq: A graph with symmetric INT8 pairs in front of its arithmetic, as
-            `calibrate.qdq.emit` writes it for TensorRT.
+            `qdq.pairs.emit` writes it for TensorRT.
         path: Where the float graph goes.
     """
     import onnx

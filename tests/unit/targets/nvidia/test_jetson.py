@@ -19,14 +19,23 @@ import onnx
 import pytest
 
 from engineworks import hosts, targets
-from engineworks.calibrate import cache_file, collect, derive, qdq
-from engineworks.calibrate.graph import Graph
+from engineworks.calibrate import collect, derive
 from engineworks.errors import ArtifactError, BuildError
 from engineworks.export.torch_onnx import signature
+from engineworks.qdq import pairs
+from engineworks.qdq.graph import Graph
 from engineworks.runtime import devices
 from engineworks.targets import jetson
 from engineworks.targets._base import BuildInput
-from engineworks.targets._nvidia import dla, py36_builder, settings, system, timing, trtexec
+from engineworks.targets._nvidia import (
+    cache_file,
+    dla,
+    py36_builder,
+    settings,
+    system,
+    timing,
+    trtexec,
+)
 from engineworks.values import Jetson
 from tests import builders
 from tests.doubles import tensorrt as double
@@ -89,7 +98,7 @@ def int8(net, tmp_path_factory):
     statistics = collect.collect(graph, [builders.samples(1)], threads=1)
     bounds = derive.derive(graph, statistics, "minmax", scheme)
     path = tmp_path_factory.mktemp("int8") / "int8.onnx"
-    onnx.save(qdq.emit(graph, bounds, ["left", "deep"], scheme), str(path))
+    onnx.save(pairs.emit(graph, bounds, ["left", "deep"], scheme), str(path))
     return path
 
 

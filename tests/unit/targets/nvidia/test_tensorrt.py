@@ -15,15 +15,16 @@ import onnx
 import pytest
 
 from engineworks import hosts, targets
-from engineworks.calibrate import cache_file, collect, derive, qdq
-from engineworks.calibrate.graph import Graph
+from engineworks.calibrate import collect, derive
 from engineworks.errors import ArtifactError, BuildError
 from engineworks.export.torch_onnx import signature
+from engineworks.qdq import pairs
+from engineworks.qdq.graph import Graph
 from engineworks.runtime import devices
 from engineworks.targets._base import UNREAD, BuildInput
 from engineworks.targets._nvidia import api as apis
 from engineworks.targets._nvidia import builder as builders_
-from engineworks.targets._nvidia import timing, weak
+from engineworks.targets._nvidia import cache_file, timing, weak
 from engineworks.values import Gpu
 from tests import builders
 from tests.doubles import tensorrt as double
@@ -75,9 +76,9 @@ def mixed(tmp_path_factory):
     statistics = collect.collect(graph, [builders.samples(1)], threads=1)
     bounds = derive.derive(graph, statistics, "minmax", SIGNED)
     path = folder / "mixed.onnx"
-    onnx.save(qdq.emit(graph, bounds, ["left", "deep"], SIGNED), str(path))
+    onnx.save(pairs.emit(graph, bounds, ["left", "deep"], SIGNED), str(path))
     ranges = {name: bounds.tensors[graph.source(name)] for name in ("act", "pool")}
-    steps = {name: float(qdq.step(*r, SIGNED).scale) for name, r in ranges.items()}
+    steps = {name: float(pairs.step(*r, SIGNED).scale) for name, r in ranges.items()}
     return path, steps
 
 

@@ -12,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from engineworks import hosts, targets
-from engineworks.calibrate.qdq import Scheme
 from engineworks.errors import BuildError
+from engineworks.qdq.pairs import Scheme
 from engineworks.targets._base import BuildInput
 from engineworks.values import Gpu
 from tests import builders
@@ -118,13 +118,14 @@ class TestTruth:
 
     def test_layers_left_in_float_are_counted(self, make, tmp_path):
         path = builders.conv_net(tmp_path / "net.onnx")
-        from engineworks.calibrate import collect, derive, qdq
-        from engineworks.calibrate.graph import Graph
+        from engineworks.calibrate import collect, derive
+        from engineworks.qdq import pairs
+        from engineworks.qdq.graph import Graph
 
         graph = Graph(path)
         statistics = collect.collect(graph, [builders.samples(1)], threads=1)
         bounds = derive.derive(graph, statistics, "minmax", SIGNED)
-        onnx.save(qdq.emit(graph, bounds, ["left", "deep"], SIGNED), str(path))
+        onnx.save(pairs.emit(graph, bounds, ["left", "deep"], SIGNED), str(path))
         truth = make(path, "int8").truth
         assert truth.holds
         assert truth.computed_nodes == {"int8": 2, "fp32": 3}

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from engineworks.calibrate.graph import COMPUTE, MOVING, passes
-from engineworks.calibrate.qdq import Scheme
+from engineworks.qdq.graph import COMPUTE, MOVING, passes
+from engineworks.qdq.pairs import Scheme
 
 QDQ = ("QuantizeLinear", "DequantizeLinear")
 

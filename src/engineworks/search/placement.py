@@ -9,8 +9,8 @@ import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from engineworks.calibrate import sensitivity
-from engineworks.calibrate.graph import MOVING, Graph, passes
+from engineworks.qdq.graph import MOVING, Graph, passes
+from engineworks.search import sensitivity
 
 #: Shares of the layers, those first that integers pay most for, that are timed.
 SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engineworks.calibrate.graph import Graph
-from engineworks.calibrate.sensitivity import LARGEST, parts
+from engineworks.qdq.graph import Graph
+from engineworks.search.sensitivity import LARGEST, parts
 from tests.builders import conv_net, deep_net
 
 

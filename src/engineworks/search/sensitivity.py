@@ -6,7 +6,7 @@ early stage, where no single layer stands out. Pure functions over a graph.
 
 from __future__ import annotations
 
-from engineworks.calibrate.graph import Graph
+from engineworks.qdq.graph import Graph
 
 #: A part with more layers is cut in two: what is found must be small enough to leave in float.
 LARGEST = 12

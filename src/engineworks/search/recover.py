@@ -21,15 +21,17 @@ from typing import Any
 import numpy as np
 
 from engineworks.bench import compare, protocol
-from engineworks.calibrate import placement, qdq, ranges, sensitivity
 from engineworks.calibrate.collect import Statistics
 from engineworks.calibrate.derive import derive
-from engineworks.calibrate.graph import Graph
-from engineworks.calibrate.journal import Journal
-from engineworks.calibrate.trial import Answers, Workshop, fidelity
 from engineworks.codec import digest
 from engineworks.errors import ArtifactError, BuildError, EngineworksError
 from engineworks.manifest import Artifact
+from engineworks.qdq import pairs
+from engineworks.qdq.graph import Graph
+from engineworks.qdq.ranges import Ranges
+from engineworks.search import placement, sensitivity
+from engineworks.search.journal import Journal
+from engineworks.search.trial import Answers, Workshop, fidelity
 from engineworks.specs import Int8Spec
 from engineworks.targets._base import Int8Rules
 from engineworks.values import Rung, Sensitivity
@@ -116,7 +118,7 @@ class Search:
         self.kinds = placement.JOINING if rules.scheme.passing else frozenset()
         self.tried: dict[str, Candidate] = {}
         self.sensitivity: tuple[Sensitivity, ...] = ()
-        self._ranges: dict[str, ranges.Ranges] = {}
+        self._ranges: dict[str, Ranges] = {}
         self._until = time.monotonic() + spec.limit_s
         self._spent = 0
         self._float: Answers | None = None
@@ -314,7 +316,7 @@ class Search:
         scheme, method = self.rules.scheme, candidate.method
         if method not in self._ranges:
             self._ranges[method] = derive(self.graph, self.statistics, method, scheme)
-        model = qdq.emit(self.graph, self._ranges[method], candidate.nodes, scheme)
+        model = pairs.emit(self.graph, self._ranges[method], candidate.nodes, scheme)
         if self.rules.rewrite is not None:
             self.rules.rewrite(model)
         return model

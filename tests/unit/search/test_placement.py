@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engineworks.calibrate import placement
-from engineworks.calibrate.graph import Graph
-from engineworks.calibrate.placement import by_intensity
+from engineworks.qdq.graph import Graph
+from engineworks.search import placement
+from engineworks.search.placement import by_intensity
 from tests.builders import conv_net, deep_net
 
 

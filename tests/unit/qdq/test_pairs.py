@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from engineworks.calibrate import accept, qdq
 from engineworks.calibrate.collect import collect
 from engineworks.calibrate.derive import derive
-from engineworks.calibrate.graph import Graph
-from engineworks.calibrate.qdq import Scheme, emit, quantize_weight, step
-from engineworks.calibrate.ranges import Ranges
 from engineworks.evaluate import parity
+from engineworks.qdq import accept, pairs
+from engineworks.qdq.graph import Graph
+from engineworks.qdq.pairs import Scheme, emit, quantize_weight, step
+from engineworks.qdq.ranges import Ranges
 from tests.builders import conv_net, samples
 
 SCHEMES = {
@@ -225,7 +225,7 @@ def test_every_form_of_a_product_is_written_right(tmp_path, scheme, form):
     model = emit(graph, ranges(graph, statistics, scheme), ("y",), scheme)
     onnx.checker.check_model(model, full_check=True)
     assert accept.integer_layers(model) == 1
-    assert qdq.channel_axis(graph, "y") == axis
+    assert pairs.channel_axis(graph, "y") == axis
     assert snr(model, graph, name="y", feed=FEED) > 30
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engineworks.calibrate.cache_file import read, write
 from engineworks.errors import ArtifactError
+from engineworks.targets._nvidia.cache_file import read, write
 
 NAMES = st.text(st.characters(codec="ascii", exclude_categories=("C",)), min_size=1)
 BOUNDS = st.tuples(st.floats(-1e30, 0), st.floats(0, 1e30))

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from engineworks.calibrate.journal import Journal
+from engineworks.search.journal import Journal
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from engineworks.calibrate.graph import Graph, passes
-from engineworks.calibrate.ranges import Ranges
+from engineworks.qdq.graph import Graph, passes
+from engineworks.qdq.ranges import Ranges
 
 Array = np.ndarray[Any, Any]
 

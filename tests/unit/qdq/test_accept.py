@@ -6,11 +6,11 @@ import numpy as np
 import onnx
 import pytest
 
-from engineworks.calibrate.accept import integer_layers, is_quantized, load, refusals
 from engineworks.calibrate.collect import collect
 from engineworks.calibrate.derive import derive
-from engineworks.calibrate.graph import Graph
-from engineworks.calibrate.qdq import Scheme, emit
+from engineworks.qdq.accept import integer_layers, is_quantized, load, refusals
+from engineworks.qdq.graph import Graph
+from engineworks.qdq.pairs import Scheme, emit
 from tests.builders import conv_net, samples
 
 UNSIGNED = Scheme(activation="uint8", bias="int32", outputs=True)

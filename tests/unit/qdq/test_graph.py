@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engineworks.calibrate.graph import Graph
+from engineworks.qdq.graph import Graph
 from tests.builders import conv_net
 
 

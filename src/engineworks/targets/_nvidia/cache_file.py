@@ -11,8 +11,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 
-from engineworks.calibrate.ranges import Range
 from engineworks.errors import ArtifactError
+from engineworks.qdq.ranges import Range
 
 #: The algorithm's name in the header decides which calibrator class accepts the file.
 ALGORITHM = "EntropyCalibration2"
