@@ -15,6 +15,7 @@ from artifacts import report_plots
 from artifacts.summary import Summary, Variant
 from engineworks.errors import ArtifactError, DataError
 from engineworks.evaluate import datasets
+from engineworks.evaluate.annotations.coco import read_coco
 from engineworks.manifest import Artifact
 from engineworks.runtime.preprocess import read_image
 from engineworks.store import LocalStore
@@ -128,7 +129,7 @@ def photos(data: PinnedData | None) -> Photos | None:
     if data is None or data.spec.annotations is None:
         return None
     try:
-        coco = datasets.read_coco(Path(data.spec.annotations), ())
+        coco = read_coco(Path(data.spec.annotations), ())
     except DataError:
         return None
     return Photos(

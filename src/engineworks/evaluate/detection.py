@@ -10,7 +10,7 @@ import io
 from typing import Any
 
 from engineworks.errors import MissingDependency
-from engineworks.evaluate.datasets import CocoLabels
+from engineworks.evaluate.annotations.coco import CocoLabels
 
 #: Position in COCOeval.stats -> name here.
 STATS = {0: "AP", 1: "AP50", 2: "AP75", 3: "AP_small", 4: "AP_medium", 5: "AP_large"}

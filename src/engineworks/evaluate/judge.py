@@ -14,7 +14,7 @@ import numpy as np
 from engineworks import usercode
 from engineworks.errors import ModelError
 from engineworks.evaluate import classification, datasets, detection
-from engineworks.evaluate.datasets import CocoLabels
+from engineworks.evaluate.annotations.coco import CocoLabels, read_coco
 from engineworks.runtime.convert import to_coco
 from engineworks.runtime.heads import HEADS, Decoder
 from engineworks.runtime.postprocess import DetectionPostprocessor
@@ -77,7 +77,7 @@ def _judge_detection(
     size: Size,
     decode: Decoder | None,
 ) -> tuple[dict[str, float], list[Any]]:
-    truth = datasets.read_coco(Path(data.spec.annotations or ""), labels)
+    truth = read_coco(Path(data.spec.annotations or ""), labels)
     prepare = Preprocessor(preprocess, size)
     finish = DetectionPostprocessor(task, size, decode)
     results: list[Any] = []

@@ -105,11 +105,11 @@ def _swapped(request: CalibrateRequest, onnx: Path) -> str:
 
 def _classes(data: PinnedData, shared: Shared) -> dict[str, int]:
     """Labelled boxes by class name; empty when the images have no annotations."""
-    from engineworks.evaluate import datasets
+    from engineworks.evaluate.annotations.coco import read_coco
 
     if data.spec.annotations is None:
         return {}
-    coco = datasets.read_coco(Path(data.spec.annotations), shared.labels)
+    coco = read_coco(Path(data.spec.annotations), shared.labels)
     names = {entry["id"]: entry["name"] for entry in coco.raw["categories"]}
     images = {coco.image_id[name] for name in data.files}
     counted = Counter(

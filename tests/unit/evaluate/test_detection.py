@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from engineworks.evaluate.datasets import CocoLabels, read_coco
+from engineworks.evaluate.annotations.coco import CocoLabels, read_coco
 from engineworks.evaluate.detection import score
 from engineworks.runtime.convert import to_coco
 from engineworks.runtime.detections import Detections

@@ -8,7 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from engineworks import runtime
-from engineworks.evaluate import datasets, detection
+from engineworks.evaluate import detection
+from engineworks.evaluate.annotations.coco import read_coco
 from engineworks.runtime.convert import to_coco
 from engineworks.runtime.detections import Detections
 from engineworks.runtime.heads import (
@@ -381,7 +382,7 @@ def test_on_photos_compiled_suppression_is_the_plain_one(photo_outputs):
 def test_average_precision_on_the_photos_is_what_it_was(photo_outputs):
     """0.3583 is what the source model scores with a plain decoder and plain suppression."""
     task = builders.yolox_task(confidence=0.01)
-    labels = datasets.read_coco(
+    labels = read_coco(
         builders.EXAMPLES / "yolox_nano" / "data" / "val2017.json", tuple(task.labels)
     )
     finish = DetectionPostprocessor(task, (416, 416))
