@@ -365,6 +365,31 @@ def behind_pixels(yolox: Path, path: Path) -> Path:
     return path
 
 
+def power_onnx(path: Path) -> Path:
+    """A graph whose answer has batch ** 8 numbers: one image is nothing, 64 are a petabyte."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    squares = [
+        helper.make_node("Mul", [a, a], [b])
+        for a, b in (("whole", "two"), ("two", "four"), ("four", "eight"))
+    ]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Shape", ["images"], ["whole"], end=1),
+            *squares,
+            helper.make_node("ReduceMean", ["images"], ["one"], axes=[0, 1, 2, 3], keepdims=0),
+            helper.make_node("Expand", ["one", "eight"], ["scores"]),
+        ],
+        "power",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 4, 4])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["many"])],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(made, path)
+    return path
+
+
 def put_engine(
     store: LocalStore,
     onnx: Path,

@@ -59,6 +59,10 @@ class BuildError(EngineworksError):
     """A target's builder refused the model or did not deliver what was asked."""
 
 
+class InferenceError(EngineworksError):
+    """An open engine failed while it ran."""
+
+
 class MissingDependency(EngineworksError):
     """A package that this step needs is not installed here."""
 
@@ -79,6 +83,7 @@ KINDS: dict[str, type[EngineworksError]] = {
         ArtifactError,
         StoreError,
         BuildError,
+        InferenceError,
         MissingDependency,
         StageError,
     )

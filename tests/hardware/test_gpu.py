@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
 from engineworks import hosts, targets
+from engineworks.errors import InferenceError
 from engineworks.evaluate import parity
 from engineworks.export import torch_session
 from engineworks.export.torch_onnx import runner
 from engineworks.hosts import nvidia
 from engineworks.runtime import devices
-from engineworks.runtime.session import open_engine
+from engineworks.runtime.engines import onnxruntime_cuda
+from engineworks.runtime.session import local_folder, open_engine
 from engineworks.runtime.spread import Spread
 from engineworks.specs import Preprocess
 from engineworks.stages.engine import build
 from engineworks.stages.requests import BuildRequest
-from tests.builders import pinned, put_onnx, quantized, samples, shared, tiny_module
+from tests.builders import pinned, power_onnx, put_onnx, quantized, samples, shared, tiny_module
 
 pytestmark = [
     pytest.mark.gpu,
@@ -106,8 +110,10 @@ def test_an_engine_agrees_with_the_model(target, precision, store, tiny_onnx, tm
             assert times.to_device_ms > 0
 
 
-@pytest.mark.parametrize("graph", [False, True], ids=["plain", "graph"])
-@pytest.mark.parametrize("target", ["tensorrt", "onnxruntime-cuda"])
+@pytest.mark.parametrize(
+    ("target", "graph"),
+    [("tensorrt", False), ("tensorrt", True), ("onnxruntime-cuda", False)],
+)
 def test_work_is_spread_over_every_gpu(target, graph, store, tiny_onnx, record_property):
     reason = targets.load(target).missing(HOST) or targets.cannot_run(target, HOST)
     if reason:
@@ -138,6 +144,33 @@ def torch_cuda():
     return torch
 
 
+def test_memory_that_runs_out_is_told_and_the_session_goes_on(store, tmp_path, capfd):
+    """Under a limit of the arena: a batch of 64 asks for a petabyte."""
+    target = "onnxruntime-cuda"
+    if reason := targets.load(target).missing(HOST):
+        pytest.skip(reason)
+    made = build(
+        BuildRequest(
+            shared=shared(store), onnx=put_onnx(store, power_onnx(tmp_path / "power.onnx")),
+            reference=None, target=target, precision="fp32", options={"memory_limit_mib": 64},
+            tools={}, host=HOST, builder=HOST, largest_batch=64,
+        )
+    )  # fmt: skip
+    rows = np.ones((64, 3, 4, 4), np.float32)
+    capfd.readouterr()
+    with open_engine(made.engine.uri) as session:
+        for count in (8, 64, 2):  # 64 MiB alone pass the limit, too
+            with pytest.raises(InferenceError) if count > 2 else nullcontext() as why:
+                scores = session.infer({"images": rows[:count]})["scores"]
+            if count > 2:
+                assert f"a batch of {count}" in why.value.message
+                assert "options.memory_limit_mib is 64" in why.value.message
+                assert "MiB are free on GPU 0" in why.value.message
+                assert "this session can go on" in why.value.hint
+        np.testing.assert_array_equal(scores, np.ones(2**8))
+    assert capfd.readouterr() == ("", "")  # no warning of ONNX Runtime's on the console
+
+
 @pytest.mark.parametrize("target", ["tensorrt", "tensorrt-rtx", "onnxruntime-cuda"])
 def test_a_cuda_graph_gives_the_same_answers(target, store, tiny_onnx):
     reason = targets.load(target).missing(HOST) or targets.cannot_run(target, HOST)
@@ -146,15 +179,23 @@ def test_a_cuda_graph_gives_the_same_answers(target, store, tiny_onnx):
     made = build(
         BuildRequest(
             shared=shared(store), onnx=put_onnx(store, tiny_onnx), reference=None, target=target,
-            precision="fp32", options={"cuda_graph": True}, tools={}, host=HOST, builder=HOST,
-            largest_batch=4,
+            precision="fp32", options={} if target == "onnxruntime-cuda" else {"cuda_graph": True},
+            tools={}, host=HOST, builder=HOST, largest_batch=4,
         )
     )  # fmt: skip
     wanted = dict(runner(tiny_onnx)(X))["scores"]
-    with open_engine(made.engine.uri) as session:
+    with _recorded(made.engine) as session:
         for rows in (slice(4), slice(None, None, -1), slice(4), slice(2), slice(2), slice(4)):
             got = session.infer({"images": np.ascontiguousarray(X[rows])})["scores"]
             np.testing.assert_allclose(got, wanted[rows], rtol=1e-3, atol=1e-4)
+
+
+def _recorded(engine):
+    """A session that records: with ONNX Runtime no option gives one, its proof is not there yet."""
+    if engine.manifest.target != "onnxruntime-cuda":
+        return open_engine(engine.uri)
+    folder = local_folder(engine.uri)
+    return onnxruntime_cuda.OnnxRuntimeCudaSession(folder, engine.manifest, 1, recorded=True)
 
 
 def test_torch_is_spread_over_every_gpu(torch_cuda, tmp_path, record_property):

@@ -114,6 +114,30 @@ def cuda_version() -> str:
     return ""
 
 
+def memory_mib(device: int) -> tuple[int, int] | None:
+    """Free and whole memory of a GPU, by CUDA's own numbering; None: it cannot be read.
+
+    Asks the driver in this process, whose CUDA it leaves as it was.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        cuda = ctypes.CDLL("libcuda.so.1")
+        handle, context, popped = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        if cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(handle), device):
+            return None
+        if cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), handle):
+            return None
+        try:
+            if cuda.cuCtxPushCurrent_v2(context):
+                return None
+            failed = cuda.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
+            cuda.cuCtxPopCurrent_v2(ctypes.byref(popped))
+        finally:
+            cuda.cuDevicePrimaryCtxRelease_v2(handle)
+        return None if failed else (free.value >> 20, total.value >> 20)
+    return None
+
+
 #: Debian packages of JetPack, DeepStream and NVIDIA's containers -> the library they hold.
 _LIBRARIES = {
     "tensorrt": re.compile(r"libnvinfer\d+"),

@@ -20,8 +20,9 @@ from urllib.request import url2pathname
 import numpy as np
 
 from engineworks import hosts
-from engineworks.errors import ArtifactError, EngineworksError, MissingDependency
+from engineworks.errors import ArtifactError, EngineworksError, InferenceError, MissingDependency
 from engineworks.manifest import Manifest, TensorSpec
+from engineworks.runtime import failures
 from engineworks.store import verify
 
 Tensors = dict[str, np.ndarray[Any, Any]]
@@ -44,6 +45,11 @@ class Session(Protocol):
 
         Returns:
             Output name -> array; valid until the next call where `reuses_outputs` is true.
+
+        Raises:
+            ValueError: The feeds are not what the engine takes.
+            InferenceError: The vendor's runtime failed: the batch, its words, and whether the
+                session can go on.
         """
         ...
 
@@ -177,11 +183,16 @@ def open_engine(path_or_uri: Path | str, *, threads: int = 0, device: int = 0) -
             hint=f"pip install 'engineworks[{name}]'",
         ) from error
     except Exception as error:
+        known = failures.reason(
+            error, failures.OnGpu(device=device) if placed else None, batch=False
+        )
         words = str(error).strip().splitlines() or [""]
         raise ArtifactError(
             f"{folder / manifest.entry} cannot be opened by {name} "
-            f"({type(error).__name__}: {words[0][:200]})",
-            hint=f"it was made with {manifest.requires.package or 'another version'}: use that "
+            f"({known[0] if known else f'{type(error).__name__}: {words[0][:200]}'})",
+            hint=known[1]
+            if known
+            else f"it was made with {manifest.requires.package or 'another version'}: use that "
             "version, or build the engine anew",
         ) from error
     return cast(Session, opened)
@@ -217,6 +228,20 @@ class SessionBase:
                     f"input {spec.name!r} must be {spec.dtype} {list(spec.shape)}, "
                     f"got {array.dtype} {list(array.shape)}"
                 )
+
+    #: Where it runs; None: on the CPU.
+    gpu: failures.OnGpu | None = None
+
+    def failure(
+        self, error: Exception, feeds: Mapping[str, np.ndarray[Any, Any]]
+    ) -> InferenceError:
+        """What the vendor raised while it ran, in words that say what to do."""
+        return failures.inference_error(self.title, feeds, error, self.gpu)
+
+    @property
+    def title(self) -> str:
+        """The engine's name for people."""
+        return f"{self.manifest.name} ({self.manifest.target}/{self.manifest.precision})"
 
     def close(self) -> None:
         """Nothing to free."""

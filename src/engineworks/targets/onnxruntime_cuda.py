@@ -13,6 +13,8 @@ from typing import Any
 
 from engineworks.errors import BuildError
 from engineworks.manifest import Requires
+from engineworks.runtime import failures
+from engineworks.runtime.engines.onnxruntime import QUIET
 from engineworks.targets import _half, _onnx
 from engineworks.targets._base import (
     UNREAD,
@@ -32,8 +34,8 @@ OPTIONS = {
     "arena": "same_as_requested (default: grows by what is needed) or next_power_of_two",
     "cudnn_search": "exhaustive (default), heuristic or default: how convolutions are chosen",
     "tf32": "true: float32 products may round to 10 bits of mantissa; default false",
-    "cuda_graph": "true: a shape's first run is recorded and replayed from then on, which spares "
-    "the CPU a launch per kernel; default false",
+    "cuda_graph": "false; true is refused: recordings are not proven on any GPU yet, and one of "
+    "YOLOX-Nano ended in an illegal memory access (docs/nvidia.md)",
 }
 
 PROVIDER = "CUDAExecutionProvider"
@@ -49,7 +51,6 @@ CHOICES: dict[str, tuple[str, dict[str | bool, str]]] = {
         {"exhaustive": "EXHAUSTIVE", "heuristic": "HEURISTIC", "default": "DEFAULT"},
     ),
     "tf32": ("use_tf32", {False: "0", True: "1"}),
-    "cuda_graph": ("enable_cuda_graph", {False: "0", True: "1"}),
 }
 
 
@@ -84,12 +85,30 @@ def lacking(onnx: Path) -> tuple[str, ...]:
     )
 
 
+def _refuse_graph(value: object) -> None:
+    """Refuse recordings, which are not proven."""
+    if value is False:
+        return
+    if value is True:
+        raise BuildError(
+            "options.cuda_graph: true is refused: ONNX Runtime's recordings are not proven on any "
+            "GPU yet. On an H200 a replay of YOLOX-Nano ended in an illegal memory access, and "
+            "wrong answers are as possible",
+            hint="leave cuda_graph out; targets tensorrt and tensorrt-rtx have recordings of "
+            "their own",
+        )
+    raise BuildError(
+        f"options.cuda_graph: {value!r} is not false", hint="leave it out, or write false"
+    )
+
+
 def provider_options(options: Mapping[str, Any]) -> dict[str, str]:
     """The provider's own options, from the recipe's.
 
     Raises:
         BuildError: Names the option, its value and the rule.
     """
+    _refuse_graph(options.get("cuda_graph", False))
     found = {key: _choice(options, name) for name, (key, _) in CHOICES.items()}
     limit = options.get("memory_limit_mib")
     if limit is not None:
@@ -131,13 +150,15 @@ def build(request: BuildInput) -> BuildOutput:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.optimized_model_filepath = str(path)
-    options.log_severity_level = 3
+    options.log_severity_level = QUIET
+    ort.set_default_logger_severity(QUIET)
     try:
         session = ort.InferenceSession(str(source), options, providers=[(PROVIDER, provider)])
     except Exception as error:
+        known, first = failures.reason(error, _gpu(request), batch=False), _first_line(error)
         raise BuildError(
-            f"ONNX Runtime refused the graph: {str(error).splitlines()[0][:400]}",
-            hint="see the operators it lacks in the report's analysis",
+            f"ONNX Runtime refused the graph: {known[0] if known else first[:400]}",
+            hint=known[1] if known else "see the operators it lacks in the report's analysis",
         ) from error
     if PROVIDER not in session.get_providers():
         raise BuildError(
@@ -156,6 +177,15 @@ def build(request: BuildInput) -> BuildOutput:
         truth=UNREAD if request.draft else truth(path, request.precision),
         details={"optimized": True, "provider": provider},
     )
+
+
+def _gpu(request: BuildInput) -> failures.OnGpu:
+    limit = request.options.get("memory_limit_mib")
+    return failures.OnGpu(device=0, option="options.memory_limit_mib", limit_mib=limit)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def truth(path: Path, asked: str) -> PrecisionTruth:

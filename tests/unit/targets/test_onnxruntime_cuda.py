@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
+import onnxruntime as ort
 import pytest
 
 from engineworks import hosts, targets
-from engineworks.errors import ArtifactError, BuildError
+from engineworks.errors import ArtifactError, BuildError, RecipeError
 from engineworks.hosts import nvidia
 from engineworks.manifest import Requires
+from engineworks.runtime.engines import onnxruntime_cuda as onnxruntime_cuda_engine
 from engineworks.runtime.session import open_engine
 from engineworks.targets import _half, onnxruntime_cuda
-from engineworks.targets._base import BuildInput
+from engineworks.targets._base import BuildInput, check_request
 from engineworks.values import Gpu
 from tests.builders import put_engine
 
@@ -64,30 +66,66 @@ class TestOptions:
             "arena_extend_strategy": "kSameAsRequested",
             "cudnn_conv_algo_search": "EXHAUSTIVE",
             "use_tf32": "0",
-            "enable_cuda_graph": "0",
         }
 
     def test_the_recipes_words_become_the_providers(self):
         found = onnxruntime_cuda.provider_options(
             {"memory_limit_mib": 512, "arena": "next_power_of_two", "tf32": True,
-             "cudnn_search": "heuristic", "cuda_graph": True}
+             "cudnn_search": "heuristic", "cuda_graph": False}
         )  # fmt: skip
         assert found == {
             "arena_extend_strategy": "kNextPowerOfTwo",
             "cudnn_conv_algo_search": "HEURISTIC",
             "use_tf32": "1",
-            "enable_cuda_graph": "1",
             "gpu_mem_limit": str(512 * 2**20),
         }
 
     @pytest.mark.parametrize(
         "options",
         [{"arena": "huge"}, {"cudnn_search": 3}, {"tf32": "yes"}, {"memory_limit_mib": 0},
-         {"memory_limit_mib": True}],
+         {"memory_limit_mib": True}, {"cuda_graph": "yes"}, {"cuda_graph": 1}],
     )  # fmt: skip
     def test_others_are_refused_by_name(self, options):
         with pytest.raises(BuildError, match=f"options.{next(iter(options))}"):
             onnxruntime_cuda.provider_options(options)
+
+    def test_a_recording_is_refused_when_the_recipe_is_read(self):
+        with pytest.raises(RecipeError, match="cuda_graph: true is refused.*not proven") as why:
+            check_request("onnxruntime-cuda", CUDA, ("fp32",), {"cuda_graph": True})
+        assert "leave cuda_graph out" in why.value.hint
+
+    def test_the_list_of_options_says_so(self):
+        assert "true is refused" in CUDA.OPTIONS["cuda_graph"]
+
+
+class TestOldEngines:
+    """Engines that were built when recordings were still allowed."""
+
+    @pytest.fixture
+    def providers(self, monkeypatch):
+        given = []
+
+        class Session:
+            def __init__(self, path, options, providers):
+                given.extend(providers)
+
+            def get_providers(self):
+                return ["CUDAExecutionProvider"]
+
+        monkeypatch.setattr(ort, "InferenceSession", Session)
+        monkeypatch.setattr(ort, "preload_dlls", lambda: None, raising=False)
+        return given
+
+    def test_what_was_to_be_recorded_runs_plainly(self, providers, store, tiny_onnx):
+        engine = put_engine(store, tiny_onnx, runtime="onnxruntime_cuda")
+        manifest = dataclasses.replace(
+            engine.manifest,
+            details={"provider": {"enable_cuda_graph": "1", "gpu_mem_limit": str(64 * 2**20)}},
+        )
+        session = onnxruntime_cuda_engine.open_session(tiny_onnx.parent, manifest, 1)
+        assert dict(providers)["CUDAExecutionProvider"]["enable_cuda_graph"] == "0"
+        assert session._recorder is None
+        assert session.gpu.limit_mib == 64
 
 
 class TestTruth:

@@ -47,7 +47,10 @@ class CoreMLSession(SessionBase):
         self.check(feeds)
         (spec,) = self.inputs
         name = self._features[spec.name]
-        answers = self._model.predict([{name: row[None]} for row in feeds[spec.name]])
+        try:
+            answers = self._model.predict([{name: row[None]} for row in feeds[spec.name]])
+        except Exception as error:
+            raise self.failure(error, feeds) from error
         return {
             output.name: np.concatenate(
                 [np.asarray(answer[self._features[output.name]], np.float32) for answer in answers]

@@ -16,6 +16,10 @@ from engineworks.runtime.session import SessionBase, Tensors
 
 CPU = "CPUExecutionProvider"
 
+#: Severity from which ONNX Runtime writes to the console. Fatal: what fails is raised in any case,
+#: and its warnings (placement, copies, devices that it looked for) say nothing to whoever runs.
+QUIET = 4
+
 
 class OnnxRuntimeSession(SessionBase):
     """One `InferenceSession`, with the CPU provider unless others are given."""
@@ -31,7 +35,8 @@ class OnnxRuntimeSession(SessionBase):
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = QUIET
+        ort.set_default_logger_severity(QUIET)
         if manifest.details.get("optimized"):
             # The file is the graph after optimisation: what was checked is what runs.
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -46,7 +51,11 @@ class OnnxRuntimeSession(SessionBase):
     def infer(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> Tensors:
         """See `Session.infer`."""
         self.check(feeds)
-        return dict(zip(self._names, self._session.run(self._names, dict(feeds)), strict=True))
+        try:
+            answers = self._session.run(self._names, dict(feeds))
+        except Exception as error:
+            raise self.failure(error, feeds) from error
+        return dict(zip(self._names, answers, strict=True))
 
     def close(self) -> None:
         """Free the session's memory."""

@@ -1,7 +1,7 @@
 """ONNX Runtime sessions on an NVIDIA GPU, which refuse to be on the CPU instead.
 
 `get_available_providers` lists CUDA on machines without a GPU, and a session falls back without
-a word; only the session's own providers are proof. Never run on a GPU so far. Source:
+a word; only the session's own providers are proof. Source:
 https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html
 """
 
@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from engineworks.errors import ArtifactError
+from engineworks.errors import ArtifactError, EngineworksError
 from engineworks.manifest import Manifest, TensorSpec
-from engineworks.runtime.engines.onnxruntime import OnnxRuntimeSession
+from engineworks.runtime import failures
+from engineworks.runtime.engines.onnxruntime import QUIET, OnnxRuntimeSession
 from engineworks.runtime.session import Tensors
 
 PROVIDER = "CUDAExecutionProvider"
@@ -76,14 +77,42 @@ class _Bound:
 
 
 class OnnxRuntimeCudaSession(OnnxRuntimeSession):
-    """One `InferenceSession` with the CUDA provider."""
+    """One `InferenceSession` with the CUDA provider.
 
-    def __init__(self, folder: Path, manifest: Manifest, threads: int, device: int = 0) -> None:
+    Args:
+        folder: The engine's.
+        manifest: Its manifest.
+        threads: CPU threads.
+        device: Number of the GPU.
+        recorded: Run by CUDA graphs. For proofs on a GPU alone: no recipe gets it (`targets`).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        threads: int,
+        device: int = 0,
+        *,
+        recorded: bool = False,
+    ) -> None:
         import onnxruntime as ort
 
+        ort.set_default_logger_severity(QUIET)  # before anything looks for devices
         if hasattr(ort, "preload_dlls"):  # CUDA and cuDNN out of NVIDIA's wheels
             ort.preload_dlls()
-        provider = {**manifest.details.get("provider", {}), "device_id": str(device)}
+        provider = {
+            **manifest.details.get("provider", {}),
+            "device_id": str(device),
+            # Whatever an engine of an older version says: its recordings were not proven.
+            "enable_cuda_graph": "1" if recorded else "0",
+        }
+        limit = provider.get("gpu_mem_limit")
+        self.gpu = failures.OnGpu(
+            device=device,
+            option="options.memory_limit_mib",
+            limit_mib=int(limit) // 2**20 if limit else None,
+        )
         super().__init__(folder, manifest, threads, providers=((PROVIDER, provider),))
         running = self._session.get_providers()
         if PROVIDER not in running:
@@ -93,7 +122,7 @@ class OnnxRuntimeCudaSession(OnnxRuntimeSession):
                 "onnxruntime-cpu",
             )
         self._recorder: Recorder | None = None
-        if provider.get("enable_cuda_graph") == "1":
+        if recorded:
             self._recorder = Recorder(self._session, self.inputs, self.outputs, "cuda", device)
             self.reuses_outputs = True
 
@@ -102,7 +131,12 @@ class OnnxRuntimeCudaSession(OnnxRuntimeSession):
         if self._recorder is None:
             return super().infer(feeds)
         self.check(feeds)
-        return self._recorder.infer(feeds)
+        try:
+            return self._recorder.infer(feeds)
+        except EngineworksError:
+            raise  # has words of its own
+        except Exception as error:
+            raise self.failure(error, feeds) from error
 
     def close(self) -> None:
         """Free the session's memory."""

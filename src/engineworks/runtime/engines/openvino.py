@@ -45,7 +45,10 @@ class OpenVinoSession(SessionBase):
     def infer(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> Tensors:
         """See `Session.infer`."""
         self.check(feeds)
-        results = self._request.infer(dict(feeds), share_inputs=True, share_outputs=True)
+        try:
+            results = self._request.infer(dict(feeds), share_inputs=True, share_outputs=True)
+        except Exception as error:
+            raise self.failure(error, feeds) from error
         return {name: results[index] for index, name in enumerate(self._names)}
 
     def close(self) -> None:

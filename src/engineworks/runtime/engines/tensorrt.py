@@ -23,6 +23,7 @@ from engineworks.hosts import nvidia
 from engineworks.manifest import Manifest, TensorSpec
 from engineworks.runtime import devices
 from engineworks.runtime.devices import Device, DeviceTimes
+from engineworks.runtime.failures import OnGpu
 from engineworks.runtime.session import SessionBase, Tensors
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class TensorRtSession(SessionBase):
         module = str(manifest.details.get("module", "tensorrt"))
         trt = _import(module)
         check_engine(manifest, str(trt.__version__), device)
+        self.gpu = OnGpu(device=device)
         self._device: Device | None = devices.open_device(device)
         try:
             self._open(trt, folder / manifest.entry)
@@ -146,6 +148,14 @@ class TensorRtSession(SessionBase):
         device = self._device
         if device is None:
             raise ValueError("the session is closed")
+        try:
+            return self._run(device, feeds)
+        except ArtifactError:
+            raise  # has words of its own
+        except EngineworksError as error:  # CUDA's
+            raise self.failure(error, feeds) from error
+
+    def _run(self, device: Device, feeds: Mapping[str, np.ndarray[Any, Any]]) -> Tensors:
         device.mark(0)
         for spec in self.inputs:
             array, buffer = feeds[spec.name], self._buffers[spec.name]
