@@ -22,6 +22,9 @@ from engineworks.specs import Preprocess, Size
 
 Array = np.ndarray[Any, Any]
 
+#: Pixels of a resized image that is then cut to the input; of a larger one only the middle is made.
+LARGEST_INNER = 2**24
+
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
@@ -119,6 +122,8 @@ def check_image(image: Array) -> None:
 class _Plan:
     """How an image of one size is placed: resized to `inner`, cut, put down at (top, left)."""
 
+    source: tuple[slice, slice]
+    """The part of the image that is resized: rows, columns."""
     inner: tuple[int, int]
     """Width and height of the resized image, as cv2 orders them."""
     cut: tuple[slice, slice]
@@ -185,12 +190,17 @@ class Preprocessor:
 
         if isinstance(image, Planes):
             plan = self._plan(*image.size)
-            part = image.bgr((plan.inner[1], plan.inner[0]))[plan.cut]
+            whole = (slice(0, image.size[0]), slice(0, image.size[1]))
+            if plan.source == whole:
+                part = image.bgr((plan.inner[1], plan.inner[0]))[plan.cut]
+            else:
+                part = cv2.resize(image.bgr()[plan.source], plan.inner)[plan.cut]
         else:
             check_image(image)
             plan = self._plan(image.shape[0], image.shape[1])
             inner = self._buffer("inner", (plan.inner[1], plan.inner[0], 3))
-            part = cv2.resize(image, plan.inner, dst=inner, interpolation=cv2.INTER_LINEAR)
+            part = image[plan.source]
+            part = cv2.resize(part, plan.inner, dst=inner, interpolation=cv2.INTER_LINEAR)
             part = part[plan.cut]
         row = np.empty(self.shape, self.dtype) if out is None else out
         if row.shape != self.shape or row.dtype != self.dtype:
@@ -238,39 +248,51 @@ class Preprocessor:
         return known[1]
 
     def _stretch(self, height: int, width: int) -> _Plan:
-        return self._placed(
-            inner=(self.width, self.height),
-            scale=(self.width / width, self.height / height),
-            offset=(0, 0),
-            source=(height, width),
-        )
+        return self._placed((self.width, self.height), (0, 0), (height, width))
 
     def _center_crop(self, height: int, width: int) -> _Plan:
         scale = max(self.height / height, self.width / width)
-        inner = (max(self.width, round(width * scale)), max(self.height, round(height * scale)))
+        rows, columns = slice(0, height), slice(0, width)
+        if height * width * scale * scale > LARGEST_INNER:
+            # A strip that is thousands of times as long as wide: nearly all of it is cut away.
+            rows = _middle(height, 4 * self.height / scale)
+            columns = _middle(width, 4 * self.width / scale)
+        inner = (
+            max(self.width, round((columns.stop - columns.start) * scale)),
+            max(self.height, round((rows.stop - rows.start) * scale)),
+        )
         offset = -((inner[0] - self.width) // 2), -((inner[1] - self.height) // 2)
-        return self._placed(inner, (scale, scale), offset, (height, width))
+        return self._placed(inner, offset, (height, width), (rows, columns))
 
     def _letterbox(self, height: int, width: int) -> _Plan:
         scale = min(self.height / height, self.width / width)
-        inner = (max(1, int(width * scale)), max(1, int(height * scale)))
+        inner = (max(1, round(width * scale)), max(1, round(height * scale)))
         offset = (0, 0)
         if self.spec.anchor == "center":
             offset = (self.width - inner[0]) // 2, (self.height - inner[1]) // 2
-        return self._placed(inner, (scale, scale), offset, (height, width))
+        return self._placed(inner, offset, (height, width))
 
     def _placed(
         self,
         inner: tuple[int, int],
-        scale: tuple[float, float],
         offset: tuple[int, int],
-        source: Size,
+        size: Size,
+        source: tuple[slice, slice] | None = None,
     ) -> _Plan:
-        """The plan for a resized image whose corner comes to lie at `offset` (x, y)."""
+        """The plan for an image (or its part `source`) that is resized to `inner`, put at `offset`.
+
+        Each axis has the scale that whole pixels leave it, not the one that was aimed at: boxes in
+        a picture of 3840 pixels would else be up to 3.8 pixels off at its far edge.
+        """
         left, top = offset
+        height, width = size
+        rows_of, columns_of = source or (slice(0, height), slice(0, width))
+        scale_x = inner[0] / (columns_of.stop - columns_of.start)
+        scale_y = inner[1] / (rows_of.stop - rows_of.start)
         columns = slice(max(0, left), min(self.width, left + inner[0]))
         rows = slice(max(0, top), min(self.height, top + inner[1]))
         return _Plan(
+            source=(rows_of, columns_of),
             inner=inner,
             cut=(
                 slice(rows.start - top, rows.stop - top),
@@ -280,10 +302,18 @@ class Preprocessor:
             covers=(rows.start, rows.stop, columns.start, columns.stop)
             == (0, self.height, 0, self.width),
             placement=Placement(
-                scale_x=scale[0], scale_y=scale[1], offset_x=left, offset_y=top,
-                width=source[1], height=source[0],
+                scale_x=scale_x, scale_y=scale_y,
+                offset_x=left - columns_of.start * scale_x,
+                offset_y=top - rows_of.start * scale_y,
+                width=width, height=height,
             ),
         )  # fmt: skip
+
+
+def _middle(length: int, wanted: float) -> slice:
+    """The middle of an axis, `wanted` pixels of it at least, as far as it has them."""
+    margin = max(0, int((length - wanted) // 2))
+    return slice(margin, length - margin)
 
 
 _PLANS: dict[str, Callable[[Preprocessor, int, int], _Plan]] = {

@@ -380,7 +380,7 @@ def test_on_photos_compiled_suppression_is_the_plain_one(photo_outputs):
 
 
 def test_average_precision_on_the_photos_is_what_it_was(photo_outputs):
-    """0.3583 is what the source model scores with a plain decoder and plain suppression."""
+    """0.3402 is what ONNX Runtime, plain loops and pycocotools give, without this library."""
     task = builders.yolox_task(confidence=0.01)
     labels = read_coco(
         builders.EXAMPLES / "yolox_nano" / "data" / "val2017.json", tuple(task.labels)
@@ -391,4 +391,4 @@ def test_average_precision_on_the_photos_is_what_it_was(photo_outputs):
         found = finish(outputs, placement)
         results += to_coco(found, labels.image_id[name], labels.category_id)
     ids = [labels.image_id[name] for name, _, _ in photo_outputs]
-    assert detection.score(results, labels, ids)["AP"] == pytest.approx(0.3583, abs=2e-4)
+    assert detection.score(results, labels, ids)["AP"] == pytest.approx(0.3402, abs=2e-4)

@@ -39,15 +39,17 @@ def test_a_letterboxed_image_lies_where_its_placement_says(height, width, size, 
     found = where(row[0] == 255)
     said = np.array([0, 0, width * placed.scale_x, height * placed.scale_y])
     said += [placed.offset_x, placed.offset_y] * 2
-    np.testing.assert_array_less(np.abs(found - said), 1.0001)
-    assert placed.scale_x == placed.scale_y
+    np.testing.assert_allclose(said, found, atol=1e-9)
     left, top, right, bottom = found
     if anchor == "top_left":
         assert (left, top) == (0, 0)
     else:  # as much border on both sides
         assert abs(left - (size[1] - right)) <= 1
         assert abs(top - (size[0] - bottom)) <= 1
-    assert right - left >= size[1] - 1 or bottom - top >= size[0] - 1  # as large as it fits
+    assert right - left == size[1] or bottom - top == size[0]  # as large as it fits
+    exact = min(size[1] / width, size[0] / height)  # rounded, as Ultralytics' LetterBox does
+    assert abs(right - left - max(1, width * exact)) <= 0.5 + 1e-9
+    assert abs(bottom - top - max(1, height * exact)) <= 0.5 + 1e-9
 
 
 @pytest.mark.parametrize("pad", [0, 114, 255])
@@ -91,6 +93,91 @@ def test_a_point_finds_back_to_the_source(height, width, size, resize, anchor, s
     np.testing.assert_allclose(back, box, atol=0.1)
 
 
+def edges(row, placed):
+    """Where the change from dark to bright lies in an input, (x, y), by counting its light.
+
+    Along an axis each input pixel holds 0, 255 or a mixture, so the light up to the edge says
+    where it is to a fraction of a pixel. Pixels of the border are not counted.
+    """
+    light = row.astype(np.float64) / 255
+    left, top = max(0, round(placed.offset_x)), max(0, round(placed.offset_y))
+    right = min(row.shape[2], round(placed.offset_x + placed.width * placed.scale_x))
+    bottom = min(row.shape[1], round(placed.offset_y + placed.height * placed.scale_y))
+    x = right - light[0, top, left:right].sum()
+    y = bottom - light[1, top:bottom, left].sum()
+    return np.array([[x, y, x, y]], np.float32), (left, top, right, bottom)
+
+
+def assert_edges_find_back(height, width, size, resize, anchor, at):
+    """A picture that turns bright at a known column (blue) and row (green), sent through."""
+    image = np.zeros((height, width, 3), np.uint8)
+    column, line = round(at[0] * width), round(at[1] * height)
+    image[:, column:, 0], image[line:, :, 1] = 255, 255
+    spec = Preprocess(resize=resize, anchor=anchor, pad=0, **ASIS)
+    row, placed = Preprocessor(spec, size)(image)
+    edge, (left, top, right, bottom) = edges(row, placed)
+    back = placed.to_source(edge)[0]
+    if left < edge[0, 0] < right:  # neither cut away nor at a side
+        assert abs(back[0] - column) <= 0.5 / placed.scale_x + 1e-3
+    if top < edge[0, 1] < bottom:
+        assert abs(back[1] - line) <= 0.5 / placed.scale_y + 1e-3
+
+
+@given(
+    height=st.integers(1, 1500),
+    width=st.integers(1, 1500),
+    size=st.tuples(st.integers(1, 700), st.integers(1, 700)),
+    resize=st.sampled_from(["letterbox", "stretch", "center_crop"]),
+    anchor=st.sampled_from(["center", "top_left"]),
+    at=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+def test_what_the_network_sees_finds_back_within_half_an_input_pixel(
+    height, width, size, resize, anchor, at
+):
+    assert_edges_find_back(height, width, size, resize, anchor, at)
+
+
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(3840, 1600), (1366, 768), (768, 1366), (303, 303), (2560, 1080), (1000, 333)],
+)
+def test_a_blob_near_the_far_corner_finds_back(width, height):
+    """Its centre of gravity in the input, counted there, is where it was painted."""
+    x, y = width * 0.93, height * 0.93
+    spread = width / 100
+    columns, lines = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5
+    blob = 255 * np.exp(-((columns - x) ** 2 + (lines - y) ** 2) / (2 * spread**2))
+    image = np.repeat(blob.astype(np.uint8)[..., None], 3, axis=2)
+    spec = Preprocess(resize="letterbox", pad=0, **ASIS)
+    row, placed = Preprocessor(spec, (640, 640))(image)
+    light = row[0].astype(np.float64)
+    middle = np.arange(640) + 0.5
+    gravity = light.sum(0) @ middle / light.sum(), light.sum(1) @ middle / light.sum()
+    back = placed.to_source(np.array([[*gravity, *gravity]], np.float32))[0]
+    assert np.abs(back[:2] - (x, y)).max() < 0.25
+
+
+@pytest.mark.parametrize("shape", [(2, 60000), (60000, 2), (3, 30001)])
+def test_a_strip_is_cut_before_it_is_enlarged(shape):
+    """Enlarged as a whole, 2x60000 would be 19 million pixels wide: 37 GB."""
+    image = np.zeros((*shape, 3), np.uint8)
+    middle = tuple(side // 2 for side in shape)
+    image[: middle[0], : middle[1]] = 255
+    row, placed = Preprocessor(Preprocess(resize="center_crop", **ASIS), (640, 640))(image)
+    edge = where(row[0] > 127)[2:]
+    x, y = placed.to_source(np.array([[*edge, *edge]], np.float32))[0, :2]
+    assert max(abs(x - middle[1]), abs(y - middle[0])) < 0.51
+
+
+@pytest.mark.parametrize("side", [303, 333, 999, 1, 49])
+def test_a_square_fills_a_square_input(side):
+    """303 * (640 / 303) is 639.9999... in floating point."""
+    spec = Preprocess(resize="letterbox", pad=0, **ASIS)
+    row, placed = Preprocessor(spec, (640, 640))(np.full((side, side, 3), 255, np.uint8))
+    assert (row == 255).all()
+    assert (placed.offset_x, placed.offset_y) == (0, 0)
+
+
 def test_boxes_are_clipped_to_the_source_image():
     _, placed = Preprocessor(Preprocess(resize="letterbox"), (64, 64))(noise(20, 40))
     boxes = np.array([[-50, -50, 500, 500], [0, 0, 64, 64]], np.float32)
@@ -109,7 +196,9 @@ def test_a_centre_crop_fills_the_input_and_keeps_the_middle(height, width, size)
     x, y = placed.to_source(middle)[0, :2]
     assert abs(x - width / 2) <= 1 / placed.scale_x + 1e-3
     assert abs(y - height / 2) <= 1 / placed.scale_y + 1e-3
-    assert placed.scale_x == placed.scale_y
+    exact = max(size[1] / width, size[0] / height)
+    assert abs(placed.scale_x - exact) <= 0.5 / width + 1e-9
+    assert abs(placed.scale_y - exact) <= 0.5 / height + 1e-9
 
 
 def slow(image, spec, size):
@@ -239,7 +328,7 @@ def plain(image, spec, size):
         placed = larger[top : top + size[0], left : left + size[1]]
     else:
         scale = min(size[0] / height, size[1] / width)
-        inner = max(1, int(width * scale)), max(1, int(height * scale))
+        inner = max(1, round(width * scale)), max(1, round(height * scale))
         left = top = 0
         if spec.anchor == "center":
             left, top = (size[1] - inner[0]) // 2, (size[0] - inner[1]) // 2
