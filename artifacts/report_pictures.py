@@ -17,7 +17,7 @@ from engineworks.errors import ArtifactError, DataError
 from engineworks.evaluate import datasets
 from engineworks.evaluate.annotations.coco import read_coco
 from engineworks.manifest import Artifact
-from engineworks.runtime.preprocess import read_image
+from engineworks.runtime.pictures import read_image
 from engineworks.store import LocalStore
 from engineworks.values import PinnedData
 

@@ -21,7 +21,8 @@ from engineworks.bench import compare, protocol
 from engineworks.codec import from_json
 from engineworks.evaluate import judge
 from engineworks.manifest import TensorSpec
-from engineworks.runtime.preprocess import Preprocessor, read_image
+from engineworks.runtime.pictures import read_image
+from engineworks.runtime.preprocess import Preprocessor
 from engineworks.search.trial import Workshop, Yardstick
 from engineworks.specs import Preprocess, TaskSpec
 from engineworks.values import PinnedData

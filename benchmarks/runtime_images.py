@@ -15,8 +15,9 @@ import torch
 
 from benchmarks._bars import Bar
 from benchmarks._rounds import interleave, ratio
+from engineworks.runtime.pictures import read_image
 from engineworks.runtime.postprocess import DetectionPostprocessor
-from engineworks.runtime.preprocess import Preprocessor, read_image
+from engineworks.runtime.preprocess import Preprocessor
 from engineworks.specs import Preprocess, TaskSpec
 
 Array = np.ndarray[Any, Any]

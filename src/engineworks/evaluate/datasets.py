@@ -19,7 +19,7 @@ import numpy as np
 
 from engineworks.errors import DataError
 from engineworks.evaluate.annotations.coco import CocoLabels, read_coco
-from engineworks.runtime.preprocess import read_image
+from engineworks.runtime.pictures import read_image
 from engineworks.specs import DataSpec, TaskSpec
 from engineworks.store import file_sha256
 from engineworks.values import BadImage, PinnedData

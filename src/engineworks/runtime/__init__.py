@@ -6,7 +6,7 @@ first used.
 
 from engineworks.runtime.detections import Detections
 from engineworks.runtime.detector import Classification, Classifier, Detector, StageTimes
-from engineworks.runtime.preprocess import read_image
+from engineworks.runtime.pictures import read_image
 from engineworks.runtime.session import Session
 from engineworks.runtime.session import open_engine as open
 from engineworks.runtime.spread import Spread

@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,55 +46,6 @@ class Placement:
         limit = np.array([self.width, self.height] * 2, np.float32)
         source: Array = np.clip((xyxy - offset) / scale, 0, limit).astype(np.float32)
         return source
-
-
-def read_image(path: Path) -> Array:
-    """Decode an image file to uint8 BGR (height, width, 3), turned upright by its EXIF.
-
-    Raises:
-        DataError: The file is missing, empty, truncated or no image.
-    """
-    import cv2
-
-    try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror})", hint="check the path and its permissions"
-        ) from error
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise DataError(
-            f"{path.name}: {data.size} bytes that no image codec understands",
-            hint="replace or remove the file (a recipe may say data.on_bad_image: skip)",
-        )
-    # OpenCV fills the missing part of a cut JPEG with grey and says nothing.
-    if _is_cut_jpeg(data.tobytes()):
-        raise DataError(
-            f"{path.name}: the JPEG ends before its picture does",
-            hint="replace or remove the file (a recipe may say data.on_bad_image: skip)",
-        )
-    return np.asarray(image)
-
-
-def _is_cut_jpeg(data: bytes) -> bool:
-    """Whether a JPEG lacks its end-of-image marker (ITU-T T.81, annex B).
-
-    Segments are walked to the start of scan, since an embedded thumbnail has an end of its own;
-    in the scan itself 0xFF is stuffed, so the marker found there is the picture's.
-    """
-    if data[:2] != b"\xff\xd8":
-        return False
-    position = 2
-    while data[position : position + 1] == b"\xff" and position + 4 <= len(data):
-        marker = data[position + 1]
-        if marker == 0xDA:
-            return b"\xff\xd9" not in data[position:]
-        if marker == 0xFF:  # fill byte
-            position += 1
-            continue
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return True
 
 
 def check_image(image: Array) -> None:

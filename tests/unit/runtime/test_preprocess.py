@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engineworks.errors import DataError
-from engineworks.runtime.preprocess import Preprocessor, read_image
+from engineworks.runtime.pictures import read_image
+from engineworks.runtime.preprocess import Preprocessor
 from engineworks.specs import Preprocess
 from tests.builders import picture
 

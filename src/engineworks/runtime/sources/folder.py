@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engineworks.errors import DataError
-from engineworks.runtime.preprocess import read_image
+from engineworks.runtime.pictures import read_image
 from engineworks.runtime.sources import Frame, Source, SourceOptions, Troubles
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
