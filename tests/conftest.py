@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from engineworks.specs import Preprocess, TaskSpec
 from engineworks.store import LocalStore
 from infra.s3 import S3Server
-from tests import builders
+from tests import builders, oracle
 
 # The machine may be slow and shared, and a failure must come back when the test is run again.
 settings.register_profile("engineworks", deadline=None, derandomize=True, database=None)
@@ -60,3 +61,18 @@ def yolox_engine(yolox_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """Folder of an ONNX Runtime engine of the trained YOLOX-Nano."""
     made_in = LocalStore(tmp_path_factory.mktemp("engines"))
     return Path(builders.put_engine(made_in, yolox_onnx).uri)
+
+
+@pytest.fixture(scope="session")
+def oracle_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of an engine that finds the extents of pure colours (`tests/oracle.py`)."""
+    folder = tmp_path_factory.mktemp("oracle")
+    task = TaskSpec(kind="detection", layout="end2end", labels=oracle.LABELS, confidence=0.1)
+    engine = builders.put_engine(
+        LocalStore(folder / "store"),
+        oracle.export(folder / "oracle.onnx"),
+        name="oracle",
+        preprocess=Preprocess(resize="letterbox"),
+        task=task,
+    )
+    return Path(engine.uri)

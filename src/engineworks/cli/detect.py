@@ -7,16 +7,19 @@ import collections
 import json
 import os
 import sys
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engineworks import runtime
 from engineworks.cli._engines import add_detector, open_detector
+from engineworks.cli._outputs import check
 from engineworks.cli._recording import add_recording, recorder
 from engineworks.cli._words import add
 from engineworks.errors import DataError, StoreError
 from engineworks.runtime.drawing import draw
+from engineworks.runtime.outputs import make_folder
 
 if TYPE_CHECKING:
     from engineworks.cli._words import Subparsers
@@ -39,7 +42,8 @@ def register(subparsers: Subparsers) -> None:
 def _detect(options: argparse.Namespace) -> int:
     """0: all images were read; 1: some were not, each is named."""
     files = list(_files(options.images))
-    names = _Names(options.output, files)
+    outputs = _outputs(options.output, files) if options.output is not None else []
+    check(options, outputs, files)
     failed = 0
     with recorder(options) as record, open_detector(options) as detector:
         for number, path in enumerate(files):
@@ -60,9 +64,9 @@ def _detect(options: argparse.Namespace) -> int:
             counts = collections.Counter(map(detector.label, found.class_id.tolist()))
             record.inference("images", stage_ms, counts, frame=number, input_shape=image.shape)
             _tell(options, path, image, found, detector, stage_ms)
-            if options.output is not None:
+            if outputs:
                 draw(image, found, detector.labels)
-                write_image(names.of(path), image)
+                write_image(outputs[number], image)
     return 1 if failed else 0
 
 
@@ -124,34 +128,29 @@ def _tell_failure(options: argparse.Namespace, path: Path, error: DataError) -> 
         sys.stdout.write(json.dumps({"image": str(path), "error": words}) + "\n")
 
 
-class _Names:
-    """Where each picture goes: under its own name, numbered when two images share one."""
+def _outputs(folder: Path, images: Sequence[Path]) -> list[Path]:
+    """Where each picture goes: under its own name, numbered when two images share one.
 
-    def __init__(self, folder: Path | None, images: Sequence[Path]) -> None:
-        self._folder = folder
-        self._taken: set[str] = set()
-        if folder is not None:
-            if folder.resolve() in {path.parent.resolve() for path in images}:
-                raise StoreError(
-                    f"{folder} holds images to read: they would be overwritten",
-                    hint="give another folder for -o",
-                )
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise StoreError(
-                    f"{folder} cannot be made ({error.strerror})", hint="give another folder for -o"
-                ) from error
-
-    def of(self, path: Path) -> Path:
-        """The file to write for this image."""
+    Raises:
+        StoreError: The folder holds images to read, cannot be made or takes no files.
+    """
+    if folder.resolve() in {path.parent.resolve() for path in images}:
+        raise StoreError(
+            f"{folder} holds images to read: they would be overwritten",
+            hint="give another folder for -o",
+        )
+    make_folder(folder)
+    outputs: list[Path] = []
+    taken: set[str] = set()
+    for path in images:
         suffix = path.suffix if path.suffix.lower() in SUFFIXES else ".jpg"
         name, count = path.stem + suffix, 1
-        while name in self._taken:
+        while (key := unicodedata.normalize("NFC", name).casefold()) in taken:
             count += 1
             name = f"{path.stem}-{count}{suffix}"
-        self._taken.add(name)
-        return (self._folder or Path()) / name
+        taken.add(key)
+        outputs.append(folder / name)
+    return outputs
 
 
 def write_image(path: Path, image: Any) -> None:

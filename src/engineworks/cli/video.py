@@ -15,24 +15,31 @@ from typing import TYPE_CHECKING, Any
 
 from engineworks import hosts, runtime
 from engineworks.cli._engines import add_detector, open_detector
+from engineworks.cli._outputs import check, files_of
 from engineworks.cli._progress import shown
 from engineworks.cli._recording import add_recording, recorder
+from engineworks.cli._videos import find, output_names
 from engineworks.cli._words import add
 from engineworks.errors import DataError
 from engineworks.runtime.metrics import Recorder
+from engineworks.runtime.outputs import make_folder, write_text
 from engineworks.runtime.pipeline import Pipeline
 from engineworks.runtime.resume import Outputs, look_back
 from engineworks.runtime.sinks import JsonLines, MotText, Sink, VideoSink, Window
-from engineworks.runtime.sources import Source, SourceOptions, is_live, open_source
+from engineworks.runtime.sources import (
+    Source,
+    SourceOptions,
+    is_live,
+    local_path,
+    open_source,
+    spoken,
+)
 from engineworks.runtime.stream import Job, StreamReport
 from engineworks.runtime.tracking import ByteTrack
 from engineworks.runtime.video_file import VideoFile
 
 if TYPE_CHECKING:
     from engineworks.cli._words import Subparsers
-
-#: What a folder of videos is searched for.
-SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".avi", ".webm", ".ts", ".mpg", ".mpeg", ".wmv", ".flv")
 
 #: Detections from this confidence on help ByteTrack to hold a track (arXiv:2110.06864).
 _WEAK = 0.1
@@ -119,6 +126,10 @@ def _video(options: argparse.Namespace) -> int:
         raise DataError("--mot writes tracks, and none are made", hint="add --track")
     if not (options.show or options.jsonl or options.log or any(map(bool, vars(outputs).values()))):
         sys.stderr.write("nothing is kept: add -o out.mp4, --jsonl, --mot or --show\n")
+    resume = options.resume
+    continued = [path for path in (outputs.jsonl, outputs.mot) if path is not None and resume]
+    written = outputs.written(resume=resume)
+    check(options, written, files_of([options.source]), goes_on=continued)
     window = Window(options.source) if options.show else None
     with _engine(options, [options.source]) as (detectors, record):
         job = _Plan(options, detectors[0].labels, window).job(options.source, outputs)
@@ -144,22 +155,27 @@ def _video(options: argparse.Namespace) -> int:
 
 def _videos(options: argparse.Namespace) -> int:
     """0: all were read to their end; 1: some were not, each is named."""
-    sources = list(_found(options.sources, options.output))
-    names = _names(sources)
-    options.output.mkdir(parents=True, exist_ok=True)
+    found = find(options.sources, options.output)
+    sources, names = found.sources, output_names(found.sources)
+    if found.left_out:
+        told = ", ".join(f"{count} {ending}" for ending, count in found.left_out.items())
+        sys.stderr.write(f"left out, since no video ends so: {told}\n")
+    every = [
+        Outputs(
+            video=None if options.no_video else options.output / f"{name}.mp4",
+            jsonl=options.output / f"{name}.jsonl",
+        )
+        for name in names
+    ]
+    summary_file = options.output / "summary.json"
+    make_folder(options.output)
+    written = [path for outputs in every for path in outputs.written(resume=options.resume)]
+    continued = [outputs.jsonl for outputs in every if outputs.jsonl and options.resume]
+    check(options, [*written, summary_file], files_of(sources), goes_on=continued)
     options.show, options.jsonl, options.raw_size = False, None, None
     with _engine(options, sources) as (detectors, record):
         plan = _Plan(options, detectors[0].labels)
-        jobs = [
-            plan.job(
-                source,
-                Outputs(
-                    video=None if options.no_video else options.output / f"{name}.mp4",
-                    jsonl=options.output / f"{name}.jsonl",
-                ),
-            )
-            for source, name in zip(sources, names, strict=True)
-        ]
+        jobs = [plan.job(source, outputs) for source, outputs in zip(sources, every, strict=True)]
         pipeline = Pipeline(detectors, at_once=min(options.at_once, len(jobs)), recorder=record)
         reports = _run(pipeline, jobs)
     counts = {
@@ -167,48 +183,17 @@ def _videos(options: argparse.Namespace) -> int:
         for word in ("whole", "stopped", "lost", "failed")
     }
     counts["not started"] = len(jobs) - len(reports)
-    summary = {"outcomes": counts, "videos": [asdict(report) for report in reports]}
-    (options.output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
+    summary = {
+        "outcomes": counts,
+        "left_out": found.left_out,
+        "videos": [asdict(report) for report in reports],
+    }
+    write_text(summary_file, json.dumps(summary, indent=1) + "\n")
     _tell(options, reports, sys.stdout, summary)
     if not options.json:
         told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
         sys.stdout.write(f"{len(jobs)} videos: {told}\n")
     return 0 if counts["whole"] == len(jobs) else 1
-
-
-def _found(given: Sequence[str], output: Path) -> Iterator[str]:
-    """Addresses as they are, and the videos in folders, but not those that were written there."""
-    for text in given:
-        path = Path(text)
-        if not path.is_dir():
-            yield text
-            continue
-        inside = sorted(
-            video
-            for video in path.rglob("[!.]*")
-            if video.suffix.lower() in SUFFIXES
-            and not video.resolve().is_relative_to(output.resolve())
-        )
-        if not inside:
-            raise DataError(
-                f"{path} holds no video ({', '.join(SUFFIXES)})",
-                hint="give videos or their folder; for a folder of images use: engineworks video",
-            )
-        yield from map(str, inside)
-
-
-def _names(sources: Sequence[str]) -> list[str]:
-    """A name of its own for each source's outputs."""
-    names: list[str] = []
-    for source in sources:
-        words = source.rpartition("://")[2].rstrip("/").replace("\\", "/")
-        stem = Path(words.rpartition("/")[2]).stem or "stream"
-        name, count = stem, 1
-        while name in names:
-            count += 1
-            name = f"{stem}-{count}"
-        names.append(name)
-    return names
 
 
 class _Plan:
@@ -258,8 +243,12 @@ class _Plan:
             first = begun.next_track if begun else 1
             return ByteTrack(fps=fps, high=options.confidence, first_id=first)
 
+        path = local_path(source)
+        written = (begun.video if begun else outputs.video, outputs.jsonl, outputs.mot)
         return Job(
-            name=source if "://" in source else Path(source).name,
+            name=spoken(source) if path is None else path.name or source,
+            source=spoken(source),
+            outputs=tuple(str(output) for output in written if output is not None),
             open=lambda stop: open_source(source, reading, stop),
             sinks=sinks,
             tracker=tracker if options.track else None,

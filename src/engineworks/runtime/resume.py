@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engineworks.errors import DataError
-from engineworks.runtime.video_file import last_time_s, temporary_name
+from engineworks.runtime.outputs import temporary_name
+from engineworks.runtime.video_file import last_time_s
 
 #: Half a frame at 1000 frames per second: two clocks that differ by less mean the same frame.
 _SAME_S = 0.0005
@@ -34,6 +35,17 @@ class Outputs:
     def begun(self) -> bool:
         """Whether an earlier run has left anything to go on from."""
         return any(path.exists() or temporary_name(path).exists() for path in self._all())
+
+    def written(self, *, resume: bool) -> list[Path]:
+        """Every file that a run reads as its own, makes or replaces."""
+        files, number = self._all(), 2
+        while resume and self.video is not None:
+            part = part_name(self.video, number)
+            files.append(part)
+            if not (part.exists() or temporary_name(part).exists()):
+                break
+            number += 1
+        return files
 
     def _all(self) -> list[Path]:
         return [path for path in (self.video, self.jsonl, self.mot) if path is not None]

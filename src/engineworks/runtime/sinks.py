@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from engineworks.errors import DataError, MissingDependency, StoreError
+from engineworks.errors import MissingDependency, StoreError
 from engineworks.runtime.detections import Detections
+from engineworks.runtime.outputs import refuse_unwritable, temporary_name
 from engineworks.runtime.sources import Frame
-from engineworks.runtime.video_file import VideoFile, temporary_name
+from engineworks.runtime.video_file import VideoFile
 
 
 class Closed(Exception):
@@ -68,8 +69,8 @@ class _TextSink:
         self._path = target if isinstance(target, Path) else None
         self._file: IO[str] | None = None if isinstance(target, Path) else target
         self._append = append
-        if self._path is not None and not self._path.parent.is_dir():
-            raise DataError(f"there is no folder {self._path.parent}", hint="create it first")
+        if self._path is not None:
+            refuse_unwritable(self._path, goes_on=append)
 
     def _lines(self, lines: Sequence[str]) -> None:
         try:

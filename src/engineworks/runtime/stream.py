@@ -49,6 +49,10 @@ class Job:
     """Opens the source; the event, once set, ends its waits."""
     sinks: Callable[[Source], Sequence[Sink]]
     """Opens the outputs."""
+    source: str = ""
+    """Its address, without a password; for the report."""
+    outputs: tuple[str, ...] = ()
+    """The files that are written; for the report."""
     tracker: Callable[[float], Tracker] | None = None
     """Makes the tracker, given the source's frames per second."""
     resumed: bool = False
@@ -81,6 +85,10 @@ class StreamReport:
     stages_ms: dict[str, float]
     """Mean time of each stage for one frame; stages run side by side."""
     notes: tuple[str, ...] = ()
+    source: str = ""
+    """Address that was read."""
+    outputs: tuple[str, ...] = ()
+    """Files that were written, or would have been."""
 
 
 #: Takes the place of a row that the engine has seen: rows are large, and no longer needed.
@@ -289,6 +297,8 @@ class Stream:
             fps=round(frames / elapsed_s, 2) if elapsed_s > 0 else 0.0,
             stages_ms={k: round(v / max(1, frames), 3) for k, v in self._total_ms.items()},
             notes=tuple(source.troubles.notes) if source else (),
+            source=self.job.source,
+            outputs=self.job.outputs,
         )
 
     def _verdict(self) -> tuple[Outcome, str]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from engineworks import hosts
 from engineworks.errors import DataError, MissingDependency, StoreError
+from engineworks.runtime.outputs import refuse_unwritable, temporary_name
 from engineworks.runtime.planes import Planes, split
 from engineworks.runtime.sources.decoder import import_av
 
@@ -36,11 +37,6 @@ _CORES_PER_THREAD = 4
 
 #: A file's own clock begins at 0; this comment in it tells where in its source that was.
 _STARTS = "source time in s: "
-
-
-def temporary_name(path: Path) -> Path:
-    """Where an output is written before it has its name."""
-    return path.with_name(f".{path.stem}.writing{path.suffix}")
 
 
 def last_time_s(path: Path) -> float | None:
@@ -76,6 +72,7 @@ class VideoFile:
 
     Raises:
         DataError: The folder is missing or the ending is not one of a video.
+        StoreError: It cannot be written there.
         MissingDependency: PyAV, or every codec, is missing.
     """
 
@@ -84,8 +81,7 @@ class VideoFile:
     ) -> None:
         if path.suffix.lower() not in (".mp4", ".mov", ".m4v"):
             raise DataError(f"{path.name} does not end in .mp4", hint="name the output out.mp4")
-        if not path.parent.is_dir():
-            raise DataError(f"there is no folder {path.parent}", hint="create it first")
+        refuse_unwritable(path)
         self.path = path
         self.codec = codec or _codec(import_av())
         self.refitted = 0

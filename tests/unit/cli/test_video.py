@@ -15,8 +15,8 @@ import pytest
 
 from engineworks.cli import main
 from engineworks.cli._progress import line
+from engineworks.runtime.outputs import temporary_name
 from engineworks.runtime.stream import StreamReport
-from engineworks.runtime.video_file import temporary_name
 from tests import builders
 from tests.clips import panned, read_clip, write_clip
 

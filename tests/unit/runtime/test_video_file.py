@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from engineworks.errors import DataError
-from engineworks.runtime.video_file import VideoFile, last_time_s, temporary_name
+from engineworks.runtime.outputs import temporary_name
+from engineworks.runtime.video_file import VideoFile, last_time_s
 from tests.clips import panned, read_clip
 
 #: A variable frame rate: a pause, and two frames at one time.

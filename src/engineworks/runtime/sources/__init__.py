@@ -5,6 +5,7 @@
 | `clip.mp4` | a video file |
 | `0`, `1` ... | a camera of this machine |
 | `rtsp://...`, `http://...`, `tcp://...`, `udp://...` | a stream |
+| `file:///...` | the file or folder of that path |
 | a folder | its images in the order of their names |
 | `-` | raw BGR frames on standard input |
 
@@ -14,10 +15,14 @@ Knows no detector and no output.
 from __future__ import annotations
 
 import importlib
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 
@@ -125,17 +130,46 @@ def open_source(
     """
     if not address:
         raise DataError("the source has no name", hint="give a file, a folder, a URL, 0 or -")
-    source: Source = _kind(address).open_source(
+    kind, address = _kind(address)
+    source: Source = kind.open_source(
         address, options or SourceOptions(), stop or threading.Event()
     )
     return source
 
 
+def files(address: str) -> Sequence[Path | int]:
+    """The files on this machine that are read for an address; 0 is standard input."""
+    kind, address = _kind(address)
+    read: Sequence[Path | int] = kind.files(address)
+    return read
+
+
+def local_path(address: str) -> Path | None:
+    """The path of a file or folder; None for a stream, a camera or standard input."""
+    kind, address = _kind(address)
+    return Path(address) if kind.LOCAL else None
+
+
+def spoken(address: str) -> str:
+    """An address as it may be told to anybody: without user and password."""
+    return re.sub(r"://[^/@\s]*@", "://", address)
+
+
 def is_live(address: str) -> bool:
     """Whether this is the address of a camera or a stream, whose newest frame matters most."""
-    return bool(_kind(address).LIVE)
+    return bool(_kind(address)[0].LIVE)
 
 
-def _kind(address: str) -> Any:
+def _kind(address: str) -> tuple[Any, str]:
+    """The module for an address, and the address; a path in place of a `file://` one.
+
+    Raises:
+        DataError: A file on another machine.
+    """
+    if address.lower().startswith("file://"):
+        parts = urlsplit(address)
+        if parts.netloc not in ("", "localhost"):
+            raise DataError(f"{address} is not on this machine", hint="give a path, or file:///...")
+        address = url2pathname(parts.path)
     modules = (importlib.import_module(f"{__name__}.{kind}") for kind in KINDS)
-    return next(module for module in modules if module.fits(address))
+    return next(module for module in modules if module.fits(address)), address

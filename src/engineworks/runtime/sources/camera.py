@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from engineworks.errors import DataError
@@ -12,6 +13,7 @@ from engineworks.runtime.sources import Source, SourceOptions, Troubles
 from engineworks.runtime.sources.network import LiveSource
 
 LIVE = True
+LOCAL = False
 
 #: OpenCV's LOG_LEVEL_SILENT.
 _SILENT = 0
@@ -20,6 +22,11 @@ _SILENT = 0
 def fits(address: str) -> bool:
     """A number."""
     return address.isdecimal()
+
+
+def files(address: str) -> list[Path]:
+    """None."""
+    return []
 
 
 class CameraConnection:

@@ -11,11 +11,17 @@ from engineworks.runtime.sources import Frame, Source, SourceOptions, Troubles
 from engineworks.runtime.sources.decoder import Decoder
 
 LIVE = False
+LOCAL = True
 
 
 def fits(address: str) -> bool:
     """Whatever no other kind takes."""
     return True
+
+
+def files(address: str) -> list[Path]:
+    """The video itself."""
+    return [Path(address)]
 
 
 class FileSource:

@@ -13,11 +13,17 @@ from engineworks.runtime.sources import Frame, Source, SourceOptions, Troubles
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 LIVE = False
+LOCAL = True
 
 
 def fits(address: str) -> bool:
     """A folder that exists."""
     return Path(address).is_dir()
+
+
+def files(address: str) -> list[Path]:
+    """The images in it, in the order of their names."""
+    return sorted(p for p in Path(address).iterdir() if p.suffix.lower() in _SUFFIXES)
 
 
 class FolderSource:
@@ -55,7 +61,7 @@ def open_source(address: str, options: SourceOptions, stop: threading.Event) -> 
     Raises:
         DataError: There is no image in it.
     """
-    paths = sorted(p for p in Path(address).iterdir() if p.suffix.lower() in _SUFFIXES)
+    paths = files(address)
     if not paths:
         raise DataError(
             f"{address} holds no image ({', '.join(sorted(_SUFFIXES))})",

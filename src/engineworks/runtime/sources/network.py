@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 from engineworks.errors import DataError
@@ -22,11 +23,17 @@ log = logging.getLogger(__name__)
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.5, 30.0
 
 LIVE = True
+LOCAL = False
 
 
 def fits(address: str) -> bool:
     """`scheme://...`."""
     return "://" in address
+
+
+def files(address: str) -> list[Path]:
+    """None."""
+    return []
 
 
 class Connection(Protocol):

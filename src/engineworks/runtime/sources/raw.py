@@ -14,11 +14,17 @@ from engineworks.runtime.sources import Frame, Source, SourceOptions, Troubles
 from engineworks.specs import Size
 
 LIVE = False
+LOCAL = False
 
 
 def fits(address: str) -> bool:
     """`-`."""
     return address == "-"
+
+
+def files(address: str) -> list[int]:
+    """Standard input, which may be a file."""
+    return [0]
 
 
 class RawSource:
