@@ -222,6 +222,14 @@ def prepare_size(run: Run, loaded: Loaded, model: Model, size: Size) -> Model:
     )
 
 
+def _of_source(found: Reference) -> str:
+    """What the source model has shown, in words."""
+    if found.value is None:
+        return ""
+    words = f"{found.metric} {found.value:.4f} of the source model"
+    return words + (f", its scores are {found.scores}" if found.scores != "auto" else "")
+
+
 def _prepare(
     run: Run, loaded: Loaded, shared: Shared, pinned: PinnedModel, data: PinnedData | None,
     size: Size, exporter: str | None,
@@ -235,10 +243,10 @@ def _prepare(
         ),
         Reference,
         limit_s=recipe.limits.check_s, variant=label,
-        note=lambda value: f"{value.metric} {value.value:.4f} of the source model"
-        if value.value is not None
-        else "",
+        note=_of_source,
     )  # fmt: skip
+    # What was settled on the source goes with every artifact that is made of it.
+    shared = dataclasses.replace(shared, task=dataclasses.replace(shared.task, scores=truth.scores))
     spec = recipe.export
     if exporter in spec.exporters:
         spec = dataclasses.replace(spec, exporters=(exporter,))

@@ -2,6 +2,8 @@
 
 Knows only dataclasses and type hints. A field with ``metadata={"key": False}`` (a path, a time)
 is where or when something is, not what it is: it is written to JSON and left out of `digest`.
+A field with ``metadata={"later": True}`` came when values without it existed: at its default it is
+left out of both, so that those keep their digests.
 """
 
 from __future__ import annotations
@@ -25,6 +27,11 @@ def place(**options: Any) -> Any:
     return dataclasses.field(metadata={"key": False}, **options)
 
 
+def later(*, default: Any) -> Any:
+    """Declare a dataclass field that older values lack; at its default it is not written."""
+    return dataclasses.field(default=default, metadata={"later": True})
+
+
 def to_json(value: Any) -> Any:
     """Turn a value of dataclasses, mappings, sequences and scalars into plain JSON types."""
     return _encode(value, key_only=False)
@@ -41,7 +48,8 @@ def _encode(value: Any, *, key_only: bool) -> Any:
         return {
             field.name: _encode(getattr(value, field.name), key_only=key_only)
             for field in dataclasses.fields(value)
-            if not key_only or field.metadata.get("key", True)
+            if (not key_only or field.metadata.get("key", True))
+            and not (field.metadata.get("later") and getattr(value, field.name) == field.default)
         }
     if isinstance(value, Mapping):
         return {str(key): _encode(item, key_only=key_only) for key, item in value.items()}

@@ -11,13 +11,16 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from engineworks.codec import place
+from engineworks.codec import later, place
 from engineworks.errors import RecipeError
 
 Size = tuple[int, int]
 
 #: Detection heads that the runtime decodes; anything else is a `module:function` of the recipe.
 LAYOUTS = ("yolox", "yolov8", "end2end", "detr", "rtdetr")
+
+#: What a classifier's scores are; `auto` is settled on the source model, once.
+ScoreKind = Literal["auto", "logits", "probabilities", "independent", "independent_logits"]
 
 #: Read by pydantic when it validates these classes from YAML: unknown keys are refused, and the
 #: text under a field is its description in the JSON Schema.
@@ -184,6 +187,11 @@ class TaskSpec:
     """Overlap above which the weaker of two boxes of one class is suppressed."""
     max_detections: int = 100
     """Boxes kept per image."""
+    scores: ScoreKind = later(default="auto")
+    """What a classifier's output is. `auto`: settled once, on the source model. `logits`: a softmax
+    makes confidences of them. `probabilities`: they are confidences, and sum to 1. `independent`:
+    confidences of labels that do not exclude each other. `independent_logits`: a sigmoid makes
+    confidences of them."""
 
     def __post_init__(self) -> None:
         _must(
@@ -195,6 +203,11 @@ class TaskSpec:
             self.max_detections > 0,
             f"task.max_detections: {self.max_detections} boxes cannot be judged",
             "COCO evaluation uses 100",
+        )
+        _must(
+            self.scores == "auto" or self.kind == "classification",
+            f"task.scores: {self.scores} is for classification, this task is {self.kind}",
+            "remove task.scores; the layout of a detector says what its scores are",
         )
         names = () if isinstance(self.labels, str) else self.labels
         _must(

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from engineworks.codec import place
+from engineworks.codec import later, place
 from engineworks.manifest import Artifact
-from engineworks.specs import DataSpec, ModelSpec, Size
+from engineworks.specs import DataSpec, ModelSpec, ScoreKind, Size
 
 Outcome = Literal["shipped", "rejected", "skipped", "failed", "pending"]
 
@@ -176,6 +176,8 @@ class Reference:
     images: int
     detail: dict[str, float]
     outputs: tuple[str, ...]
+    scores: ScoreKind = later(default="auto")
+    """What a classifier's scores are, as settled on it."""
     elapsed_s: float = place()
 
 

@@ -14,6 +14,7 @@ from engineworks.codec import to_json
 from engineworks.errors import ArtifactError, EngineworksError, MissingDependency
 from engineworks.manifest import Manifest
 from engineworks.runtime.detector import image_input
+from engineworks.runtime.scores import ASSUMED
 from engineworks.runtime.session import check_machine, check_version, local_folder
 from engineworks.runtime.spread import Opener, opener
 from engineworks.specs import BenchmarkSpec
@@ -64,6 +65,8 @@ def _inspect(options: argparse.Namespace) -> int:
         lines.append(f"  images   {short(to_json(manifest.preprocess))}")
     if manifest.task is not None:
         lines.append(f"  task     {short(to_json(manifest.task))}")
+        if manifest.task.kind == "classification" and manifest.task.scores == "auto":
+            lines.append(f"  scores   not said: taken for {ASSUMED}")
     if manifest.requires is not None:
         lines.append(f"  needs    {short(to_json(manifest.requires))}")
         lines.append(f"  here     {here}")

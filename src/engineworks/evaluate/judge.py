@@ -19,6 +19,7 @@ from engineworks.runtime.convert import to_coco
 from engineworks.runtime.heads import HEADS, Decoder
 from engineworks.runtime.postprocess import DetectionPostprocessor
 from engineworks.runtime.preprocess import Preprocessor
+from engineworks.runtime.scores import confidences
 from engineworks.specs import Preprocess, Size, TaskSpec
 from engineworks.values import PinnedData
 
@@ -58,14 +59,14 @@ def judge(
         decode: The recipe's own decoder, if it has one.
 
     Returns:
-        (metrics by name, predictions: COCO results, or [file, class index, score]).
+        (metrics by name, predictions: COCO results, or [file, class index, confidence]).
 
     Raises:
         ModelError: The outputs are not what the task's layout says.
     """
     if task.kind == "detection":
         return _judge_detection(infer, data, task, labels, preprocess, size, decode)
-    return _judge_classification(infer, data, labels, preprocess, size)
+    return _judge_classification(infer, data, task, labels, preprocess, size)
 
 
 def _judge_detection(
@@ -112,7 +113,12 @@ def _ids(truth: CocoLabels, data: PinnedData) -> list[int]:
 
 
 def _judge_classification(
-    infer: Infer, data: PinnedData, labels: tuple[str, ...], preprocess: Preprocess, size: Size
+    infer: Infer,
+    data: PinnedData,
+    task: TaskSpec,
+    labels: tuple[str, ...],
+    preprocess: Preprocess,
+    size: Size,
 ) -> tuple[dict[str, float], list[Any]]:
     prepare = Preprocessor(preprocess, size)
     scores = np.concatenate(
@@ -122,8 +128,9 @@ def _judge_classification(
         ]
     )
     best = scores.argmax(axis=1)
+    sure = confidences(scores, task.scores)
     predictions = [
         [name, int(index), float(row[index])]
-        for name, index, row in zip(data.files, best, scores, strict=True)
+        for name, index, row in zip(data.files, best, sure, strict=True)
     ]
     return classification.score(scores, datasets.class_ids(data, labels)), predictions

@@ -14,6 +14,7 @@ from engineworks.evaluate.classification import answers
 from engineworks.runtime.heads import HEADS
 from engineworks.runtime.postprocess import DetectionPostprocessor
 from engineworks.runtime.preprocess import Preprocessor
+from engineworks.runtime.scores import confidences
 from engineworks.specs import Preprocess, Size, TaskSpec
 
 Array = np.ndarray[Any, Any]
@@ -56,9 +57,8 @@ def sureness(
     if task.kind == "classification":
 
         def classified(image: Array) -> float:
-            scores = answers(infer(prepare(image)[0][None]), labels)[0].astype(np.float64)
-            powers = np.exp(scores - scores.max())  # softmax; of probabilities it keeps the order
-            return float(powers.max() / powers.sum())
+            scores = answers(infer(prepare(image)[0][None]), labels)[0]
+            return float(confidences(scores, task.scores).max())
 
         return classified
     return None

@@ -6,6 +6,7 @@ Knows no files, streams or tracks. A call does the three steps one after another
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -22,8 +23,11 @@ from engineworks.runtime.heads import Decoder
 from engineworks.runtime.planes import Planes
 from engineworks.runtime.postprocess import DetectionPostprocessor
 from engineworks.runtime.preprocess import Placement, Preprocessor
+from engineworks.runtime.scores import ASSUMED, confidences
 from engineworks.runtime.session import Session, Tensors
-from engineworks.specs import Preprocess, Size, TaskSpec
+from engineworks.specs import Preprocess, ScoreKind, Size, TaskSpec
+
+_log = logging.getLogger(__name__)
 
 Array = np.ndarray[Any, Any]
 Answer = TypeVar("Answer")
@@ -45,7 +49,8 @@ class Classification:
 
     Attributes:
         class_id: int64 (k,), index into the model's labels, best first.
-        confidence: float32 (k,) in 0..1, highest first.
+        confidence: float32 (k,) in 0..1, highest first. They sum to 1 over all classes, unless
+            the model's labels do not exclude each other (`task.scores`).
     """
 
     class_id: Array
@@ -229,6 +234,8 @@ class Classifier(_ImageModel[Classification]):
     Args:
         session: An open engine of a classification model: one output of scores or logits.
         top: How many classes to name.
+        scores: What the engine's scores are; None: as the manifest says. One that does not say is
+            taken to give logits, with a warning.
         max_batch: Images per inference where the engine's batch is open.
 
     Raises:
@@ -238,7 +245,14 @@ class Classifier(_ImageModel[Classification]):
 
     _kind = "classification"
 
-    def __init__(self, session: Session, *, top: int = 5, max_batch: int = 8) -> None:
+    def __init__(
+        self,
+        session: Session,
+        *,
+        top: int = 5,
+        scores: ScoreKind | None = None,
+        max_batch: int = 8,
+    ) -> None:
         super().__init__(session, max_batch=max_batch)
         if len(session.outputs) != 1:
             raise ArtifactError(
@@ -247,21 +261,21 @@ class Classifier(_ImageModel[Classification]):
                 hint="export a model with one output of class scores",
             )
         self._top = top
+        self._scores = scores or self.task.scores
+        if self._scores == "auto":
+            self._scores = ASSUMED
+            _log.warning(
+                "%s does not say what its scores are: %s are assumed; give Classifier(scores=...), "
+                "or build the engine anew",
+                session.manifest.name, ASSUMED,
+            )  # fmt: skip
 
     def finish(self, outputs: Tensors, placement: Placement) -> Classification:
-        """The best classes; logits become probabilities by softmax."""
+        """The best classes, by the manifest's word for what the scores are."""
         (scores,) = outputs.values()
-        probabilities = _probabilities(scores.reshape(-1).astype(np.float32))
-        best = np.argsort(-probabilities, kind="stable")[: self._top]
-        return Classification(class_id=best.astype(np.int64), confidence=probabilities[best])
-
-
-def _probabilities(scores: Array) -> Array:
-    """Scores that are probabilities already stay; anything else is taken for logits."""
-    if scores.min() >= 0 and abs(float(scores.sum()) - 1) < 1e-2:
-        return scores
-    powers = np.exp(scores - scores.max())
-    return np.asarray(powers / powers.sum())
+        found = confidences(scores.reshape(-1), self._scores)
+        best = np.argsort(-found, kind="stable")[: self._top]
+        return Classification(class_id=best.astype(np.int64), confidence=found[best])
 
 
 def _stacked(rows: Array | Sequence[Array]) -> Array:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from engineworks.stages.requests import (
     ExportRequest,
     ReferenceRequest,
     ScreenRequest,
+    Shared,
     SimplifyRequest,
 )
 from engineworks.store import LocalStore
@@ -42,6 +45,7 @@ def reference(request: ReferenceRequest) -> Reference:
     inputs = _samples(request, references.ROWS)
     source = open_source(request.model, inputs[:1])
     outputs = source.infer(inputs)
+    shared = _settled(shared, source.infer, inputs)
     metrics: dict[str, float] = {}
     predictions = None
     if request.score and request.data is not None and shared.task.kind != "none":
@@ -74,8 +78,20 @@ def reference(request: ReferenceRequest) -> Reference:
         images=len(request.data.files) if request.data and metrics else 0,
         detail=metrics,
         outputs=source.outputs,
+        scores=shared.task.scores,
         elapsed_s=time.perf_counter() - started,
     )
+
+
+def _settled(shared: Shared, infer: Callable[..., Any], inputs: np.ndarray[Any, Any]) -> Shared:
+    """With the word for what a classifier's scores are, found out or confirmed."""
+    from engineworks.evaluate import classification, scores
+
+    if shared.task.kind != "classification":
+        return shared
+    classification.answers(infer(inputs[:1]), len(shared.labels))
+    word = scores.settle(shared.task.scores, scores.probe(infer, inputs))
+    return dataclasses.replace(shared, task=dataclasses.replace(shared.task, scores=word))
 
 
 def _samples(request: ReferenceRequest, rows: int) -> np.ndarray[Any, Any]:

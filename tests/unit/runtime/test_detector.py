@@ -230,7 +230,7 @@ class TestRefusals:
 class TestClassifier:
     def test_the_best_classes_come_first(self, store, tiny_onnx):
         labels = ("ant", "bee", "cat", "dog", "eel")
-        task = TaskSpec(kind="classification", labels=labels)
+        task = TaskSpec(kind="classification", labels=labels, scores="logits")
         engine = builders.put_engine(store, tiny_onnx, task=task, preprocess=Preprocess())
         rng = np.random.default_rng(0)
         pictures = [rng.integers(0, 256, (20, 30, 3), np.uint8) for _ in range(3)]
@@ -261,7 +261,7 @@ class TestClassifier:
             [("images", "float32", ["n", 3, 8, 8])],
             [("scores", "float32", ["n", 3])],
         )
-        task = TaskSpec(kind="classification", labels=("r", "g", "b"))
+        task = TaskSpec(kind="classification", labels=("r", "g", "b"), scores="probabilities")
         engine = builders.put_engine(store, path, task=task, preprocess=Preprocess())
         red = np.zeros((8, 8, 3), np.uint8)
         red[..., 2] = 255
