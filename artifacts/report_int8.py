@@ -251,7 +251,7 @@ def _objects(variant: Variant, summary: Summary, store: LocalStore) -> Objects |
     found = variant.difference
     if found is None:
         return None
-    known = report_pictures.photos(summary.data)
+    known = report_pictures.photos(summary.data, store)
     names = {str(key): name for key, name in known.names.items()} if known else {}
     counts = {
         key: (found.lost_by_class.get(key, 0), found.gained_by_class.get(key, 0))

@@ -88,7 +88,7 @@ def gallery(
     if task is None or summary.data is None or not source or not answers:
         return None
     if task.kind == "detection":
-        return _detection(summary.data, source, answers, skip)
+        return _detection(summary.data, store, source, answers, skip)
     if task.kind == "classification":
         return _classification(summary.data, class_labels(summary, store), source, answers)
     return None
@@ -124,13 +124,13 @@ class Photos:
     names: Mapping[int, str]
 
 
-def photos(data: PinnedData | None) -> Photos | None:
+def photos(data: PinnedData | None, store: LocalStore) -> Photos | None:
     """Read the annotations again; None when they are gone or there are none."""
     if data is None or data.spec.annotations is None:
         return None
     try:
-        coco = read_coco(Path(data.spec.annotations), ())
-    except DataError:
+        coco = read_coco(store.entry(data.truth) if data.truth else Path(data.spec.annotations), ())
+    except (ArtifactError, DataError):
         return None
     return Photos(
         folder=datasets.root_of(data.spec),
@@ -146,11 +146,12 @@ Differ = tuple[set[int], set[int]]
 
 def _detection(
     data: PinnedData,
+    store: LocalStore,
     source: list[Any],
     answers: Mapping[str, list[Any]],
     skip: AbstractSet[tuple[str, str]],
 ) -> Gallery | None:
-    known = photos(data)
+    known = photos(data, store)
     if known is None:
         return None
     before = report_plots.by_image(source)
@@ -204,7 +205,7 @@ def worst(
     summary: Summary, store: LocalStore, variant: Variant, most: int
 ) -> tuple[tuple[Picture, ...], int]:
     """The photos in which a detector differs most from the source model, and how many are gone."""
-    known = photos(summary.data)
+    known = photos(summary.data, store)
     if known is None or variant.difference is None:
         return (), 0
     before = report_plots.by_image(_predictions(summary.reference.predictions, store))

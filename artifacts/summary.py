@@ -250,6 +250,11 @@ def footnotes(summary: Summary) -> list[str]:
             f"{summary.reference.value:.4f}: check task.labels, task.layout and preprocess, "
             "or its weights."
         )
+    if summary.data is not None:
+        notes += [f"data: {words}." for words in summary.data.notes]
+        if summary.data.bad:
+            first = summary.data.bad[0].reason
+            notes.append(f"data: {len(summary.data.bad)} images skipped, the first: {first}.")
     if summary.comparison is not None:
         comparison = summary.comparison
         notes.append(f"* ship {comparison.recommended} on this machine: {comparison.reason}.")

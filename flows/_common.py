@@ -106,11 +106,15 @@ def prepare_model(run: Run, loaded: Loaded, plan: Plan) -> Model:
             ),
             PinnedData,
             limit_s=recipe.limits.export_s,
-            note=lambda value: f"{len(value.files)} images, {value.objects} labels"
-            + (f", {len(value.bad)} skipped" if value.bad else ""),
+            note=lambda value: ", ".join(
+                (
+                    f"{len(value.files)} images, {value.objects} labels",
+                    *([f"{len(value.bad)} skipped"] if value.bad else ()),
+                    *value.notes,
+                )
+            ),
         )  # fmt: skip
-        # Paths are not part of the key: a moved data set is the same data set.
-        data = dataclasses.replace(data, spec=recipe.data)
+        data = settled(run, recipe.data, data)
     model = _prepare(run, loaded, shared, pinned, data, recipe.model.input.size, None)
     names = tuple(
         dict.fromkeys(
@@ -142,6 +146,17 @@ def prepare_model(run: Run, loaded: Loaded, plan: Plan) -> Model:
     return dataclasses.replace(model, calibration=_calibrate(run, loaded, model))
 
 
+def settled(run: Run, spec: DataSpec, pinned: PinnedData) -> PinnedData:
+    """Screened data with paths of this run.
+
+    Paths are not part of the key: a moved data set is the same data set. Boxes are read from
+    where `screen` left them, as it understood them.
+    """
+    if pinned.truth is not None:
+        spec = dataclasses.replace(spec, annotations=str(run.store.entry(pinned.truth)))
+    return dataclasses.replace(pinned, spec=spec)
+
+
 def _calibrate(run: Run, loaded: Loaded, model: Model) -> Calibration | None:
     spec = loaded.recipe.calibration
     if spec is None:
@@ -161,7 +176,7 @@ def _calibrate(run: Run, loaded: Loaded, model: Model) -> Calibration | None:
         note=lambda value: f"{len(value.files)} images"
         + (f", {len(value.bad)} skipped" if value.bad else ""),
     )  # fmt: skip
-    pinned = spread(dataclasses.replace(pinned, spec=images), spec.limit)
+    pinned = spread(settled(run, images, pinned), spec.limit)
     found: Calibration = call(
         run, calibrate,
         CalibrateRequest(

@@ -34,7 +34,10 @@ def assemble(
         host=plan.host,
         size=model.size,
         budget=loaded.recipe.budget,
-        data=model.data,
+        # As the user wrote it: stages read boxes from the store.
+        data=dataclasses.replace(model.data, spec=loaded.recipe.data)
+        if model.data and loaded.recipe.data
+        else None,
         reference=model.reference,
         exported=model.exported,
         simplified=model.simplified,

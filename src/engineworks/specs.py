@@ -239,6 +239,9 @@ class DataSpec:
     """An unreadable image: stop the run, or name it in the report and go on without."""
     limit: int | None = None
     """Use only the first N images, sorted by name."""
+    accept: tuple[Literal["impossible_boxes", "near_zero"], ...] = later(default=())
+    """Findings that stop a run and are right for this data. `impossible_boxes`: many boxes leave
+    their pictures; `near_zero`: the source model scores no better than chance."""
 
     def __post_init__(self) -> None:
         _must(

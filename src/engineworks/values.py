@@ -117,6 +117,10 @@ class PinnedData:
     bad: tuple[BadImage, ...] = ()
     objects: int = 0
     """Labelled boxes (detection) or images (classification)."""
+    truth: Artifact | None = later(default=None)
+    """kind `annotations`: the boxes as they were understood, COCO JSON named as the files are."""
+    notes: tuple[str, ...] = later(default=())
+    """What was left out, merged or matched to read the labels, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,18 @@ from typing import Any
 import numpy as np
 
 from engineworks.errors import DataError
-from engineworks.evaluate.annotations.coco import CocoLabels, read_coco
+from engineworks.evaluate.annotations import truth as truths
+from engineworks.evaluate.annotations.coco import CocoLabels
+from engineworks.manifest import Artifact
 from engineworks.runtime.pictures import read_image
 from engineworks.specs import DataSpec, TaskSpec
 from engineworks.store import file_sha256
 from engineworks.values import BadImage, PinnedData
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+#: Name of the boxes in the artifact that `screen` leaves.
+ANNOTATIONS = "annotations.json"
 
 #: Of a text file that lists images.
 LIST = ".txt"
@@ -160,48 +165,53 @@ def class_ids(data: PinnedData, labels: tuple[str, ...]) -> np.ndarray[Any, Any]
     return np.array([_class_of(name, labels) for name in data.files], np.int64)
 
 
-def screen(spec: DataSpec, task: TaskSpec, labels: tuple[str, ...]) -> PinnedData:
+def screen(
+    spec: DataSpec,
+    task: TaskSpec,
+    labels: tuple[str, ...],
+    keep: Callable[[CocoLabels], Artifact] | None = None,
+) -> PinnedData:
     """Decode every image once and hold labels against images.
+
+    Args:
+        spec: Images and where their labels are.
+        task: What the labels are for.
+        labels: Class names in index order.
+        keep: Puts the boxes, as they were understood, where later stages read them.
 
     Raises:
         DataError: An unreadable image (policy `stop`), none usable, or labels that do not fit.
     """
     files = list_images(spec)
-    coco = None
+    truth: CocoLabels | None = None
+    bad: list[BadImage] = []
     if task.kind == "detection":
-        if spec.annotations is None:
-            raise DataError(
-                "data.annotations is missing: a detection task is scored with boxes",
-                hint="give COCO JSON, or task.kind: none to check numeric parity only",
-            )
-        coco = read_coco(Path(spec.annotations), labels)
-        labelled = [name for name in files if name in coco.image_id]
-        if not labelled:
-            raise DataError(
-                f"none of the {len(files)} images in {spec.images} is in {spec.annotations}",
-                hint=f"file names must agree, for example {files[0]!r}",
-            )
-        files = labelled
+        everything = list_images(dataclasses.replace(spec, limit=None))
+        chosen = Path(spec.images).suffix.lower() == LIST
+        truth, bad = truths.read(spec, labels, everything, chosen=chosen)
+        files = [name for name in files if name in truth.image_id]
     elif task.kind == "classification":
         for name in files:
             _class_of(name, labels)
-    bad, usable = [], []
+    named, usable = len(files) + len(bad), []
     with ThreadPoolExecutor(4) as pool:
-        for name, reason in zip(files, pool.map(_problem(spec, coco), files), strict=True):
+        for name, reason in zip(files, pool.map(_problem(spec, truth), files), strict=True):
             if reason:
                 bad.append(BadImage(file=name, reason=reason))
             else:
                 usable.append(name)
     if bad and (spec.on_bad_image == "stop" or not usable):
         raise DataError(
-            f"{len(bad)} of {len(files)} images cannot be used; the first: {bad[0].reason}",
-            hint="replace or remove it, or set data.on_bad_image: skip",
+            f"{len(bad)} of {named} images cannot be used; the first: {bad[0].reason}",
+            hint="put it right, or go on without such images: data.on_bad_image: skip",
         )
-    objects = _count_boxes(coco, usable) if coco else len(usable)
+    objects = _count_boxes(truth, usable) if truth else len(usable)
     if not objects:
         raise DataError(
-            f"the {len(usable)} images have no box in {spec.annotations}: there is nothing to find",
-            hint="give the annotations that belong to these images",
+            f"the {len(usable)} images have no box in {spec.annotations} that counts: there is "
+            "nothing to find",
+            hint="give the annotations that belong to these images, with boxes that are no crowd "
+            "(iscrowd: 0)",
         )
     return PinnedData(
         spec=spec,
@@ -209,6 +219,8 @@ def screen(spec: DataSpec, task: TaskSpec, labels: tuple[str, ...]) -> PinnedDat
         sha256=bytes_sha256(spec, usable),
         bad=tuple(bad),
         objects=objects,
+        truth=keep(truth) if keep and truth else None,
+        notes=truth.notes if truth else (),
     )
 
 
@@ -229,9 +241,9 @@ def _problem(spec: DataSpec, coco: CocoLabels | None) -> Any:
     return problem
 
 
-def _count_boxes(coco: CocoLabels, files: list[str]) -> int:
-    ids = {coco.image_id[name] for name in files}
-    return sum(annotation["image_id"] in ids for annotation in coco.raw["annotations"])
+def _count_boxes(truth: CocoLabels, files: list[str]) -> int:
+    ids = {truth.image_id[name] for name in files}
+    return sum(row["image_id"] in ids and not row["iscrowd"] for row in truth.raw["annotations"])
 
 
 def images(data: PinnedData) -> Iterator[np.ndarray[Any, Any]]:

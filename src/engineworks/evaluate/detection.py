@@ -9,7 +9,7 @@ import contextlib
 import io
 from typing import Any
 
-from engineworks.errors import MissingDependency
+from engineworks.errors import DataError, MissingDependency
 from engineworks.evaluate.annotations.coco import CocoLabels
 
 #: Position in COCOeval.stats -> name here.
@@ -19,7 +19,7 @@ STATS = {0: "AP", 1: "AP50", 2: "AP75", 3: "AP_small", 4: "AP_medium", 5: "AP_la
 def score(
     results: list[dict[str, Any]], labels: CocoLabels, image_ids: list[int]
 ) -> dict[str, float]:
-    """AP over IoU .50:.95 and its companions, each in 0..1; -1 where nothing is labelled.
+    """AP over IoU .50:.95 and its companions, each in 0..1; without those of unlabelled sizes.
 
     Args:
         results: COCO result entries of all images.
@@ -28,6 +28,7 @@ def score(
 
     Raises:
         MissingDependency: pycocotools is not installed.
+        DataError: Nothing is labelled on these images.
     """
     try:
         from pycocotools.coco import COCO
@@ -36,26 +37,22 @@ def score(
         raise MissingDependency(
             "COCO mAP needs the package 'pycocotools'", hint="pip install 'engineworks[export]'"
         ) from error
-    if not results:
-        return dict.fromkeys(STATS.values(), 0.0)
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
-        truth.dataset = _with_defaults(labels.raw)
+        # COCOeval writes into its rows.
+        rows = [dict(row) for row in labels.raw["annotations"]]
+        truth.dataset = {"info": {}, **labels.raw, "annotations": rows}
         truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(results), "bbox")
+        found = truth.loadRes(results) if results else COCO()
+        evaluation = COCOeval(truth, found, "bbox")
         evaluation.params.imgIds = image_ids
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return {name: float(evaluation.stats[position]) for position, name in STATS.items()}
-
-
-def _with_defaults(raw: dict[str, Any]) -> dict[str, Any]:
-    """Annotations with the fields that COCOeval reads and that simple exporters leave out."""
-    annotations = []
-    for position, annotation in enumerate(raw["annotations"], start=1):
-        width, height = annotation["bbox"][2:]
-        # Ids are counted anew: COCOeval takes id 0 for "unmatched", and equal ids for one box.
-        defaults = {"iscrowd": 0, "area": width * height}
-        annotations.append({**defaults, **annotation, "id": position})
-    return {"info": {}, **raw, "annotations": annotations}
+    scores = {name: float(evaluation.stats[position]) for position, name in STATS.items()}
+    if scores["AP"] < 0:
+        raise DataError(
+            f"none of the {len(image_ids)} images has a box that counts: there is nothing to find",
+            hint="give annotations with at least one box that is no crowd (iscrowd: 0)",
+        )
+    return {name: value for name, value in scores.items() if value >= 0}

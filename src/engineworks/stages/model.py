@@ -13,7 +13,7 @@ import numpy as np
 
 from engineworks import child, targets
 from engineworks.errors import EngineworksError
-from engineworks.manifest import TensorSpec
+from engineworks.manifest import Artifact, TensorSpec
 from engineworks.stages.records import provenance, put_predictions
 from engineworks.stages.requests import (
     AnalyzeRequest,
@@ -30,8 +30,21 @@ from engineworks.values import Analysis, Exported, PinnedData, Reference, Simpli
 def screen(request: ScreenRequest) -> PinnedData:
     """Stage `screen`."""
     from engineworks.evaluate import datasets
+    from engineworks.evaluate.annotations import truth
+    from engineworks.evaluate.annotations.coco import CocoLabels
 
-    return datasets.screen(request.data, request.shared.task, request.shared.labels)
+    shared, store = request.shared, LocalStore(Path(request.shared.store))
+
+    def keep(labels: CocoLabels) -> Artifact:
+        with tempfile.TemporaryDirectory() as work:
+            path = Path(work, datasets.ANNOTATIONS)
+            truth.write(labels, path)
+            return store.put(
+                {path.name: path}, kind="annotations", name=shared.name, entry=path.name,
+                provenance=provenance("screen", shared, ()),
+            )  # fmt: skip
+
+    return datasets.screen(request.data, shared.task, shared.labels, keep)
 
 
 def reference(request: ReferenceRequest) -> Reference:

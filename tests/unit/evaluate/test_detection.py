@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from engineworks.evaluate.annotations.coco import CocoLabels, read_coco
+from engineworks.evaluate.annotations.coco import read_coco
 from engineworks.evaluate.detection import score
 from engineworks.runtime.convert import to_coco
 from engineworks.runtime.detections import Detections
@@ -117,7 +117,7 @@ def test_scoring_does_not_change_the_labels(labels):
 
 
 @pytest.mark.parametrize("ids", [[0, 1], [1, 1], [7, None]])
-def test_annotation_ids_do_not_matter(ids):
+def test_annotation_ids_do_not_matter(ids, tmp_path):
     boxes = [[0, 0, 10, 10], [30, 30, 10, 10]]
     annotations = [
         {"image_id": 1, "category_id": 0, "bbox": box, **({} if known is None else {"id": known})}
@@ -128,6 +128,7 @@ def test_annotation_ids_do_not_matter(ids):
         "categories": [{"id": 0, "name": "cat"}],
         "annotations": annotations,
     }
-    labels = CocoLabels(raw=raw, image_id={"a.jpg": 1}, size={"a.jpg": (50, 50)}, category_id=(0,))
+    (tmp_path / "l.json").write_text(json.dumps(raw))
+    labels = read_coco(tmp_path / "l.json", ())
     results = [{"image_id": 1, "category_id": 0, "bbox": box, "score": 0.9} for box in boxes]
     assert score(results, labels, [1])["AP"] == pytest.approx(1.0)

@@ -1,0 +1,58 @@
+"""The boxes of a data set, in one form whoever wrote them: COCO's, named as the files are.
+
+Chooses the reader and applies what the recipe says; formats are in modules of their own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from engineworks.errors import DataError
+from engineworks.evaluate.annotations.boxes import refuse_impossible
+from engineworks.evaluate.annotations.coco import CocoLabels, read_coco
+from engineworks.evaluate.annotations.matching import match
+from engineworks.specs import DataSpec
+from engineworks.values import BadImage
+
+
+def read(
+    spec: DataSpec, labels: tuple[str, ...], files: Sequence[str], *, chosen: bool
+) -> tuple[CocoLabels, list[BadImage]]:
+    """Read the annotations and find the files of the pictures that they name.
+
+    Args:
+        spec: With annotations.
+        labels: Class names in index order.
+        files: All images, relative to the folder of `spec.images`.
+        chosen: `files` are a list of the user's own: pictures beside it are not missed.
+
+    Returns:
+        (boxes of the pictures that are there, pictures that are named and not there).
+
+    Raises:
+        DataError: No annotations, none that can be read, or none for these pictures.
+    """
+    if spec.annotations is None:
+        raise DataError(
+            "data.annotations is missing: a detection task is scored with boxes",
+            hint="give COCO JSON, or task.kind: none to check numeric parity only",
+        )
+    path = Path(spec.annotations)
+    matched = match(read_coco(path, labels), files, path.name)
+    found = matched.labels
+    if not found.image_id:
+        first = next(iter(matched.missing.values()), "it names no image")
+        raise DataError(
+            f"none of the {len(files)} images in {spec.images} is in {spec.annotations}: {first}",
+            hint=f"file names must agree, for example {files[0]!r}",
+        )
+    found = refuse_impossible(found, path.name, accepted="impossible_boxes" in spec.accept)
+    missing = {} if chosen else matched.missing
+    return found, [BadImage(file=name, reason=reason) for name, reason in missing.items()]
+
+
+def write(labels: CocoLabels, path: Path) -> None:
+    """Keep boxes as COCO JSON that `read_coco` reads back as it is."""
+    path.write_text(json.dumps(labels.raw), encoding="utf-8")
