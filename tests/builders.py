@@ -398,6 +398,7 @@ def put_engine(
     name: str = "yolox-nano",
     preprocess: Preprocess | None = None,
     task: TaskSpec | None = None,
+    details: dict[str, Any] | None = None,
 ) -> Artifact:
     """An engine whose file is the ONNX graph itself, which every runtime here can open."""
     from engineworks.export.torch_onnx import signature
@@ -415,10 +416,14 @@ def put_engine(
         target=runtime,
         precision="fp32",
         requires=Requires(runtime=runtime),
-        # OpenVINO would compute in bfloat16 where the CPU has it.
-        details={"compile": {"INFERENCE_PRECISION_HINT": "f32"}} if runtime == "openvino" else {},
+        details=details if details is not None else _exact(runtime),
         provenance=MADE_HERE,
     )
+
+
+def _exact(runtime: str) -> dict[str, Any]:
+    """OpenVINO would compute in bfloat16 where the CPU has it."""
+    return {"compile": {"INFERENCE_PRECISION_HINT": "f32"}} if runtime == "openvino" else {}
 
 
 #: As examples/yolox_nano/recipe.yaml has it.

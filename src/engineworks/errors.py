@@ -5,6 +5,8 @@ Knows nothing of stages, terminals or Prefect: whoever shows an error decides ho
 
 from __future__ import annotations
 
+import re
+
 
 class EngineworksError(Exception):
     """Base of all expected errors: something outside this code is not as it must be.
@@ -29,6 +31,28 @@ class EngineworksError(Exception):
 
 def _rebuild(kind: type[EngineworksError], message: str, hint: str) -> EngineworksError:
     return kind(message, hint=hint)
+
+
+#: Contents of tensors, which some libraries print in full: eight numbers or more in a row.
+_NUMBERS = re.compile(r"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?[,;\s]+){8,}", re.IGNORECASE)
+
+
+def said(error: BaseException | str, most: int = 400) -> str:
+    """What another program said, on one line: long words keep their beginning and their end.
+
+    The place stands first in them, the reason often last.
+
+    Args:
+        error: An exception, or its words.
+        most: Characters that are kept.
+    """
+    words = " ".join(_NUMBERS.sub("... ", str(error)).split())
+    if not words:
+        return "no reason given" if isinstance(error, str) else type(error).__name__
+    if len(words) <= most:
+        return words
+    head = most * 2 // 3
+    return f"{words[:head].rstrip()} ... {words[-(most - head - 5) :].lstrip()}"
 
 
 class RecipeError(EngineworksError):

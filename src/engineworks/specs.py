@@ -76,8 +76,9 @@ class ModelSpec:
     outputs: tuple[str, ...] | None = None
     """Names for the outputs, in order. Left out: the exporter's names."""
     trust: bool = False
-    """Allow weights that hold pickled Python code. Whoever made the file can then run anything
-    on this machine: set it only for files you made yourself."""
+    """Open `weights`, `.pt2` and TorchScript files that hold more than a network: pickled Python
+    code, or code that reads and writes files. Whoever made the file can then run anything on this
+    machine: set it only for files you made yourself."""
 
     @property
     def form(self) -> Literal["factory", "onnx", "pt2", "torchscript"]:
@@ -104,9 +105,14 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         _must(
-            self.form == "factory" or not (self.arguments or self.trust),
-            f"model: a {self.form} source takes neither arguments nor trust",
-            "remove model.arguments and model.trust",
+            self.form == "factory" or not self.arguments,
+            f"model.arguments: a {self.form} source takes none",
+            "remove model.arguments",
+        )
+        _must(
+            self.form != "onnx" or not self.trust,
+            "model.trust: an ONNX file holds no code that runs here",
+            "remove model.trust",
         )
         _must(
             self.form != "onnx" or self.outputs is None,

@@ -6,6 +6,7 @@ exporter. Runs in a stage's child process, since factories are user code.
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
 from collections.abc import Callable, Mapping
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from engineworks import usercode
-from engineworks.errors import EngineworksError, ModelError
+from engineworks.errors import EngineworksError, ModelError, said
+from engineworks.export import archives
 from engineworks.values import PinnedModel
 
 Array = np.ndarray[Any, Any]
@@ -67,7 +69,7 @@ def _open_onnx(model: PinnedModel, sample: Array) -> Source:
     except Exception as error:
         raise ModelError(
             f"model.source: {model.path} is not an ONNX file that ONNX Runtime can load "
-            f"({str(error).splitlines()[0][:300]})",
+            f"({said(error)})",
             hint="export it again, and check the copy with: "
             f"python -m onnx.checker {Path(model.path).name}",
         ) from error
@@ -170,30 +172,64 @@ def _first_mismatches(message: str) -> str:
 def _open_pt2(model: PinnedModel, sample: Array) -> Source:
     import torch
 
-    try:
-        program = torch.export.load(model.path)
-    except Exception as error:
-        raise ModelError(
-            f"model.source: {Path(model.path).name} is not a torch.export file "
-            f"({type(error).__name__}: {str(error).splitlines()[0][:200]})",
-            hint="save it with torch.export.save(torch.export.export(model, ...), path)",
-        ) from error
-    source = _torch_source(program.module(), model, sample)
+    def load(file: io.BytesIO) -> Any:
+        program = torch.export.load(file)
+        return program, program.module()
+
+    program, module = _opened(
+        model, load, archives.check_pt2,
+        "a torch.export file", "torch.export.save(torch.export.export(model, ...), path)",
+    )  # fmt: skip
+    source = _torch_source(module, model, sample)
     return Source(source.infer, source.outputs, program)
 
 
 def _open_torchscript(model: PinnedModel, sample: Array) -> Source:
     import torch
 
+    def load(file: io.BytesIO) -> Any:
+        return torch.jit.load(file, map_location="cpu")
+
+    module = _opened(
+        model, load, archives.check_torchscript,
+        "a TorchScript file", "torch.jit.trace(model, example).save(path)",
+    )  # fmt: skip
+    return _torch_source(module.eval(), model, sample)
+
+
+def _opened(
+    model: PinnedModel,
+    load: Callable[[io.BytesIO], Any],
+    check: Callable[[bytes], None],
+    kind: str,
+    saved_by: str,
+) -> Any:
+    """What a file of PyTorch's holds; without trust only when nothing in it can run code.
+
+    Raises:
+        ModelError: It is of another kind, or could run more than a network.
+    """
+    name = Path(model.path).name
     try:
-        module = torch.jit.load(model.path, map_location="cpu")
+        # Read once: what is looked at is what is loaded.
+        data = Path(model.path).read_bytes()
+        if model.spec.trust:
+            return load(io.BytesIO(data))
+        check(data)
+        with archives.weights_only():
+            return load(io.BytesIO(data))
+    except (archives.Unsafe, pickle.UnpicklingError) as error:
+        what = str(error) if isinstance(error, archives.Unsafe) else "pickled Python code"
+        raise ModelError(
+            f"model.source: {name} holds {what}: such a file can run anything on this machine",
+            hint=f"save it anew with {saved_by}, or set model.trust: true if you made this file "
+            "yourself",
+        ) from error
     except Exception as error:
         raise ModelError(
-            f"model.source: {Path(model.path).name} is not a TorchScript file "
-            f"({type(error).__name__}: {str(error).splitlines()[0][:200]})",
-            hint="save it with torch.jit.trace(model, example).save(path)",
+            f"model.source: {name} is not {kind} ({type(error).__name__}: {said(error)})",
+            hint=f"save it with {saved_by}",
         ) from error
-    return _torch_source(module.eval(), model, sample)
 
 
 def _torch_source(module: Any, model: PinnedModel, sample: Array) -> Source:
@@ -211,7 +247,7 @@ def _torch_source(module: Any, model: PinnedModel, sample: Array) -> Source:
     except Exception as error:
         raise ModelError(
             f"the model raised {type(error).__name__} on an input of shape "
-            f"{list(sample.shape)}: {str(error)[:300]}",
+            f"{list(sample.shape)}: {said(error)}",
             hint="check model.input (size, channels) against the network",
         ) from error
     if not found:
@@ -266,8 +302,7 @@ def _guarded(source: Source, sample: Array) -> Source:
         source.infer(sample)
     except Exception as error:
         raise ModelError(
-            f"the model refuses an input of shape {list(sample.shape)}: "
-            f"{str(error).splitlines()[0][:300]}",
+            f"the model refuses an input of shape {list(sample.shape)}: {said(error)}",
             hint="check model.input (size, channels) against the network",
         ) from error
     return source

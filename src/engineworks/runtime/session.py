@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, cast
@@ -208,6 +208,24 @@ class SessionBase:
         self.manifest = manifest
         self.inputs = manifest.inputs
         self.outputs = manifest.outputs
+
+    def settings(self, name: str, known: Collection[str]) -> dict[str, Any]:
+        """A vendor's settings out of the manifest, and only those that engines here are given.
+
+        A vendor reads many more, some of which name files to write or addresses to call.
+
+        Raises:
+            ArtifactError: There is another one.
+        """
+        found = dict(self.manifest.details.get(name) or {})
+        strange = sorted(set(found) - set(known))
+        if strange:
+            raise ArtifactError(
+                f"{self.manifest.name}: its manifest sets {strange[0]!r} in details.{name}, which "
+                "no engine of this project does",
+                hint="do not use it: ask whoever made it for the artifact again",
+            )
+        return found
 
     def check(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> None:
         """Refuse feeds whose names, dtypes or shapes are not the engine's.

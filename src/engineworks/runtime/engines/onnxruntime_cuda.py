@@ -26,6 +26,12 @@ PROVIDER = "CUDAExecutionProvider"
 
 ON_GPU = True
 
+#: The provider's options that an engine may carry; `enable_cuda_graph` in older ones.
+SETTINGS = frozenset(
+    {"arena_extend_strategy", "cudnn_conv_algo_search", "use_tf32", "gpu_mem_limit",
+     "enable_cuda_graph"}
+)  # fmt: skip
+
 #: Shapes that are recorded; ONNX Runtime keeps every graph until its session ends.
 GRAPHS = 8
 
@@ -101,8 +107,9 @@ class OnnxRuntimeCudaSession(OnnxRuntimeSession):
         ort.set_default_logger_severity(QUIET)  # before anything looks for devices
         if hasattr(ort, "preload_dlls"):  # CUDA and cuDNN out of NVIDIA's wheels
             ort.preload_dlls()
+        self.manifest = manifest
         provider = {
-            **manifest.details.get("provider", {}),
+            **self.settings("provider", SETTINGS),
             "device_id": str(device),
             # Whatever an engine of an older version says: its recordings were not proven.
             "enable_cuda_graph": "1" if recorded else "0",

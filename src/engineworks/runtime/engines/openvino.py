@@ -24,7 +24,7 @@ class OpenVinoSession(SessionBase):
 
         super().__init__(manifest)
         core = ov.Core()
-        config = dict(manifest.details.get("compile", {}))
+        config = self.settings("compile", {"INFERENCE_PRECISION_HINT"})
         compiled = core.compile_model(
             core.read_model(folder / manifest.entry),
             "CPU",
