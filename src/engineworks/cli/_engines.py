@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from engineworks import runtime, usercode
+from engineworks.cli._numbers import whole
 from engineworks.errors import ArtifactError
 
 CONFIDENCE = 0.3
@@ -28,7 +29,7 @@ def add_engine(command: argparse.ArgumentParser, words: str = HELP) -> None:
     """Add the argument ENGINE and the option --threads."""
     command.add_argument("engine", metavar="ENGINE", help=words)
     command.add_argument(
-        "--threads", type=_threads, default=0, help="CPU threads for inference (default: all)"
+        "--threads", type=whole(0), default=0, help="CPU threads for inference (default: all)"
     )
 
 
@@ -86,12 +87,6 @@ def _share(text: str) -> float:
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no score from 0 to below 1")
     return value
-
-
-def _threads(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of threads; 0 means all")
-    return int(text)
 
 
 def locate(engine: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from engineworks.cli._numbers import whole
 from engineworks.errors import EngineworksError
 from engineworks.runtime.logs import LogRecorder, json_handler
 from engineworks.runtime.metrics import PrometheusRecorder, Recorder, Recorders, serve
@@ -19,7 +20,7 @@ def add_recording(command: argparse.ArgumentParser) -> None:
     """Add the options."""
     command.add_argument(
         "--metrics-port",
-        type=int,
+        type=whole(0, 65535),
         metavar="PORT",
         help="serve Prometheus metrics on 127.0.0.1:PORT while this runs",
     )

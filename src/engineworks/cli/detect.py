@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from engineworks import runtime
 from engineworks.cli._engines import add_detector, open_detector
+from engineworks.cli._numbers import add_max_pixels
 from engineworks.cli._outputs import check
 from engineworks.cli._recording import add_recording, recorder
 from engineworks.cli._words import add
 from engineworks.errors import DataError, StoreError
 from engineworks.runtime.drawing import draw
 from engineworks.runtime.outputs import make_folder
+from engineworks.runtime.pictures import DepthCheck, read_picture
 
 if TYPE_CHECKING:
     from engineworks.cli._words import Subparsers
@@ -36,6 +38,7 @@ def register(subparsers: Subparsers) -> None:
     command.add_argument(
         "-o", "--output", type=Path, metavar="DIR", help="write the images with boxes drawn there"
     )
+    add_max_pixels(command)
     add_recording(command)
 
 
@@ -44,16 +47,18 @@ def _detect(options: argparse.Namespace) -> int:
     files = list(_files(options.images))
     outputs = _outputs(options.output, files) if options.output is not None else []
     check(options, outputs, files)
-    failed = 0
+    failed, depth = 0, DepthCheck()
     with recorder(options) as record, open_detector(options) as detector:
         for number, path in enumerate(files):
             try:
-                image = runtime.read_image(path)
+                picture = read_picture(path, max_pixels=options.max_pixels)
             except DataError as error:
                 failed += 1
                 record.inference("images", {}, {}, "unreadable", frame=number, error=error)
                 _tell_failure(options, path, error)
                 continue
+            depth.see(picture)
+            image = picture.image
             found = detector(image)
             times = detector.times
             stage_ms = {
@@ -67,6 +72,8 @@ def _detect(options: argparse.Namespace) -> int:
             if outputs:
                 draw(image, found, detector.labels)
                 write_image(outputs[number], image)
+    if depth.warning:
+        sys.stderr.write(f"warning: {depth.warning}\n")
     return 1 if failed else 0
 
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from engineworks import hosts, targets
 from engineworks.cli._engines import HELP, add_engine, locate
+from engineworks.cli._numbers import number, whole
 from engineworks.cli._words import add, answer, short
 from engineworks.codec import to_json
-from engineworks.errors import ArtifactError, EngineworksError, MissingDependency
+from engineworks.errors import EngineworksError, MissingDependency
 from engineworks.manifest import Manifest
 from engineworks.runtime.detector import image_input
 from engineworks.runtime.scores import ASSUMED
@@ -31,23 +32,31 @@ def register(subparsers: Subparsers) -> None:
     command = add(subparsers, "bench", _bench, "how fast an engine is on this machine")
     add_engine(command, f"{HELP}; or a recipe (.yaml): its model in PyTorch, as it was trained")
     command.add_argument(
-        "--batch", type=int, nargs="+", default=[1], metavar="N", help="batch sizes (default: 1)"
+        "--batch",
+        type=whole(1),
+        nargs="+",
+        default=[1],
+        metavar="N",
+        help="batch sizes (default: 1)",
     )
     command.add_argument(
         "--sessions",
-        type=int,
+        type=whole(1, 64),
         metavar="N",
         help="throughput of N sessions at once that share the CPU threads, against one",
     )
     command.add_argument(
         "--devices",
-        type=int,
+        type=whole(0),
         nargs="+",
         metavar="GPU",
         help="throughput of these GPUs together, against the first: --devices 0 1 2",
     )
     command.add_argument(
-        "--seconds", type=float, default=3.0, help="time for each row after warm-up (default: 3)"
+        "--seconds",
+        type=number(0, 3600),
+        default=3.0,
+        help="time for each row after warm-up (default: 3)",
     )
 
 
@@ -144,8 +153,6 @@ def _bench_spread(options: argparse.Namespace, spec: BenchmarkSpec) -> int:
     from engineworks.bench import spread
 
     sessions, devices = options.sessions, options.devices or [0]
-    if sessions is not None and sessions < 1:
-        raise ArtifactError(f"--sessions: {sessions} is no number of sessions", hint="use 2")
     rows = spread.measure(
         _opener(options.engine),
         [device for device in devices for _ in range(sessions or 1)],

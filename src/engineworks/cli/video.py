@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from engineworks import hosts, runtime
 from engineworks.cli._engines import add_detector, open_detector
+from engineworks.cli._numbers import MOST_ROWS, add_max_pixels, number, size, whole
 from engineworks.cli._outputs import check, files_of
 from engineworks.cli._progress import shown
 from engineworks.cli._recording import add_recording, recorder
@@ -59,8 +60,8 @@ def register(subparsers: Subparsers) -> None:
     one.add_argument("--jsonl", metavar="FILE", help="write a JSON line per frame; - for stdout")
     one.add_argument("--mot", type=Path, metavar="FILE", help="write tracks as MOTChallenge text")
     one.add_argument("--show", action="store_true", help="show it in a window; q ends")
-    one.add_argument("--batch", type=_count, default=1, help="frames per inference (default: 1)")
-    one.add_argument("--raw-size", type=_size, metavar="WxH", help="size of raw frames")
+    one.add_argument("--batch", type=whole(1), default=1, help="frames per inference (default: 1)")
+    one.add_argument("--raw-size", type=size, metavar="WxH", help="size of raw frames")
     _add_common(one)
     many = add(subparsers, "videos", _videos, "the same for many videos or streams at once")
     add_detector(many)
@@ -69,7 +70,7 @@ def register(subparsers: Subparsers) -> None:
         "-o", "--output", type=Path, metavar="DIR", required=True, help="write everything there"
     )
     many.add_argument(
-        "--at-once", type=_count, default=2, help="how many side by side (default: 2)"
+        "--at-once", type=whole(1), default=2, help="how many side by side (default: 2)"
     )
     many.add_argument("--no-video", action="store_true", help="write JSON Lines alone")
     _add_common(many)
@@ -78,41 +79,30 @@ def register(subparsers: Subparsers) -> None:
 def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--track", action="store_true", help="number the objects (ByteTrack)")
     command.add_argument(
-        "--workers", type=_count, default=0, metavar="N",
+        "--workers", type=whole(1), default=0, metavar="N",
         help="sessions of the engine that share the threads: more frames per second, each of them "
         "later (default: 2; 1 where a source is live)",
     )  # fmt: skip
     command.add_argument(
-        "--video-height", type=_count, metavar="ROWS",
+        "--video-height", type=whole(2, MOST_ROWS), metavar="ROWS",
         help="of the written video, the width follows (default: as the source); half of it takes "
         "the encoder a third of the time",
     )  # fmt: skip
     command.add_argument("--resume", action="store_true", help="go on where a run was interrupted")
     command.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     command.add_argument(
-        "--fps", type=float, default=25.0, help="of images and raw frames (default: 25)"
-    )
+        "--fps", type=number(0, 1000), default=25.0, metavar="N",
+        help="of images and raw frames (default: 25)",
+    )  # fmt: skip
     command.add_argument(
         "--hardware", default="auto", help="decode by auto, none, or a device kind such as cuda"
     )
     command.add_argument(
-        "--give-up", type=float, default=60.0, metavar="S",
+        "--give-up", type=number(0, 1e9), default=60.0, metavar="S",
         help="end a live source that sent nothing for so many seconds (default: 60)",
     )  # fmt: skip
+    add_max_pixels(command)
     add_recording(command)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
-    return int(text)
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 640x480")
-    return int(height), int(width)
 
 
 def _video(options: argparse.Namespace) -> int:
@@ -221,6 +211,7 @@ class _Plan:
             after_s=begun.after_s if begun else None,
             hardware=options.hardware,
             give_up_s=options.give_up,
+            max_pixels=options.max_pixels,
         )
 
         def sinks(opened: Source) -> list[Sink]:

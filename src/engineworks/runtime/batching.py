@@ -22,6 +22,7 @@ class _Lane(Generic[Item]):
     """One stream's place in the queue."""
 
     live: bool
+    depth: int
     waiting: deque[Item] = field(default_factory=deque)
     under_way: int = 0
     closing: bool = False
@@ -47,7 +48,13 @@ class FairQueue(Generic[Key, Item]):
     def open(self, stream: Key, *, live: bool) -> None:
         """Add a stream."""
         with self._changed:
-            self._lanes[stream] = _Lane(live=live)
+            self._lanes[stream] = _Lane(live=live, depth=self._depth)
+
+    def narrow(self, stream: Key, depth: int) -> None:
+        """Let fewer items of a stream wait and be under way: they are large; at least one."""
+        with self._changed:
+            self._lanes[stream].depth = max(1, min(depth, self._depth))
+            self._changed.notify_all()
 
     def put(self, stream: Key, item: Item) -> int:
         """Add an item of a stream; returns how many older ones were dropped for it.
@@ -56,12 +63,12 @@ class FairQueue(Generic[Key, Item]):
         """
         with self._changed:
             lane = self._lanes[stream]
-            while not lane.live and len(lane.waiting) >= self._depth and not self._stopped:
+            while not lane.live and len(lane.waiting) >= lane.depth and not self._stopped:
                 self._changed.wait()
             if self._stopped:
                 return 0
             dropped = 0
-            while len(lane.waiting) >= self._depth:
+            while len(lane.waiting) >= lane.depth:
                 lane.waiting.popleft()
                 dropped += 1
             lane.waiting.append(item)
@@ -98,19 +105,20 @@ class FairQueue(Generic[Key, Item]):
 
     def _ready(self) -> int:
         return sum(
-            min(len(lane.waiting), self._depth - lane.under_way) for lane in self._lanes.values()
+            max(0, min(len(lane.waiting), lane.depth - lane.under_way))
+            for lane in self._lanes.values()
         )
 
     def _possible(self) -> int:
         """Items that could be ready if all streams hurried."""
         return sum(
-            len(lane.waiting) if lane.closing else self._depth - lane.under_way
+            len(lane.waiting) if lane.closing else max(0, lane.depth - lane.under_way)
             for lane in self._lanes.values()
         )
 
     def _next(self) -> Key | None:
         for stream, lane in self._lanes.items():
-            if lane.waiting and lane.under_way < self._depth:
+            if lane.waiting and lane.under_way < lane.depth:
                 return stream
         return None
 

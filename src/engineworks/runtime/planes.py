@@ -41,6 +41,11 @@ class Planes:
         """(height, width)."""
         return self.y.shape[0], self.y.shape[1]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the planes."""
+        return self.y.nbytes + self.u.nbytes + self.v.nbytes
+
     def bgr(self, size: tuple[int, int] | None = None) -> Array:
         """As uint8 (height, width, 3) BGR, resized bilinearly where a size is given.
 

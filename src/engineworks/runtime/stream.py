@@ -91,6 +91,10 @@ class StreamReport:
     """Files that were written, or would have been."""
 
 
+#: Of the frames of one stream that wait or are under way; smaller ones are held back by their
+#: number long before.
+_MOST_BYTES = 2**28
+
 #: Takes the place of a row that the engine has seen: rows are large, and no longer needed.
 _NO_ROW = np.zeros(0, np.float32)
 
@@ -189,12 +193,16 @@ class Stream:
                 self.fail(error)
 
     def _read(self, source: Source) -> None:
-        frames = iter(source)
+        frames, largest = iter(source), 0
         while not self._halt.is_set():
             begin = time.perf_counter()
             frame = next(frames, None)
             if frame is None:
                 return
+            if frame.pixels.nbytes > largest:
+                largest = frame.pixels.nbytes
+                # As many wait as are under way.
+                self._queue.narrow(self, _MOST_BYTES // (2 * largest))
             read = time.perf_counter()
             row, placement = self._detector.prepare(frame.pixels)
             prepared = time.perf_counter()

@@ -16,6 +16,7 @@ import numpy as np
 from engineworks import hosts
 from engineworks.errors import DataError, MissingDependency, StoreError
 from engineworks.runtime.outputs import refuse_unwritable, temporary_name
+from engineworks.runtime.pictures import MAX_PIXELS
 from engineworks.runtime.planes import Planes, split
 from engineworks.runtime.sources.decoder import import_av
 
@@ -71,7 +72,8 @@ class VideoFile:
         codec: `libx264`, `mpeg4`, or None for the first that this FFmpeg can write.
 
     Raises:
-        DataError: The folder is missing or the ending is not one of a video.
+        DataError: The folder is missing or the ending is not one of a video; at the first frame:
+            with this height it would have more than `MAX_PIXELS`.
         StoreError: It cannot be written there.
         MissingDependency: PyAV, or every codec, is missing.
     """
@@ -117,6 +119,7 @@ class VideoFile:
             raise self._refusal(error) from error
 
     def _open(self, av: Any, pixels: np.ndarray[Any, Any] | Planes, time_s: float) -> None:
+        height, width = self._wanted(pixels)
         options, clock = _CODECS[self.codec]
         # Flushed, or the last seconds of a small picture wait in a buffer when a process dies.
         movie = {"movflags": "hybrid_fragmented", "flush_packets": "1"}
@@ -124,15 +127,9 @@ class VideoFile:
         self._container.metadata["comment"] = f"{_STARTS}{time_s:.6f}"
         rate = Fraction(self._fps).limit_denominator(1001)
         stream = self._container.add_stream(self.codec, rate=rate, options=dict(options))
-        if isinstance(pixels, Planes):
-            (height, width), self._matrix = pixels.size, pixels.matrix
-        else:
-            height, width = pixels.shape[:2]
-        if self._height is not None:
-            height, width = self._height, max(1, round(width * self._height / height))
-        # 4:2:0 colour has one sample for 2 x 2 pixels: sides are made even.
-        height, width = height + height % 2, width + width % 2
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        if isinstance(pixels, Planes):
+            self._matrix = pixels.matrix
         stream.codec_context.colorspace = _MATRICES[self._matrix]
         stream.codec_context.color_range = _LIMITED_RANGE
         stream.codec_context.thread_count = max(1, hosts.cores() // _CORES_PER_THREAD)
@@ -140,6 +137,19 @@ class VideoFile:
         stream.codec_context.gop_size = max(1, round(self._fps))  # a fragment is a second
         stream.codec_context.max_b_frames = 0  # no frame is held back when a process dies
         self._stream, self._size = stream, (height, width)
+
+    def _wanted(self, pixels: np.ndarray[Any, Any] | Planes) -> tuple[int, int]:
+        """Height and width of the video, both even: 4:2:0 colour has a sample for 2 x 2 pixels."""
+        rows, columns = pixels.size if isinstance(pixels, Planes) else pixels.shape[:2]
+        height, width = rows, columns
+        if self._height is not None:
+            height, width = self._height, max(1, round(columns * self._height / rows))
+        if height * width > max(MAX_PIXELS, rows * columns):
+            raise DataError(
+                f"{self.path.name}: {width}x{height} pixels are no video that plays",
+                hint="give fewer rows: --video-height 1080",
+            )
+        return height + height % 2, width + width % 2
 
     def _frame(self, av: Any, pixels: np.ndarray[Any, Any] | Planes) -> Any:
         """The decoder's own frame where it can be; else 4:2:0 by OpenCV."""

@@ -296,10 +296,19 @@ class TestBenchAndInspect:
 
     @pytest.mark.parametrize(
         "wrong",
-        [["--batch", "0"], ["--seconds", "0"], ["--seconds", "-1"], ["--sessions", "0"]],
+        [
+            ["--batch", "0"],
+            ["--seconds", "0"],
+            ["--seconds", "-1"],
+            ["--seconds", "nan"],
+            ["--sessions", "0"],
+            ["--sessions", "100000"],
+            ["--devices", "-1"],
+        ],
     )
     def test_bench_refuses_what_cannot_be_measured(self, yolox_engine, wrong, capsys):
-        assert main(["bench", str(yolox_engine), *wrong]) == 2
+        with pytest.raises(SystemExit, match="2"):
+            main(["bench", str(yolox_engine), *wrong])
         assert wrong[1] in capsys.readouterr().err
 
     def test_threads_must_be_a_number(self, yolox_engine):

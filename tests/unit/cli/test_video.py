@@ -84,7 +84,22 @@ def test_a_source_that_is_not_there_is_refused(yolox_engine, tmp_path, capsys):
         (["-o", "new.mp4", "--resume"], "nothing to go on from"),
         (["--hardware", "tpu"], "tpu"),
         (["--jsonl", "nowhere/out.jsonl"], "nowhere"),
-        (["--workers", "0"], "from 1 on"),
+        (["--workers", "0"], "from 1 to 1024"),
+        (["--workers", "99999999999999999999999"], "from 1 to 1024"),
+        (["--video-height", "99999"], "from 2 to 8192"),
+        (["--video-height", "-1"], "from 2 to 8192"),
+        (["--fps", "0"], "above 0 and up to 1000"),
+        (["--fps", "nan"], "above 0 and up to 1000"),
+        (["--fps", "inf"], "above 0 and up to 1000"),
+        (["--give-up", "nan"], "above 0"),
+        (["--batch", "0"], "from 1 to 1024"),
+        (["--batch", "\u0663"], "from 1 to 1024"),  # an Arabic digit
+        (["--threads", "-1"], "from 0 to 1024"),
+        (["--raw-size", "0x5"], "640x480"),
+        (["--raw-size", "9" * 5000 + "x5"], "640x480"),
+        (["--max-pixels", "0"], "from 1"),
+        (["--max-pixels", "100"], "320x240 pixels, more than the 100 that are read"),
+        (["--metrics-port", "99999999"], "65535"),
     ],
 )
 def test_what_cannot_be_done_is_refused(
@@ -104,6 +119,25 @@ def test_what_cannot_be_done_is_refused(
 def test_without_windows_none_can_be_shown(yolox_engine, clip, capsys):
     assert main(["video", str(yolox_engine), str(clip), "--show"]) == 2
     assert "opencv-python" in capsys.readouterr().err
+
+
+def test_an_absurd_camera_is_refused(yolox_engine, capsys):
+    assert main(["video", str(yolox_engine), "9" * 5000]) == 2
+    assert "there is no camera 9999" in capsys.readouterr().err
+
+
+def test_absurd_raw_frames_are_refused_before_one_is_read(yolox_engine, tmp_path, capsys):
+    assert main(["video", str(yolox_engine), "-", "--raw-size", "100000x100000"]) == 2
+    assert "--raw-size: 100000x100000 pixels" in capsys.readouterr().err
+
+
+def test_a_video_of_absurd_size_is_not_begun(yolox_engine, clip, tmp_path, capsys):
+    wide = write_clip(tmp_path / "wide.mp4", [np.zeros((16, 1600, 3), np.uint8)] * 3)
+    out = tmp_path / "out.mp4"
+    more = ["-o", str(out), "--video-height", "8192"]
+    assert main(["video", str(yolox_engine), str(wide), *more]) == 2
+    assert "819200x8192 pixels" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["wide.mp4"]
 
 
 def test_an_output_is_not_replaced_unasked(yolox_engine, clip, tmp_path, capsys):

@@ -39,6 +39,20 @@ def test_a_stream_with_much_under_way_waits_for_itself_alone():
     assert queue.take(9) == [("slow", 4)]
 
 
+def test_a_stream_of_large_items_holds_fewer():
+    queue = FairQueue(4)
+    for stream in ("large", "small"):
+        queue.open(stream, live=True)
+    queue.narrow("large", 0)  # at least one waits, and one is under way
+    assert [queue.put("large", item) for item in range(3)] == [0, 1, 1]
+    assert [queue.put("small", item) for item in range(3)] == [0, 0, 0]
+    assert queue.take(9) == [("large", 2), ("small", 0), ("small", 1), ("small", 2)]
+    queue.put("large", 3)
+    assert queue.take(9, idle_s=0) == []
+    queue.done("large")
+    assert queue.take(9) == [("large", 3)]
+
+
 def test_a_live_stream_drops_its_oldest():
     queue = FairQueue(2)
     queue.open("camera", live=True)

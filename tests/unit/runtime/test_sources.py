@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 
+import cv2
 import numpy as np
 import pytest
 
@@ -38,6 +39,36 @@ def test_a_file_gives_every_frame_with_its_time(clip):
     np.testing.assert_allclose([f.time_s for f in found], np.arange(40) / 25, atol=1e-5)
     assert (source.live, source.fps, source.frames) == (False, 25, 40)
     assert np.abs(found[7].image.astype(int) - panned(40)[7]).mean() < 12
+
+
+def test_frames_above_the_limit_are_refused_unseen(clip):
+    with pytest.raises(DataError, match="320x240 pixels, more than the 76,799"):
+        frames(clip, max_pixels=320 * 240 - 1)
+    assert len(frames(clip, max_pixels=320 * 240)[1]) == 40
+
+
+def test_what_grows_above_the_limit_is_left_out(tmp_path):
+    small = write_clip(tmp_path / "small.ts", panned(12, (240, 320)))
+    large = write_clip(tmp_path / "large.ts", panned(12, (480, 640)))
+    both = tmp_path / "both.ts"
+    both.write_bytes(small.read_bytes() + large.read_bytes())
+    source, found = frames(both, max_pixels=100_000)
+    assert {frame.size for frame in found} == {(240, 320)}
+    assert source.troubles.damaged >= 10
+
+
+@pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf"), 1001])
+def test_a_rate_that_is_none_is_refused(fps):
+    with pytest.raises(DataError, match="frames per second"):
+        SourceOptions(fps=fps)
+
+
+def test_a_folder_of_12_bit_pictures_is_warned_of(tmp_path):
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((8, 8), 4095, np.uint16))
+    source, found = frames(tmp_path)
+    assert [frame.image.max() for frame in found] == [15, 15, 15]
+    assert "all 3 16-bit pictures stay below 1/16" in source.troubles.notes[0]
 
 
 def test_a_variable_frame_rate_keeps_its_times(tmp_path):

@@ -27,6 +27,7 @@ from urllib.request import url2pathname
 import numpy as np
 
 from engineworks.errors import DataError
+from engineworks.runtime.pictures import MAX_PIXELS
 from engineworks.runtime.planes import Planes
 from engineworks.specs import Size
 
@@ -94,6 +95,14 @@ class SourceOptions:
     """Seconds without a frame after which a lost stream or camera is given up."""
     timeout_s: float = 10.0
     """Seconds to wait for a stream's answer."""
+    max_pixels: int = MAX_PIXELS
+    """Larger pictures and frames are refused before they are decoded."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fps <= 1000:
+            raise DataError(
+                f"{self.fps} frames per second are no rate", hint="give one above 0, up to 1000"
+            )
 
 
 class Source(Protocol):

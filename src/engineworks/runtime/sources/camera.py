@@ -68,6 +68,8 @@ def open_source(address: str, options: SourceOptions, stop: threading.Event) -> 
     Raises:
         DataError: There is none with this number.
     """
+    if len(address) > 9:
+        raise DataError(f"there is no camera {address[:20]}...", hint="their numbers begin with 0")
     number = int(address)
     return LiveSource(
         f"camera {number}",

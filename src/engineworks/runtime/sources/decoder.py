@@ -15,6 +15,7 @@ import numpy as np
 
 from engineworks import hosts
 from engineworks.errors import DataError, MissingDependency
+from engineworks.runtime.pictures import MAX_PIXELS, check_pixels
 from engineworks.runtime.planes import Planes
 from engineworks.runtime.sources import Troubles
 
@@ -60,6 +61,7 @@ class Decoder:
         hardware: `auto`, `none` or a device kind; where it fails, software decodes.
         timeout_s: For opening and for each read of a network address; None: wait for ever.
         options: FFmpeg's options for the container.
+        max_pixels: Of a frame; larger ones are refused before they are decoded.
         troubles: Where damaged packets are counted.
 
     Raises:
@@ -75,10 +77,14 @@ class Decoder:
         troubles: Troubles,
         timeout_s: float | None = None,
         options: Mapping[str, str] | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         av = import_av()
+        self._limit = max_pixels
         self._av, self._address, self.troubles = av, address, troubles
-        self.container = self._open(hardware, timeout_s, dict(options or {}))
+        # FFmpeg decodes a few frames when it opens a file: the limit must hold there, too.
+        limit = {"max_pixels": str(max_pixels)}
+        self.container = self._open(hardware, timeout_s, {**(options or {}), **limit})
         try:
             self.stream = self._video()
         except BaseException:
@@ -123,6 +129,13 @@ class Decoder:
                 f"{self._address}: its codec is not known to this FFmpeg",
                 hint="convert it to H.264 with ffmpeg, or install a PyAV with that codec",
             )
+        check_pixels(
+            stream.codec_context.height or 1,
+            stream.codec_context.width or 1,
+            self._address,
+            self._limit,
+        )
+        stream.codec_context.options = {"max_pixels": str(self._limit)}
         stream.thread_type = "AUTO"  # the default decodes slices only, 20 to 30 % slower
         # A thread more than is needed costs a tenth of the decoder's time, and frames of delay.
         stream.codec_context.thread_count = max(1, hosts.cores() // 2)
@@ -165,8 +178,11 @@ class Decoder:
         except (av.error.FFmpegError, OSError) as error:
             for frame in self._held_back():
                 yield self._pixels(frame), self._time_s(frame)
+            words = _words(error)
+            if not self.stream.codec_context.width:
+                words += f" (do its pictures have more than {self._limit:,} pixels?)"
             raise DataError(
-                f"{self._address} broke off: {_words(error)}",
+                f"{self._address} broke off: {words}",
                 hint="check the connection or the file; what came before is kept",
             ) from error
 

@@ -75,5 +75,7 @@ def open_source(address: str, options: SourceOptions, stop: threading.Event) -> 
         raise DataError(f"there is no file or folder {address}", hint="check the path")
     if path.stat().st_size == 0:
         raise DataError(f"{address} is empty (0 bytes)", hint="record or copy it again")
-    decoder = Decoder(address, hardware=options.hardware, troubles=Troubles())
+    decoder = Decoder(
+        address, hardware=options.hardware, troubles=Troubles(), max_pixels=options.max_pixels
+    )
     return FileSource(decoder, options.after_s)

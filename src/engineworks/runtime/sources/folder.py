@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engineworks.errors import DataError
-from engineworks.runtime.pictures import read_image
+from engineworks.runtime.pictures import DepthCheck, read_picture
 from engineworks.runtime.sources import Frame, Source, SourceOptions, Troubles
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
@@ -38,18 +38,21 @@ class FolderSource:
         self.troubles = Troubles()
 
     def __iter__(self) -> Iterator[Frame]:
-        after_s = self._options.after_s
+        after_s, depth = self._options.after_s, DepthCheck()
         for number, path in enumerate(self._paths):
             time_s = number / self.fps
             if after_s is not None and time_s <= after_s + 1e-6:
                 continue
             try:
-                image = read_image(path)
+                picture = read_picture(path, max_pixels=self._options.max_pixels)
             except DataError as error:
                 self.troubles.damaged += 1
                 self.troubles.note(error.message)
                 continue
-            yield Frame(pixels=image, number=number, time_s=time_s)
+            depth.see(picture)
+            yield Frame(pixels=picture.image, number=number, time_s=time_s)
+        if depth.warning:
+            self.troubles.note(depth.warning)
 
     def close(self) -> None:
         """Nothing is open between images."""

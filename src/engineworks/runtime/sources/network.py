@@ -142,6 +142,7 @@ def open_source(address: str, options: SourceOptions, stop: threading.Event) -> 
             troubles=troubles,
             timeout_s=options.timeout_s,
             options=rtsp,
+            max_pixels=options.max_pixels,
         )
 
     first = connect()

@@ -10,6 +10,7 @@ from typing import BinaryIO
 import numpy as np
 
 from engineworks.errors import DataError
+from engineworks.runtime.pictures import check_pixels
 from engineworks.runtime.sources import Frame, Source, SourceOptions, Troubles
 from engineworks.specs import Size
 
@@ -60,11 +61,13 @@ def open_source(address: str, options: SourceOptions, stop: threading.Event) -> 
     """Read frames from standard input.
 
     Raises:
-        DataError: Their size was not said.
+        DataError: Their size was not said, or is above the limit.
     """
     if options.raw_size is None:
         raise DataError(
             "raw frames on standard input have no header that says their size",
             hint="say it: --raw-size 640x480 (width x height), and --fps",
         )
+    height, width = options.raw_size
+    check_pixels(height, width, "--raw-size", options.max_pixels)
     return RawSource(sys.stdin.buffer, options.raw_size, options)
