@@ -47,7 +47,8 @@ def main() -> int:
 
 def _needs(name: str, host: HostCard) -> str:
     """What this machine lacks to build and open a target's engines; "" when nothing."""
-    return targets.load(name).missing(host).removeprefix("needs ") or targets.cannot_run(name, host)
+    target = targets.load(name)
+    return target.missing(host).removeprefix("needs ") or target.cannot_run(host)
 
 
 def _openable(summary: dict[str, Any], host: HostCard) -> str | None:

@@ -164,7 +164,7 @@ def _known(
 def _same(row: Row, card: HostCard | None, target: str) -> bool:
     if card is None:
         return True  # the machine is gone; what it found about itself was true
-    packages = targets.load(target).PACKAGES
+    packages = targets.load(target).packages
     same = all(card.packages.get(name) == row.host.packages.get(name) for name in packages)
     return same and digest(card) == digest(row.host)
 

@@ -68,7 +68,7 @@ def ship_variant(
             quantized = _quantize(run, loaded, plan, planned, model)
             model = with_graph(model, quantized.onnx)
         built = _build(run, loaded, plan, planned, model)
-        needs = targets.cannot_run(planned.target, plan.host)
+        needs = targets.load(planned.target).cannot_run(plan.host)
         if needs:
             checked = _replay(run, loaded, plan, planned, model, built)
             return _pending(row, loaded, built, quantized, checked, needs)
@@ -115,7 +115,7 @@ def _replay(
     run: Run, loaded: Loaded, plan: Plan, planned: PlannedVariant, model: Model, built: Built
 ) -> Checked | None:
     """Check what an engine holds without its runtime; None where that cannot be."""
-    if not targets.replays(planned.target):
+    if targets.load(planned.target).replayed is None:
         return None
     try:
         return _check(run, loaded, plan, planned, model, built, replay=True)
@@ -213,7 +213,7 @@ def _against_next(
     """Time INT8 side by side with the next higher precision of its target."""
     if model.quantized:
         return None  # there is no float graph to compare with
-    ladder = targets.load(planned.target).PRECISIONS
+    ladder = targets.load(planned.target).precisions
     asked = {v.precision for v in plan.variants if v.target == planned.target}
     higher = [p for p in ladder[: ladder.index(planned.precision)] if p in asked] or [ladder[0]]
     other = dataclasses.replace(planned, precision=higher[-1])
@@ -265,17 +265,15 @@ def _build(run: Run, loaded: Loaded, plan: Plan, planned: PlannedVariant, model:
         BuildRequest(
             shared=model.shared,
             onnx=model.onnx,
-            reference=model.reference.artifact
-            if getattr(target, "NEEDS_REFERENCE", False)
-            else None,
+            reference=model.reference.artifact if target.needs_reference else None,
             target=planned.target,
             precision=planned.precision,
             options=planned.options,
             tools=targets.tools(planned.target),
-            host=plan.host if target.HOST_BOUND else None,
+            host=plan.host if target.host_bound else None,
             builder=plan.host,
             largest_batch=max(loaded.recipe.export.largest_batch, *loaded.recipe.benchmark.batches)
-            if getattr(target, "PROFILED", False)
+            if target.profiled
             else 0,
             limit_s=loaded.recipe.limits.build_s,
         ),

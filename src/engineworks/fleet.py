@@ -62,17 +62,17 @@ def _fitting(
 
     Where some of them can open its engines too, only those: what is built elsewhere has to wait.
     """
-    missing = targets.load(spec.target).missing
+    target = targets.load(spec.target)
     fitting, lacking = [], {}
     for host in hosts:
         if spec.pool and host.pool != spec.pool:
             continue
-        reason = missing(host.card)
+        reason = target.missing(host.card)
         if reason:
             lacking[host.card.name] = reason
         else:
             fitting.append(host)
-    opening = [host for host in fitting if not targets.cannot_run(spec.target, host.card)]
+    opening = [host for host in fitting if not target.cannot_run(host.card)]
     return opening or fitting, lacking
 
 

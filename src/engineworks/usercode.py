@@ -69,15 +69,33 @@ def code_sha256(reference: str, folder: Path) -> str:
     if (folder / f"{top}.py").is_file() or (folder / top).is_dir():
         root, files = folder, python_files(folder)
     else:
-        spec = importlib.util.find_spec(top)
-        if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        found = _installed(top)
+        if found is None:
             raise ModelError(
                 f"{reference!r}: no module {top!r} beside the recipe ({folder}) or installed",
                 hint=f"create {folder / (top + '.py')} or install the package",
             )
-        origin = Path(spec.origin)
-        root = origin.parent
-        files = python_files(root) if origin.name == "__init__.py" else [origin]
+        root, files = found
+    return _digest(root, files)
+
+
+def package_sha256(module: str) -> str:
+    """Digest of the Python files of an installed module's top-level package; "" without one."""
+    found = _installed(module.split(".")[0])
+    return _digest(*found) if found else ""
+
+
+def _installed(top: str) -> tuple[Path, list[Path]] | None:
+    """Folder and Python files of an installed top-level package, which is not imported."""
+    spec = importlib.util.find_spec(top)
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        return None
+    origin = Path(spec.origin)
+    files = python_files(origin.parent) if origin.name == "__init__.py" else [origin]
+    return origin.parent, files
+
+
+def _digest(root: Path, files: list[Path]) -> str:
     sha256 = hashlib.sha256()
     for path in files:
         sha256.update(f"{path.relative_to(root).as_posix()}\0{file_sha256(path)}\n".encode())

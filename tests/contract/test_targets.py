@@ -28,7 +28,7 @@ from tests.builders import put_onnx, put_reference, quantized, samples, shared
 
 HOST = hosts.probe()
 HERE = [name for name in targets.names() if not targets.load(name).missing(HOST)]
-VARIANTS = [(name, precision) for name in HERE for precision in targets.load(name).PRECISIONS]
+VARIANTS = [(name, precision) for name in HERE for precision in targets.load(name).precisions]
 REAL = [name for name in HERE if name != "null"]
 X = samples()
 
@@ -60,7 +60,7 @@ class Bench:
             precision=precision,
             options={},
             tools={},
-            host=HOST if targets.load(target).HOST_BOUND else None,
+            host=HOST if targets.load(target).host_bound else None,
             builder=HOST,
         )
         return build(dataclasses.replace(request, **changes))
@@ -107,7 +107,7 @@ def built(variant):
 @pytest.fixture
 def openable(variant):
     """What a build gave, where this machine can open it, too."""
-    needs = targets.cannot_run(variant[0], HOST)
+    needs = targets.load(variant[0]).cannot_run(HOST)
     if needs:
         pytest.skip(f"{variant[0]} needs {needs}")
     return variant[2]
@@ -123,42 +123,42 @@ def session(openable):
 class TestFile:
     def test_it_has_every_part_of_the_contract(self, name):
         target = targets.load(name)
-        assert isinstance(target.TITLE, str)
-        assert target.TITLE
-        assert "\n" not in target.TITLE
-        for part in (target.PRECISIONS, target.PACKAGES):
+        assert isinstance(target.title, str)
+        assert target.title
+        assert "\n" not in target.title
+        for part in (target.precisions, target.packages):
             assert isinstance(part, tuple)
             assert all(isinstance(item, str) for item in part)
-        assert target.PRECISIONS
-        assert len(set(target.PRECISIONS)) == len(target.PRECISIONS)
-        assert isinstance(target.HOST_BOUND, bool)
-        assert all(isinstance(text, str) and text for text in target.OPTIONS.values())
+        assert target.precisions
+        assert len(set(target.precisions)) == len(target.precisions)
+        assert isinstance(target.host_bound, bool)
+        assert all(isinstance(text, str) and text for text in target.options.values())
         asked = {"missing": ["host"], "lacking": ["onnx"], "build": ["request"]}
         for function, parameters in asked.items():
             assert list(inspect.signature(getattr(target, function)).parameters) == parameters
 
     def test_it_says_how_it_wants_integers_when_it_lists_int8(self, name):
         target = targets.load(name)
-        if "int8" not in target.PRECISIONS:
-            assert not hasattr(target, "int8")
+        if "int8" not in target.precisions:
+            assert target.int8 is None
             with pytest.raises(RecipeError, match="int8"):
                 targets.int8_rules(name, HOST)
             return
         rules = targets.int8_rules(name, HOST)
-        assert target.PRECISIONS[-1] == "int8"  # listed from the widest to the narrowest
+        assert target.precisions[-1] == "int8"  # listed from the widest to the narrowest
         assert rules.scheme.activation in ("uint8", "int8", "either")
         assert rules.scheme.weight_bits in (7, 8)
         assert list(inspect.signature(target.int8).parameters) == ["host"]
 
     def test_its_packages_are_on_the_host_card(self, name):
-        assert set(targets.load(name).PACKAGES) <= set(hosts.PACKAGES)
+        assert set(targets.load(name).packages) <= set(hosts.PACKAGES)
 
     def test_a_host_without_its_packages_cannot_build_it_and_why_is_said(self, name):
         target = targets.load(name)
         reason = target.missing(dataclasses.replace(HOST, packages={}))
-        assert bool(reason) is bool(target.PACKAGES)
-        if target.PACKAGES:
-            assert target.PACKAGES[0] in reason
+        assert bool(reason) is bool(target.packages)
+        if target.packages:
+            assert target.packages[0] in reason
             assert "pip install" in reason
 
 
@@ -183,13 +183,13 @@ class TestBuild:
         assert manifest.outputs == bench.onnx.manifest.outputs
         assert manifest.preprocess is not None
         assert bench.source(target, precision).sha256 in manifest.provenance.parents
-        installed = set(targets.load(target).PACKAGES) & set(HOST.packages)
+        installed = set(targets.load(target).packages) & set(HOST.packages)
         assert installed <= set(manifest.provenance.tools)
 
     def test_an_engine_bound_to_its_host_says_so(self, variant):
         target, _, built = variant
         requires = built.engine.manifest.requires
-        assert bool(requires.arch or requires.cpu_flags) is targets.load(target).HOST_BOUND
+        assert bool(requires.arch or requires.cpu_flags) is targets.load(target).host_bound
 
     def test_a_float_graph_is_never_passed_off_as_integers(self, bench):
         for name, precision in VARIANTS:
@@ -210,7 +210,7 @@ class TestBuild:
 
     def test_a_lower_precision_stores_fewer_bytes(self, bench):
         for name in REAL:
-            high, *lower = targets.load(name).PRECISIONS
+            high, *lower = targets.load(name).precisions
             size = sum(bench.build(name, high).truth.stored_bytes.values())
             for precision in lower:
                 assert sum(bench.build(name, precision).truth.stored_bytes.values()) < size, name
@@ -221,9 +221,10 @@ class TestReplay:
 
     def test_it_agrees_with_the_model(self, variant, bench, tmp_path):
         target, precision, built = variant
-        if not targets.replays(target):
+        replayed = targets.load(target).replayed
+        if replayed is None:
             pytest.skip(f"{target} does not replay")
-        run = runner(targets.replayed(target, bench.store.entry(built.engine), tmp_path / "r.onnx"))
+        run = runner(replayed(bench.store.entry(built.engine), tmp_path / "r.onnx"))
         limit = parity.limit(precision, judged=False)
 
         def infer(batch):
@@ -315,7 +316,7 @@ class TestSession:
 
 def test_an_engine_that_cannot_run_here_is_refused_when_it_is_opened(variant):
     name, _, built = variant
-    if not targets.cannot_run(name, HOST):
+    if not targets.load(name).cannot_run(HOST):
         pytest.skip("this machine can open it")
     with pytest.raises(ArtifactError) as caught:
         open_engine(built.engine.uri)

@@ -18,7 +18,7 @@ def needs(target: str) -> pytest.MarkDecorator:
     """Skip where a target cannot be built, or where its engines do not have to wait."""
     host = hosts.probe()
     missing = targets.load(target).missing(host)
-    runs = not targets.cannot_run(target, host)
+    runs = not targets.load(target).cannot_run(host)
     return pytest.mark.skipif(
         bool(missing) or runs, reason=missing or f"this machine opens engines of {target}"
     )

@@ -32,7 +32,7 @@ X = samples()
 VARIANTS = [
     (name, precision)
     for name in ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda")
-    for precision in targets.load(name).PRECISIONS
+    for precision in targets.load(name).precisions
 ]
 
 
@@ -79,7 +79,7 @@ def test_device_memory_copies_there_and_back():
 
 @pytest.mark.parametrize(("target", "precision"), VARIANTS, ids="/".join)
 def test_an_engine_agrees_with_the_model(target, precision, store, tiny_onnx, tmp_path):
-    reason = targets.load(target).missing(HOST) or targets.cannot_run(target, HOST)
+    reason = targets.load(target).missing(HOST) or targets.load(target).cannot_run(HOST)
     if reason:
         pytest.skip(reason)
     path = tiny_onnx
@@ -115,7 +115,7 @@ def test_an_engine_agrees_with_the_model(target, precision, store, tiny_onnx, tm
     [("tensorrt", False), ("tensorrt", True), ("onnxruntime-cuda", False)],
 )
 def test_work_is_spread_over_every_gpu(target, graph, store, tiny_onnx, record_property):
-    reason = targets.load(target).missing(HOST) or targets.cannot_run(target, HOST)
+    reason = targets.load(target).missing(HOST) or targets.load(target).cannot_run(HOST)
     if reason:
         pytest.skip(reason)
     made = build(
@@ -173,7 +173,7 @@ def test_memory_that_runs_out_is_told_and_the_session_goes_on(store, tmp_path, c
 
 @pytest.mark.parametrize("target", ["tensorrt", "tensorrt-rtx", "onnxruntime-cuda"])
 def test_a_cuda_graph_gives_the_same_answers(target, store, tiny_onnx):
-    reason = targets.load(target).missing(HOST) or targets.cannot_run(target, HOST)
+    reason = targets.load(target).missing(HOST) or targets.load(target).cannot_run(HOST)
     if reason:
         pytest.skip(reason)
     made = build(

@@ -39,9 +39,9 @@ def _targets(options: argparse.Namespace) -> int:
         rows.append(
             {
                 "target": name,
-                "title": target.TITLE,
-                "precisions": list(target.PRECISIONS),
-                "options": target.OPTIONS,
+                "title": target.title,
+                "precisions": list(target.precisions),
+                "options": dict(target.options),
                 "missing": target.missing(card),
             }
         )

@@ -93,7 +93,8 @@ def _opens_here(manifest: Manifest) -> str:
         check_version(manifest, card.packages)
     except EngineworksError as error:
         return error.message
-    needs = targets.cannot_run(manifest.target, card) if manifest.target in targets.names() else ""
+    known = manifest.target in targets.names()
+    needs = targets.load(manifest.target).cannot_run(card) if known else ""
     return f"does not open: it needs {needs}" if needs else "opens on this machine"
 
 

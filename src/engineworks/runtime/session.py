@@ -7,7 +7,6 @@ and no tasks (`postprocess.py`).
 
 from __future__ import annotations
 
-import importlib
 import platform
 import re
 from collections.abc import Collection, Mapping
@@ -22,7 +21,7 @@ import numpy as np
 from engineworks import hosts
 from engineworks.errors import ArtifactError, EngineworksError, InferenceError, MissingDependency
 from engineworks.manifest import Manifest, TensorSpec
-from engineworks.runtime import failures
+from engineworks.runtime import engines, failures
 from engineworks.store import verify
 
 Tensors = dict[str, np.ndarray[Any, Any]]
@@ -156,17 +155,10 @@ def open_engine(path_or_uri: Path | str, *, threads: int = 0, device: int = 0) -
     if manifest.requires.package:
         check_version(manifest, hosts.versions(manifest.requires.package.partition("==")[0]))
     name = manifest.requires.runtime
-    if not name.isidentifier():
-        raise ArtifactError(
-            f"{folder}: runtime {name!r} is not a name", hint="build the engine anew"
-        )
     try:
-        engine = importlib.import_module(f"engineworks.runtime.engines.{name}")
-    except ModuleNotFoundError as error:
-        raise ArtifactError(
-            f"{folder} needs the runtime {name!r}, which this version does not have",
-            hint="use the version of engineworks that built the engine",
-        ) from error
+        engine = engines.load(name)
+    except ArtifactError as error:
+        raise ArtifactError(f"{folder}: {error.message}", hint=error.hint) from error
     placed = {"device": device} if getattr(engine, "ON_GPU", False) else {}
     if device and not placed:
         raise ArtifactError(

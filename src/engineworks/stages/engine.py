@@ -65,7 +65,7 @@ def build(request: BuildRequest) -> Built:
             precision=request.precision,
             requires=output.requires,
             details=output.details,
-            provenance=provenance("build", shared, (request.onnx,), *target.PACKAGES),
+            provenance=provenance("build", shared, (request.onnx,), *target.packages),
         )
     return Built(engine=engine, truth=output.truth, build_s=time.perf_counter() - started)
 
@@ -126,7 +126,9 @@ def _opened(request: CheckRequest, store: LocalStore) -> Iterator[parity.Infer]:
     if request.replay:
         with tempfile.TemporaryDirectory() as work:
             entry = store.entry(request.engine)
-            run = runner(targets.replayed(manifest.target, entry, Path(work, "replay.onnx")))
+            replayed = targets.load(manifest.target).replayed
+            assert replayed is not None  # noqa: S101 - who asks for a replay has looked
+            run = runner(replayed(entry, Path(work, "replay.onnx")))
         yield lambda batch: _row_by_row(run, batch, manifest)
         return
     with open_engine(store.open(request.engine), threads=request.threads) as session:

@@ -202,7 +202,7 @@ def _workshop(request: QuantizeRequest, store: LocalStore) -> Any:
 
     shared = request.shared
     inputs, wanted = references.load(store.entry(request.reference))
-    runs = not targets.cannot_run(request.target, request.host)
+    runs = not targets.load(request.target).cannot_run(request.host)
     return Workshop(
         target=targets.load(request.target if runs else STAND_IN),
         options=request.options if runs else {},

@@ -12,10 +12,8 @@ import importlib
 import pkgutil
 from functools import cache
 from importlib import metadata
-from pathlib import Path
-from typing import cast
 
-from engineworks import hosts
+from engineworks import hosts, usercode
 from engineworks.errors import RecipeError
 from engineworks.targets._base import SEARCHED, Int8Rules, Target
 from engineworks.values import HostCard
@@ -45,7 +43,7 @@ def load(name: str) -> Target:
     """Import a target's file.
 
     Raises:
-        RecipeError: There is no such target, or the file lacks a part of the contract.
+        RecipeError: There is no such target, or its file declares none.
     """
     modules = _modules()
     if name not in modules:
@@ -60,14 +58,13 @@ def load(name: str) -> Target:
             f"({type(error).__name__}: {error})",
             hint="repair or uninstall the package that provides this target",
         ) from error
-    lacking = [part for part in Target.__annotations__ if not hasattr(module, part)]
-    lacking += [part for part in ("missing", "lacking", "build") if not hasattr(module, part)]
-    if lacking:
+    target = getattr(module, "TARGET", None)
+    if not isinstance(target, Target):
         raise RecipeError(
-            f"targets: {modules[name]} lacks {', '.join(lacking)}",
+            f"targets: {modules[name]} has no TARGET = Target(...)",
             hint="see docs/add-a-target.md for what a target's file holds",
         )
-    return cast(Target, module)
+    return target
 
 
 def int8_rules(name: str, host: HostCard, precision: str = "int8") -> Int8Rules:
@@ -81,51 +78,33 @@ def int8_rules(name: str, host: HostCard, precision: str = "int8") -> Int8Rules:
     Raises:
         RecipeError: It has none.
     """
-    found = getattr(load(name), "int8", None)
-    if found is None:
+    target = load(name)
+    if target.int8 is None:
         raise RecipeError(
-            f"targets: {name} lists int8 but its file has no function int8(host)",
-            hint="see docs/add-a-target.md",
+            f"targets: {name} has no {precision}", hint=f"it has: {', '.join(target.precisions)}"
         )
-    rules = cast(Int8Rules, found(host))
+    rules = target.int8(host)
     if precision == "int8":
         return rules
     return dataclasses.replace(rules, scheme=dataclasses.replace(rules.scheme, activation="float"))
 
 
-def cannot_run(name: str, host: HostCard) -> str:
-    """What a machine needs to open a target's engines and this host lacks; "" when nothing."""
-    found = getattr(load(name), "cannot_run", None)
-    return cast(str, found(host)) if found is not None else ""
-
-
-def replays(name: str) -> bool:
-    """Whether a target's engines can be checked where they cannot be opened (`Target`)."""
-    return hasattr(load(name), "replayed")
-
-
-def replayed(name: str, entry: Path, path: Path) -> Path:
-    """Write an engine as ONNX: its file `entry`, to `path`."""
-    return cast(Path, load(name).replayed(entry, path))  # type: ignore[attr-defined]
-
-
 @cache
 def tools(*wanted: str) -> dict[str, str]:
-    """Versions that decide what targets build and run: their packages, and who provides them."""
-    versions = hosts.versions(*(package for name in wanted for package in load(name).PACKAGES))
-    for entry in metadata.entry_points(group=GROUP):
-        if entry.name.replace("_", "-") in wanted and entry.dist is not None:
-            versions[entry.dist.name] = entry.dist.version
+    """What decides what targets build and run: versions of their packages, and foreign code."""
+    versions = hosts.versions(*(package for name in wanted for package in load(name).packages))
+    for name in wanted:
+        module = _modules()[name]
+        if not module.startswith(f"{__name__}."):
+            versions[f"{module} (code)"] = usercode.package_sha256(module)
     return versions
 
 
 __all__ = [
     "SEARCHED",
-    "cannot_run",
+    "Target",
     "int8_rules",
     "load",
     "names",
-    "replayed",
-    "replays",
     "tools",
 ]

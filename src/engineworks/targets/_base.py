@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from engineworks.errors import BuildError, RecipeError
 from engineworks.manifest import Requires, TensorSpec
@@ -35,9 +35,9 @@ class BuildInput:
     """A candidate of a search: its precision need not be read back, give `UNREAD`."""
     reference: Path | None = None
     """Recorded inputs and answers (`engineworks.export.reference`), for a target that declares
-    `NEEDS_REFERENCE = True`."""
+    `needs_reference`."""
     largest_batch: int = 8
-    """What the engine must serve, for a target that declares `PROFILED = True`."""
+    """What the engine must serve, for a target that declares `profiled`."""
     limit_s: float = 0.0
     """Seconds after which the build is ended from outside; 0: never."""
 
@@ -62,51 +62,66 @@ SEARCHED = ("w8a16", "int8")
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Rules:
-    """How a target wants its integers; given by a target's optional function `int8(host)`."""
+    """How a target wants its integers; given by `Target.int8`."""
 
     scheme: Scheme
     rewrite: Callable[[Any], None] | None = None
     """Last changes to an emitted onnx.ModelProto, in place, that this runtime is faster with."""
 
 
-class Target(Protocol):
-    """A module in `engineworks/targets/`. With INT8 it has `int8(host) -> Int8Rules` too.
+def _nothing_missing(host: HostCard) -> str:
+    return ""
 
-    Where engines can be built but not always opened, it has `cannot_run(host) -> str`: what a
-    machine needs to open them and this host lacks, or "". It may then have
-    `replayed(entry: Path, path: Path) -> Path` too: it writes what the engine file `entry` holds as
-    ONNX, batch 1, so that such a host can check the engine with ONNX Runtime in its place.
 
-    Where options have rules of their own it has `check_options(options) -> None`, which raises
-    BuildError and touches no device and no file.
+def _any_value(options: Mapping[str, Any]) -> None:
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Everything that is to be known of a runtime on a kind of device: `TARGET` of its file.
+
+    Raises:
+        ValueError: A precision that is searched for is listed without `int8`, or the reverse.
     """
 
-    TITLE: str
+    title: str
     """One line for people."""
-    PRECISIONS: tuple[str, ...]
+    precisions: tuple[str, ...]
     """From high to low."""
-    PACKAGES: tuple[str, ...]
+    packages: tuple[str, ...]
     """Distributions whose version is part of an engine's cache key; the first is needed."""
-    HOST_BOUND: bool
+    host_bound: bool
     """Whether the engine depends on the machine that builds it."""
-    OPTIONS: dict[str, str]
+    missing: Callable[[HostCard], str]
+    """What a host lacks to build the target, for the plan; "" when nothing."""
+    lacking: Callable[[Path], tuple[str, ...]]
+    """Operators of an ONNX graph that this target cannot run, asked of the vendor's package."""
+    build: Callable[[BuildInput], BuildOutput]
+    """Build an engine and read its precision back. Raises BuildError when the vendor's builder
+    refuses the graph, with its own words."""
+    options: Mapping[str, str] = field(default_factory=dict)
     """Option name -> description; anything else is refused."""
+    check_options: Callable[[Mapping[str, Any]], None] = _any_value
+    """Rules of the options' values: raises BuildError, touches no device and no file."""
+    int8: Callable[[HostCard], Int8Rules] | None = None
+    """How it wants its integers; with a precision of `SEARCHED`, and only then."""
+    cannot_run: Callable[[HostCard], str] = _nothing_missing
+    """Where engines can be built and not always opened: what a host lacks to open one, or ""."""
+    replayed: Callable[[Path, Path], Path] | None = None
+    """Writes the engine file (first) as ONNX, batch 1, to a path (second), so that a host that
+    cannot open the engine can check it with ONNX Runtime in its place."""
+    needs_reference: bool = False
+    """Whether `build` needs the recorded answers of the source model."""
+    profiled: bool = False
+    """Whether an engine takes no batch beyond the `largest_batch` it was built for."""
 
-    def missing(self, host: HostCard) -> str:
-        """What this host lacks to build the target, for the plan; "" when nothing."""
-        ...
-
-    def lacking(self, onnx: Path) -> tuple[str, ...]:
-        """Operators of a graph that this target cannot run, asked of the vendor's package."""
-        ...
-
-    def build(self, request: BuildInput) -> BuildOutput:
-        """Build an engine and read its precision back.
-
-        Raises:
-            BuildError: The vendor's builder refused the graph; with its own words.
-        """
-        ...
+    def __post_init__(self) -> None:
+        if bool(set(self.precisions) & set(SEARCHED)) != (self.int8 is not None):
+            raise ValueError(
+                f"{self.title}: precisions {', '.join(self.precisions)} and "
+                f"{'an' if self.int8 else 'no'} int8: they go together"
+            )
 
 
 #: The truth of a draft, which nobody asks for.
@@ -159,29 +174,27 @@ def check_request(
         RecipeError: Names the value and what there is.
     """
     for precision in precisions:
-        if precision not in target.PRECISIONS:
+        if precision not in target.precisions:
             raise RecipeError(
                 f"targets: {name} has no precision {precision!r}",
-                hint=f"it has: {', '.join(target.PRECISIONS)}",
+                hint=f"it has: {', '.join(target.precisions)}",
             )
     for option in options:
-        if option not in target.OPTIONS:
+        if option not in target.options:
             raise RecipeError(
                 f"targets: {name} has no option {option!r}",
-                hint=f"it has: {', '.join(target.OPTIONS) or 'none'}",
+                hint=f"it has: {', '.join(target.options) or 'none'}",
             )
-    check = getattr(target, "check_options", None)
-    if check is not None:
-        try:
-            check(options)
-        except BuildError as error:
-            raise RecipeError(f"targets: {name}: {error.message}", hint=error.hint) from error
-        except Exception as error:  # a target's file may come from elsewhere
-            raise RecipeError(
-                f"targets: {name} cannot read its options {dict(options)} "
-                f"({type(error).__name__}: {error})",
-                hint=f"its options are: {', '.join(target.OPTIONS) or 'none'}",
-            ) from error
+    try:
+        target.check_options(options)
+    except BuildError as error:
+        raise RecipeError(f"targets: {name}: {error.message}", hint=error.hint) from error
+    except Exception as error:  # a target's file may come from elsewhere
+        raise RecipeError(
+            f"targets: {name} cannot read its options {dict(options)} "
+            f"({type(error).__name__}: {error})",
+            hint=f"its options are: {', '.join(target.options) or 'none'}",
+        ) from error
 
 
 #: numpy and vendor dtype names -> the word used in precisions and truths.

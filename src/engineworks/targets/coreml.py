@@ -25,6 +25,7 @@ from engineworks.targets._base import (
     BuildInput,
     BuildOutput,
     Int8Rules,
+    Target,
     dtype_word,
     int8_truth,
     missing_package,
@@ -34,16 +35,6 @@ from engineworks.targets._coreml import mil, replay
 from engineworks.targets._coreml.onnx_writer import dtype
 from engineworks.values import HostCard, PrecisionTruth
 
-TITLE = "Core ML, Apple devices"
-#: w8a16 packs weights into 8 bits, the device unpacks them and computes in fp16. int8 computes in
-#: integers where the chip can (A17 Pro, M4 and later), and is unpacked elsewhere.
-PRECISIONS = ("fp32", "fp16", "w8a16", "int8")
-PACKAGES = ("coremltools",)
-HOST_BOUND = False
-OPTIONS = {
-    "compute_units": "all (default), cpu_only, cpu_and_gpu or cpu_and_ne: what may run the engine",
-}
-
 UNITS = ("all", "cpu_only", "cpu_and_gpu", "cpu_and_ne")
 
 #: The oldest system that opens these packages: macOS 14, which is Darwin 23, and iOS 17.
@@ -51,12 +42,12 @@ OLDEST_DARWIN = 23
 
 
 def missing(host: HostCard) -> str:
-    """See `Target.missing`."""
+    """See `Target`."""
     return missing_package(host, "coremltools", "coreml")
 
 
 def cannot_run(host: HostCard) -> str:
-    """See `Target.cannot_run`."""
+    """See `Target`."""
     found = re.match(r"Darwin (\d+)", host.os)
     return "" if found and int(found[1]) >= OLDEST_DARWIN else "macOS 14 or newer"
 
@@ -80,7 +71,7 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def build(request: BuildInput) -> BuildOutput:
-    """See `Target.build`."""
+    """See `Target`."""
     import coremltools as ct
 
     units = _units(request.options)
@@ -202,3 +193,24 @@ def _made_by(layer: Any, operand: str) -> str:
     """Which operation an operand of a layer comes from."""
     variable = layer.inputs.get(operand) or layer.inputs.get("y")
     return str(variable.op.op_type) if variable is not None and variable.op is not None else ""
+
+
+TARGET = Target(
+    title="Core ML, Apple devices",
+    # w8a16 packs weights into 8 bits, the device unpacks them and computes in fp16. int8 computes
+    # in integers where the chip can (A17 Pro, M4 and later), and is unpacked elsewhere.
+    precisions=("fp32", "fp16", "w8a16", "int8"),
+    packages=("coremltools",),
+    host_bound=False,
+    missing=missing,
+    lacking=lacking,
+    build=build,
+    options={
+        "compute_units": "all (default), cpu_only, cpu_and_gpu or cpu_and_ne: what may run the "
+        "engine",
+    },
+    check_options=check_options,
+    int8=int8,
+    cannot_run=cannot_run,
+    replayed=replayed,
+)

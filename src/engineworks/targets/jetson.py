@@ -19,18 +19,14 @@ from typing import Any
 
 from engineworks.errors import BuildError
 from engineworks.manifest import Requires
-from engineworks.targets._base import BuildInput, BuildOutput, Int8Rules
+from engineworks.targets._base import BuildInput, BuildOutput, Int8Rules, Target
 from engineworks.targets._nvidia import builder, dla, settings, system, timing, truth, twin
 from engineworks.targets._nvidia import network as networks
 from engineworks.targets._nvidia.api import WEAK, Api
 from engineworks.targets._nvidia.settings import Settings
 from engineworks.values import HostCard, Jetson
 
-TITLE = "TensorRT, NVIDIA Jetson"
-PRECISIONS = ("fp32", "fp16", "int8")
 PACKAGES = ("tensorrt",)
-HOST_BOUND = True
-PROFILED = True
 OPTIONS = {
     **settings.OPTIONS,
     **settings.ON_DEVICE,
@@ -71,14 +67,14 @@ def family(board: Jetson) -> Family:
 
 
 def missing(host: HostCard) -> str:
-    """See `Target.missing`."""
+    """See `Target`."""
     if host.jetson is None:
         return "needs a Jetson, whose JetPack brings tensorrt (no pip install does)"
     return ""
 
 
 def cannot_run(host: HostCard) -> str:
-    """See `Target.cannot_run`."""
+    """See `Target`."""
     if host.jetson is None:
         return "JetPack"
     if PACKAGES[0] not in host.packages:
@@ -114,7 +110,7 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def build(request: BuildInput) -> BuildOutput:
-    """See `Target.build`."""
+    """See `Target`."""
     board = request.host.jetson
     if board is None:
         raise BuildError("this machine is no Jetson", hint="build it on the board itself")
@@ -328,3 +324,19 @@ def _by_bindings(
         files=made.files, profile=made.profile, truth=made.truth, version=api.version,
         placement=placement,
     )  # fmt: skip
+
+
+TARGET = Target(
+    title="TensorRT, NVIDIA Jetson",
+    precisions=("fp32", "fp16", "int8"),
+    packages=PACKAGES,
+    host_bound=True,
+    missing=missing,
+    lacking=lacking,
+    build=build,
+    options=OPTIONS,
+    profiled=True,
+    check_options=check_options,
+    int8=int8,
+    cannot_run=cannot_run,
+)

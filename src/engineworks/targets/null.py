@@ -19,29 +19,19 @@ from engineworks.errors import BuildError
 from engineworks.export import reference
 from engineworks.manifest import Requires
 from engineworks.runtime.engines.null import row_key
-from engineworks.targets._base import BuildInput, BuildOutput
+from engineworks.targets._base import BuildInput, BuildOutput, Target
 from engineworks.values import HostCard, PrecisionTruth
-
-TITLE = "No runtime: replays recorded answers, for trying a flow"
-PRECISIONS = ("fp32", "fp16")
-PACKAGES: tuple[str, ...] = ()
-HOST_BOUND = False
-NEEDS_REFERENCE = True
-OPTIONS = {
-    "act": "ship (default), refuse, crash or hang while building; drift or untruth in the engine"
-}
-
 
 ACTS = ("ship", "refuse", "crash", "hang", "drift", "untruth")
 
 
 def missing(host: HostCard) -> str:
-    """See `Target.missing`."""
+    """See `Target`."""
     return ""
 
 
 def lacking(onnx: Path) -> tuple[str, ...]:
-    """See `Target.lacking`: it runs nothing, so it lacks nothing."""
+    """See `Target`: it runs nothing, so it lacks nothing."""
     return ()
 
 
@@ -53,7 +43,7 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def build(request: BuildInput) -> BuildOutput:
-    """See `Target.build`."""
+    """See `Target`."""
     check_options(request.options)
     act = request.options.get("act", "ship")
     if act == "refuse":
@@ -62,7 +52,7 @@ def build(request: BuildInput) -> BuildOutput:
         os.kill(os.getpid(), signal.SIGSEGV)
     if act == "hang":
         time.sleep(3600)
-    assert request.reference is not None  # noqa: S101 - NEEDS_REFERENCE
+    assert request.reference is not None  # noqa: S101 - needs_reference
     inputs, outputs = reference.load(request.reference)
     if act == "drift":
         outputs = {name: answer + np.float32(0.5) for name, answer in outputs.items()}
@@ -83,3 +73,20 @@ def build(request: BuildInput) -> BuildOutput:
             computed_nodes={},
         ),
     )
+
+
+TARGET = Target(
+    title="No runtime: replays recorded answers, for trying a flow",
+    precisions=("fp32", "fp16"),
+    packages=(),
+    host_bound=False,
+    missing=missing,
+    lacking=lacking,
+    build=build,
+    options={
+        "act": "ship (default), refuse, crash or hang while building; drift or untruth in the "
+        "engine"
+    },
+    needs_reference=True,
+    check_options=check_options,
+)

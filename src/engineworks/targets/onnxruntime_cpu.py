@@ -20,18 +20,12 @@ from engineworks.targets._base import (
     BuildInput,
     BuildOutput,
     Int8Rules,
+    Target,
     int8_truth,
     missing_package,
     package_version,
 )
 from engineworks.values import HostCard, PrecisionTruth
-
-TITLE = "ONNX Runtime, CPU"
-PRECISIONS = ("fp32", "int8")
-PACKAGES = ("onnxruntime",)
-HOST_BOUND = True
-OPTIONS: dict[str, str] = {}
-
 
 #: x86 extensions with instructions for 8-bit products; without them sums of two products
 #: saturate, and weights get 7 bits.
@@ -88,7 +82,7 @@ def _fuse_silu(model: Any) -> None:
 
 
 def missing(host: HostCard) -> str:
-    """See `Target.missing`."""
+    """See `Target`."""
     return missing_package(host, "onnxruntime", "onnxruntime")
 
 
@@ -126,7 +120,7 @@ def _is_function(domain: str, operator: str) -> bool:
 
 
 def build(request: BuildInput) -> BuildOutput:
-    """See `Target.build`."""
+    """See `Target`."""
     import onnxruntime as ort
 
     path = request.work / "model.onnx"
@@ -189,3 +183,15 @@ def _truth(path: Path, asked: str) -> PrecisionTruth:
         stored_bytes=stored,
         computed_nodes=computed,
     )
+
+
+TARGET = Target(
+    title="ONNX Runtime, CPU",
+    precisions=("fp32", "int8"),
+    packages=("onnxruntime",),
+    host_bound=True,
+    missing=missing,
+    lacking=lacking,
+    build=build,
+    int8=int8,
+)

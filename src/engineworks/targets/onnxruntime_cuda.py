@@ -20,15 +20,13 @@ from engineworks.targets._base import (
     UNREAD,
     BuildInput,
     BuildOutput,
+    Target,
     missing_package,
     package_version,
 )
 from engineworks.values import HostCard, PrecisionTruth
 
-TITLE = "ONNX Runtime, CUDA"
-PRECISIONS = ("fp32", "fp16")
 PACKAGES = ("onnxruntime-gpu",)
-HOST_BOUND = True
 OPTIONS = {
     "memory_limit_mib": "most GPU memory that the arena may take; default: no limit",
     "arena": "same_as_requested (default: grows by what is needed) or next_power_of_two",
@@ -55,7 +53,7 @@ CHOICES: dict[str, tuple[str, dict[str | bool, str]]] = {
 
 
 def missing(host: HostCard) -> str:
-    """See `Target.missing`."""
+    """See `Target`."""
     reason = missing_package(host, PACKAGES[0], "onnxruntime-gpu")
     if reason:
         return f"{reason}, in an environment without onnxruntime"
@@ -139,7 +137,7 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def build(request: BuildInput) -> BuildOutput:
-    """See `Target.build`."""
+    """See `Target`."""
     import onnxruntime as ort
 
     provider = provider_options(request.options)
@@ -200,3 +198,16 @@ def truth(path: Path, asked: str) -> PrecisionTruth:
         stored_bytes=stored,
         computed_nodes=computed,
     )
+
+
+TARGET = Target(
+    title="ONNX Runtime, CUDA",
+    precisions=("fp32", "fp16"),
+    packages=PACKAGES,
+    host_bound=True,
+    missing=missing,
+    lacking=lacking,
+    build=build,
+    options=OPTIONS,
+    check_options=check_options,
+)

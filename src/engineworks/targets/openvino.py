@@ -20,19 +20,13 @@ from engineworks.targets._base import (
     BuildInput,
     BuildOutput,
     Int8Rules,
+    Target,
     dtype_word,
     int8_truth,
     missing_package,
     package_version,
 )
 from engineworks.values import HostCard, PrecisionTruth
-
-TITLE = "OpenVINO, CPU"
-PRECISIONS = ("fp32", "fp16", "int8")
-PACKAGES = ("openvino",)
-#: The precision hint and the types that are read back depend on the CPU.
-HOST_BOUND = True
-OPTIONS: dict[str, str] = {}
 
 
 def int8(host: HostCard) -> Int8Rules:
@@ -56,7 +50,7 @@ def int8(host: HostCard) -> Int8Rules:
 
 
 def missing(host: HostCard) -> str:
-    """See `Target.missing`."""
+    """See `Target`."""
     return missing_package(host, "openvino", "openvino")
 
 
@@ -80,7 +74,7 @@ def lacking(onnx: Path) -> tuple[str, ...]:
 
 
 def build(request: BuildInput) -> BuildOutput:
-    """See `Target.build`."""
+    """See `Target`."""
     import openvino as ov
 
     # The hint is stored with the engine, so that no default of a later version changes it.
@@ -162,3 +156,16 @@ def _int8_truth(
     """Hold the integer kernels that are executed against the layers asked for."""
     computed = Counter(word for layer, word in kernels if layer in ARITHMETIC)
     return int8_truth(asked_of, computed["int8"], computed.total(), stored)
+
+
+TARGET = Target(
+    title="OpenVINO, CPU",
+    precisions=("fp32", "fp16", "int8"),
+    packages=("openvino",),
+    # The precision hint and the types that are read back depend on the CPU.
+    host_bound=True,
+    missing=missing,
+    lacking=lacking,
+    build=build,
+    int8=int8,
+)

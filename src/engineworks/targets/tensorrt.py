@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engineworks.manifest import Requires
-from engineworks.targets._base import BuildInput, BuildOutput, Int8Rules
+from engineworks.targets._base import BuildInput, BuildOutput, Int8Rules, Target
 from engineworks.targets._nvidia import builder, settings, timing, truth, twin
 from engineworks.targets._nvidia import network as networks
 from engineworks.targets._nvidia.api import Api
@@ -21,17 +21,12 @@ from engineworks.targets._nvidia.builder import Plan
 from engineworks.targets._nvidia.settings import Settings
 from engineworks.values import HostCard
 
-TITLE = "TensorRT, NVIDIA GPUs"
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 #: Every distribution that may bring the module: NVIDIA's wheels by CUDA, and the system's own.
 PACKAGES = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
-HOST_BOUND = True
-PROFILED = True
-OPTIONS = {**settings.OPTIONS, **settings.ON_DEVICE}
 
 
 def missing(host: HostCard) -> str:
-    """See `Target.missing`."""
+    """See `Target`."""
     if not set(PACKAGES) & set(host.packages):
         return (
             "needs the package tensorrt (pip install 'engineworks[tensorrt]', or NVIDIA's system "
@@ -64,7 +59,7 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def build(request: BuildInput) -> BuildOutput:
-    """See `Target.build`."""
+    """See `Target`."""
     import tensorrt
 
     checked = settings.read(request.options, request.largest_batch)
@@ -112,3 +107,18 @@ def _cost(trt: Any, request: BuildInput, checked: Settings, made: Plan, took_s: 
         lambda: timing.by_session(made.path, request, made.profile, any_version=compatible),
         build_plain, took_s=took_s, limit_s=request.limit_s,
     )  # fmt: skip
+
+
+TARGET = Target(
+    title="TensorRT, NVIDIA GPUs",
+    precisions=("fp32", "fp16", "bf16", "int8"),
+    packages=PACKAGES,
+    host_bound=True,
+    missing=missing,
+    lacking=lacking,
+    build=build,
+    options={**settings.OPTIONS, **settings.ON_DEVICE},
+    profiled=True,
+    check_options=check_options,
+    int8=int8,
+)

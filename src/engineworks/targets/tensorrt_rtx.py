@@ -17,6 +17,7 @@ from engineworks.targets._base import (
     BuildInput,
     BuildOutput,
     Int8Rules,
+    Target,
     missing_package,
     package_version,
 )
@@ -25,30 +26,19 @@ from engineworks.targets._nvidia import network as networks
 from engineworks.targets._nvidia.api import Api
 from engineworks.values import HostCard
 
-TITLE = "TensorRT for RTX GPUs"
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 PACKAGES = ("tensorrt-rtx-cu13",)
-#: A plan opens on every RTX GPU that it has kernels for, on Linux and on Windows.
-HOST_BOUND = False
-#: Its engines have an optimization profile, which must reach the recipe's largest batch.
-PROFILED = True
-OPTIONS = {
-    **settings.OPTIONS,
-    "gpus": "list of compute capabilities such as ['7.5']: for these only; default: 8.0, 8.6, "
-    "8.9, 12.0 and later",
-}
 
 #: Compute capabilities that version 1.7 lists; the GPUs of data centres (9.0, 10.0) are not there.
 RUNS_ON = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 
 
 def missing(host: HostCard) -> str:
-    """See `Target.missing`."""
+    """See `Target`."""
     return missing_package(host, PACKAGES[0], "tensorrt-rtx")
 
 
 def cannot_run(host: HostCard) -> str:
-    """See `Target.cannot_run`."""
+    """See `Target`."""
     if any(gpu.compute_capability in RUNS_ON for gpu in host.gpus):
         return ""
     return f"an RTX GPU (compute capability {', '.join(RUNS_ON)})"
@@ -77,7 +67,7 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def build(request: BuildInput) -> BuildOutput:
-    """See `Target.build`."""
+    """See `Target`."""
     import tensorrt_rtx
 
     asked = _gpus(request.options)
@@ -114,3 +104,25 @@ def _gpus(options: Mapping[str, Any]) -> tuple[str, ...]:
             hint=f"choose from: {', '.join(RUNS_ON)}",
         )
     return tuple(str(item) for item in value)
+
+
+TARGET = Target(
+    title="TensorRT for RTX GPUs",
+    precisions=("fp32", "fp16", "bf16", "int8"),
+    packages=PACKAGES,
+    # A plan opens on every RTX GPU that it has kernels for, on Linux and on Windows.
+    host_bound=False,
+    missing=missing,
+    lacking=lacking,
+    build=build,
+    options={
+        **settings.OPTIONS,
+        "gpus": "list of compute capabilities such as ['7.5']: for these only; default: 8.0, 8.6, "
+        "8.9, 12.0 and later",
+    },
+    # Its engines have an optimization profile, which must reach the recipe's largest batch.
+    profiled=True,
+    check_options=check_options,
+    int8=int8,
+    cannot_run=cannot_run,
+)

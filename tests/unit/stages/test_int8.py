@@ -41,7 +41,7 @@ HOST = hosts.probe()
 INTEGER = [
     name
     for name in targets.names()
-    if "int8" in targets.load(name).PRECISIONS and not targets.load(name).missing(HOST)
+    if "int8" in targets.load(name).precisions and not targets.load(name).missing(HOST)
 ]
 EACH = pytest.mark.parametrize("target", INTEGER)
 METHODS = ("minmax", "mse")
@@ -218,7 +218,7 @@ class TestQuantize:
         assert found.found in found.rungs
         assert len({rung.label for rung in found.rungs}) == len(found.rungs)
         steps = {rung.step for rung in found.rungs}
-        if targets.cannot_run(target, HOST):  # nothing to time: the sweep is all
+        if targets.load(target).cannot_run(HOST):  # nothing to time: the sweep is all
             assert steps == {"usual", "calibrator"}
             assert (found.stopped, found.evaluations) == ("", 3)
             assert {rung.ratio for rung in found.rungs} == {None}
@@ -238,7 +238,7 @@ class TestQuantize:
         assert found.holds is found.found.holds is True
         assert (found.metric, found.images) == ("top1", 10)
         assert found.found.metric is not None
-        simulated = bool(targets.cannot_run(target, HOST))
+        simulated = bool(targets.load(target).cannot_run(HOST))
         assert (found.found.ratio is None) is simulated
         assert ("simulated with onnxruntime-cpu" in found.reason) is simulated
         assert f"{found.found.integer_layers} of 5 layers in integers" in found.reason
@@ -349,7 +349,7 @@ class TestSearch:
 
     @pytest.mark.parametrize("max_drop", [1.0, -2.0])
     def test_weights_alone_need_no_calibration(self, made, target, tmp_path, max_drop):
-        if "w8a16" not in targets.load(target).PRECISIONS:
+        if "w8a16" not in targets.load(target).precisions:
             pytest.skip(f"{target} packs no weights")
         spec = Int8Spec(limit_s=300.0, images=4)
         found = quantize(

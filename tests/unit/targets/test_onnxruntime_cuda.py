@@ -95,7 +95,7 @@ class TestOptions:
         assert "leave cuda_graph out" in why.value.hint
 
     def test_the_list_of_options_says_so(self):
-        assert "true is refused" in CUDA.OPTIONS["cuda_graph"]
+        assert "true is refused" in CUDA.options["cuda_graph"]
 
 
 class TestOldEngines:

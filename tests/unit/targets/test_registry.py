@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -19,14 +19,14 @@ from tests.builders import example, write
 FOLDER = Path(targets.__file__).parent
 
 THIRD_PARTY = """
-TITLE = "A board"
-PRECISIONS = ("int8",)
-PACKAGES = ()
-HOST_BOUND = True
-OPTIONS = {}
+from engineworks.targets import Target
 def missing(host): return ""
 def lacking(onnx): return ()
 def build(request): raise NotImplementedError
+TARGET = Target(
+    title="A board", precisions=("fp32",), packages=(), host_bound=True,
+    missing=missing, lacking=lacking, build=build,
+)
 """
 
 ASK = """
@@ -35,8 +35,8 @@ from engineworks import errors, targets
 answers = {"names": targets.names()}
 for name in sys.argv[1:]:
     try:
-        module = targets.load(name)
-        answers[name] = [module.TITLE, module.__name__]
+        target = targets.load(name)
+        answers[name] = [target.title, target.build.__module__]
     except errors.EngineworksError as error:
         answers[name] = [type(error).__name__, error.message, error.hint]
 print(json.dumps(answers))
@@ -74,7 +74,7 @@ def ask(tmp_path):
             write(tmp_path / f"{name}.py", text)
         done = subprocess.run(
             [sys.executable, "-c", ASK, *names],
-            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            env={**os.environ, "PYTHONPATH": f"{tmp_path}:{FOLDER.parents[1]}"},
             capture_output=True,
             text=True,
             check=False,
@@ -97,14 +97,21 @@ def test_another_package_cannot_replace_a_target(ask):
     assert answers["null"][1] == "engineworks.targets.null"
 
 
-@pytest.mark.parametrize("part", ["TITLE", "PRECISIONS", "OPTIONS", "missing", "build"])
-def test_a_file_that_lacks_a_part_is_refused_by_its_name(ask, part):
-    text = THIRD_PARTY.replace(part, f"X{part}", 1)
-    answers = ask({"board": "acme_board"}, {"acme_board": text}, "board")
-    kind, message, hint = answers["board"]
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("TARGET = Target", "BOARD = Target", "acme_board has no TARGET"),
+        ("title=", "name=", "'name'"),
+        ('("fp32",)', '("int8",)', "no int8"),
+        ("host_bound=True,", "", "host_bound"),
+    ],
+)
+def test_a_file_that_declares_no_whole_target_is_refused_by_its_name(ask, old, new, says):
+    answers = ask({"board": "acme_board"}, {"acme_board": THIRD_PARTY.replace(old, new)}, "board")
+    kind, message, _ = answers["board"]
     assert kind == "RecipeError"
-    assert f"acme_board lacks {part}" in message
-    assert "add-a-target" in hint
+    assert "acme_board" in message
+    assert says in message
 
 
 @pytest.mark.parametrize("modules", [{}, {"acme_board": "import no_such_vendor\n"}])
@@ -117,7 +124,7 @@ def test_a_file_that_does_not_import_is_refused_and_hurts_no_other(ask, modules)
 
 def test_precisions_and_options_are_held_against_the_target():
     null = targets.load("null")
-    check_request("null", null, null.PRECISIONS, {"act": "ship"})
+    check_request("null", null, null.precisions, {"act": "ship"})
     with pytest.raises(RecipeError, match="'fp8'"):
         check_request("null", null, ("fp32", "fp8"), {})
     with pytest.raises(RecipeError, match="'speed'"):
@@ -165,12 +172,14 @@ def test_vendor_names_of_dtypes_become_our_words(name, word):
 def test_a_wrong_value_of_an_option_is_refused_when_the_recipe_is_read(target, options, says):
     module = targets.load(target)
     with pytest.raises(RecipeError, match=f"targets: {target}: .*{says}"):
-        check_request(target, module, module.PRECISIONS[:1], options)
+        check_request(target, module, module.precisions[:1], options)
 
 
 def test_a_targets_file_that_stumbles_over_an_option_is_named():
-    odd = types.SimpleNamespace(
-        PRECISIONS=("fp32",), OPTIONS={"a": ""}, check_options=lambda options: options["a"].nothing
+    odd = dataclasses.replace(
+        targets.load("null"),
+        options={"a": ""},
+        check_options=lambda options: options["a"].nothing,
     )
     with pytest.raises(RecipeError, match=r"odd cannot read its options \{'a': 3\} \(Attribute"):
         check_request("odd", odd, ("fp32",), {"a": 3})
@@ -179,3 +188,88 @@ def test_a_targets_file_that_stumbles_over_an_option_is_named():
 def test_a_timing_cache_is_looked_at_on_the_machine_that_has_it():
     cache = {"path": "/no/such/timing.cache", "sha256": "0" * 64}
     check_request("tensorrt", targets.load("tensorrt"), ("fp16",), {"timing_cache": cache})
+
+
+BOARD = """
+import numpy as np
+from pathlib import Path
+from engineworks.manifest import Requires
+from engineworks.targets import Target
+from engineworks.targets._base import UNREAD, BuildOutput
+def build(request):
+    path = request.work / "factor.txt"
+    path.write_text("3")
+    return BuildOutput(files={"factor.txt": path}, entry="factor.txt",
+                       requires=Requires(runtime="acme_runtime"), truth=UNREAD)
+TARGET = Target(title="A board", precisions=("fp32",), packages=(), host_bound=False,
+                missing=lambda host: "", lacking=lambda onnx: (), build=build)
+"""
+
+RUNTIME = """
+from engineworks.runtime.session import SessionBase
+class Times(SessionBase):
+    def __init__(self, folder, manifest):
+        super().__init__(manifest)
+        self.factor = float((folder / manifest.entry).read_text())
+    def __enter__(self):
+        return self
+    def infer(self, feeds):
+        self.check(feeds)
+        return {self.outputs[0].name: feeds[self.inputs[0].name] * self.factor}
+    def close(self):
+        pass
+def open_session(folder, manifest, threads):
+    return Times(folder, manifest)
+"""
+
+SHIP = """
+import json, sys, tempfile
+from pathlib import Path
+import numpy as np
+from engineworks import hosts, runtime, targets
+from engineworks.manifest import Provenance, TensorSpec
+from engineworks.store import LocalStore
+from engineworks.targets._base import BuildInput
+spec = lambda name: (TensorSpec(name=name, dtype="float32", shape=("batch", 2)),)
+folder = Path(sys.argv[1])
+(folder / "work").mkdir()
+built = targets.load("acme-board").build(BuildInput(
+    onnx=folder / "none.onnx", inputs=spec("x"), outputs=spec("y"), precision="fp32", options={},
+    host=hosts.probe(), work=folder / "work"))
+engine = LocalStore(folder / "store").put(
+    built.files, kind="engine", name="acme", entry=built.entry, inputs=spec("x"), outputs=spec("y"),
+    requires=built.requires, target="acme-board", precision="fp32",
+    provenance=Provenance(stage="build"))
+with runtime.open(engine.uri) as session:
+    answer = session.infer({"x": np.ones((1, 2), np.float32)})["y"].tolist()
+print(json.dumps([answer, targets.tools("acme-board")]))
+"""
+
+
+def test_a_package_elsewhere_brings_target_and_runtime_and_its_code_is_in_the_key(tmp_path):
+    info = tmp_path / "acme_board-1.0.dist-info"
+    write(info / "METADATA", "Metadata-Version: 2.1\nName: acme-board\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[engineworks.targets]\nacme-board = acme_board.target\n"
+        "[engineworks.engines]\nacme_runtime = acme_board.session\n"
+    )
+    write(tmp_path / "acme_board" / "__init__.py", "")
+    write(tmp_path / "acme_board" / "target.py", BOARD)
+
+    def ship(name, runtime):
+        write(tmp_path / "acme_board" / "session.py", runtime)
+        (tmp_path / name).mkdir()
+        done = subprocess.run(
+            [sys.executable, "-c", SHIP, str(tmp_path / name)],
+            env={**os.environ, "PYTHONPATH": f"{tmp_path}:{FOLDER.parents[1]}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-800:]
+        return json.loads(done.stdout)
+
+    answer, tools = ship("first", RUNTIME)
+    assert answer == [[3.0, 3.0]]
+    assert ship("second", RUNTIME)[1] == tools
+    assert ship("third", RUNTIME + "# changed\n")[1] != tools
