@@ -92,6 +92,18 @@ def speaking(home: Path) -> Iterator[None]:
         ) from None
 
 
+def known(home: Path, name: str) -> bool:
+    """Whether any run of a model was ever logged, shipped or not.
+
+    Raises:
+        StoreError: MLflow does not answer.
+    """
+    if "MLFLOW_TRACKING_URI" not in os.environ and not (home / "mlflow.db").exists():
+        return False  # asking would make one
+    with speaking(home):
+        return client(home).get_experiment_by_name(name) is not None
+
+
 def slug(variant: str) -> str:
     """A variant's name where only letters, digits, '-' and '_' are allowed."""
     return re.sub(r"[^A-Za-z0-9_-]", "-", variant)

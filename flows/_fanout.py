@@ -187,8 +187,9 @@ class FanOut:
                 return
             child.run_id = found.id
             if found.state.is_completed() and not child.refused:
-                self._take_row(child)  # another run of this recipe was quicker
-                return
+                if self._take_row(child):  # another run of this recipe was quicker
+                    return
+                continue  # its row is lost: it is asked again
             if not found.state.is_final():
                 child.idle_since = time.monotonic()
                 return
@@ -205,7 +206,8 @@ class FanOut:
         if state is None:
             return
         if state.is_completed():
-            self._take_row(child)
+            if not self._take_row(child):
+                self._ask_again(child)
         elif state.is_failed():
             words = (state.message or "").replace("Flow run encountered an exception: ", "")
             child.pending = f"{child.planned.host}: {' '.join(words.split())[:400]}"
@@ -218,13 +220,23 @@ class FanOut:
         else:
             self._mind_waiting(client, child)
 
-    def _take_row(self, child: Child) -> None:
+    def _take_row(self, child: Child) -> bool:
+        """Whether the machine's answer lies in the store."""
         for row in fleet.rows(self._bucket, child.order):
             if row.host.name == child.planned.host:
                 child.row = row
                 self._on_row(child)
-                return
-        child.pending = f"{child.planned.host} ended without a row in the store"
+                return True
+        return False
+
+    def _ask_again(self, child: Child) -> None:
+        """An answer that was given and is not in the store (any more)."""
+        if child.resumes >= RESUMES:
+            child.pending = f"{child.planned.host} ended without a row in the store"
+            return
+        child.resumes += 1
+        log.warning("%s: its row is not in the store, asking again", child.planned.name)
+        self._submit(child)
 
     def _resume(self, client: Any, child: Child, word: str) -> None:
         if child.resumes >= RESUMES:

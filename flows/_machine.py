@@ -21,6 +21,7 @@ from artifacts import fleet
 from artifacts.remote_store import RemoteStore
 from engineworks import hosts
 from engineworks.errors import StoreError
+from engineworks.store import explain_os_error
 from engineworks.values import HostCard
 from flows import _fleet
 from tasks import _run
@@ -59,7 +60,7 @@ def at_work(order: str, kind: type[T], host: str) -> Iterator[Work[T]]:
         ArtifactError: There is no such order.
         StoreError: There is no store that machines share, or the order is for another version.
     """
-    with _marked_as_running():
+    with marked_as_running():
         store = _fleet.shared(_run.open_home_store())
         asked = fleet.order(store.bucket, order, kind)
         if asked.checkout_sha256 != checkout_sha256():  # type: ignore[attr-defined]
@@ -72,11 +73,19 @@ def at_work(order: str, kind: type[T], host: str) -> Iterator[Work[T]]:
 
 
 @contextmanager
-def _marked_as_running() -> Iterator[None]:
-    """Hold a lock that tells a new worker whether this run is still alive."""
-    path = running_file(_run.home(), str(runtime.flow_run.id or "by-hand"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as stream:
+def marked_as_running() -> Iterator[None]:
+    """Hold a lock that tells a new worker whether this run is still alive.
+
+    Raises:
+        StoreError: The state folder cannot be written.
+    """
+    path = running_file(_run.home(), str(runtime.flow_run.id or f"by-hand-{os.getpid()}"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("w")
+    except OSError as error:
+        raise explain_os_error(error, _run.home()) from error
+    with stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         try:
             yield

@@ -22,12 +22,13 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from artifacts import promoted
+from artifacts import mlflow_wait, promoted
 from artifacts.mlflow_log import public_uri
 from artifacts.promoted import Promoted, Stage
 from engineworks.bench.drift import judge
 from engineworks.errors import EngineworksError
 from engineworks.values import BenchmarkRow
+from flows._machine import marked_as_running
 from flows._nightly import Answer, Untimed, time_all
 from flows._outcome import Timing, tell
 from tasks import _run
@@ -46,11 +47,6 @@ def benchmark(
 ) -> State[Any]:
     """Time every version with an alias of a stage, and hold it against its registration.
 
-    Args:
-        model: Name of one registered model; empty: all.
-        stage: Which alias.
-        slower_than: Largest ratio that is no alarm.
-
     Returns:
         Completed, also when a machine is away; Failed, with their names, when versions have
         become slower beyond doubt, or something went wrong.
@@ -61,8 +57,9 @@ def benchmark(
     versions = promoted.promoted(_run.home(), stage, model)
     if not versions:
         return Completed(message=_nothing(stage))
-    run = _run.open_run("benchmark")
-    answers = time_all(run, versions)
+    with marked_as_running():
+        run = _run.open_run("benchmark")
+        answers = time_all(run, versions)
     found = [
         _judged(one, answer, slower_than) for one, answer in zip(versions, answers, strict=True)
     ]
@@ -96,7 +93,11 @@ def _judged(one: Promoted, answer: Answer, slower_than: float) -> Timing:
     if isinstance(answer, BenchmarkRow):
         drift = judge(one.p50_ms, answer, slower_than)
         try:
-            promoted.note(_run.home(), one, answer, drift.ratio, datetime.now(timezone.utc))
+            at = datetime.now(timezone.utc)
+            mlflow_wait.patiently(
+                _run.home(),
+                lambda: promoted.note(_run.home(), one, answer, drift.ratio, at),
+            )
         except EngineworksError as error:  # one version's run must not sink the others
             words = f"it was timed and not logged: {error.message}; next: {error.hint}"
             return _untimed(one, Untimed(outcome="failed", reason=words))

@@ -30,11 +30,6 @@ def build_target(
 ) -> State[Any]:
     """Carry out one order on this machine.
 
-    Args:
-        order: Digest of an order in the store.
-        variant: Name of the row, for people.
-        host: The machine it is for.
-
     Returns:
         Completed with the verdict; the row lies in the store.
 

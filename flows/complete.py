@@ -21,10 +21,11 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from artifacts import fleet
+from artifacts import fleet, mlflow_log
 from artifacts.remote_store import RemoteStore
 from engineworks.errors import ArtifactError, EngineworksError
 from flows import _fleet, _publish, _waiting
+from flows._machine import marked_as_running
 from flows._order import arrive
 from flows._outcome import Completion, tell
 from flows._waiting import Waiting
@@ -39,25 +40,23 @@ def complete(
 ) -> State[Any]:
     """Build what was pending and can be built now, and register it beside what is there.
 
-    Args:
-        model: Name of one model; empty: all.
-
     Returns:
         Completed, also when something still waits; Failed when a model could not be gone on with,
-        or a required variant turned out not to ship.
+        a required variant turned out not to ship, or there is no model of that name.
 
     Raises:
         StoreError: There is no store that machines share, or it does not answer.
     """
     store = _fleet.shared(_run.open_home_store())
     found = []
-    for name in [model] if model else fleet.waiting(store.bucket):
-        try:
-            outcome = _complete(store, name)
-        except EngineworksError as error:  # one model must not sink the others
-            outcome = Completion(model=name, outcome="failed", reason=_words(error))
-        get_run_logger().info("%s: %s %s", name, outcome.outcome, outcome.reason)
-        found.append(outcome)
+    with marked_as_running():
+        for name in [model] if model else fleet.waiting(store.bucket):
+            try:
+                outcome = _complete(store, name)
+            except EngineworksError as error:  # one model must not sink the others
+                outcome = Completion(model=name, outcome="failed", reason=_words(error))
+            get_run_logger().info("%s: %s %s", name, outcome.outcome, outcome.reason)
+            found.append(outcome)
     tell(found)
     words = "; ".join(f"{one.model}: {one.outcome}" for one in found) or "nothing waits"
     bad = any(one.outcome == "failed" or one.missed for one in found)
@@ -75,6 +74,14 @@ def _complete(store: RemoteStore, name: str) -> Completion:
     except ArtifactError as error:
         return Completion(model=name, outcome="left", reason=_words(error))
     if found is None:
+        if not mlflow_log.known(_run.home(), name):
+            names = ", ".join(fleet.waiting(store.bucket)) or "none"
+            raise ArtifactError(
+                f"there is no model {name!r}: nothing waits under this name in "
+                f"{store.bucket.address}, and MLflow at {mlflow_log.public_uri(_run.home())} has "
+                "no run of it",
+                hint=f"give a name as in its recipe; of these something waits: {names}",
+            )
         return Completion(model=name, outcome="completed", reason="nothing of it waits")
     record, etag = found
     loaded = record.loaded(_run.home() / "recipe.yaml", store.root)

@@ -31,6 +31,7 @@ from engineworks.values import Plan
 from flows import _fleet, _publish, _trigger, _waiting
 from flows._common import Model, calibration_data, prepare_model, prepare_size
 from flows._fanout import AWAY
+from flows._machine import marked_as_running
 from flows._order import pack_luggage
 from flows._variant import compare_shipped, ship_variant
 from flows._waiting import Waiting
@@ -49,10 +50,6 @@ def ship(
 ) -> State[Any]:
     """Export, simplify, analyze; build, check and time every variant; decide; log.
 
-    Args:
-        recipe: Path of a recipe file, relative to the working folder.
-        fleet: Whether variants are built on the machines of the fleet, each by its own worker.
-
     Returns:
         Completed, or Failed when a required variant is not shipped (a pending one, whose machine
         could not take it, may come later); either way the run's folder holds summary.json and
@@ -62,9 +59,10 @@ def ship(
         EngineworksError: The recipe, the model or the data cannot be used.
     """
     loaded, plan = preflight(recipe, fleet=fleet)
-    run = _run.open_run(loaded.recipe.name)
-    run.on_stage = ProgressBar(loaded.recipe.name, _stages(loaded, plan)).step
-    summary = _ship_fleet(run, loaded, plan) if fleet else _ship(run, loaded, plan)
+    with marked_as_running():
+        run = _run.open_run(loaded.recipe.name)
+        run.on_stage = ProgressBar(loaded.recipe.name, _stages(loaded, plan)).step
+        summary = _ship_fleet(run, loaded, plan) if fleet else _ship(run, loaded, plan)
     if summary.missed:
         names = ", ".join(f"{v.name} is {v.verdict}" for v in summary.missed)
         return Failed(message=f"required but not shipped: {names}")

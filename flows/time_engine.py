@@ -28,11 +28,6 @@ def time_engine(
 ) -> State[Any]:
     """Carry out one order on this machine.
 
-    Args:
-        order: Digest of an order in the store.
-        variant: Name of the variant, for people.
-        host: The machine it is for.
-
     Returns:
         Completed with the latency; the row lies in the store.
 

@@ -23,6 +23,7 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,9 @@ from typing import Any
 from engineworks import hosts
 from engineworks.errors import EngineworksError, StoreError
 from engineworks.fleet import SILENT_S
+from engineworks.store import explain_os_error
 from engineworks.values import RegisteredHost
+from flows._queues import REGISTRY, SHIP, TAKEN, limit_queue, make_queue
 from flows.settings import configure
 
 log = logging.getLogger("engineworks.worker")
@@ -54,16 +57,26 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("botocore").setLevel(logging.WARNING)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     root = (options.home or Path(os.environ.get("ENGINEWORKS_HOME") or ".engineworks")).absolute()
-    configure(root)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     try:
-        with _only_one(root) as lock:
-            return _Worker(root, options.pool, options.name).serve(stopping, lock)
+        with _state_folder(root):
+            configure(root)
+            with _only_one(root) as lock:
+                return _Worker(root, options.pool, options.name).serve(stopping, lock)
     except EngineworksError as error:
         sys.stderr.write(f"{type(error).__name__}: {error.message}\n  next: {error.hint}\n")
         return 3
+
+
+@contextlib.contextmanager
+def _state_folder(root: Path) -> Iterator[None]:
+    """What cannot be written there is said of the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise explain_os_error(error, root) from error
 
 
 @contextlib.contextmanager
@@ -121,6 +134,11 @@ class _Worker:
                 "a worker needs Prefect's server; PREFECT_API_URL is not set",
                 hint="set PREFECT_API_URL=http://SERVER:4200/api (docs/fleet.md)",
             )
+        if name in TAKEN:
+            raise StoreError(
+                f"{name!r} is no name for a machine: a queue of that name is for other runs",
+                hint="give this machine another one: --name rack-3",
+            )
         self._root, self._pool, self._name = root, pool, name
         self._bucket = store.bucket
         self._code = checkout_sha256()
@@ -133,10 +151,12 @@ class _Worker:
         """Run Prefect's worker until a signal comes or it ends."""
         import httpx
 
+        from flows import _left
+
         self._register()
         try:
             self._prepare_queues()
-            self._take_up()
+            _left.take_up(self._root, self._name)
         except httpx.TransportError as error:
             raise StoreError(
                 f"Prefect's server does not answer ({type(error).__name__})",
@@ -202,12 +222,13 @@ class _Worker:
         return True
 
     def _queues(self) -> list[str]:
-        """The machine's own queue, the pool's, and that of runs which log, if it reaches MLflow."""
-        from flows import _trigger
-
-        reaches = "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow") is not None
-        logs = self._pool == _trigger.POOL and reaches
-        return [self._name, "default", *([_trigger.QUEUE] if logs else [])]
+        """The machine's own queue, the pool's, and those of runs which plan, or log to MLflow."""
+        found = [self._name, "default"]
+        if self._pool == "cpu":
+            found += SHIP
+            if "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow") is not None:
+                found += REGISTRY
+        return found
 
     def _prepare_queues(self) -> None:
         """The pool, and a queue for this machine alone: one build or benchmark at a time."""
@@ -219,39 +240,8 @@ class _Worker:
             with contextlib.suppress(ObjectAlreadyExists):
                 client.create_work_pool(WorkPoolCreate(name=self._pool, type="process"))
             for name in self._queues():
-                with contextlib.suppress(ObjectAlreadyExists):
-                    client.create_work_queue(name=name, work_pool_name=self._pool)
-            queue = client.read_work_queue_by_name(self._name, work_pool_name=self._pool)
-            client.update_work_queue(queue.id, concurrency_limit=1)
-
-    def _take_up(self) -> None:
-        """Let runs go on that a killed worker of this machine has left: their stages are kept."""
-        from prefect.client.orchestration import get_client
-        from prefect.client.schemas.filters import (
-            FlowRunFilter,
-            FlowRunFilterState,
-            FlowRunFilterStateType,
-            WorkQueueFilter,
-            WorkQueueFilterName,
-        )
-        from prefect.client.schemas.objects import StateType
-
-        from flows._fanout import again
-        from flows._machine import running_file
-
-        with get_client(sync_client=True) as client:
-            left = client.read_flow_runs(
-                flow_run_filter=FlowRunFilter(
-                    state=FlowRunFilterState(
-                        type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])
-                    )
-                ),
-                work_queue_filter=WorkQueueFilter(name=WorkQueueFilterName(any_=[self._name])),
-            )
-            for run in left:
-                if not _alive(running_file(self._root, str(run.id))):
-                    log.warning("%s was left by a worker that died: it goes on", run.name)
-                    client.set_flow_run_state(run.id, again(), force=True)
+                make_queue(client, self._pool, name)
+            limit_queue(client, self._pool, self._name)
 
     def _start(self, lock: Any) -> subprocess.Popen[bytes]:
         environment = {
@@ -275,18 +265,6 @@ class _Worker:
         lock.write(f"{os.getpid()} {worker.pid}")
         lock.flush()
         return worker
-
-
-def _alive(path: Path) -> bool:
-    """Whether the process of a run still holds its lock."""
-    try:
-        with path.open("r+") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _end(worker: subprocess.Popen[bytes]) -> None:

@@ -1,21 +1,27 @@
 """`make deploy`: work pools, deployments and the automation that notices dead runs.
 
-May be run again at any time: what is there is brought up to date, nothing is doubled. Needs
-PREFECT_API_URL.
+May be run again at any time: code is brought up to date, what people have changed is kept and
+said, nothing is doubled. Needs PREFECT_API_URL.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
+
+from flows._queues import SILENCE_WORDS, limit_queue, make_queue
+
+if TYPE_CHECKING:
+    from infra.listed import Listed
 
 TOP = Path(__file__).parents[1]
 #: Name of the automation, by which it is found again.
@@ -24,36 +30,99 @@ DEAD_RUNS = "engineworks: a run whose heartbeats stop has crashed"
 SILENCE = timedelta(seconds=90)
 
 
-def pools(client: Any) -> None:
-    """Create the work pools that are missing."""
+def pools(client: Any, listed: list[Listed]) -> None:
+    """Create the work pools and queues that are missing."""
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists
 
-    listed = yaml.safe_load((TOP / "deployments" / "pools.yaml").read_text(encoding="utf-8"))
-    for name, description in listed.items():
-        try:
+    described = yaml.safe_load((TOP / "deployments" / "pools.yaml").read_text(encoding="utf-8"))
+    for name, description in described.items():
+        with contextlib.suppress(ObjectAlreadyExists):
             client.create_work_pool(
                 WorkPoolCreate(name=name, type="process", description=description)
             )
-        except ObjectAlreadyExists:
+    for one in listed:
+        make_queue(client, one.entry["work_pool"]["name"], one.queue)
+
+
+def deployments(
+    client: Any, document: dict[str, Any], listed: list[Listed], again: list[str]
+) -> list[str]:
+    """Create what is missing, bring what is there up to date; what was done, in words.
+
+    Args:
+        client: Prefect's.
+        document: prefect.yaml.
+        listed: Its deployments.
+        again: Names of those that are made anew, without what people changed.
+    """
+    from prefect.exceptions import ObjectNotFound
+
+    from infra import listed as reading
+
+    missing, done = [], []
+    for one in listed:
+        try:
+            there = client.read_deployment_by_name(one.name)
+        except ObjectNotFound:
+            missing.append(one)
+            done.append(f"{one.name}: new")
             continue
+        if one.name in again:
+            missing.append(one)
+            done += [f"{one.name}: set back: {word}" for word in reading.kept(one, there)]
+            continue
+        change, said = reading.update(one, there)
+        if said:
+            client.update_deployment(there.id, change)
+            if "concurrency_limit" in change.model_fields_set:
+                limit_queue(client, one.entry["work_pool"]["name"], one.queue)
+            done.append(f"{one.name}: brought up to date: {', '.join(said)}")
+            there = client.read_deployment(there.id)
+        done += [f"{one.name}: kept: {word}" for word in reading.kept(one, there)]
+    if missing:
+        _create({**document, "deployments": [one.entry for one in missing]})
+        for one in missing:  # the command has no word for a closed form
+            there = client.read_deployment_by_name(one.name)
+            client.update_deployment(there.id, reading.update(one, there)[0])
+    return done
 
 
-def deployments(git: str | None, branch: str | None) -> None:
-    """Register what prefect.yaml lists."""
+def would(client: Any, listed: list[Listed]) -> list[str]:
+    """What `deployments` would do, in words."""
+    from prefect.exceptions import ObjectNotFound
+
+    from infra import listed as reading
+
+    found = []
+    for one in listed:
+        try:
+            there = client.read_deployment_by_name(one.name)
+        except ObjectNotFound:
+            found.append(f"{one.name}: would be new")
+            continue
+        change, said = reading.update(one, there)
+        if said:
+            found.append(f"{one.name}: would be brought up to date: {', '.join(said)}")
+        after = there.model_copy(update=change.model_dump(exclude_unset=True))
+        if "concurrency_limit" in change.model_fields_set:
+            after.global_concurrency_limit = None
+        found += [f"{one.name}: would be kept: {word}" for word in reading.kept(one, after)]
+    return found
+
+
+def _create(document: dict[str, Any]) -> None:
+    """Have Prefect's own command make deployments."""
     # Set here, the checkout would be this machine's: workers must put in their own.
     environment = {k: v for k, v in os.environ.items() if k != "ENGINEWORKS_CHECKOUT"}
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
     with tempfile.TemporaryDirectory() as work:
-        if git:
-            listed = yaml.safe_load((TOP / "prefect.yaml").read_text(encoding="utf-8"))
-            listed["pull"] = _clone(git, branch)
-            path = Path(work, "prefect.yaml")
-            path.write_text(yaml.safe_dump(listed, sort_keys=False), encoding="utf-8")
-            command += ["--prefect-file", str(path)]
+        path = Path(work, "prefect.yaml")
+        path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
         done = subprocess.run(
-            command, cwd=TOP, env=environment, capture_output=True, text=True, timeout=300
-        )
+            [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all",
+             "--prefect-file", str(path)],
+            cwd=TOP, env=environment, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"prefect deploy failed:\n{(done.stdout + done.stderr)[-3000:]}")
 
@@ -69,7 +138,10 @@ def _clone(git: str, branch: str | None) -> list[dict[str, Any]]:
 
 
 def automation(client: Any) -> None:
-    """Install the automation that declares a silent run crashed; replace an older one."""
+    """Install the automation that declares a silent run crashed, or bring it up to date.
+
+    Whether it is switched on is left as it is.
+    """
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
     from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
@@ -90,13 +162,17 @@ def automation(client: Any) -> None:
         ),
         actions=[
             ChangeFlowRunState(
-                name=None, state=StateType.CRASHED, message="its heartbeats stopped", force=False
+                name=None, state=StateType.CRASHED, message=SILENCE_WORDS, force=False
             )
         ],
     )
-    for old in client.read_automations_by_name(DEAD_RUNS):
+    there, *doubled = client.read_automations_by_name(DEAD_RUNS) or [None]
+    for old in doubled:
         client.delete_automation(old.id)
-    client.create_automation(wanted)
+    if there is None:
+        client.create_automation(wanted)
+    elif (there.trigger, there.actions) != (wanted.trigger, wanted.actions):
+        client.update_automation(there.id, wanted.model_copy(update={"enabled": there.enabled}))
 
 
 def check(client: Any) -> list[str]:
@@ -115,21 +191,62 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m infra.deploy", description=__doc__)
     parser.add_argument("--git", metavar="URL", help="workers clone this instead of a checkout")
     parser.add_argument("--branch", help="branch or tag of --git")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only say what would be changed and what kept"
+    )
+    parser.add_argument(
+        "--reset",
+        metavar="FLOW/NAME",
+        nargs="+",
+        default=[],
+        help="make these anew as prefect.yaml has them, without what people changed",
+    )
     options = parser.parse_args(arguments)
     if "PREFECT_API_URL" not in os.environ:
         sys.stderr.write("PREFECT_API_URL is not set\n  next: set it to your Prefect server\n")
         return 3
+    import httpx
     from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
 
+    document = yaml.safe_load((TOP / "prefect.yaml").read_text(encoding="utf-8"))
+    if options.git:
+        document["pull"] = _clone(options.git, options.branch)
     try:
         with get_client(sync_client=True) as client:
-            pools(client)
-            deployments(options.git, options.branch)
-            automation(client)
-            names = check(client)
+            if options.dry_run:
+                from infra.listed import read
+
+                said = would(client, read(document))
+                sys.stdout.write("".join(f"{line}\n" for line in said) or "nothing would change\n")
+                return 0
+            return _deploy(client, document, options.reset)
     except RuntimeError as error:
         sys.stderr.write(f"{error}\n")
         return 3
+    except PrefectHTTPStatusError as error:
+        words = " ".join(error.response.text.split())[:300]
+        sys.stderr.write(f"Prefect's server refused {error.request.url.path}: {words}\n")
+        return 3
+    except httpx.TransportError as error:
+        sys.stderr.write(
+            f"Prefect's server does not answer ({type(error).__name__})\n"
+            "  next: start it, or correct PREFECT_API_URL\n"
+        )
+        return 3
+
+
+def _deploy(client: Any, document: dict[str, Any], again: list[str]) -> int:
+    from infra.listed import read
+
+    listed = read(document)
+    if unknown := sorted({*again} - {one.name for one in listed}):
+        raise RuntimeError(f"prefect.yaml lists no {', '.join(unknown)}")
+    pools(client, listed)
+    said = deployments(client, document, listed, again)
+    automation(client)
+    names = check(client)
+    sys.stderr.write("".join(f"{line}\n" for line in said))
     sys.stdout.write("\n".join(names) + "\n")
     return 0
 

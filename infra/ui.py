@@ -16,6 +16,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from engineworks.errors import StoreError
+from engineworks.store import explain_os_error
 from flows.settings import UI_FILE, configure
 from infra.ports import free_port
 
@@ -73,7 +75,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--mlflow-port", type=int, default=5000)
     options = parser.parse_args(arguments)
     root = Path(os.environ.get("ENGINEWORKS_HOME") or ".engineworks").absolute()
-    configure(root)
+    try:
+        configure(root)
+    except StoreError as error:
+        sys.stderr.write(f"{error}\n")
+        return 3
     commands = _commands(root, free_port(options.prefect_port), free_port(options.mlflow_port))
     servers: list[subprocess.Popen[bytes]] = []
     marker = root / "prefect" / UI_FILE
@@ -100,6 +106,9 @@ def main(arguments: list[str] | None = None) -> int:
         while all(server.poll() is None for server in servers):
             time.sleep(0.5)
         sys.stderr.write(f"a server has ended by itself: see the logs in {root / 'prefect'}\n")
+        return 3
+    except OSError as error:
+        sys.stderr.write(f"{explain_os_error(error, root)}\n")
         return 3
     except RuntimeError as error:
         sys.stderr.write(f"{error}\n")

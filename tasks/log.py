@@ -10,7 +10,7 @@ from typing import Any
 
 from prefect import task
 
-from artifacts import fleet, mlflow_log, registry
+from artifacts import fleet, mlflow_log, mlflow_wait, registry
 from artifacts import summary as summaries
 from artifacts.remote_store import RemoteStore, open_store
 from artifacts.summary import Logged, Registered, Summary, Variant
@@ -56,7 +56,7 @@ def _alone(request: LogRequest, store: LocalStore) -> AbstractContextManager[Non
     return alone(Path(request.home) / "log.lock")
 
 
-# MLflow's client tries again by itself when a server does not answer.
+# `patiently` begins again by itself when a server does not answer.
 @task(name="log", retries=0, **_stage.STAGE)
 def log(request: LogRequest, folder: str, limit_s: float) -> dict[str, Any]:
     """Log a run's facts to MLflow and register what is shipped; the same facts are logged once."""
@@ -70,11 +70,15 @@ def log(request: LogRequest, folder: str, limit_s: float) -> dict[str, Any]:
     }
     home = Path(request.home)
     key = stage_key("log", request)
+
     # MLflow has no compare-and-set. Two runs of one recipe at once would each take the other's
     # unfinished run for one that was killed and delete it, and register one engine twice.
-    with mlflow_log.speaking(home), _alone(request, store):
-        logged = mlflow_log.log_run(summary, store, files, key, home)
-        registered = registry.register(summary, logged, home)
+    def attempt() -> tuple[Logged, dict[str, Registered]]:
+        with mlflow_log.speaking(home), _alone(request, store):
+            logged = mlflow_log.log_run(summary, store, files, key, home)
+            return logged, registry.register(summary, logged, home)
+
+    logged, registered = mlflow_wait.patiently(home, attempt)
     mlflow_log.mark_latest(home, summary.name, logged.run_id)
     value = Published(logged=logged, registered=registered)
     elapsed_s = time.perf_counter() - started

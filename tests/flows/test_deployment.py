@@ -12,7 +12,10 @@ from functools import partial
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled
 
@@ -79,10 +82,19 @@ def test_what_is_deployed_ships_through_a_worker_elsewhere(project, tmp_path_fac
         assert not schedule.active
     form = nightly.parameter_openapi_schema["properties"]
     assert form["stage"]["enum"] == ["production", "candidate"]
-    assert all(form[name]["description"] for name in ("model", "stage", "slower_than"))
+    assert form["model"]["description"] == "Name of one registered model; empty: all"
+    assert form["slower_than"]["description"].startswith("Largest p50 now / p50 when registered")
     form = found["cpu"].parameter_openapi_schema["properties"]
-    assert all(form[name]["description"] for name in ("recipe", "fleet"))
-    assert found["cpu"].concurrency_limit == 1 or found["cpu"].global_concurrency_limit.limit == 1
+    assert form["recipe"]["description"].startswith("Recipe file, relative to the checkout of")
+    assert form["fleet"]["description"].startswith("Build every variant on a registered machine")
+    # One at a time by the queue: leases of a deployment's limit die with Prefect's server.
+    assert found["cpu"].global_concurrency_limit is None
+    with temporary_settings({PREFECT_API_URL: project.api}), get_client(sync_client=True) as client:
+        queue = client.read_work_queue_by_name(found["cpu"].work_queue_name, work_pool_name="cpu")
+    assert (queue.name, queue.concurrency_limit) == ("ship", 1)
+    with pytest.raises(PrefectHTTPStatusError, match="409") as refused:
+        ask(project.api, found["cpu"].id, {"recipe": "r.yaml", "flett": True})
+    assert "'flett' was unexpected" in refused.value.response.text
 
     log = project.folder / "worker.txt"
     with log.open("wb") as stream:
@@ -107,6 +119,86 @@ def test_what_is_deployed_ships_through_a_worker_elsewhere(project, tmp_path_fac
     summary = project.home / "runs" / "latest" / "summary.json"
     assert summary.is_file(), log.read_text()[-3000:]
     assert '"verdict": "shipped"' in summary.read_text()
+
+
+def ask(api, deployment_id, parameters):
+    """Have a deployment run, as the Prefect UI does."""
+    with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+        return client.create_flow_run_from_deployment(deployment_id, parameters=parameters)
+
+
+def test_what_people_changed_stays_and_is_said(project, tmp_path):
+    environment = project.environment(PREFECT_HOME=str(tmp_path))
+
+    def deploy(*words):
+        done = subprocess.run(
+            [sys.executable, "-m", "infra.deploy", *words], cwd=ROOT, env=environment,
+            capture_output=True, text=True, timeout=180,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    deploy()
+    with temporary_settings({PREFECT_API_URL: project.api}), get_client(sync_client=True) as client:
+        there = client.read_deployment_by_name("ship/fleet")
+        (schedule,) = there.schedules
+        client.update_deployment_schedule(
+            there.id, schedule.id, active=True,
+            schedule=CronSchedule(cron="30 4 * * 1", timezone="Europe/Madrid"),
+        )  # fmt: skip
+        update = DeploymentUpdate(
+            parameters={"recipe": "mine.yaml", "fleet": True}, tags=["mine"], paused=True
+        )
+        client.update_deployment(there.id, update)
+        (automation,) = client.read_automations_by_name(DEAD_RUNS)
+        client.pause_automation(automation.id)
+        # As an earlier version left it: an open form, a limit of its own, a parameter that is gone.
+        old = client.read_deployment_by_name("ship/cpu")
+        form = {**old.parameter_openapi_schema, "additionalProperties": True}
+        client.update_deployment(
+            old.id,
+            DeploymentUpdate(
+                parameter_openapi_schema=form, parameters={**old.parameters, "gone": 1},
+                concurrency_limit=1, work_pool_name="cpu", work_queue_name="default",
+            ),
+        )  # fmt: skip
+        queued = ask(project.api, old.id, {"recipe": "r.yaml"})
+
+        said = deploy("--dry-run")
+        assert "gone" in client.read_deployment_by_name("ship/cpu").parameters  # only said
+        assert deploy().endswith(said.replace("would be ", ""))
+        for line in (
+            "ship/fleet: would be kept: parameter recipe is mine.yaml "
+            "(prefect.yaml: examples/yolox_nano/recipe.yaml)",
+            "ship/fleet: would be kept: schedule weekly-rebuild is 30 4 * * 1 Europe/Madrid on "
+            "(prefect.yaml: 0 3 * * 0 Europe/Berlin off)",
+            "ship/fleet: would be kept: paused is True (prefect.yaml: False)",
+            "ship/fleet: would be kept: tags is ['mine'] (prefect.yaml: ['fleet', 'ship'])",
+            "ship/cpu: would be brought up to date: the form of its parameters, parameter gone, "
+            "which its flow no longer has, goes, its limit of one run is its queue's now, "
+            "its runs wait in the queue ship",
+        ):
+            assert line in said.splitlines()
+        there = client.read_deployment_by_name("ship/fleet")
+        assert there.parameters == {"recipe": "mine.yaml", "fleet": True}
+        assert (there.tags, there.paused) == (["mine"], True)
+        (schedule,) = there.schedules
+        assert (schedule.schedule.cron, schedule.active) == ("30 4 * * 1", True)
+        (automation,) = client.read_automations_by_name(DEAD_RUNS)
+        assert not automation.enabled
+        old = client.read_deployment_by_name("ship/cpu")
+        assert old.parameters == {"recipe": "examples/yolox_nano/recipe.yaml", "fleet": False}
+        assert (old.work_queue_name, old.global_concurrency_limit) == ("ship", None)
+        assert client.read_flow_run(queued.id).state.is_scheduled()  # what waited waits
+
+        deploy("--reset", "ship/fleet")
+        there = client.read_deployment_by_name("ship/fleet")
+        assert there.parameters["recipe"] == "examples/yolox_nano/recipe.yaml"
+        assert not there.paused
+        (schedule,) = there.schedules
+        assert (schedule.schedule.cron, schedule.active) == ("0 3 * * 0", False)
+        assert deploy("--dry-run") == "nothing would change\n"
+        client.resume_automation(automation.id)
 
 
 #: A module of each part, imported by the flow's process or by a stage's.

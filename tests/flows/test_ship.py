@@ -230,7 +230,9 @@ def test_facts_that_return_move_the_alias_back_and_a_rejected_engine_is_no_candi
 
 def test_an_unreachable_mlflow_loses_no_verdict(project):
     outcome = project.ship(
-        MLFLOW_TRACKING_URI="http://user:secret@127.0.0.1:9", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0"
+        MLFLOW_TRACKING_URI="http://user:secret@127.0.0.1:9",
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
+        ENGINEWORKS_MLFLOW_PATIENCE_S="0",
     )
     assert outcome.code == 3, outcome.err
     assert "MLflow" in outcome.err and "MLFLOW_TRACKING_URI" in outcome.err

@@ -92,7 +92,33 @@ def test_a_run_that_completed_gives_its_machines_row(world):
     assert world.child.row.host.name == "m1"
 
 
-def test_one_that_completed_without_a_row_is_not_believed(world):
+@pytest.fixture
+def deployment(monkeypatch):
+    """Runs by their idempotency key; one that a test has not made yet is new."""
+    made = {}
+
+    def run_deployment(name, *, idempotency_key, **_):
+        fresh = types.SimpleNamespace(id=uuid.uuid4(), state=Scheduled())
+        return made.setdefault(idempotency_key, fresh)
+
+    monkeypatch.setattr(_fanout, "run_deployment", run_deployment)
+    return made
+
+
+def test_an_answer_that_the_bucket_has_lost_is_asked_for_again(world, deployment):
+    key = f"{ORDER}:m1"
+    deployment[f"{key}:0"] = types.SimpleNamespace(id=uuid.uuid4(), state=Completed())
+    world.fan._submit(world.child)
+    assert world.child.open
+    assert world.child.run_id == deployment[f"{key}:1"].id
+
+
+def test_one_that_completed_without_a_row_is_not_believed(world, deployment):
+    for _ in range(RESUMES):
+        world.look(Completed())
+        assert world.child.open
+        deployment[f"{ORDER}:m1:{len(deployment) - 1}"].state = Completed()
+    assert len(deployment) == RESUMES  # each time another run
     world.look(Completed())
     assert "without a row" in world.child.pending
 

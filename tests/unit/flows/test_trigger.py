@@ -17,7 +17,7 @@ from prefect.exceptions import ObjectNotFound
 from artifacts import fleet, s3
 from engineworks.errors import StoreError
 from engineworks.fleet import SILENT_S
-from flows import _trigger, worker
+from flows import _left, _trigger, worker
 
 
 class Prefect:
@@ -159,8 +159,8 @@ def test_a_machine_that_was_given_up_asks_again_when_it_is_back(machine, monkeyp
     monkeypatch.setattr(worker, "CARD_S", -1.0)
     monkeypatch.setattr(worker, "_end", ends.append)
     monkeypatch.setattr(machine, "_register", lambda: ages.pop(0) if spoken else 0.0)
-    for step in ("_prepare_queues", "_take_up"):
-        monkeypatch.setattr(machine, step, lambda: None)
+    monkeypatch.setattr(machine, "_prepare_queues", lambda: None)
+    monkeypatch.setattr(_left, "take_up", lambda *_: None)
     monkeypatch.setattr(machine, "_start", lambda lock: process)
     monkeypatch.setattr(machine, "_speak_up", lambda _: spoken.append(len(ages)))
     machine.serve(threading.Event(), None)
@@ -172,10 +172,11 @@ def test_only_a_machine_that_reaches_mlflow_serves_what_logs(machine, monkeypatc
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     if reaches:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
-    assert machine._queues() == ["m1", "default", *(["registry"] if reaches else [])]
+    logs = ["registry", "nightly"] if reaches else []
+    assert machine._queues() == ["m1", "default", "ship", "ship-fleet", *logs]
     if reaches:
         monkeypatch.setattr(worker, "find_spec", lambda _: None)
-        assert machine._queues() == ["m1", "default"]
+        assert machine._queues() == ["m1", "default", "ship", "ship-fleet"]
 
 
 def test_registering_tells_for_how_long_a_machine_was_not_heard_of(machine):

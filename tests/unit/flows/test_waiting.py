@@ -9,7 +9,7 @@ import types
 import httpx
 import pytest
 
-from artifacts import fleet, s3
+from artifacts import fleet, mlflow_log, s3
 from artifacts.summary import Summary, Variant
 from engineworks import hosts
 from engineworks import recipe as recipes
@@ -192,6 +192,24 @@ def test_nothing_waits(bucket, told):
     assert state.is_completed() and state.message == "nothing waits" and found == []
 
 
+def test_a_model_that_nobody_knows_is_no_success(bucket, record, told, tmp_path):
+    _waiting.keep(bucket, record)
+    state, (one,), _ = told(model="timy")
+    assert state.is_failed() and one.outcome == "failed"
+    assert "there is no model 'timy'" in one.reason
+    assert one.reason.endswith("of these something waits: tiny")
+    assert not (tmp_path / "home" / "mlflow.db").exists()  # asking makes none
+
+
+def test_a_model_of_which_nothing_waits_any_more_is(bucket, told, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    mlflow_log.client(home).create_experiment("tiny")
+    state, (one,), _ = told(model="tiny")
+    assert state.is_completed() and one.outcome == "completed"
+    assert told(model="timy")[0].is_failed()
+
+
 @pytest.mark.parametrize("case", ["nobody", "other pool", "other version"])
 def test_while_no_machine_can_take_it_nothing_is_run(bucket, record, told, case, tmp_path):
     _waiting.keep(bucket, record)
@@ -270,12 +288,6 @@ def test_one_that_fails_keeps_its_record_and_sinks_no_other(bucket, ready, told)
     assert [one.outcome for one in found] == ["failed", "completed"]
     assert "MLflow is away; next: start it" in found[0].reason
     assert fleet.waiting(bucket) == ["small"]
-
-
-def test_a_model_that_is_named_and_does_not_wait_is_said(bucket, told):
-    state, (one,), _ = told(model="nothing")
-    assert state.is_completed() and one.outcome == "completed"
-    assert one.reason == "nothing of it waits"
 
 
 @pytest.mark.parametrize("case", ["back", "away", "prefect is away"])
