@@ -74,9 +74,11 @@ class RemoteStore(LocalStore):
         self._there: set[str] = set()
         """Identities that the bucket is known to hold."""
 
-    def put(self, sources: Mapping[str, Path], **fields: Any) -> Artifact:
+    def put(
+        self, sources: Mapping[str, Path], pinned: Mapping[str, str] | None = None, **fields: Any
+    ) -> Artifact:
         """Copy files in as one artifact and send it; see `LocalStore.put`."""
-        artifact = super().put(sources, **fields)
+        artifact = super().put(sources, pinned, **fields)
         self.push(artifact)
         return artifact
 

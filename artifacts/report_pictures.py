@@ -13,11 +13,10 @@ from typing import Any
 
 from artifacts import report_plots
 from artifacts.summary import Summary, Variant
-from engineworks.errors import ArtifactError, DataError
+from engineworks.errors import ArtifactError, DataError, InputError
 from engineworks.evaluate import datasets
 from engineworks.evaluate.annotations.coco import read_coco
 from engineworks.manifest import Artifact
-from engineworks.runtime.pictures import read_image
 from engineworks.store import LocalStore
 from engineworks.values import PinnedData
 
@@ -118,7 +117,7 @@ def class_labels(summary: Summary, store: LocalStore) -> tuple[str, ...]:
 class Photos:
     """The judging photos of a detector: image id by file, objects by image id, class names."""
 
-    folder: Path
+    data: PinnedData
     ids: Mapping[str, Any]
     objects: Mapping[Any, int]
     names: Mapping[int, str]
@@ -133,7 +132,7 @@ def photos(data: PinnedData | None, store: LocalStore) -> Photos | None:
     except (ArtifactError, DataError):
         return None
     return Photos(
-        folder=datasets.root_of(data.spec),
+        data=data,
         ids={name: coco.image_id[name] for name in data.files if name in coco.image_id},
         objects=Counter(entry["image_id"] for entry in coco.raw["annotations"]),
         names={entry["id"]: str(entry["name"]) for entry in coco.raw["categories"]},
@@ -233,10 +232,10 @@ def _pair(
     known: Photos, file: str, variant: str, sides: tuple[Boxes, Boxes], differ: Differ,
     note: str = "",
 ) -> Picture | None:  # fmt: skip
-    """One photo with both sides' boxes; None when it cannot be read any more."""
+    """One photo with both sides' boxes; None when it is gone or another one by now."""
     try:
-        image = read_image(known.folder / file)
-    except DataError:
+        image = datasets.read(known.data, file)
+    except (DataError, InputError):
         return None
     (old, new), (lost, gained) = sides, differ
     objects = f"{known.objects.get(known.ids[file], 0)} labelled objects"
@@ -297,8 +296,8 @@ def _classification(
         if len(pictures) == TILES:
             break
         try:
-            image = report_plots.tile(read_image(datasets.root_of(data.spec) / file))
-        except DataError:
+            image = report_plots.tile(datasets.read(data, file))
+        except (DataError, InputError):
             missing += 1
             continue
         pictures.append(

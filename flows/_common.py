@@ -9,6 +9,7 @@ from engineworks import recipe as recipes
 from engineworks import targets, usercode
 from engineworks.errors import RecipeError
 from engineworks.evaluate import datasets
+from engineworks.evaluate import pinned as pinning
 from engineworks.evaluate.datasets import spread
 from engineworks.manifest import Artifact
 from engineworks.recipe import Loaded
@@ -84,7 +85,7 @@ def with_graph(model: Model, onnx: Artifact) -> Model:
 def prepare_model(run: Run, loaded: Loaded, plan: Plan) -> Model:
     """Everything that all variants share, at the model's own size."""
     recipe = loaded.recipe
-    pinned = recipes.pin_model(loaded)
+    source = recipes.pin_model(loaded, run.store)
     shared = Shared(
         name=recipe.name,
         preprocess=recipe.preprocess,
@@ -96,26 +97,8 @@ def prepare_model(run: Run, loaded: Loaded, plan: Plan) -> Model:
     )
     data = None
     if recipe.data is not None:
-        files = datasets.list_images(recipe.data)
-        data = call(
-            run, screen,
-            ScreenRequest(
-                shared=shared,
-                data=recipe.data,
-                bytes_sha256=datasets.bytes_sha256(recipe.data, files),
-            ),
-            PinnedData,
-            limit_s=recipe.limits.export_s,
-            note=lambda value: ", ".join(
-                (
-                    f"{len(value.files)} images, {value.objects} labels",
-                    *([f"{len(value.bad)} skipped"] if value.bad else ()),
-                    *value.notes,
-                )
-            ),
-        )  # fmt: skip
-        data = settled(run, recipe.data, data)
-    model = _prepare(run, loaded, shared, pinned, data, recipe.model.input.size, None)
+        data = _screened(run, loaded, shared, recipe.data, "")
+    model = _prepare(run, loaded, shared, source, data, recipe.model.input.size, None)
     names = tuple(
         dict.fromkeys(
             v.target
@@ -162,21 +145,10 @@ def _calibrate(run: Run, loaded: Loaded, model: Model) -> Calibration | None:
     if spec is None:
         return None  # the model file is quantized already, or `quantize` says what is missing
     images = calibration_data(spec) if not spec.made else _gathered(run, loaded, model, spec)
-    pinned: PinnedData = call(
-        run, screen,
-        ScreenRequest(
-            shared=dataclasses.replace(model.shared, task=TaskSpec())
-            if spec.annotations is None
-            else model.shared,
-            data=images,
-            bytes_sha256=datasets.bytes_sha256(images, datasets.list_images(images)),
-        ),
-        PinnedData,
-        limit_s=loaded.recipe.limits.export_s, variant="calibration",
-        note=lambda value: f"{len(value.files)} images"
-        + (f", {len(value.bad)} skipped" if value.bad else ""),
-    )  # fmt: skip
-    pinned = spread(settled(run, images, pinned), spec.limit)
+    shared = (
+        model.shared if spec.annotations else dataclasses.replace(model.shared, task=TaskSpec())
+    )
+    pinned = spread(_screened(run, loaded, shared, images, "calibration"), spec.limit)
     found: Calibration = call(
         run, calibrate,
         CalibrateRequest(
@@ -195,15 +167,43 @@ def _calibrate(run: Run, loaded: Loaded, model: Model) -> Calibration | None:
     return found
 
 
+def _screened(run: Run, loaded: Loaded, shared: Shared, spec: DataSpec, variant: str) -> PinnedData:
+    """Images fixed by their bytes as they are now; every stage after this one reads the same."""
+    digests = pinning.digests(datasets.root_of(spec), datasets.list_images(spec))
+    answers = pinning.hold_answers(spec, run.store, loaded.recipe.name)
+    found: PinnedData = call(
+        run, screen,
+        ScreenRequest(
+            shared=shared,
+            data=spec,
+            digests=digests,
+            answers=answers,
+            bytes_sha256=pinning.bytes_sha256(digests, answers),
+        ),
+        PinnedData,
+        limit_s=loaded.recipe.limits.export_s, variant=variant,
+        note=lambda value: ", ".join(
+            (
+                f"{len(value.files)} images" + (f", {value.objects} labels" if not variant else ""),
+                *([f"{len(value.bad)} skipped"] if value.bad else ()),
+                *value.notes,
+            )
+        ),
+    )  # fmt: skip
+    return settled(run, spec, found)
+
+
 def _gathered(run: Run, loaded: Loaded, model: Model, spec: CalibrationSpec) -> DataSpec:
     """The folder of what the user's function makes."""
+    code = usercode.pin(spec.images, loaded.folder)
     made: Gathered = call(
         run, gather,
         GatherRequest(
             shared=model.shared,
             function=spec.images,
             limit=spec.limit,
-            code_sha256=usercode.code_sha256(spec.images, loaded.folder),
+            code=(code,),
+            code_sha256=code.sha256,
             folder=str(loaded.folder),
         ),
         Gathered,

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engineworks import usercode
 from engineworks.codec import digest, place, to_json
 from engineworks.errors import DataError
 from engineworks.evaluate import datasets
 from engineworks.manifest import Artifact, Provenance
 from engineworks.recipe import Loaded, Recipe
 from engineworks.store import LocalStore
-from engineworks.values import HostCard, PinnedData, Plan, PlannedVariant
+from engineworks.values import HostCard, PinnedData, PinnedModel, Plan, PlannedVariant
 from flows._common import Model
 
 #: Folder of the photos in a data artifact, and the name of the annotations beside it.
@@ -74,7 +73,7 @@ def pack_luggage(store: LocalStore, loaded: Loaded, model: Model) -> Luggage:
     own_decoder = ":" in loaded.recipe.task.layout
     return Luggage(
         data=_pack_data(store, model.data, loaded.recipe.name) if model.data else None,
-        code=_pack_code(store, loaded) if own_decoder else None,
+        code=_pack_code(store, loaded, model.pinned) if own_decoder else None,
     )
 
 
@@ -88,25 +87,33 @@ def _pack_data(store: LocalStore, data: PinnedData, name: str) -> Artifact:
             hint="put the list above all of its images",
         )
     files = {f"{IMAGES}/{file}": root / file for file in data.files}
-    if data.spec.annotations is not None:
-        files[ANNOTATIONS] = Path(data.spec.annotations)
-    return _put(store, files, "data", name)
+    digests = {f"{IMAGES}/{file}": sha256 for file, sha256 in data.digests.items()}
+    if data.truth is not None:
+        files[ANNOTATIONS] = store.entry(data.truth)
+    return _put(store, files, digests, "data", name)
 
 
-def _pack_code(store: LocalStore, loaded: Loaded) -> Artifact:
-    files = usercode.python_files(loaded.folder)
-    return _put(
-        store, {path.relative_to(loaded.folder).as_posix(): path for path in files}, "code",
-        loaded.recipe.name,
-    )  # fmt: skip
+def _pack_code(store: LocalStore, loaded: Loaded, pinned: PinnedModel) -> Artifact:
+    """The files of the recipe's own decoder that lie beside the recipe."""
+    digests = next(c.files for c in pinned.code if c.reference == loaded.recipe.task.layout)
+    beside = {name for name in digests if (loaded.folder / name).is_file()}
+    files = {name: loaded.folder / name for name in beside}
+    return _put(store, files, digests, "code", loaded.recipe.name)
 
 
-def _put(store: LocalStore, files: dict[str, Path], kind: str, name: str) -> Artifact:
+def _put(
+    store: LocalStore, files: dict[str, Path], digests: Mapping[str, str], kind: str, name: str
+) -> Artifact:
+    """Files as one artifact, if they are those that were pinned.
+
+    Raises:
+        InputError: One of them is another one by now.
+    """
     with tempfile.TemporaryDirectory() as work:
         entry = Path(work, ENTRY)
         entry.write_text(f"{len(files)} files\n", encoding="ascii")
         return store.put(
-            {**files, ENTRY: entry}, kind=kind, name=name, entry=ENTRY,
+            {**files, ENTRY: entry}, digests, kind=kind, name=name, entry=ENTRY,
             provenance=Provenance(stage="order"),
         )  # fmt: skip
 

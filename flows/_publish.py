@@ -56,6 +56,9 @@ def assemble(
 def publish(run: Run, loaded: Loaded, summary: Summary) -> Summary:
     """Report, MLflow, registry, Prefect UI, summary.json; then point `runs/latest` at them."""
     summary = _with_times(run, summary)
+    # The file itself may be another one by now: what ran is logged.
+    recipe = run.folder / "recipe.yaml"
+    recipe.write_text(loaded.text, encoding="utf-8")
     resolved = run.folder / "recipe.resolved.json"
     resolved.write_text(recipes.resolved(loaded), encoding="utf-8")
     # Whatever happens to MLflow, the verdicts are not lost.
@@ -74,7 +77,7 @@ def publish(run: Run, loaded: Loaded, summary: Summary) -> Summary:
             code_sha256=logging_sha256(),
             summary=str(run.folder / "summary.json"),
             report=str(run.folder / "report.html"),
-            recipe=str(loaded.path.absolute()),
+            recipe=str(recipe),
             resolved=str(resolved),
             store=str(run.store.root),
             home=str(home()),

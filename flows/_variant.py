@@ -11,7 +11,7 @@ from prefect import get_run_logger
 
 from artifacts.summary import Engine, Variant
 from engineworks import targets
-from engineworks.errors import BuildError, EngineworksError, StoreError
+from engineworks.errors import BuildError, EngineworksError, InputError, StoreError
 from engineworks.recipe import Loaded
 from engineworks.specs import BenchmarkSpec
 from engineworks.stages.requests import (
@@ -85,8 +85,8 @@ def ship_variant(
         timed = _benchmark(run, loaded, plan, planned, engines)
         if quantized is not None and planned.precision == "int8":
             rival = _against_next(run, loaded, plan, planned, source, built)
-    except StoreError:
-        raise  # a full disk is no fact about this variant
+    except (StoreError, InputError):
+        raise  # a full disk, or a photo that was replaced, is no fact about this variant
     except EngineworksError as error:
         reason = f"{error.message.splitlines()[0]}; next: {error.hint}"
         return dataclasses.replace(row, verdict="failed", reason=reason, quantized=quantized)
@@ -172,6 +172,7 @@ def _quantize(
             tools=targets.tools(planned.target),
             host=plan.host,
             folder=str(loaded.folder),
+            code=model.pinned.code if ":" in recipe.task.layout else (),
             code_sha256=model.pinned.code_sha256 if ":" in recipe.task.layout else "",
             # Another library may write other graphs for the same question.
             journals=str(run.store.root.parent / "searches" / library_sha256()[:16]),
@@ -303,6 +304,7 @@ def _check(
             largest_batch=recipe.export.largest_batch,
             folder=str(loaded.folder),
             float_predictions=model.reference.predictions,
+            code=model.pinned.code if ":" in recipe.task.layout else (),
             code_sha256=model.pinned.code_sha256 if ":" in recipe.task.layout else "",
             threads=recipe.benchmark.threads,
             tools=targets.tools(planned.target),
@@ -361,7 +363,7 @@ def compare_shipped(
         return None
     try:
         return _compare(run, loaded, plan, shipped, model)
-    except StoreError:
+    except (StoreError, InputError):
         raise
     except EngineworksError as error:
         # Every variant has its verdict; only the advice which one to take is missing.

@@ -56,6 +56,7 @@ class Waiting:
             folder=folder,
             labels=self.model.shared.labels,
             sha256=self.recipe_sha256,
+            text=self.recipe_text,
         )
 
 
@@ -67,7 +68,7 @@ def of(
     return Waiting(
         variants=variants,
         recipe=to_json({name: getattr(loaded.recipe, name) for name in Recipe.model_fields}),
-        recipe_text=loaded.path.read_text(encoding="utf-8"),
+        recipe_text=loaded.text,
         recipe_sha256=loaded.sha256,
         host=host,
         model=model,

@@ -103,9 +103,7 @@ def _go_on(store: RemoteStore, record: Waiting, etag: str) -> Completion:
     """The second half of `ship --fleet`, from the store alone."""
     run = _run.open_run(record.name, store)
     folder, (model, *sized) = arrive((record.model, *record.sized), record.luggage, store)
-    text = run.folder / "recipe.yaml"
-    text.write_text(record.recipe_text, encoding="utf-8")
-    loaded = record.loaded(text, folder)
+    loaded = record.loaded(run.folder / "recipe.yaml", folder)
     built = _fleet.build_elsewhere(run, loaded, record.host, model, sized, record.luggage)
     if not fleet.still_waiting(store.bucket, record.name, etag):
         # Aliases must not go back to older versions.

@@ -136,7 +136,7 @@ def preflight(recipe: str, *, fleet: bool = False) -> tuple[Loaded, Plan]:
     recipes.refuse_float(loaded)
     spec = loaded.recipe.calibration
     if spec is not None and spec.made:
-        usercode.code_sha256(spec.images, loaded.folder)
+        usercode.pin(spec.images, loaded.folder)
     elif spec is not None:
         datasets.look(calibration_data(spec))
     if fleet:

@@ -67,6 +67,10 @@ class DataError(EngineworksError):
     """Images or labels are missing, unreadable or do not fit the model."""
 
 
+class InputError(EngineworksError):
+    """A file that the run was pinned on was replaced while the run went on."""
+
+
 class ExportError(EngineworksError):
     """No exporter produced an ONNX graph that agrees with the source model."""
 
@@ -103,6 +107,7 @@ KINDS: dict[str, type[EngineworksError]] = {
         RecipeError,
         ModelError,
         DataError,
+        InputError,
         ExportError,
         ArtifactError,
         StoreError,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import hashlib
 import json
 import typing
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from engineworks import fleet, hosts, targets, usercode
 from engineworks.calibrate.ranges import METHODS
 from engineworks.codec import digest, to_json
 from engineworks.errors import DataError, ModelError, RecipeError
+from engineworks.export import sources
 from engineworks.qdq import accept
 from engineworks.specs import (
     BenchmarkSpec,
@@ -37,7 +37,7 @@ from engineworks.specs import (
     TargetSpec,
     TaskSpec,
 )
-from engineworks.store import file_sha256
+from engineworks.store import LocalStore
 from engineworks.targets._base import check_request
 from engineworks.values import HostCard, PinnedModel, Plan, PlannedVariant, RegisteredHost
 
@@ -86,6 +86,8 @@ class Loaded:
     labels: tuple[str, ...]
     sha256: str
     """Of the recipe's meaning, without paths and comments."""
+    text: str = ""
+    """As its author wrote it, read once: the file may be edited while a run goes on."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -117,7 +119,8 @@ def load(path: Path) -> Loaded:
         DataError: The labels file is missing.
     """
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - is safe
+        text = path.read_text(encoding="utf-8")
+        raw = yaml.load(text, Loader=_Loader)  # noqa: S506 - is safe
     except (FileNotFoundError, NotADirectoryError):
         raise RecipeError(
             f"{path} does not exist",
@@ -148,6 +151,7 @@ def load(path: Path) -> Loaded:
         folder=folder,
         labels=labels,
         sha256=digest({**sections, "labels": labels}),
+        text=text,
     )
 
 
@@ -325,8 +329,12 @@ def refuse_float(loaded: Loaded) -> None:
         raise _no_calibration(loaded.recipe)
 
 
-def pin_model(loaded: Loaded) -> PinnedModel:
+def pin_model(loaded: Loaded, store: LocalStore | None = None) -> PinnedModel:
     """Fix the model source by digests.
+
+    Args:
+        loaded: The recipe.
+        store: Keeps the copy of the model file that stages read; None: they read the file itself.
 
     Raises:
         ModelError: A file is missing or empty, or the factory's module is nowhere.
@@ -344,46 +352,23 @@ def pin_model(loaded: Loaded) -> PinnedModel:
         )
     if path and Path(path).stat().st_size == 0:
         raise ModelError(f"{key}: {path} is empty", hint="copy the file again")
-    code = [spec.source] if spec.form == "factory" else []
-    code += [task.layout] if task.kind == "detection" and ":" in task.layout else []
-    digests = [usercode.code_sha256(reference, loaded.folder) for reference in code]
-    return PinnedModel(
+    references = [spec.source] if spec.form == "factory" else []
+    references += [task.layout] if task.kind == "detection" and ":" in task.layout else []
+    code = tuple(usercode.pin(reference, loaded.folder) for reference in references)
+    model = PinnedModel(
         spec=spec,
         folder=str(loaded.folder),
         path=path,
-        code_sha256=hashlib.sha256("".join(digests).encode()).hexdigest() if digests else "",
-        bytes_sha256=_bytes_sha256(Path(path), spec.form) if path else "",
+        code=code,
+        code_sha256=usercode.sha256(code),
+        bytes_sha256="",
     )
-
-
-def _bytes_sha256(path: Path, form: str) -> str:
-    """Digest of a model file, and of the files that an ONNX file keeps its weights in."""
-    own = file_sha256(path)
-    if form != "onnx":
-        return own
-    import onnx
-    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
-
-    try:
-        graph = onnx.load(str(path), load_external_data=False).graph
-    except Exception:
-        return own  # the stage `reference` says what is wrong with it
-    outside = {
-        ExternalDataInfo(tensor).location
-        for tensor in graph.initializer
-        if uses_external_data(tensor)
-    }
-    parts = [own]
-    for location in sorted(outside):
-        beside = path.parent / location
-        if not beside.is_file():
-            raise ModelError(
-                f"model.source: {path.name} keeps its weights in {location}, which is not "
-                f"in {path.parent}",
-                hint="copy that file beside the ONNX file",
-            )
-        parts.append(file_sha256(beside))
-    return own if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
+    if not path:
+        return model
+    if store is None:
+        return dataclasses.replace(model, bytes_sha256=sources.file_digest(Path(path), spec.form))
+    stored = sources.hold(Path(path), spec.form, store, loaded.recipe.name)
+    return dataclasses.replace(model, stored=stored, bytes_sha256=sources.bytes_sha256(stored))
 
 
 def plan(

@@ -18,7 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from engineworks import manifest as manifests
-from engineworks.errors import ArtifactError, StoreError
+from engineworks.errors import ArtifactError, EngineworksError, InputError, StoreError
+from engineworks.files import open_file
 from engineworks.manifest import Artifact, FileEntry, Manifest
 
 log = logging.getLogger(__name__)
@@ -30,10 +31,48 @@ STALE_S = 24 * 3600
 def file_sha256(path: Path) -> str:
     """sha256 (hex) of a file's bytes, read in blocks of 1 MiB."""
     sha256 = hashlib.sha256()
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         while block := stream.read(2**20):
             sha256.update(block)
     return sha256.hexdigest()
+
+
+def pinned_bytes(path: Path, sha256: str) -> bytes:
+    """A file's bytes, read once and only if they are those that were pinned.
+
+    Args:
+        path: The file.
+        sha256: Of the bytes that it had when the run began.
+
+    Raises:
+        InputError: The file is another one now, or gone.
+    """
+    try:
+        with open_file(path) as stream:
+            data = stream.read()
+    except OSError as error:
+        raise changed(path, sha256, "") from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise changed(path, sha256, found)
+    return data
+
+
+def changed(path: Path, was: str, now: str) -> InputError:
+    """The error of a file that is not what it was when the run began.
+
+    Args:
+        path: The file.
+        was: Its sha256 then; empty: it was not there.
+        now: Its sha256 now; empty: it cannot be read.
+    """
+    then, found = (f"sha256 {one[:16]}..." if one else "" for one in (was, now))
+    return InputError(
+        f"{path} changed while the run went on: it was {then or 'not there'} when the run began, "
+        f"now it {f'has {found}' if found else 'cannot be read'}",
+        hint="run again: it works on the files as they are then, and nothing of this run was "
+        "kept that came from other bytes",
+    )
 
 
 def explain_os_error(error: OSError, folder: Path) -> StoreError:
@@ -132,6 +171,22 @@ def alone(path: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def told_as(copy: Path, original: str) -> Iterator[None]:
+    """Let errors about the store's copy of a user's file speak of the user's file."""
+    try:
+        yield
+    except EngineworksError as error:
+        words = (text.replace(str(copy), original) for text in (error.message, error.hint))
+        message, hint = words
+        raise type(error)(message, hint=hint) from error
+
+
+def entry_of(inside: str, path: Path) -> FileEntry:
+    """A manifest's line for a file as it is now, under its path inside an artifact."""
+    return FileEntry(path=inside, sha256=file_sha256(path), size_bytes=path.stat().st_size)
+
+
 def _move(source: Path, target: Path) -> bool:
     """Rename a folder; False if the target is there already."""
     try:
@@ -150,14 +205,18 @@ class LocalStore:
         self.root = root.absolute()
         self._temporary = self.root / ".tmp"
 
-    def put(self, sources: Mapping[str, Path], **fields: Any) -> Artifact:
+    def put(
+        self, sources: Mapping[str, Path], pinned: Mapping[str, str] | None = None, **fields: Any
+    ) -> Artifact:
         """Copy files in as one artifact; an identical one already there is kept.
 
         Args:
             sources: Path inside the artifact -> file to copy.
+            pinned: Path inside the artifact -> sha256 that the copy must have, for some or all.
             fields: The manifest's fields but `files`.
 
         Raises:
+            InputError: A file is not the one that was pinned; nothing is left behind.
             StoreError: Disk full or no permission; nothing is left behind.
         """
         work = self._temporary / uuid.uuid4().hex
@@ -169,11 +228,10 @@ class LocalStore:
                 target = work / inside
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
-                entries.append(
-                    FileEntry(
-                        path=inside, sha256=file_sha256(target), size_bytes=target.stat().st_size
-                    )
-                )
+                entries.append(entry_of(inside, target))
+                wanted = (pinned or {}).get(inside, entries[-1].sha256)
+                if entries[-1].sha256 != wanted:
+                    raise changed(source, wanted, entries[-1].sha256)
             manifest = Manifest(files=tuple(entries), **fields)
             (work / manifests.MANIFEST_NAME).write_text(manifests.dump(manifest), encoding="utf-8")
             return self._publish(work, manifest)
@@ -181,6 +239,23 @@ class LocalStore:
             raise explain_os_error(error, self.root) from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
+
+    def hold(self, sources: Mapping[str, Path], **fields: Any) -> Artifact:
+        """As `put`, but where the same bytes are here already, whole, nothing is copied.
+
+        The artifact is what its copy holds: sources may change at any time, before or after.
+        """
+        try:
+            entries = tuple(entry_of(inside, path) for inside, path in sorted(sources.items()))
+        except OSError as error:
+            raise explain_os_error(error, self.root) from error
+        manifest = Manifest(files=entries, **fields)
+        folder = self._folder(manifest.sha256)
+        if not folder.is_dir() or self._damage(folder, manifest.sha256) is not None:
+            return self.put(sources, **fields)
+        artifact = self._artifact(manifest)
+        self.push(artifact)
+        return artifact
 
     def _publish(self, work: Path, manifest: Manifest) -> Artifact:
         final = self._folder(manifest.sha256)

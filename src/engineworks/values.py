@@ -84,6 +84,17 @@ class RegisteredHost:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PinnedCode:
+    """The code that one `module:name` may use, fixed file by file."""
+
+    reference: str
+    files: dict[str, str] = place()
+    """sha256 by path; relative to the recipe's folder, or to that of an installed package."""
+    sha256: str
+    """Of all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PinnedModel:
     """A model source whose every byte is fixed by digests."""
 
@@ -92,8 +103,13 @@ class PinnedModel:
     """Folder of the recipe: the factory's module is looked for here first."""
     path: str = place()
     """The model file; for a factory its weights file, or empty."""
+    stored: Artifact | None = place(default=None)
+    """kind `source`: the store's own copy of that file and of those beside it that hold its
+    weights. Stages read this one."""
+    code: tuple[PinnedCode, ...] = place(default=())
+    """The factory's code, and that of the recipe's own decoder."""
     code_sha256: str
-    """Of the Python files beside the recipe, for a factory."""
+    """Of all code."""
     bytes_sha256: str
     """Of the weights or model file; empty when a factory has no weights file."""
 
@@ -113,6 +129,8 @@ class PinnedData:
     spec: DataSpec
     files: tuple[str, ...] = place()
     """Usable images, relative to the folder of `spec.images`, in its order."""
+    digests: dict[str, str] = place(default_factory=dict)
+    """sha256 of every image's bytes, by name: whoever reads one holds it against this."""
     sha256: str
     bad: tuple[BadImage, ...] = ()
     objects: int = 0

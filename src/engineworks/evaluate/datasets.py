@@ -7,10 +7,9 @@ hold, `annotations` reads.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,11 @@ from typing import Any
 import numpy as np
 
 from engineworks.errors import DataError
+from engineworks.evaluate import pinned
 from engineworks.evaluate.annotations import truth as truths
 from engineworks.evaluate.annotations.coco import CocoLabels
 from engineworks.manifest import Artifact
-from engineworks.runtime.pictures import read_image
 from engineworks.specs import DataSpec, TaskSpec
-from engineworks.store import file_sha256
 from engineworks.values import BadImage, PinnedData
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
@@ -130,25 +128,6 @@ def in_both(one: PinnedData, other: PinnedData | None) -> int:
     return sum((root_of(one.spec) / name).resolve() in files for name in one.files)
 
 
-def bytes_sha256(spec: DataSpec, files: list[str]) -> str:
-    """Digest over names and bytes of all images and of the annotations file."""
-    root = root_of(spec)
-    with ThreadPoolExecutor(4) as pool:
-        digests = pool.map(lambda name: file_sha256(root / name), files)
-    sha256 = hashlib.sha256()
-    for name, digest in zip(files, digests, strict=True):
-        sha256.update(f"{name}\0{digest}\n".encode())
-    if spec.annotations is not None:
-        path = Path(spec.annotations)
-        if not path.is_file():
-            raise DataError(
-                f"data.annotations: {path} does not exist",
-                hint="give the COCO JSON that belongs to data.images, relative to the recipe",
-            )
-        sha256.update(file_sha256(path).encode())
-    return sha256.hexdigest()
-
-
 def _class_of(name: str, labels: tuple[str, ...]) -> int:
     folder = name.partition("/")[0] if "/" in name else ""
     if folder not in labels:
@@ -170,6 +149,9 @@ def screen(
     task: TaskSpec,
     labels: tuple[str, ...],
     keep: Callable[[CocoLabels], Artifact] | None = None,
+    *,
+    digests: Mapping[str, str] | None = None,
+    answers: Artifact | None = None,
 ) -> PinnedData:
     """Decode every image once and hold labels against images.
 
@@ -178,11 +160,16 @@ def screen(
         task: What the labels are for.
         labels: Class names in index order.
         keep: Puts the boxes, as they were understood, where later stages read them.
+        digests: sha256 by name of the images that were listed; None: they are listed here.
+        answers: The store's copy that `spec.annotations` leads to.
 
     Raises:
+        InputError: An image is another one than was pinned.
         DataError: An unreadable image (policy `stop`), none usable, or labels that do not fit.
     """
-    files = list_images(spec)
+    if digests is None:
+        digests = pinned.digests(root_of(spec), list_images(spec))
+    files = list(digests)
     truth: CocoLabels | None = None
     bad: list[BadImage] = []
     if task.kind == "detection":
@@ -195,7 +182,9 @@ def screen(
             _class_of(name, labels)
     named, usable = len(files) + len(bad), []
     with ThreadPoolExecutor(4) as pool:
-        for name, reason in zip(files, pool.map(_problem(spec, truth), files), strict=True):
+        for name, reason in zip(
+            files, pool.map(_problem(spec, truth, digests), files), strict=True
+        ):
             if reason:
                 bad.append(BadImage(file=name, reason=reason))
             else:
@@ -213,10 +202,12 @@ def screen(
             hint="give the annotations that belong to these images, with boxes that are no crowd "
             "(iscrowd: 0)",
         )
+    kept = {name: digests[name] for name in usable}
     return PinnedData(
         spec=spec,
         files=tuple(usable),
-        sha256=bytes_sha256(spec, usable),
+        digests=kept,
+        sha256=pinned.bytes_sha256(kept, answers, spec),
         bad=tuple(bad),
         objects=objects,
         truth=keep(truth) if keep and truth else None,
@@ -224,10 +215,10 @@ def screen(
     )
 
 
-def _problem(spec: DataSpec, coco: CocoLabels | None) -> Any:
+def _problem(spec: DataSpec, coco: CocoLabels | None, digests: Mapping[str, str]) -> Any:
     def problem(name: str) -> str:
         try:
-            image = read_image(root_of(spec) / name)
+            image = pinned.image(root_of(spec), name, digests)
         except DataError as error:
             return error.message
         if coco is not None and coco.size[name] != image.shape[:2]:
@@ -247,9 +238,23 @@ def _count_boxes(truth: CocoLabels, files: list[str]) -> int:
 
 
 def images(data: PinnedData) -> Iterator[np.ndarray[Any, Any]]:
-    """Decode the images in order: uint8 BGR (height, width, 3)."""
+    """Decode the images in order: uint8 BGR (height, width, 3).
+
+    Raises:
+        InputError: One is not the file that was pinned.
+    """
     for name in data.files:
-        yield read_image(root_of(data.spec) / name)
+        yield read(data, name)
+
+
+def read(data: PinnedData, name: str) -> np.ndarray[Any, Any]:
+    """Decode one image: uint8 BGR (height, width, 3).
+
+    Raises:
+        InputError: It is not the file that was pinned.
+        DataError: It cannot be decoded.
+    """
+    return pinned.image(root_of(data.spec), name, data.digests)
 
 
 def spread(data: PinnedData, most: int) -> PinnedData:

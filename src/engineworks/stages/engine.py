@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from engineworks import targets
+from engineworks import targets, usercode
 from engineworks.evaluate import parity
 from engineworks.manifest import Manifest
 from engineworks.specs import TaskSpec
@@ -82,6 +82,7 @@ def check(request: CheckRequest) -> Checked:
 
     started = time.perf_counter()
     shared, store = request.shared, LocalStore(Path(request.shared.store))
+    usercode.hold_to(request.code, Path(request.folder))
     inputs, wanted = references.load(store.entry(request.reference))
     manifest = request.engine.manifest
     batches = _batches(manifest, request.largest_batch)

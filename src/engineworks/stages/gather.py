@@ -58,6 +58,7 @@ def gather(request: GatherRequest) -> Gathered:
 
 def _images(request: GatherRequest) -> Iterator[Any]:
     """What the function yields; whatever it raises is told as the user's."""
+    usercode.hold_to(request.code, Path(request.folder))
     function = usercode.load(request.function, Path(request.folder), WHAT)
     try:
         found = function()

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from engineworks import targets
+from engineworks import targets, usercode
 from engineworks.codec import digest, to_json
 from engineworks.errors import BuildError, DataError
 from engineworks.evaluate.datasets import spread
@@ -128,6 +128,7 @@ def quantize(request: QuantizeRequest) -> Quantized:
 
     started = time.perf_counter()
     store = LocalStore(Path(request.shared.store))
+    usercode.hold_to(request.code, Path(request.folder))
     rules = targets.int8_rules(request.target, request.host, request.precision)
     weights_only = rules.scheme.activation == "float"
     path = store.entry(request.onnx)

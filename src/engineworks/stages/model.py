@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from engineworks import child, targets
+from engineworks import child, targets, usercode
 from engineworks.errors import EngineworksError
 from engineworks.manifest import Artifact, TensorSpec
 from engineworks.stages.records import provenance, put_predictions
@@ -29,7 +29,7 @@ from engineworks.values import Analysis, Exported, PinnedData, Reference, Simpli
 
 def screen(request: ScreenRequest) -> PinnedData:
     """Stage `screen`."""
-    from engineworks.evaluate import datasets
+    from engineworks.evaluate import datasets, pinned
     from engineworks.evaluate.annotations import truth
     from engineworks.evaluate.annotations.coco import CocoLabels
 
@@ -44,30 +44,30 @@ def screen(request: ScreenRequest) -> PinnedData:
                 provenance=provenance("screen", shared, ()),
             )  # fmt: skip
 
-    return datasets.screen(request.data, shared.task, shared.labels, keep)
+    with pinned.settled(request.data, request.answers, store) as spec:
+        found = datasets.screen(
+            spec, shared.task, shared.labels, keep,
+            digests=request.digests or None, answers=request.answers,
+        )  # fmt: skip
+    return dataclasses.replace(found, spec=request.data)
 
 
 def reference(request: ReferenceRequest) -> Reference:
     """Stage `reference`: raises before anything costly when the model cannot be used."""
     from engineworks.evaluate import judge
     from engineworks.export import reference as references
+    from engineworks.export import sources
     from engineworks.export.source import open_source
 
     started = time.perf_counter()
     shared, store = request.shared, LocalStore(Path(request.shared.store))
     inputs = _samples(request, references.ROWS)
-    source = open_source(request.model, inputs[:1])
-    outputs = source.infer(inputs)
+    usercode.hold_to(request.model.code, Path(request.model.folder))
+    with sources.settled(request.model, store) as model:
+        source = open_source(model, inputs[:1])
+        outputs = source.infer(inputs)
     shared = _settled(shared, source.infer, inputs)
-    metrics: dict[str, float] = {}
-    predictions = None
-    if request.score and request.data is not None and shared.task.kind != "none":
-        decode = judge.decoder(shared.task, Path(request.model.folder))
-        metrics, answers = judge.judge(
-            source.infer, request.data, shared.task, shared.labels, shared.preprocess,
-            request.size, decode,
-        )  # fmt: skip
-        predictions = put_predictions(store, shared, answers, "reference", None)
+    metrics, predictions = _score(request, shared, store, source.infer)
     metric = judge.METRIC[shared.task.kind]
     with tempfile.TemporaryDirectory() as work:
         path = Path(work, references.FILE)
@@ -107,6 +107,21 @@ def _settled(shared: Shared, infer: Callable[..., Any], inputs: np.ndarray[Any, 
     return dataclasses.replace(shared, task=dataclasses.replace(shared.task, scores=word))
 
 
+def _score(
+    request: ReferenceRequest, shared: Shared, store: LocalStore, infer: Any
+) -> tuple[dict[str, float], Artifact | None]:
+    """The source model's metrics and answers on the data; nothing where none are asked for."""
+    from engineworks.evaluate import judge
+
+    if not request.score or request.data is None or shared.task.kind == "none":
+        return {}, None
+    decode = judge.decoder(shared.task, Path(request.model.folder))
+    metrics, answers = judge.judge(
+        infer, request.data, shared.task, shared.labels, shared.preprocess, request.size, decode
+    )
+    return metrics, put_predictions(store, shared, answers, "reference", None)
+
+
 def _samples(request: ReferenceRequest, rows: int) -> np.ndarray[Any, Any]:
     """(rows, channels, height, width) float32: the first images, or noise without data."""
     from engineworks.evaluate import datasets
@@ -133,14 +148,15 @@ def _tensor(name: str, array: np.ndarray[Any, Any]) -> TensorSpec:
 def export(request: ExportRequest) -> Exported:
     """Stage `export`."""
     from engineworks.export import reference as references
-    from engineworks.export import torch_onnx
+    from engineworks.export import sources, torch_onnx
     from engineworks.export.source import open_source
 
     shared, store = request.shared, LocalStore(Path(request.shared.store))
     inputs, wanted = references.load(store.entry(request.reference))
-    source = open_source(request.model, inputs[:1])
-    with tempfile.TemporaryDirectory() as work:
-        kept = torch_onnx.export(source, request.model, request.spec, inputs, wanted, Path(work))
+    usercode.hold_to(request.model.code, Path(request.model.folder))
+    with sources.settled(request.model, store) as model, tempfile.TemporaryDirectory() as work:
+        source = open_source(model, inputs[:1])
+        kept = torch_onnx.export(source, model, request.spec, inputs, wanted, Path(work))
         tensors_in, tensors_out, opset = torch_onnx.signature(kept.path)
         artifact = store.put(
             {"model.onnx": kept.path},

@@ -20,7 +20,7 @@ from engineworks.specs import (
     Size,
     TaskSpec,
 )
-from engineworks.values import HostCard, PinnedData, PinnedModel
+from engineworks.values import HostCard, PinnedCode, PinnedData, PinnedModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,11 @@ class ScreenRequest:
 
     shared: Shared
     data: DataSpec
+    digests: dict[str, str] = place(default_factory=dict)
+    """sha256 of every image that was listed, by name and in that order; empty: the stage lists
+    them itself."""
+    answers: Artifact | None = place(default=None)
+    """The store's copy of the annotations."""
     bytes_sha256: str
 
 
@@ -104,6 +109,7 @@ class GatherRequest:
     limit: int
     code_sha256: str
     """What the function reads beside its code is not known: other code is other images."""
+    code: tuple[PinnedCode, ...] = place(default=())
     folder: str = place()
 
 
@@ -143,6 +149,7 @@ class QuantizeRequest:
     """A search times candidates: its result belongs to this machine."""
     folder: str = place()
     """The recipe's, for its own decoder."""
+    code: tuple[PinnedCode, ...] = place(default=())
     code_sha256: str
     journals: str = place()
     """Folder that keeps what interrupted searches have measured."""
@@ -201,6 +208,7 @@ class CheckRequest:
     float_predictions: Artifact | None
     """The source model's answers, to tell object by object what changed."""
     folder: str = place()
+    code: tuple[PinnedCode, ...] = place(default=())
     code_sha256: str
     threads: int
     tools: dict[str, str]

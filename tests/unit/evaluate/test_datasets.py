@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engineworks.errors import DataError
-from engineworks.evaluate import datasets
+from engineworks.evaluate import datasets, pinned
 from engineworks.specs import DataSpec, TaskSpec
 from engineworks.values import PinnedData
 from tests.builders import coco, picture
@@ -93,9 +93,10 @@ class TestList:
     def test_other_bytes_are_another_digest(self, folder):
         spec = self.listed(folder, "../pics/a.png\n../pics/c.png\n")
         files = datasets.list_images(spec)
-        before = datasets.bytes_sha256(spec, files)
+        before = pinned.digests(datasets.root_of(spec), files)
         picture(folder / "pics" / "a.png", seed=99)
-        assert datasets.bytes_sha256(spec, files) != before
+        after = pinned.digests(datasets.root_of(spec), files)
+        assert pinned.bytes_sha256(after, None) != pinned.bytes_sha256(before, None)
 
 
 def test_images_in_both_sets_are_counted_by_file(folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 
 from engineworks import recipe as recipes
 from engineworks.codec import from_json, to_json
+from engineworks.errors import InputError
+from engineworks.evaluate import pinned
 from engineworks.specs import DataSpec
 from engineworks.store import LocalStore
 from engineworks.values import PinnedData
@@ -82,7 +85,11 @@ def test_it_reaches_another_machine_with_its_photos(loaded, model, tmp_path, sto
     (photos / "a.jpg").write_bytes(b"a photo")
     (tmp_path / "labels.json").write_text("{}")
     spec = DataSpec(images=str(photos), annotations=str(tmp_path / "labels.json"))
-    data = PinnedData(spec=spec, files=("a.jpg",), sha256="d" * 64)
+    data = PinnedData(
+        spec=spec, files=("a.jpg",), sha256="d" * 64,
+        digests={"a.jpg": hashlib.sha256(b"a photo").hexdigest()},
+        truth=pinned.hold_answers(spec, store, "tiny"),
+    )  # fmt: skip
     model = dataclasses.replace(model, data=data)
     here = loaded()
     luggage = _order.pack_luggage(store, here, model)
@@ -101,3 +108,15 @@ def test_it_reaches_another_machine_with_its_photos(loaded, model, tmp_path, sto
     assert Path(found.annotations).read_text() == "{}"
     assert work.model.shared.store == str(there.root)
     assert work.loaded.recipe.int8 == here.recipe.int8
+
+
+def test_photos_that_were_replaced_since_they_were_judged_do_not_travel(
+    loaded, model, tmp_path, store
+):
+    (tmp_path / "a.jpg").write_bytes(b"another photo")
+    spec = DataSpec(images=str(tmp_path))
+    digests = {"a.jpg": hashlib.sha256(b"a photo").hexdigest()}
+    data = PinnedData(spec=spec, files=("a.jpg",), sha256="d" * 64, digests=digests)
+    with pytest.raises(InputError, match=r"a\.jpg changed while the run went on"):
+        _order.pack_luggage(store, loaded(), dataclasses.replace(model, data=data))
+    assert not [path for path in store.root.rglob("*") if path.is_file()]

@@ -148,7 +148,7 @@ def told(monkeypatch):
             return types.SimpleNamespace(waiting=waiting, plan=None, variants=rows(waiting))
 
         def publish(run, loaded, summary):
-            published.append((loaded.path.read_text(), summary))
+            published.append((loaded.text, summary))
             return summary
 
         def assemble(run, loaded, plan, model, variants, comparison):
