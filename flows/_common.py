@@ -11,6 +11,7 @@ from engineworks.errors import RecipeError
 from engineworks.evaluate import datasets
 from engineworks.evaluate import pinned as pinning
 from engineworks.evaluate.datasets import spread
+from engineworks.evaluate.judge import CUT
 from engineworks.manifest import Artifact
 from engineworks.recipe import Loaded
 from engineworks.specs import CalibrationSpec, DataSpec, Size, TaskSpec
@@ -242,7 +243,12 @@ def _of_source(found: Reference) -> str:
     if found.value is None:
         return ""
     words = f"{found.metric} {found.value:.4f} of the source model"
-    return words + (f", its scores are {found.scores}" if found.scores != "auto" else "")
+    if found.scores != "auto":
+        words += f", its scores are {found.scores}"
+    cut = found.detail.get(CUT, 0.0)
+    if cut:
+        words += f"; task.max_detections cuts weaker objects on {cut:.0%} of the images"
+    return words
 
 
 def _prepare(

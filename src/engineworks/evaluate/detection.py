@@ -9,15 +9,24 @@ import contextlib
 import io
 from typing import Any
 
+import numpy as np
+
 from engineworks.errors import DataError, MissingDependency
 from engineworks.evaluate.annotations.coco import CocoLabels
 
-#: Position in COCOeval.stats -> name here.
-STATS = {0: "AP", 1: "AP50", 2: "AP75", 3: "AP_small", 4: "AP_medium", 5: "AP_large"}
+#: Name -> (IoU, or None for the mean over .50:.95; COCOeval's name for the objects' size).
+STATS: dict[str, tuple[float | None, str]] = {
+    "AP": (None, "all"),
+    "AP50": (0.5, "all"),
+    "AP75": (0.75, "all"),
+    "AP_small": (None, "small"),
+    "AP_medium": (None, "medium"),
+    "AP_large": (None, "large"),
+}
 
 
 def score(
-    results: list[dict[str, Any]], labels: CocoLabels, image_ids: list[int]
+    results: list[dict[str, Any]], labels: CocoLabels, image_ids: list[int], most: int = 100
 ) -> dict[str, float]:
     """AP over IoU .50:.95 and its companions, each in 0..1; without those of unlabelled sizes.
 
@@ -25,6 +34,8 @@ def score(
         results: COCO result entries of all images.
         labels: Ground truth.
         image_ids: The images that were run.
+        most: The strongest of each image that count: the task's `max_detections`. COCO's own
+            summary has 100 whatever was asked for.
 
     Raises:
         MissingDependency: pycocotools is not installed.
@@ -46,13 +57,22 @@ def score(
         found = truth.loadRes(results) if results else COCO()
         evaluation = COCOeval(truth, found, "bbox")
         evaluation.params.imgIds = image_ids
+        evaluation.params.maxDets = [most]
         evaluation.evaluate()
         evaluation.accumulate()
-        evaluation.summarize()
-    scores = {name: float(evaluation.stats[position]) for position, name in STATS.items()}
+    scores = {name: _mean(evaluation, *which) for name, which in STATS.items()}
     if scores["AP"] < 0:
         raise DataError(
             f"none of the {len(image_ids)} images has a box that counts: there is nothing to find",
             hint="give annotations with at least one box that is no crowd (iscrowd: 0)",
         )
     return {name: value for name, value in scores.items() if value >= 0}
+
+
+def _mean(evaluation: Any, iou: float | None, area: str) -> float:
+    """Mean precision, as COCOeval.summarize takes it of (IoU, recall, class, area, limit)."""
+    precision = evaluation.eval["precision"][..., evaluation.params.areaRngLbl.index(area), 0]
+    if iou is not None:
+        precision = precision[np.isclose(evaluation.params.iouThrs, iou)]
+    known = precision[precision > -1]
+    return float(known.mean()) if known.size else -1.0

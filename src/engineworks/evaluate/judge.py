@@ -29,6 +29,9 @@ Infer = Callable[[Array], Mapping[str, Array]]
 #: Name of the metric that the budget's max_drop speaks of.
 METRIC = {"detection": "AP", "classification": "top1", "none": ""}
 
+#: Name of the share of images with more objects than `max_detections`; there only when above 0.
+CUT = "cut_share"
+
 
 def decoder(task: TaskSpec, folder: Path) -> Decoder | None:
     """The recipe's own decoder, or None for a built-in layout."""
@@ -82,6 +85,7 @@ def _judge_detection(
     prepare = Preprocessor(preprocess, size)
     finish = DetectionPostprocessor(task, size, decode)
     results: list[Any] = []
+    cut = 0
     for name, image in zip(data.files, datasets.images(data), strict=True):
         row, placement = prepare(image)
         outputs = {key: value[0] for key, value in infer(row[None]).items()}
@@ -104,8 +108,12 @@ def _judge_detection(
                 f"{len(truth.category_id)} classes are named",
                 hint="give task.labels for every class of the model, in its order",
             )
+        cut += found.cut
         results += to_coco(found, truth.image_id[name], truth.category_id)
-    return detection.score(results, truth, _ids(truth, data)), results
+    metrics = detection.score(results, truth, _ids(truth, data), task.max_detections)
+    if cut:
+        metrics[CUT] = cut / len(data.files)
+    return metrics, results
 
 
 def _ids(truth: CocoLabels, data: PinnedData) -> list[int]:

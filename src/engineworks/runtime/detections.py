@@ -23,12 +23,15 @@ class Detections:
         class_id: int64 (n,), index into the model's labels.
         track_id: int64 (n,), the same for one object in all frames of a stream; None before a
             tracker has seen them.
+        cut: Whether weaker ones, still above the confidence, were left out because there may be
+            no more than the task's `max_detections`.
     """
 
     xyxy: Array
     confidence: Array
     class_id: Array
     track_id: Array | None = None
+    cut: bool = False
 
     def __post_init__(self) -> None:
         n = len(self.xyxy)
@@ -56,6 +59,7 @@ class Detections:
             confidence=self.confidence[which],
             class_id=self.class_id[which],
             track_id=None if self.track_id is None else self.track_id[which],
+            cut=self.cut,
         )
 
     def __getitem__(self, which: slice) -> Detections:

@@ -12,15 +12,16 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
-#: Candidates that enter suppression, the strongest first; its cost grows with their square.
-#: 1000 overlapping candidates of one object can crowd out a weaker object.
-TOP_K = 1000
+#: Candidates that are compared at once: the cost of one turn grows with their square.
+CHUNK = 1000
 
 #: Pixels. A broken engine's box at 1e30 must not blur the others when classes are moved apart.
 FAR = 1e6
 
 
-def suppress(xyxy: Array, score: Array, class_id: Array, iou: float) -> Array:
+def suppress(
+    xyxy: Array, score: Array, class_id: Array, iou: float, most: int | None = None
+) -> Array:
     """Drop every box that overlaps a stronger one of its class too much.
 
     Equals `suppress_plain` but for overlaps within 1e-6 of `iou`: OpenCV compares in float32.
@@ -30,6 +31,7 @@ def suppress(xyxy: Array, score: Array, class_id: Array, iou: float) -> Array:
         score: (n,), each above 0.
         class_id: (n,); boxes of different classes never suppress each other.
         iou: A box is dropped when its overlap with a stronger kept one is above this.
+        most: Stop when so many are kept; they are the strongest of all that would be.
 
     Returns:
         Indices that stay, strongest first.
@@ -37,33 +39,42 @@ def suppress(xyxy: Array, score: Array, class_id: Array, iou: float) -> Array:
     try:
         import cv2
     except ModuleNotFoundError:
-        return suppress_plain(xyxy, score, class_id, iou)
-    if not len(xyxy):
+        return suppress_plain(xyxy, score, class_id, iou, most)
+    n = len(xyxy)
+    if not n:
         return np.zeros(0, np.int64)
-    chosen: Array | None = None
-    if len(score) > TOP_K:
-        chosen = np.argsort(-score, kind="stable")[:TOP_K]
-        xyxy, score, class_id = xyxy[chosen], score[chosen], class_id[chosen]
     boxes = np.clip(xyxy.astype(np.float64), -FAR, FAR)
     # Each class is moved to ground of its own, where it meets no other.
     extent = boxes[:, 2].max() - boxes[:, 0].min() + 1
     boxes[:, 2:] -= boxes[:, :2]
     boxes[:, 0] += class_id * extent
-    # Lists: cv2 reads them faster than it reads an array into its vector of rectangles.
-    kept = cv2.dnn.NMSBoxes(boxes.tolist(), score.tolist(), 0.0, iou)
-    indices = np.asarray(kept, np.int64).reshape(-1)  # OpenCV before 4.5.4 gives columns
-    return indices if chosen is None else chosen[indices]
+    order = np.argsort(-score, kind="stable") if n > CHUNK else np.arange(n)
+    kept = np.zeros(0, np.int64)
+    # What is kept so far does not suppress itself, so it may be handed in again before the weaker
+    # ones: the answer is that of all at once.
+    for first in range(0, n, CHUNK):
+        group = np.concatenate([kept, order[first : first + CHUNK]])
+        # Lists: cv2 reads them faster than it reads an array into its vector of rectangles.
+        found = cv2.dnn.NMSBoxes(boxes[group].tolist(), score[group].tolist(), 0.0, iou)
+        kept = group[np.asarray(found, np.int64).reshape(-1)]  # before OpenCV 4.5.4: columns
+        if most is not None and len(kept) >= most:
+            return kept[:most]
+    return kept
 
 
-def suppress_plain(xyxy: Array, score: Array, class_id: Array, iou: float) -> Array:
+def suppress_plain(
+    xyxy: Array, score: Array, class_id: Array, iou: float, most: int | None = None
+) -> Array:
     """The same in numpy, as one would write it down; arguments and answer as of `suppress`."""
-    order = np.argsort(-score, kind="stable")[:TOP_K]
+    order = np.argsort(-score, kind="stable")
     boxes, classes = xyxy[order].astype(np.float64), class_id[order]
     left, top, right, bottom = boxes.T
     area = np.maximum(right - left, 0) * np.maximum(bottom - top, 0)
     alive = np.ones(len(order), bool)
-    kept = []
+    kept: list[int] = []
     for index in range(len(order)):
+        if most is not None and len(kept) >= most:
+            break
         if not alive[index]:
             continue
         kept.append(order[index])

@@ -55,13 +55,16 @@ class DetectionPostprocessor:
         real = (xyxy[:, 2:] > xyxy[:, :2]).all(axis=1) & np.isfinite(xyxy).all(axis=1)
         if not real.all():  # a box without area, or out of a graph that overflowed
             xyxy, score, class_id = xyxy[real], score[real], class_id[real]
+        most = self.task.max_detections
         if self._head.suppress:
-            keep = suppress(xyxy, score, class_id, self.task.iou)
+            # One more than may be kept tells whether any is left out.
+            keep = suppress(xyxy, score, class_id, self.task.iou, most + 1)
         else:
             keep = np.argsort(-score, kind="stable")
-        keep = keep[: self.task.max_detections]
+        cut, keep = len(keep) > most, keep[:most]
         return Detections(
             xyxy=placement.to_source(xyxy[keep]),
             confidence=score[keep].astype(np.float32),
             class_id=class_id[keep].astype(np.int64),
+            cut=cut,
         )

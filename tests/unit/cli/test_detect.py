@@ -92,12 +92,41 @@ def test_the_images_themselves_are_never_overwritten(yolox_engine, photo, tmp_pa
 def test_a_higher_confidence_leaves_fewer(yolox_engine, capsys):
     photo = str(builders.photos()[1])
     counts = []
-    for confidence in ("0.05", "0.6"):
+    for confidence in ("0.02", "0.6"):
         main(["detect", str(yolox_engine), photo, "--json", "--confidence", confidence])
         (answer,) = lines(capsys.readouterr().out)
         assert all(item["confidence"] > float(confidence) for item in answer["detections"])
         counts.append(len(answer["detections"]))
     assert counts[0] > counts[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ([], {"iou": 0.45}),
+        (["--iou", "0.9"], {"iou": 0.9}),
+        (["--iou", "0.9", "--max-detections", "3"], {"iou": 0.9, "max_detections": 3}),
+    ],
+)
+def test_overlaps_and_the_most_may_be_chosen(yolox_engine, capsys, options, wanted):
+    from engineworks import runtime
+
+    photo = builders.photos()[4]
+    main(["detect", str(yolox_engine), str(photo), "--json", "--confidence", "0.1", *options])
+    (answer,) = lines(capsys.readouterr().out)
+    with runtime.open(yolox_engine) as session:
+        found = runtime.Detector(session, confidence=0.1, **wanted)(runtime.read_image(photo))
+        other = runtime.Detector(session, confidence=0.1)(runtime.read_image(photo))
+    given = [item["confidence"] for item in answer["detections"]]
+    np.testing.assert_allclose(given, found.confidence, atol=1e-4)
+    assert len(found) != len(other)  # the engine's own 0.65 gives another answer
+
+
+@pytest.mark.parametrize("options", [["--iou", "0"], ["--iou", "nan"], ["--max-detections", "0"]])
+def test_overlaps_that_cannot_be_are_refused(yolox_engine, capsys, options):
+    with pytest.raises(SystemExit):
+        main(["detect", str(yolox_engine), "x.jpg", *options])
+    assert options[1] in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", ["1", "-0.1", "much"])
