@@ -7,13 +7,16 @@ sha256 of every file, so one digest covers the bytes and all that they need to b
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from engineworks.codec import digest, from_json, place, to_json
 from engineworks.errors import ArtifactError
+from engineworks.files import open_file
 from engineworks.specs import Preprocess, TaskSpec
 
 #: Raised when a change to these classes makes old manifests unreadable.
@@ -124,9 +127,28 @@ class Artifact:
     manifest: Manifest = place()
 
 
+#: Key of a manifest file's own sha256, over its bytes with this one value left empty: what is no
+#: part of the identity cannot be damaged unseen either.
+CHECKSUM = "checksum"
+
+_CHECKSUM = re.compile(rb'"checksum": "([0-9a-f]{64})"')
+_EMPTY = b'"checksum": ""'
+
+
 def dump(manifest: Manifest) -> str:
     """Manifest as indented JSON text."""
-    return json.dumps(to_json(manifest), indent=1, sort_keys=True) + "\n"
+    data = {CHECKSUM: "", **to_json(manifest)}
+    text = json.dumps(data, indent=1, sort_keys=True) + "\n"
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    return text.replace(_EMPTY.decode(), f'"{CHECKSUM}": "{sha256}"', 1)
+
+
+def _damaged(raw: bytes) -> bool:
+    """Whether a manifest file is not as it was written; one of old has no sum to tell."""
+    found = _CHECKSUM.search(raw)
+    if found is None:
+        return f'"{CHECKSUM}"'.encode() in raw
+    return hashlib.sha256(_CHECKSUM.sub(_EMPTY, raw, count=1)).hexdigest().encode() != found[1]
 
 
 def load(path: Path) -> Manifest:
@@ -136,13 +158,15 @@ def load(path: Path) -> Manifest:
         ArtifactError: It is missing, no JSON, or of a schema this version does not know.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        with open_file(path) as stream:
+            raw = stream.read()
+        data = json.loads(raw.decode("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise ArtifactError(
             f"{path.parent} holds no {path.name}, so it is not an artifact",
             hint="give the folder of an engine that a run has made (engine.uri in summary.json)",
         ) from None
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ArtifactError(
             f"{path} is not readable JSON ({error})", hint="fetch the artifact again"
         ) from error
@@ -152,4 +176,11 @@ def load(path: Path) -> Manifest:
             f"{path} has schema {schema!r}; this version reads {SCHEMA}",
             hint="use the version of engineworks that made the artifact, or build it anew",
         )
+    if _damaged(raw):
+        raise ArtifactError(
+            f"{path} does not have the sum that it was written with: it was altered and nothing "
+            "of it is used",
+            hint="fetch the artifact again, or delete its folder and run again: it is made anew",
+        )
+    data.pop(CHECKSUM, None)
     return from_json(Manifest, data)

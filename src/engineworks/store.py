@@ -10,6 +10,8 @@ import contextlib
 import errno
 import hashlib
 import logging
+import os
+import re
 import shutil
 import time
 import uuid
@@ -104,20 +106,42 @@ def disk_error(error: BaseException, folder: Path) -> StoreError | None:
     return None
 
 
-def verify(folder: Path) -> Manifest:
-    """Check every file of an artifact folder against its manifest.
+#: Name of a folder that is called by its artifact's identity.
+_IDENTITY = re.compile(r"[0-9a-f]{64}")
+
+
+def is_identity(text: str) -> bool:
+    """Whether a text could be an artifact's identity."""
+    return _IDENTITY.fullmatch(text) is not None
+
+
+def named(folder: Path) -> str:
+    """The identity that a folder's own name claims, as in a store; empty: it claims none."""
+    name = Path(os.path.abspath(folder)).name  # noqa: PTH100 - "." and ".." leave it, links stay
+    return name if is_identity(name) else ""
+
+
+def verify(folder: Path, sha256: str = "") -> Manifest:
+    """Check every file of an artifact folder against its manifest, and that against its name.
 
     Args:
         folder: Holds `manifest.json` and the files it lists.
+        sha256: Identity that the artifact must have, where it is known (`engine.sha256` in
+            summary.json, the tag `sha256` of a registered version); a folder that is named by an
+            identity must have that one.
 
     Returns:
-        The manifest. Compare `manifest.sha256` with the identity you expect.
+        The manifest. Where no identity is known, it proves only that the folder is as it was
+        written, by whomever.
 
     Raises:
-        ArtifactError: A file is missing, short or altered.
+        ArtifactError: A file is missing, short, altered or a link that leads out of the folder,
+            or this is another artifact than was asked for.
     """
     manifest = manifests.load(folder / manifests.MANIFEST_NAME)
     refuse_strange_paths(folder, manifest)
+    for wanted in {sha256, named(folder)} - {""}:
+        _refuse_another(folder, manifest, wanted)
     for entry in manifest.files:
         path = folder / entry.path
         try:
@@ -142,6 +166,15 @@ def verify(folder: Path) -> Manifest:
     return manifest
 
 
+def _refuse_another(folder: Path, manifest: Manifest, sha256: str) -> None:
+    if manifest.sha256 != sha256:
+        raise ArtifactError(
+            f"{folder} holds artifact {manifest.sha256[:16]}..., not {sha256[:16]}...: "
+            "its manifest was altered, or it is another one",
+            hint="do not use it: fetch the artifact again, or delete the folder and run again",
+        )
+
+
 def refuse_strange_paths(folder: Path, manifest: Manifest) -> None:
     """Only files below the folder, and only such as a digest covers, are ever opened."""
     for entry in manifest.files:
@@ -150,6 +183,12 @@ def refuse_strange_paths(folder: Path, manifest: Manifest) -> None:
             raise ArtifactError(
                 f"{folder}: its manifest lists {entry.path!r}, which lies outside the artifact",
                 hint="do not use it: ask whoever made it for the artifact again",
+            )
+        if not (folder / entry.path).resolve().is_relative_to(folder.resolve()):
+            raise ArtifactError(
+                f"{folder / entry.path} is a link to {(folder / entry.path).resolve()}, outside "
+                "the artifact",
+                hint="do not use it: copy the artifact again, with its files",
             )
     if manifest.entry not in {entry.path for entry in manifest.files}:
         raise ArtifactError(
@@ -333,14 +372,7 @@ class LocalStore:
 
     @staticmethod
     def _verified(folder: Path, sha256: str) -> Manifest:
-        manifest = verify(folder)
-        if manifest.sha256 != sha256:
-            raise ArtifactError(
-                f"{folder} holds artifact {manifest.sha256[:16]}..., not {sha256[:16]}...: "
-                "its manifest was altered",
-                hint="delete that folder and run again: it is made anew",
-            )
-        return manifest
+        return verify(folder, sha256)
 
     def entry(self, artifact: Artifact) -> Path:
         """The artifact's main file, verified as by `open`."""

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from engineworks import manifest
+from engineworks.codec import to_json
 from engineworks.errors import ArtifactError
 from tests.builders import example, tensor
 
@@ -61,3 +62,20 @@ def test_a_file_that_is_no_manifest_is_refused(tmp_path, text, says):
 def test_a_folder_without_manifest_is_no_artifact(tmp_path):
     with pytest.raises(ArtifactError, match="not an artifact"):
         manifest.load(tmp_path / "manifest.json")
+
+
+def test_any_flipped_bit_of_the_file_is_refused(tmp_path):
+    path = tmp_path / "manifest.json"
+    whole = manifest.dump(dataclasses.replace(FULL, schema=manifest.SCHEMA)).encode()
+    for position in range(len(whole)):
+        flipped = bytearray(whole)
+        flipped[position] ^= 1 << (position % 8)
+        path.write_bytes(flipped)
+        with pytest.raises(ArtifactError):
+            manifest.load(path)
+
+
+def test_one_of_a_version_that_wrote_no_sum_is_read(tmp_path):
+    known = dataclasses.replace(FULL, schema=manifest.SCHEMA)
+    (tmp_path / "manifest.json").write_text(json.dumps(to_json(known)))
+    assert manifest.load(tmp_path / "manifest.json") == known

@@ -117,8 +117,17 @@ def locate(engine: str) -> str:
     Raises:
         ArtifactError: It is neither a folder nor a variant that the latest run has built.
     """
+    return recall(engine)[0]
+
+
+def recall(engine: str) -> tuple[str, str]:
+    """The folder or URI that ENGINE means, and the identity that the latest run wrote down for it.
+
+    Raises:
+        ArtifactError: As `locate`.
+    """
     if "://" in engine or (Path(engine) / "manifest.json").is_file():
-        return engine
+        return engine, ""
     summary = (
         Path(os.environ.get("ENGINEWORKS_HOME") or ".engineworks") / "runs/latest/summary.json"
     )
@@ -140,7 +149,7 @@ def locate(engine: str) -> str:
             f"{engine} has no engine: {variant.get('verdict')} ({variant.get('reason')})",
             hint="choose another variant, or mend the cause and run the recipe again",
         )
-    return str(built["uri"])
+    return str(built["uri"]), str(built["sha256"])
 
 
 def _variants(engine: str, summary: Path) -> dict[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engineworks import hosts, targets
+from engineworks.cli import verify as verifying
 from engineworks.cli._engines import HELP, add_engine, locate
 from engineworks.cli._numbers import number, whole
 from engineworks.cli._words import add, answer, short
@@ -29,6 +30,7 @@ def register(subparsers: Subparsers) -> None:
     """Add this group's subcommands."""
     command = add(subparsers, "inspect", _inspect, "an engine's manifest, its bytes verified")
     command.add_argument("engine", metavar="ENGINE", help=HELP)
+    verifying.register(subparsers)
     command = add(subparsers, "bench", _bench, "how fast an engine is on this machine")
     add_engine(command, f"{HELP}; or a recipe (.yaml): its model in PyTorch, as it was trained")
     command.add_argument(

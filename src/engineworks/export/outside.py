@@ -37,6 +37,12 @@ def files(path: Path) -> dict[str, Path]:
                 hint="save the model again with its weights beside it, or in one file",
             )
         beside = path.parent / location
+        if beside.is_symlink() and not _together(path, beside):
+            raise ModelError(
+                f"model.source: {path.name} keeps its weights in {location!r}, a link to "
+                f"{beside.resolve()}, which lies elsewhere",
+                hint="copy that file beside the ONNX file",
+            )
         if not beside.is_file():
             raise ModelError(
                 f"model.source: {path.name} keeps its weights in {location}, which is not "
@@ -45,6 +51,12 @@ def files(path: Path) -> dict[str, Path]:
             )
         found[location] = beside
     return found
+
+
+def _together(path: Path, beside: Path) -> bool:
+    """Whether a link stays with its model: in its folder, or both lead to one (as caches do)."""
+    real = beside.resolve()
+    return real.is_relative_to(path.parent.resolve()) or real.parent == path.resolve().parent
 
 
 def location_of(tensor: Any) -> str:

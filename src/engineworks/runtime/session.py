@@ -134,7 +134,9 @@ def local_folder(path_or_uri: Path | str) -> Path:
     return Path(url2pathname(uri.path))
 
 
-def open_engine(path_or_uri: Path | str, *, threads: int = 0, device: int = 0) -> Session:
+def open_engine(
+    path_or_uri: Path | str, *, threads: int = 0, device: int = 0, sha256: str = ""
+) -> Session:
     """Open an engine folder.
 
     Args:
@@ -142,14 +144,16 @@ def open_engine(path_or_uri: Path | str, *, threads: int = 0, device: int = 0) -
             `file://` URI.
         threads: CPU threads for inference; 0: all that this process may use.
         device: Number of the GPU, for engines that run on one.
+        sha256: Identity that the engine must have, where it is known (`engine.sha256` in
+            summary.json, the tag `sha256` of a registered version).
 
     Raises:
-        ArtifactError: Not an engine, altered bytes, built for another machine or with a newer
-            version of the runtime, or a device that it does not run on.
+        ArtifactError: Not an engine, another one than `sha256`, altered bytes, built for another
+            machine or with a newer version of the runtime, or a device that it does not run on.
         MissingDependency: The vendor package is not installed.
     """
     folder = local_folder(path_or_uri)
-    manifest = verify(folder)
+    manifest = verify(folder, sha256)
     check_machine(manifest, arch=platform.machine(), cpu_flags=hosts.cpu_flags())
     assert manifest.requires is not None  # noqa: S101 - check_machine has refused it
     if manifest.requires.package:
