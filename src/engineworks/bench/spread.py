@@ -83,45 +83,43 @@ def measure(
         Spread(engine, devices[:1], threads=total) as alone,
         Spread(engine, devices, threads=each) as spread,
     ):
-        manifest = spread.session.manifest
-        size, _ = image_input(manifest)
-        preprocess = manifest.preprocess or Preprocess()
-        rows = []
-        for batch in batches:
-            feeds = feed(spread.session, preprocess, size, batch)
-            turn_s = seconds / ROUNDS
-            for one in (alone, spread):
-                _run(one, feeds, max(0.5, turn_s))
-                one.reset()
-            rates: dict[str, list[float]] = {"alone": [], "all": []}
-            elapsed_s = 0.0
-            for _ in range(ROUNDS):
-                calls, passed_s = _run(alone, feeds, turn_s)
-                rates["alone"].append(calls * batch / passed_s)
-                calls, passed_s = _run(spread, feeds, turn_s)
-                rates["all"].append(calls * batch / passed_s)
-                elapsed_s += passed_s
-            together, single = (float(np.median(rates[key])) for key in ("all", "alone"))
-            rows.append(
-                SpreadRow(
-                    batch=batch,
-                    threads=each,
-                    throughput_per_s=together,
-                    alone_per_s=single,
-                    gain=together / single,
-                    place=str(manifest.details.get("device", "")),
-                    devices=tuple(
-                        DeviceRow(
-                            device=share.device,
-                            calls=share.calls,
-                            throughput_per_s=share.rows / elapsed_s,
-                            busy=min(1.0, share.busy_s / elapsed_s),
-                        )
-                        for share in spread.shares()
-                    ),
-                )
+        return tuple(_row(alone, spread, batch, each, seconds / ROUNDS) for batch in batches)
+
+
+def _row(alone: Spread, spread: Spread, batch: int, threads: int, turn_s: float) -> SpreadRow:
+    """Time one batch size, one session and all of them in turns of `turn_s` seconds."""
+    manifest = spread.session.manifest
+    size, _ = image_input(manifest)
+    feeds = feed(spread.session, manifest.preprocess or Preprocess(), size, batch)
+    for sessions in (alone, spread):
+        _run(sessions, feeds, max(0.5, turn_s))
+        sessions.reset()
+    alone_per_s, together_per_s = [], []
+    elapsed_s = 0.0
+    for _ in range(ROUNDS):
+        calls, passed_s = _run(alone, feeds, turn_s)
+        alone_per_s.append(calls * batch / passed_s)
+        calls, passed_s = _run(spread, feeds, turn_s)
+        together_per_s.append(calls * batch / passed_s)
+        elapsed_s += passed_s
+    together, single = float(np.median(together_per_s)), float(np.median(alone_per_s))
+    return SpreadRow(
+        batch=batch,
+        threads=threads,
+        throughput_per_s=together,
+        alone_per_s=single,
+        gain=together / single,
+        place=str(manifest.details.get("device", "")),
+        devices=tuple(
+            DeviceRow(
+                device=share.device,
+                calls=share.calls,
+                throughput_per_s=share.rows / elapsed_s,
+                busy=min(1.0, share.busy_s / elapsed_s),
             )
-    return tuple(rows)
+            for share in spread.shares()
+        ),
+    )
 
 
 def _run(spread: Spread, feeds: dict[str, Any], seconds: float) -> tuple[int, float]:

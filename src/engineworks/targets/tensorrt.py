@@ -17,7 +17,7 @@ from engineworks.targets._base import BuildInput, BuildOutput, Int8Rules, Target
 from engineworks.targets._nvidia import builder, settings, timing, truth, twin
 from engineworks.targets._nvidia import network as networks
 from engineworks.targets._nvidia.api import Api
-from engineworks.targets._nvidia.builder import Plan
+from engineworks.targets._nvidia.builder import BuiltPlan
 from engineworks.targets._nvidia.settings import Settings
 from engineworks.values import HostCard
 
@@ -90,7 +90,9 @@ def build(request: BuildInput) -> BuildOutput:
     )
 
 
-def _cost(trt: Any, request: BuildInput, checked: Settings, made: Plan, took_s: float) -> twin.Cost:
+def _cost(
+    trt: Any, request: BuildInput, checked: Settings, made: BuiltPlan, took_s: float
+) -> twin.Cost:
     """What compatibility costs: size and time beside those of a plain engine."""
 
     def build_plain() -> tuple[Path, Callable[[], timing.Timed]]:

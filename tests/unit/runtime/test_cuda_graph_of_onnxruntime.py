@@ -17,7 +17,7 @@ import pytest
 from engineworks.errors import ArtifactError
 from engineworks.export.torch_onnx import runner, signature
 from engineworks.runtime.engines import onnxruntime_cuda
-from engineworks.runtime.engines.onnxruntime_cuda import Recorder, Traffic
+from engineworks.runtime.engines.onnxruntime_cuda import GraphRecorder, Traffic
 from tests.builders import samples
 
 X = samples()
@@ -32,7 +32,7 @@ def opened(tiny_onnx):
 
 @pytest.fixture
 def recorder(opened, monkeypatch):
-    made = Recorder(*opened, "cpu", 0)
+    made = GraphRecorder(*opened, "cpu", 0)
     made.numbers = []
     options = made._run_options
     monkeypatch.setattr(
@@ -64,7 +64,7 @@ def test_an_output_that_only_running_can_size_is_refused_by_name(opened):
     session, inputs, (output,) = opened
     free = dataclasses.replace(output, shape=("boxes found", 6))
     with pytest.raises(ArtifactError, match="'scores' has a size that only running tells"):
-        Recorder(session, inputs, (free,), "cpu", 0)
+        GraphRecorder(session, inputs, (free,), "cpu", 0)
 
 
 def test_a_size_without_a_name_is_none_that_is_known(opened):
@@ -72,13 +72,13 @@ def test_a_size_without_a_name_is_none_that_is_known(opened):
     unnamed = dataclasses.replace(given, shape=("?", 3, 16, 16))
     free = dataclasses.replace(output, shape=("?", 5))
     with pytest.raises(ArtifactError, match="'scores' has a size that only running tells"):
-        Recorder(session, (unnamed,), (free,), "cpu", 0)
+        GraphRecorder(session, (unnamed,), (free,), "cpu", 0)
 
 
 def test_what_cannot_be_recorded_is_refused_in_the_vendors_words(opened):
     session, inputs, (output,) = opened
     wrong = dataclasses.replace(output, shape=("batch", 6))
-    recorder = Recorder(session, inputs, (wrong,), "cpu", 0)
+    recorder = GraphRecorder(session, inputs, (wrong,), "cpu", 0)
     with pytest.raises(
         ArtifactError, match="cannot record this network as a CUDA graph: .*invalid dim"
     ):

@@ -128,9 +128,9 @@ class OnnxRuntimeCudaSession(OnnxRuntimeSession):
                 hint="check driver, CUDA and cuDNN with `engineworks host`, or take an engine of "
                 "onnxruntime-cpu",
             )
-        self._recorder: Recorder | None = None
+        self._recorder: GraphRecorder | None = None
         if recorded:
-            self._recorder = Recorder(self._session, self.inputs, self.outputs, "cuda", device)
+            self._recorder = GraphRecorder(self._session, self.inputs, self.outputs, "cuda", device)
             self.reuses_outputs = True
 
     def infer(self, feeds: Feeds) -> Tensors:
@@ -151,7 +151,7 @@ class OnnxRuntimeCudaSession(OnnxRuntimeSession):
         super().close()
 
 
-class Recorder:
+class GraphRecorder:
     """Runs a session by CUDA graphs, one for each shape: ONNX Runtime records a shape's first run.
 
     A graph wants its inputs and outputs at fixed addresses, so both lie in memory of the device

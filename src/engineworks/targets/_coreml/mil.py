@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from engineworks.errors import BuildError
-from engineworks.targets._coreml.operators import OPERATORS, PACKING, Node, Packed
+from engineworks.targets._coreml import operators, shaping  # noqa: F401 - they register
+from engineworks.targets._coreml.node import OPERATORS, PACKING, Node, Packed
 
 Array = np.ndarray[Any, Any]
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from engineworks.errors import BuildError
+from engineworks.targets._coreml import reading_shapes, readings  # noqa: F401 - they register
 from engineworks.targets._coreml.onnx_writer import Writer, computed_in
-from engineworks.targets._coreml.readings import OPERATIONS
+from engineworks.targets._coreml.reading import OPERATIONS
 
 
 def load(package: Path) -> Any:

@@ -28,7 +28,7 @@ SCHEME = Scheme(activation="int8", bias="float", outputs=False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class BuiltPlan:
     """A built engine: its files, and what is known about it."""
 
     path: Path
@@ -40,11 +40,11 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class VendorGraph:
     """The graph that the vendor gets."""
 
     onnx: Path
-    ranges: weak.Ranges | None = None
+    ranges: weak.GraphScales | None = None
     """Integer ranges beside the graph, on the weak route."""
 
 
@@ -55,7 +55,7 @@ def build(
     *,
     adjust: Callable[[Api, Any, Any], None] = lambda api, config, network: None,
     on_device: bool = False,
-) -> Plan:
+) -> BuiltPlan:
     """Build one engine.
 
     Args:
@@ -82,17 +82,7 @@ def build(
     files: dict[str, Path] = {}
     calibrator = None
     if route == WEAK:
-        weak.allow(api, config, request.precision)
-        if source.ranges is not None:
-            weak.keep_in_float(api, network, config, source.ranges)
-        if source.ranges is not None and settings.ranges == "dynamic":
-            weak.on_tensors(network, source.ranges)
-        elif source.ranges is not None:
-            calibrator, text = weak.through_calibrator(
-                api, config, source.ranges, settings.calibrator
-            )
-            files["calibration.cache"] = request.work / "calibration.cache"
-            files["calibration.cache"].write_text(text, encoding="utf-8")
+        calibrator = _weakly_typed(api, network, config, source, settings, request, files)
     adjust(api, config, network)
     plan = serialize(builder, network, config, said, request.work / "engine.plan")
     del calibrator  # until here the builder has called it
@@ -111,7 +101,28 @@ def build(
             truth = inspect.truth(found, request.precision)
     files["engine.plan"] = plan
     files["build.log"] = said.write(request.work / "build.log")
-    return Plan(path=plan, files=files, profile=shapes, truth=truth, route=route)
+    return BuiltPlan(path=plan, files=files, profile=shapes, truth=truth, route=route)
+
+
+def _weakly_typed(
+    api: Api, network: Any, config: Any, source: VendorGraph, settings: Settings,
+    request: BuildInput, files: dict[str, Path],
+) -> Any:  # fmt: skip
+    """Allow the precision, and give integers their ranges: gives the calibrator to be kept alive.
+
+    A calibration cache that was written is added to `files`.
+    """
+    weak.allow(api, config, request.precision)
+    if source.ranges is None:
+        return None
+    weak.keep_in_float(api, network, config, source.ranges)
+    if settings.ranges == "dynamic":
+        weak.on_tensors(network, source.ranges)
+        return None
+    calibrator, text = weak.through_calibrator(api, config, source.ranges, settings.calibrator)
+    files["calibration.cache"] = request.work / "calibration.cache"
+    files["calibration.cache"].write_text(text, encoding="utf-8")
+    return calibrator
 
 
 def _with_weights(truth: PrecisionTruth, said: BuildLog) -> PrecisionTruth:
@@ -122,7 +133,7 @@ def _with_weights(truth: PrecisionTruth, said: BuildLog) -> PrecisionTruth:
     return truths.with_note(truth, source)
 
 
-def _source(request: BuildInput, settings: Settings, route: str) -> Source:
+def _source(request: BuildInput, settings: Settings, route: str) -> VendorGraph:
     """The graph whose types, or whose ranges, are those asked for."""
     if request.precision == "int8":
         refused = accept.refusals(accept.load(request.onnx), SCHEME)
@@ -139,12 +150,12 @@ def _source(request: BuildInput, settings: Settings, route: str) -> Source:
             )
         if settings.ranges != "graph":
             ranges = weak.take_apart(request.onnx, request.work / "float.onnx")
-            return Source(onnx=ranges.onnx, ranges=ranges)
+            return VendorGraph(onnx=ranges.onnx, ranges=ranges)
     if route == STRONG and request.precision == "fp16":
-        return Source(onnx=_half.convert(request.onnx, request.work / "half.onnx"))
+        return VendorGraph(onnx=_half.convert(request.onnx, request.work / "half.onnx"))
     if route == STRONG and request.precision == "bf16":
-        return Source(onnx=_half.convert_wide(request.onnx, request.work / "half.onnx"))
-    return Source(onnx=request.onnx)
+        return VendorGraph(onnx=_half.convert_wide(request.onnx, request.work / "half.onnx"))
+    return VendorGraph(onnx=request.onnx)
 
 
 def configure(api: Api, builder: Any, settings: Settings) -> Any:

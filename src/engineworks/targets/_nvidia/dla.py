@@ -20,7 +20,7 @@ NAME = "placement.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Placement:
+class DlaPlacement:
     """Layers by where they run."""
 
     dla: tuple[str, ...]
@@ -42,15 +42,15 @@ class Placement:
         return f"{len(self.dla)} of {total} layers on DLA ({self.share:.0%}){spent}{rest}{more}"
 
 
-def split(able: Mapping[str, bool]) -> Placement:
+def split(able: Mapping[str, bool]) -> DlaPlacement:
     """A forecast: layer -> whether DLA can run it."""
-    return Placement(
+    return DlaPlacement(
         dla=tuple(name for name, can in able.items() if can),
         gpu=tuple(name for name, can in able.items() if not can),
     )
 
 
-def from_log(text: str, layers: Sequence[str] = ()) -> Placement:
+def from_log(text: str, layers: Sequence[str] = ()) -> DlaPlacement:
     """Read the builder's own list of layers by device.
 
     Args:
@@ -67,7 +67,7 @@ def from_log(text: str, layers: Sequence[str] = ()) -> Placement:
         names = _names(words.strip(), order, layers)
         (dla if kind == "Dla" else gpu).extend(names)
         nodes += [words.strip()] if kind == "Dla" else []
-    return Placement(
+    return DlaPlacement(
         dla=tuple(dict.fromkeys(dla)),
         gpu=tuple(dict.fromkeys(gpu)),
         nodes=tuple(dict.fromkeys(nodes)),
@@ -86,7 +86,7 @@ def _names(words: str, order: dict[str, int], layers: Sequence[str]) -> list[str
     return [first, last]
 
 
-def write(placement: Placement, timed: Timed | None, work: Path) -> Path:
+def write(placement: DlaPlacement, timed: Timed | None, work: Path) -> Path:
     """The placement report, a file beside the engine: layers by device, shares of both."""
     found = {
         "share_of_layers": placement.share,
@@ -101,7 +101,7 @@ def write(placement: Placement, timed: Timed | None, work: Path) -> Path:
     return path
 
 
-def demand(placement: Placement, least: float, what: str) -> None:
+def demand(placement: DlaPlacement, least: float, what: str) -> None:
     """Refuse a placement that keeps too little on DLA.
 
     Args:

@@ -39,7 +39,7 @@ class Made:
     profile: Mapping[str, Shapes]
     truth: PrecisionTruth
     version: str
-    placement: dla.Placement | None
+    placement: dla.DlaPlacement | None
 
 
 @cache
@@ -81,23 +81,10 @@ def build(
     """
     python = str(options.get("system_python", PYTHON))
     version = python_version(python) if way == "system" else request.host.tensorrt
-    if not version:
-        raise BuildError(
-            f"options.builder: {way} has no TensorRT here",
-            hint="see `engineworks host`, and options.system_python and options.trtexec",
-        )
-    if way == "trtexec" and checked.ranges == "dynamic" and request.precision == "int8":
-        raise BuildError(
-            "options.ranges: trtexec takes no dynamic ranges", hint="write ranges: cache"
-        )
-    for name in compatibility(checked):
-        raise BuildError(
-            f"options: {name} needs a TensorRT that this Python can import, here it is {way}",
-            hint="leave it out",
-        )
+    _refuse(way, request, checked, version)
     source, calibration, ranges = _source(request, checked, version)
     shapes = profile(request.inputs, checked)
-    job = command_lines.Job(
+    job = command_lines.TrtexecBuild(
         onnx=source, plan=request.work / "engine.plan", layers=request.work / "layers.json",
         precision=request.precision, profile=shapes, calibration=calibration, dla=core,
     )  # fmt: skip
@@ -131,9 +118,26 @@ def build(
     return Made(files=files, profile=shapes, truth=truth, version=version, placement=placement)
 
 
+def _refuse(way: str, request: BuildInput, checked: Settings, version: str) -> None:
+    if not version:
+        raise BuildError(
+            f"options.builder: {way} has no TensorRT here",
+            hint="see `engineworks host`, and options.system_python and options.trtexec",
+        )
+    if way == "trtexec" and checked.ranges == "dynamic" and request.precision == "int8":
+        raise BuildError(
+            "options.ranges: trtexec takes no dynamic ranges", hint="write ranges: cache"
+        )
+    for name in compatibility(checked):
+        raise BuildError(
+            f"options: {name} needs a TensorRT that this Python can import, here it is {way}",
+            hint="leave it out",
+        )
+
+
 def _source(
     request: BuildInput, checked: Settings, version: str
-) -> tuple[Path, Path | None, weak.Ranges | None]:
+) -> tuple[Path, Path | None, weak.GraphScales | None]:
     """(graph, calibration cache or None, ranges beside the graph or None)."""
     if request.precision != "int8":
         return request.onnx, None, None
@@ -199,7 +203,7 @@ def _by_python(python: str, asked: dict[str, Any], work: Path) -> dict[str, Any]
 
 
 def _by_trtexec(
-    tool: str | None, job: command_lines.Job, checked: Settings, work: Path
+    tool: str | None, job: command_lines.TrtexecBuild, checked: Settings, work: Path
 ) -> dict[str, Any]:
     if tool is None:
         raise BuildError(

@@ -20,7 +20,7 @@ PLACES = ("/usr/src/tensorrt/bin/trtexec", "/usr/local/tensorrt/bin/trtexec")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class TrtexecBuild:
     """One engine to build."""
 
     onnx: Path
@@ -39,7 +39,7 @@ def options_of(help_text: str) -> frozenset[str]:
     return frozenset(re.findall(r"--([A-Za-z][A-Za-z0-9]*)", help_text))
 
 
-def command(tool: str, known: frozenset[str], job: Job, settings: Settings) -> list[str]:
+def command(tool: str, known: frozenset[str], job: TrtexecBuild, settings: Settings) -> list[str]:
     """The words to run.
 
     Args:
@@ -107,7 +107,7 @@ def timing(
     return words
 
 
-def _precision(known: frozenset[str], job: Job) -> list[str]:
+def _precision(known: frozenset[str], job: TrtexecBuild) -> list[str]:
     """Flags where the tool has them; a newer one takes the types of the graph."""
     if job.precision == "fp32":
         return []

@@ -26,7 +26,7 @@ CALIBRATORS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ranges:
+class GraphScales:
     """A Q/DQ graph taken apart: the float graph, and its ranges beside it."""
 
     onnx: Path
@@ -36,7 +36,7 @@ class Ranges:
     """Names of the layers that compute in float."""
 
 
-def take_apart(qdq: Path, path: Path) -> Ranges:
+def take_apart(qdq: Path, path: Path) -> GraphScales:
     """Write the graph without its Q/DQ nodes to `path`, weights rounded as they were.
 
     Args:
@@ -80,7 +80,7 @@ def take_apart(qdq: Path, path: Path) -> Ranges:
     del model.graph.initializer[:]
     model.graph.initializer.extend(tensors)
     onnx.save(model, str(path))
-    return Ranges(onnx=path, scales=scales, floats=frozenset(floats))
+    return GraphScales(onnx=path, scales=scales, floats=frozenset(floats))
 
 
 def _dequantize(node: Any, constants: dict[str, Any]) -> np.ndarray[Any, Any]:
@@ -97,7 +97,7 @@ def cache_version(version: str) -> str:
     return f"{major}{minor}{patch:02}" if major < 10 else f"{major}{minor:02}{patch:02}"
 
 
-def calibration_cache(ranges: Ranges, version: str, algorithm: str) -> str:
+def calibration_cache(ranges: GraphScales, version: str, algorithm: str) -> str:
     """Text of the calibration cache that holds these ranges."""
     bounds = {name: (-127 * scale, 127 * scale) for name, scale in ranges.scales.items()}
     return cache_file.write(bounds, cache_version(version), algorithm)
@@ -138,7 +138,7 @@ def allow(api: Api, config: Any, precision: str) -> None:
         api.set_flag(config, name, precision)
 
 
-def keep_in_float(api: Api, network: Any, config: Any, ranges: Ranges) -> None:
+def keep_in_float(api: Api, network: Any, config: Any, ranges: GraphScales) -> None:
     """Hold the layers in float that the search has left there.
 
     Raises:
@@ -153,7 +153,7 @@ def keep_in_float(api: Api, network: Any, config: Any, ranges: Ranges) -> None:
             layer.precision = api.trt.DataType.FLOAT
 
 
-def through_calibrator(api: Api, config: Any, ranges: Ranges, kind: str) -> tuple[Any, str]:
+def through_calibrator(api: Api, config: Any, ranges: GraphScales, kind: str) -> tuple[Any, str]:
     """Give the builder its integer ranges through a calibrator.
 
     Returns:
@@ -165,7 +165,7 @@ def through_calibrator(api: Api, config: Any, ranges: Ranges, kind: str) -> tupl
     return made, text
 
 
-def on_tensors(network: Any, ranges: Ranges) -> None:
+def on_tensors(network: Any, ranges: GraphScales) -> None:
     """Give the builder its integer ranges on the tensors themselves; the others stay in float.
 
     Source: https://docs.nvidia.com/deeplearning/tensorrt/ "Setting Per-Tensor Dynamic Range"

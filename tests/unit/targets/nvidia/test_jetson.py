@@ -368,7 +368,7 @@ class TestTrtexec:
         """`GOLDEN=write` in the environment writes the files anew."""
         known = trtexec.options_of(HELP[version])
         shapes = {"images": ((1, 3, 416, 416), (1, 3, 416, 416), (8, 3, 416, 416))}
-        job = trtexec.Job(
+        job = trtexec.TrtexecBuild(
             onnx=Path("model.onnx"), plan=Path("engine.plan"), layers=Path("layers.json"),
             precision=precision, profile=shapes,
             calibration=Path("calibration.cache")
@@ -385,7 +385,7 @@ class TestTrtexec:
         assert used <= known
 
     def test_a_cache_is_refused_where_it_would_be_ignored(self):
-        job = trtexec.Job(
+        job = trtexec.TrtexecBuild(
             onnx=Path("m"), plan=Path("p"), layers=Path("l"), precision="int8", profile={},
             calibration=Path("c"),
         )  # fmt: skip
