@@ -130,7 +130,7 @@ def _run(spread: Spread, feeds: dict[str, Any], seconds: float) -> tuple[int, fl
     while time.perf_counter() - started < seconds:
         while len(waiting) < ahead:
             waiting.append(spread.submit(feeds))
-        waiting.popleft().result()
+        spread.answer(waiting.popleft())
         calls += 1
-    calls += len([answer.result() for answer in waiting])
+    calls += len([spread.answer(answer) for answer in waiting])
     return calls, time.perf_counter() - started

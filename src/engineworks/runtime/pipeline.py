@@ -9,10 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from engineworks.errors import InferenceError
 from engineworks.runtime.batching import FairQueue
 from engineworks.runtime.detector import Detector
 from engineworks.runtime.metrics import Recorder
 from engineworks.runtime.stream import Job, Stream, StreamReport, Work
+
+#: Seconds between two looks at whether an engine hangs.
+_LOOK_S = 0.5
 
 
 class Pipeline:
@@ -31,8 +35,8 @@ class Pipeline:
         wait_s: How long a batch that is not full waits for more.
         depth: Frames of one stream that may wait for the engine, and that may be behind it.
         recorder: Takes note of every frame.
-        refresh: Called over and over on the thread of `run`, which then leaves inference to others:
-            window systems want the main thread.
+        refresh: Called over and over on the thread of `run`: window systems want the main thread.
+        limit_s: How long one inference may take; an engine that hangs fails its streams then.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class Pipeline:
         depth: int = 2,
         recorder: Recorder | None = None,
         refresh: Callable[[], None] | None = None,
+        limit_s: float = 600.0,
     ) -> None:
         self._refresh = refresh
         self._detectors = [detectors] if isinstance(detectors, Detector) else list(detectors)
@@ -59,6 +64,10 @@ class Pipeline:
         self._running: list[Stream] = []
         self._slots_left = 0
         self._stopping = False
+        self._limit_s, self._stuck = limit_s, False
+        self._begun: dict[int, float] = {}
+        """Thread -> when the inference that it is at began."""
+        self._ended = threading.Event()
 
     def stop(self) -> None:
         """Start nothing more, read nothing more; what was read is finished. From any thread."""
@@ -84,22 +93,24 @@ class Pipeline:
             slot.start()
         workers = [
             threading.Thread(target=self._work, args=(detector, slots), daemon=True)
-            for detector in self._detectors[0 if self._refresh else 1 :]
+            for detector in self._detectors
         ]
         for worker in workers:
             worker.start()
         try:
-            if self._refresh is None:
-                self._work(self._detectors[0], slots)
-            while self._refresh is not None and any(slot.is_alive() for slot in slots):
-                self._refresh()
+            while any(slot.is_alive() for slot in slots):
+                self._end_if_stuck()
+                if self._refresh is not None:
+                    self._refresh()
+                else:
+                    self._ended.wait(_LOOK_S)
         finally:
             # Also after a second Ctrl-C: whoever called closes the engine now, and must not find
-            # it in use.
+            # it in use, unless it hangs.
             self._stopping = True
             self._queue.stop()
             for worker in workers:
-                worker.join()
+                worker.join(0.0 if self._stuck else self._limit_s)
         for slot in slots:
             slot.join()
         return [reports[number] for number in sorted(reports)]
@@ -107,6 +118,24 @@ class Pipeline:
     def _work(self, detector: Detector, slots: Sequence[threading.Thread]) -> None:
         while not self._queue.stopped and any(slot.is_alive() for slot in slots):
             self._infer(detector)
+
+    def _give_up(self, error: Exception) -> None:
+        self._stopping = True
+        for stream in tuple(self._running):
+            stream.fail(error)
+        self._queue.stop()
+
+    def _end_if_stuck(self) -> None:
+        """Fail all streams when an inference has not come back for too long."""
+        begun = min(self._begun.copy().values(), default=None)
+        if self._stuck or begun is None or time.perf_counter() - begun < self._limit_s:
+            return
+        self._stuck = True
+        error = InferenceError(
+            f"the engine has not answered for {self._limit_s:.0f} s: it hangs",
+            hint="end this process and start it again; what was inferred before is written",
+        )
+        self._give_up(error)
 
     def _slot(self, jobs: Iterator[tuple[int, Job]], reports: dict[int, StreamReport]) -> None:
         try:
@@ -116,6 +145,7 @@ class Pipeline:
                 self._slots_left -= 1
                 if not self._slots_left:
                     self._queue.stop()  # whoever waits for more need not wait out its time
+                    self._ended.set()
 
     def _do(self, jobs: Iterator[tuple[int, Job]], reports: dict[int, StreamReport]) -> None:
         while True:
@@ -140,14 +170,14 @@ class Pipeline:
         if not batch:
             return
         begin = time.perf_counter()
+        self._begun[threading.get_ident()] = begin
         try:
             answers = detector.infer([item.row for _, item in batch])
         except Exception as error:
-            self._stopping = True
-            for stream in tuple(self._running):
-                stream.fail(error)
-            self._queue.stop()
+            self._give_up(error)
             return
+        finally:
+            del self._begun[threading.get_ident()]
         each_ms = (time.perf_counter() - begin) * 1e3 / len(batch)
         for (stream, item), outputs in zip(batch, answers, strict=True):
             stream.deliver(item, outputs, each_ms)

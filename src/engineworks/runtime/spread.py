@@ -8,24 +8,33 @@ Over several GPUs it has not been run yet. Knows sessions, no images.
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as OutOfTime
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from engineworks import hosts
-from engineworks.errors import ArtifactError
+from engineworks.errors import ArtifactError, InferenceError
 from engineworks.runtime.session import Session, Tensors, open_engine
 
+log = logging.getLogger(__name__)
+
+#: Seconds in which a session must have been opened, or have answered; larger models need minutes.
+LIMIT_S = 600.0
+
 Feeds = Mapping[str, np.ndarray[Any, Any]]
+
+Value = TypeVar("Value")
 
 Opener = Callable[[int, int], Session]
 """(number of the device, CPU threads) -> a session there, opened by the thread that will use it."""
@@ -59,8 +68,10 @@ class _Worker:
         self._thread = threading.Thread(target=self._run, name=f"engine on {device}", daemon=True)
         self._thread.start()
 
-    def join(self) -> None:
-        self._thread.join()
+    def join(self, limit_s: float) -> bool:
+        """Wait for its end; whether it came."""
+        self._thread.join(limit_s)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         try:
@@ -104,14 +115,22 @@ class Spread:
         engine: The engine's folder, or what opens a session of something else.
         devices: Number of the GPU of each session; for engines of a CPU any number of zeros.
         threads: CPU threads of each session; 0: all, shared out evenly.
+        limit_s: How long a session may take to be opened, and to answer. One that hangs cannot be
+            ended; nobody waits for it any longer.
 
     Raises:
         ArtifactError: As `open_engine`, from whichever session could not be opened; the others
             are closed then.
+        InferenceError: One was not open in time.
     """
 
     def __init__(
-        self, engine: Path | str | Opener, devices: Sequence[int], *, threads: int = 0
+        self,
+        engine: Path | str | Opener,
+        devices: Sequence[int],
+        *,
+        threads: int = 0,
+        limit_s: float = LIMIT_S,
     ) -> None:
         if not devices:
             raise ArtifactError("no device is named", hint="name at least one, for example [0]")
@@ -119,9 +138,10 @@ class Spread:
         self.threads = threads or max(1, hosts.cores() // len(devices))
         self.jobs: queue.SimpleQueue[tuple[Feeds, Future[Tensors]] | None] = queue.SimpleQueue()
         self._closed = False
+        self._limit_s = limit_s
         self._workers = [_Worker(self, device) for device in devices]
         try:
-            self.session, *_ = [worker.opened.result() for worker in self._workers]
+            self.session, *_ = [self._within(worker.opened) for worker in self._workers]
         except BaseException:
             self.close()
             raise
@@ -141,20 +161,41 @@ class Spread:
         self.jobs.put((feeds, answer))
         return answer
 
+    def answer(self, waited_for: Future[Tensors]) -> Tensors:
+        """What `submit` promised.
+
+        Raises:
+            InferenceError: No session has answered in time.
+        """
+        return self._within(waited_for)
+
+    def _within(self, waited_for: Future[Value]) -> Value:
+        try:
+            return waited_for.result(self._limit_s)
+        except OutOfTime:
+            if waited_for.done():
+                raise  # it is the answer's own
+            self._limit_s = 0.0
+            raise InferenceError(
+                "a session has not answered in time: it hangs, or the machine is far too slow",
+                hint="end this process and start it again; raise limit_s where it is slow",
+            ) from None
+
     def map(self, batches: Iterable[Feeds]) -> Iterator[Tensors]:
         """Answers in the order of the batches, which are drawn only as fast as they are worked off.
 
         Raises:
             ValueError: A batch does not fit; those after it that had begun are finished unread.
+            InferenceError: A session has not answered in time.
         """
         waiting: deque[Future[Tensors]] = deque()
         try:
             for feeds in batches:
                 waiting.append(self.submit(feeds))
                 if len(waiting) > 2 * len(self._workers):
-                    yield waiting.popleft().result()
+                    yield self.answer(waiting.popleft())
             while waiting:
-                yield waiting.popleft().result()
+                yield self.answer(waiting.popleft())
         finally:
             for answer in waiting:
                 answer.cancel()
@@ -173,7 +214,8 @@ class Spread:
         self._closed = True
         self.jobs.put(None)
         for worker in self._workers:
-            worker.join()
+            if not worker.join(self._limit_s):
+                log.error("the session on device %d hangs and stays open", worker.device)
 
     def __enter__(self) -> Spread:
         return self

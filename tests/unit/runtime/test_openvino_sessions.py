@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from engineworks import hosts, runtime
@@ -33,3 +36,28 @@ def test_a_manifest_sets_nothing_that_engines_here_do_not(yolox_onnx, tmp_path):
     with pytest.raises(ArtifactError, match="CACHE_DIR"):
         runtime.open(engine.uri)
     assert not (tmp_path / "sprung").exists()
+
+
+def test_two_sessions_that_begin_together_do_not_lock_one_another(yolox_onnx, tmp_path):
+    """OpenVINO made its table of types at the first inference: two first ones hung in it."""
+    engine = builders.put_engine(LocalStore(tmp_path), yolox_onnx, runtime="openvino").uri
+    script = (
+        "import sys, threading\n"
+        "import numpy as np\n"
+        "from engineworks import runtime\n"
+        "row = {'images': np.zeros((1, 3, 416, 416), np.float32)}\n"
+        "sessions = [runtime.open(sys.argv[1], threads=1) for _ in range(2)]\n"
+        "begin = threading.Barrier(2)\n"
+        "def first(session):\n"
+        "    begin.wait()\n"
+        "    print(len(session.infer(row)))\n"
+        "threads = [threading.Thread(target=first, args=(one,)) for one in sessions]\n"
+        "sys.setswitchinterval(1e-6)\n"  # so that threads change places within a call
+        "[thread.start() for thread in threads]\n"
+        "[thread.join() for thread in threads]\n"
+    )
+    for _ in range(3):  # without the lock more than half of the tries hang
+        done = subprocess.run(
+            [sys.executable, "-c", script, engine], capture_output=True, text=True, timeout=60
+        )
+        assert (done.stdout.count("1"), done.returncode) == (2, 0), done.stderr

@@ -315,6 +315,30 @@ class Counting(Recorder):
         self.left_out += n
 
 
+def test_an_engine_that_hangs_ends_all_streams_with_whole_outputs(session, clip, tmp_path):
+    """It cannot be ended, but nobody waits for it for ever, and what came before is kept."""
+    released = threading.Event()
+
+    class Hanging(Detector):
+        def infer(self, rows):
+            if self.calls == 5:
+                released.wait(60)
+            self.calls += 1
+            return super().infer(rows)
+
+    detector = Hanging(session, confidence=0.1)
+    detector.calls = 0
+    try:
+        begun = time.monotonic()
+        (report,) = Pipeline(detector, limit_s=0.5).run([job(clip, tmp_path)])
+        assert time.monotonic() - begun < 20
+    finally:
+        released.set()
+    assert report.outcome == "failed"
+    assert "it hangs" in report.reason
+    assert len(lines(tmp_path / "clip.jsonl")) == len(read_clip(tmp_path / "clip.mp4")) == 5
+
+
 def test_a_live_stream_is_counted_cut_and_finished(detector, tmp_path):
     data = write_clip(tmp_path / "clip.ts", panned(60)).read_bytes()
     recorder = Counting()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ import pytest
 from engineworks.errors import DataError
 from engineworks.runtime import read_image
 from engineworks.runtime.sources import SourceOptions, open_source
+from engineworks.runtime.sources.raw import RawSource
 from tests import builders
 from tests.clips import panned, write_clip
 from tests.streams import CuttingServer
@@ -183,6 +185,16 @@ def test_raw_frames_come_through_a_pipe():
     assert done.stdout.decode().strip() == (
         "[(0, 0.0, (4, 6, 3), 72), (1, 0.2, (4, 6, 3), 144), (2, 0.4, (4, 6, 3), 216)] 1"
     )
+
+
+def test_raw_frames_that_do_not_come_are_not_waited_for_once_it_is_stopped():
+    reading, writing = os.pipe()
+    stop = threading.Event()
+    options = SourceOptions(raw_size=(2, 2))
+    with open(reading, "rb") as stream:  # noqa: PTH123 - a descriptor
+        threading.Timer(0.3, stop.set).start()
+        assert list(RawSource(stream, (2, 2), options, stop)) == []
+    os.close(writing)
 
 
 def test_raw_frames_need_a_size():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engineworks import runtime
-from engineworks.errors import ArtifactError
+from engineworks.errors import ArtifactError, InferenceError
 from engineworks.runtime import spread as spreads
 from engineworks.runtime.session import open_engine
 from engineworks.runtime.spread import Spread
@@ -124,3 +124,26 @@ def test_a_session_that_fails_to_close_leaves_no_other_open(engine, monkeypatch)
     with Spread(engine, [0, 0, 0], threads=1) as spread:
         assert len(list(spread.map(feeds(6)))) == 6
     assert threading.active_count() == before
+
+
+def test_a_session_that_hangs_is_not_waited_for_without_end(engine):
+    released = threading.Event()
+    sessions = [open_engine(engine, threads=1) for _ in range(2)]
+    for session in sessions:
+        session.infer = lambda feeds: released.wait(120) and {}
+    try:
+        spread = Spread(lambda device, threads: sessions.pop(), [0, 0], threads=1, limit_s=0.3)
+        with pytest.raises(InferenceError, match="not answered in time"):
+            list(spread.map(feeds(3)))
+        spread.close()  # comes back, too
+    finally:
+        released.set()
+
+
+def test_a_session_that_never_opens_is_given_up():
+    released = threading.Event()
+    try:
+        with pytest.raises(InferenceError, match="not answered in time"):
+            Spread(lambda device, threads: released.wait(120), [0], threads=1, limit_s=0.3)
+    finally:
+        released.set()

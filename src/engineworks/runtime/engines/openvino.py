@@ -5,6 +5,7 @@ Source: https://docs.openvino.ai/2025/api/ie_python_api/api.html
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from engineworks import hosts
 from engineworks.manifest import Manifest
 from engineworks.runtime.session import SessionBase, Tensors
 
+#: Held while OpenVINO's Python layer makes its tables of types, see `_make_tables`.
+_MAKING = threading.Lock()
+
 
 class OpenVinoSession(SessionBase):
     """One compiled model with one infer request, tuned for latency."""
@@ -23,6 +27,8 @@ class OpenVinoSession(SessionBase):
         import openvino as ov
 
         super().__init__(manifest)
+        with _MAKING:
+            _make_tables(ov)
         core = ov.Core()
         config = self.settings("compile", {"INFERENCE_PRECISION_HINT"})
         compiled = core.compile_model(
@@ -54,6 +60,18 @@ class OpenVinoSession(SessionBase):
     def close(self) -> None:
         """Free the compiled model."""
         self._request = None
+
+
+def _make_tables(ov: Any) -> None:
+    """Have OpenVINO make its table of NumPy types before two threads can ask for it at once.
+
+    `Type.to_dtype`, which every `infer` calls, makes it at its first call, as a C++ static: whoever
+    comes first holds C++'s lock and lets the interpreter go to another thread, which then holds the
+    interpreter and waits for that lock: neither goes on, for ever. Seen with 2026.4.1, in 3 of 20
+    processes whose two sessions did their first inference together.
+    """
+    ov.Type.f32.to_dtype()
+    assert ov.Tensor(np.zeros(1, np.float32), shared_memory=True).data.size  # noqa: S101
 
 
 def open_session(folder: Path, manifest: Manifest, threads: int) -> OpenVinoSession:

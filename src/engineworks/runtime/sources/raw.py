@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,6 +15,9 @@ from engineworks.errors import DataError
 from engineworks.runtime.pictures import check_pixels
 from engineworks.runtime.sources import Frame, Source, SourceOptions, Troubles
 from engineworks.specs import Size
+
+#: Seconds between two looks at whether it is stopped, while nothing comes.
+_LOOK_S = 0.2
 
 LIVE = False
 LOCAL = False
@@ -34,15 +39,22 @@ class RawSource:
     live = False
     frames: int | None = None
 
-    def __init__(self, stream: BinaryIO, size: Size, options: SourceOptions) -> None:
+    def __init__(
+        self,
+        stream: BinaryIO,
+        size: Size,
+        options: SourceOptions,
+        stop: threading.Event | None = None,
+    ) -> None:
         self._stream, self._size, self._options = stream, size, options
+        self._stop = stop or threading.Event()
         self.fps = options.fps
         self.troubles = Troubles()
 
     def __iter__(self) -> Iterator[Frame]:
         height, width = self._size
         wanted, number = height * width * 3, 0
-        while data := self._stream.read(wanted):
+        while data := self._read(wanted):
             if len(data) < wanted:
                 self.troubles.damaged += 1
                 self.troubles.note(f"the input ended after {len(data)} of {wanted} bytes")
@@ -52,6 +64,23 @@ class RawSource:
             if after_s is None or time_s > after_s + 1e-6:
                 yield Frame(pixels=image, number=number, time_s=time_s)
             number += 1
+
+    def _read(self, wanted: int) -> bytes:
+        """So many bytes; fewer at the end, or when it is stopped while nothing comes."""
+        try:
+            number = self._stream.fileno()
+            select.select([number], [], [], 0)
+        except (OSError, ValueError):  # no descriptor, or none that this system can wait for
+            return self._stream.read(wanted)
+        data = bytearray()
+        while len(data) < wanted and not self._stop.is_set():
+            if not select.select([number], [], [], _LOOK_S)[0]:
+                continue
+            more = os.read(number, wanted - len(data))
+            if not more:
+                break
+            data += more
+        return b"" if self._stop.is_set() else bytes(data)
 
     def close(self) -> None:
         """Standard input stays open: it is not ours."""
@@ -70,4 +99,4 @@ def open_source(address: str, options: SourceOptions, stop: threading.Event) -> 
         )
     height, width = options.raw_size
     check_pixels(height, width, "--raw-size", options.max_pixels)
-    return RawSource(sys.stdin.buffer, options.raw_size, options)
+    return RawSource(sys.stdin.buffer, options.raw_size, options, stop)
