@@ -30,8 +30,10 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup ## ship the YOLOX-Nano example on this machine
 	$(PY) -m flows.ship examples/yolox_nano/recipe.yaml
 
+# Files of tests that run side by side.
+TESTS_AT_ONCE ?= 2
 test: setup ## all tests (minutes: real flows, a real MLflow database, real engines)
-	$(PY) -m pytest
+	$(PY) -m pytest -n $(TESTS_AT_ONCE) --dist loadfile
 
 test-fast: setup ## the tests that need no Prefect
 	$(PY) -m pytest -m "not flows"
