@@ -12,7 +12,7 @@ PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup deploy plant plant-demo plant-stop chaos prove-tls demo test test-fast test-gpu lint ui \
-	bench-spine bench-int8 bench-runtime bench-video bench-nvidia bench-fleet bench-house soak-video schemas clean
+	bench-spine bench-int8 bench-runtime bench-video bench-nvidia bench-fleet bench-faults bench-house soak-video schemas clean
 
 help: ## list these commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -79,6 +79,10 @@ bench-nvidia: setup ## measure building for RTX GPUs, and running on one where t
 
 bench-fleet: setup ## measure the store on S3 and the planner; prints its bars
 	$(PY) -m benchmarks.fleet
+
+PARTS ?=
+bench-faults: setup ## swapped inputs, flipped bits, hostile files, kills, signals: prints its bars (an hour)
+	$(PY) -m benchmarks.faults $(PARTS)
 
 bench-house: setup ## count the shape of the source; prints its bars
 	$(PY) -m benchmarks.house
