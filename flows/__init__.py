@@ -6,9 +6,13 @@ perhaps another version installed; mixed, the two would be neither.
 
 from __future__ import annotations
 
+import sys
+
+if sys.argv[:1] == ["-m"]:  # Python looks for the module of `python -m flows.ship`, a command
+    from flows import _signals as _signals
+
 import importlib.util
 import os
-import sys
 from pathlib import Path
 
 _SOURCE = Path(__file__).resolve().parents[1] / "src"

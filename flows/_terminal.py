@@ -5,6 +5,7 @@ Knows Prefect's settings and signals; no flow.
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import contextlib
 import logging
@@ -12,7 +13,6 @@ import os
 import re
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from artifacts.summary import StageTiming
+from engineworks import interrupts
 from engineworks.errors import (
     DataError,
     EngineworksError,
@@ -107,6 +108,8 @@ def following(options: argparse.Namespace, console: Console, title: str) -> Iter
     quieter = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None} if ours else {}
     embedded = "PREFECT_API_URL" not in os.environ
     signal.signal(signal.SIGINT, _stop_at_once if embedded else _stop_soon)
+    # During a flow Prefect takes it, tells its server and hands it on.
+    signal.signal(signal.SIGTERM, _stop_at_once)
     try:
         with temporary_settings(quieter):
             yield finished
@@ -183,7 +186,7 @@ def _server_error(error: BaseException) -> StoreError | None:
 
 
 def _stop_at_once(number: int, frame: Any) -> None:
-    """Ctrl-C beside Prefect's embedded server, which gets the same signal and is gone already.
+    """A signal beside Prefect's embedded server, which gets the same one and is gone already.
 
     Letting the exception rise would make Prefect wait for its answer. Everything a later run
     needs is in the store and the cache; what is half-made has no name yet.
@@ -193,15 +196,21 @@ def _stop_at_once(number: int, frame: Any) -> None:
             process.kill()
     sys.stderr.write(STOPPED)
     sys.stderr.flush()
-    os._exit(130)
+    os._exit(128 + number)
 
 
 def _stop_soon(number: int, frame: Any) -> None:
     """Ctrl-C beside a server: let Prefect tell it, but not for longer than a person waits."""
-    timer = threading.Timer(PATIENCE_S, _stop_at_once, (number, frame))
-    timer.daemon = True
-    timer.start()
+    if interrupts.importing(frame):  # what is imported may swallow the exception
+        _stop_at_once(number, frame)
+    # No `threading.Timer`: it waits for a lock that whoever was interrupted may hold.
+    _thread.start_new_thread(_stop_later, (number,))
     raise KeyboardInterrupt
+
+
+def _stop_later(number: int) -> None:
+    time.sleep(PATIENCE_S)
+    _stop_at_once(number, None)
 
 
 def _age_s() -> float:

@@ -10,8 +10,9 @@ from __future__ import annotations
 if __name__ == "__main__":
     # Before Prefect is imported: it reads its settings then, and the command makes them.
     from flows._command_benchmark import main
+    from flows._signals import end
 
-    raise SystemExit(main())
+    end(main())
 
 from collections import Counter
 from datetime import datetime, timezone

@@ -96,4 +96,6 @@ def _state(host: RegisteredHost) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from flows._signals import end
+
+    end(main())

@@ -9,8 +9,9 @@ from __future__ import annotations
 if __name__ == "__main__":
     # Before Prefect is imported: it reads its settings then, and the command makes them.
     from flows._command import main
+    from flows._signals import end
 
-    raise SystemExit(main())
+    end(main())
 
 from pathlib import Path
 from typing import Annotated, Any

@@ -278,4 +278,6 @@ def _end(worker: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from flows._signals import end
+
+    end(main())

@@ -1,5 +1,5 @@
 """`python -m engineworks.cli`: the command without its script on PATH."""
 
-from engineworks.cli import main
+from engineworks.start import command
 
-raise SystemExit(main())
+command()

@@ -9,13 +9,12 @@ import sys
 
 import pytest
 
-from engineworks import cli
-from engineworks.cli import about, main
+from engineworks.cli import _command, about, main
 
 
 def test_every_group_registers_commands_that_run():
     subparsers = argparse.ArgumentParser().add_subparsers()
-    for group in cli.GROUPS:
+    for group in _command.GROUPS:
         before = set(subparsers.choices)
         group.register(subparsers)
         added = set(subparsers.choices) - before
@@ -27,7 +26,7 @@ def test_every_group_registers_commands_that_run():
 def test_no_command_name_is_taken_twice():
     subparsers = argparse.ArgumentParser().add_subparsers()
     names: list[str] = []
-    for group in cli.GROUPS:
+    for group in _command.GROUPS:
         before = len(subparsers.choices)
         group.register(subparsers)
         names += list(subparsers.choices)[before:]

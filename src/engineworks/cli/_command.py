@@ -1,0 +1,41 @@
+"""What the command `engineworks` consists of: its groups, its help, errors as exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from engineworks import __version__
+from engineworks.cli import about, detect, engine, video
+from engineworks.errors import EngineworksError
+
+GROUPS = (detect, video, engine, about)
+
+
+def run(arguments: Sequence[str] | None) -> int:
+    """Run the command line and return its exit code; a signal rises as `Stopped`."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+    except EngineworksError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error.message}\n  next: {error.hint}\n")
+        return 2
+    except BrokenPipeError:
+        sys.stdout = None  # the reader has gone: nothing to flush
+        return 0
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="engineworks",
+        description="Runs and inspects engines; shows targets, this machine and the recipe format.",
+        epilog="Ship a model with: python -m flows.ship RECIPE (in a checkout).",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    subparsers = parser.add_subparsers(dest="command", required=True)
+    for group in GROUPS:
+        group.register(subparsers)
+    return parser
