@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from engineworks import recipe as recipes
 from engineworks import targets, usercode
-from engineworks.errors import RecipeError
+from engineworks.errors import RecipeError, StageError, said
 from engineworks.evaluate import datasets
 from engineworks.evaluate import pinned as pinning
 from engineworks.evaluate.datasets import spread
 from engineworks.evaluate.judge import CUT
+from engineworks.export import analyze as statistics
+from engineworks.export import given
 from engineworks.manifest import Artifact
 from engineworks.recipe import Loaded
 from engineworks.specs import CalibrationSpec, DataSpec, Size, TaskSpec
@@ -108,26 +110,35 @@ def prepare_model(run: Run, loaded: Loaded, plan: Plan) -> Model:
             if v.action != "skip" and not targets.load(v.target).missing(plan.host)
         )
     )
-    analysis = call(
-        run, analyze,
-        AnalyzeRequest(
-            onnx=model.onnx,
-            size=model.size,
-            targets=names,
-            tools=targets.tools(*names),
-            limit_s=recipe.limits.export_s / 2,
-            folder=str(run.folder / "logs" / "analyze"),
-            store=str(run.store.root),
-        ),
-        Analysis,
-        limit_s=recipe.limits.export_s,
-        note=lambda value: f"{value.parameters / 1e6:.2f} M parameters, "
-        f"{value.flops / 1e9:.2f} GFLOPs, {value.nodes} nodes",
-    )  # fmt: skip
-    model = dataclasses.replace(model, analysis=analysis)
+    model = dataclasses.replace(model, analysis=_analyzed(run, loaded, model, names))
     if not any(v.precision == "int8" and v.action != "skip" for v in plan.variants):
         return model
     return dataclasses.replace(model, calibration=_calibrate(run, loaded, model))
+
+
+def _analyzed(run: Run, loaded: Loaded, model: Model, names: tuple[str, ...]) -> Analysis:
+    """What the graph consists of; a crash costs the figures, not the run."""
+    try:
+        found: Analysis = call(
+            run, analyze,
+            AnalyzeRequest(
+                onnx=model.onnx,
+                size=model.size,
+                targets=names,
+                tools=targets.tools(*names),
+                limit_s=loaded.recipe.limits.export_s / 2,
+                folder=str(run.folder / "logs" / "analyze"),
+                store=str(run.store.root),
+            ),
+            Analysis,
+            limit_s=loaded.recipe.limits.export_s,
+            note=lambda value: f"{value.parameters / 1e6:.2f} M parameters, "
+            f"{value.flops / 1e9:.2f} GFLOPs, {value.nodes} nodes"
+            + (f", not counted: {', '.join(value.uncounted)}" if value.uncounted else ""),
+        )  # fmt: skip
+    except StageError as error:
+        return statistics.nothing(said(error.message), {})
+    return found
 
 
 def settled(run: Run, spec: DataSpec, pinned: PinnedData) -> PinnedData:
@@ -145,6 +156,8 @@ def _calibrate(run: Run, loaded: Loaded, model: Model) -> Calibration | None:
     spec = loaded.recipe.calibration
     if spec is None:
         return None  # the model file is quantized already, or `quantize` says what is missing
+    if given.too_old(model.onnx):
+        return None  # `quantize` says so at once
     images = calibration_data(spec) if not spec.made else _gathered(run, loaded, model, spec)
     shared = (
         model.shared if spec.annotations else dataclasses.replace(model.shared, task=TaskSpec())

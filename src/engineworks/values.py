@@ -264,6 +264,8 @@ class Analysis:
     largest: tuple[LayerCost, ...]
     lacking: dict[str, tuple[str, ...]]
     """Operators that a planned target cannot run, by target."""
+    uncounted: tuple[str, ...] = ()
+    """Operators that do arithmetic and are not in `flops`, or why nothing was counted."""
 
 
 @dataclass(frozen=True, kw_only=True)

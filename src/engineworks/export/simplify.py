@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from engineworks.errors import said
 from engineworks.evaluate import parity
 from engineworks.export.torch_onnx import runner, signature
 
@@ -50,7 +51,7 @@ def doubt(
         new_inputs, new_outputs, _ = signature(after)
         infer = runner(after)
     except Exception as error:
-        return f"its graph is not valid ({type(error).__name__}: {str(error)[:200]})", None
+        return f"its graph is not valid ({type(error).__name__}: {said(error, 200)})", None
     if new_inputs != old_inputs:
         return f"it changed the inputs from {old_inputs} to {new_inputs}", None
     if [(t.name, t.dtype) for t in new_outputs] != [(t.name, t.dtype) for t in old_outputs]:
@@ -59,5 +60,5 @@ def doubt(
     try:
         agreed = parity.compare(infer, samples, wanted, batches, parity.Limit(tolerance))
     except Exception as error:
-        return f"it does not run ({type(error).__name__}: {str(error)[:200]})", None
+        return f"it does not run ({type(error).__name__}: {said(error, 200)})", None
     return agreed.reason, agreed.max_abs_diff

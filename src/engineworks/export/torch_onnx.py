@@ -7,18 +7,18 @@ https://docs.pytorch.org/docs/stable/onnx.html
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from engineworks.errors import ExportError, ModelError
+from engineworks.errors import ExportError, ModelError, said
 from engineworks.evaluate import parity
+from engineworks.export import given
 from engineworks.export.source import Source
 from engineworks.manifest import TensorSpec
 from engineworks.specs import ExportSpec
@@ -60,14 +60,13 @@ def export(
     Raises:
         ExportError: None passed; the message has every exporter's reason.
     """
-    attempts = []
+    attempts: list[ExportAttempt] = []
     kept: tuple[str, Path] | None = None
-    writers = _WRITERS if model.spec.form != "onnx" else {"as given": _copy_onnx}
-    for name in spec.exporters if model.spec.form != "onnx" else ("as given",):
+    for name, write in _writers(source, model, spec, samples[:1]):
         started = time.perf_counter()
-        path = folder / f"{name.replace(' ', '_')}.onnx"
+        path = folder / f"{len(attempts)}.onnx"
         try:
-            writers[name](source, model, spec, samples[:1], path)
+            write(path)
             attempt = _judge(name, path, model, spec, samples, wanted, started)
         except Exception as error:
             log.info("exporter %s failed", name, exc_info=True)
@@ -83,14 +82,62 @@ def export(
         attempts.append(attempt)
         if attempt.passed and kept is None:
             kept = name, path
+            if model.spec.form == "onnx":
+                break  # the others only change less
     if kept is None:
-        reasons = "; ".join(f"{a.exporter}: {a.reason}" for a in attempts)
-        raise ExportError(
-            f"no exporter produced a graph that agrees with the model: {reasons[:900]}",
-            hint="rewrite the operation named above, try another export.opset, or set "
-            "export.dynamic_batch: false if the model cannot have an open batch",
-        )
+        raise _nothing_agrees(model, spec, attempts, _misplaced_batch(wanted, len(samples)))
     return Kept(kept[1], kept[0], _why(kept[0], attempts), tuple(attempts))
+
+
+def _writers(
+    source: Source, model: PinnedModel, spec: ExportSpec, sample: Array
+) -> Iterator[tuple[str, Callable[[Path], None]]]:
+    """Name of each way to ONNX, and what writes the file."""
+    if model.spec.form == "onnx":
+        yield from given.writers(Path(model.path), dynamic_batch=spec.dynamic_batch)
+        return
+    for name in spec.exporters:
+        write = _EXPORTERS[name]
+        yield name, lambda path, write=write: write(source, model, spec, sample, path)  # type: ignore[misc]
+
+
+def _misplaced_batch(wanted: Mapping[str, Array], samples: int) -> str:
+    """Words on an output whose first axis is not the batch, or ""."""
+    for name, answers in wanted.items():
+        if len(answers) != samples:
+            return (
+                f"output {name!r} gives {len(answers) / samples:g} rows for one image: its first "
+                "axis is not the batch"
+            )
+    return ""
+
+
+def _nothing_agrees(
+    model: PinnedModel, spec: ExportSpec, attempts: list[ExportAttempt], misplaced: str
+) -> ExportError:
+    """The refusal, with a next step that does something for this kind of source."""
+    reasons = "; ".join(f"{a.exporter}: {said(a.reason)}" for a in attempts)
+    fixed = (
+        ", or set export.dynamic_batch: false, and its batch is fixed at 1"
+        if spec.dynamic_batch
+        else ""
+    )
+    if misplaced:
+        hint = f"put the batch first in the model's outputs{fixed}"
+        return ExportError(f"{misplaced}; {reasons}", hint=hint)
+    if model.spec.form == "onnx":
+        hint = f"export the file again with a batch that is open throughout{fixed}"
+        return ExportError(
+            f"{Path(model.path).name} does not answer a batch as it answers single images "
+            f"({reasons})" if spec.dynamic_batch else
+            f"{Path(model.path).name} does not answer as itself with its batch at 1 ({reasons})",
+            hint=hint if spec.dynamic_batch else "export the file again with a batch of 1",
+        )  # fmt: skip
+    return ExportError(
+        f"no exporter produced a graph that agrees with the model: {reasons}",
+        hint="change what the exporters name in the model's code, or try another export.opset "
+        f"(now {spec.opset}){fixed}",
+    )
 
 
 def _why(chosen: str, attempts: list[ExportAttempt]) -> str:
@@ -100,15 +147,14 @@ def _why(chosen: str, attempts: list[ExportAttempt]) -> str:
     other = others[0]
     if other.passed:
         return f"both agree with the model; {chosen} stands first in the recipe"
-    return f"{other.exporter} did not pass ({other.reason[:200]})"
+    return f"{other.exporter} did not pass ({other.reason})"
 
 
 def _cause(error: BaseException) -> str:
     """The innermost message of a chained error: exporters wrap the real one many times."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines)[:300] if lines else type(error).__name__
+    return said(error)
 
 
 def _judge(
@@ -124,7 +170,7 @@ def _judge(
 
     onnx.checker.check_model(str(path), full_check=True)
     graph = onnx.load(str(path)).graph
-    open_batch = graph.input[0].type.tensor_type.shape.dim[0].dim_value == 0
+    open_batch = not isinstance(signature(path)[0][0].shape[0], int)
     if spec.dynamic_batch and not open_batch and model.spec.form != "onnx":
         reason = "the batch dimension became fixed"
         largest = None
@@ -223,22 +269,9 @@ def _as_module(program: Any) -> Any:
     return Wrapped().eval()
 
 
-def _copy_onnx(
-    source: Source, model: PinnedModel, spec: ExportSpec, sample: Array, path: Path
-) -> None:
-    """One file without external data, from the given one."""
-    import onnx
-
-    try:
-        onnx.save(onnx.load(model.path), str(path))
-    except Exception:
-        shutil.copyfile(model.path, path)
-
-
-_WRITERS: dict[str, Callable[[Source, PinnedModel, ExportSpec, Array, Path], None]] = {
+_EXPORTERS: dict[str, Callable[[Source, PinnedModel, ExportSpec, Array, Path], None]] = {
     "dynamo": _dynamo,
     "legacy": _legacy,
-    "as given": _copy_onnx,
 }
 
 

@@ -134,6 +134,7 @@ def quantize(request: QuantizeRequest) -> Quantized:
     path = store.entry(request.onnx)
     if accept.is_quantized(accept.load(path)):
         return _as_it_is(request, accept.refusals(accept.load(path), rules.scheme))
+    _refuse_old(request)
     if request.calibration is None and not weights_only:
         raise DataError(
             f"calibration is missing: {request.target}/int8 must see which values occur",
@@ -188,6 +189,19 @@ def quantize(request: QuantizeRequest) -> Quantized:
         stopped=outcome.stopped,
         elapsed_s=time.perf_counter() - started,
     )  # fmt: skip
+
+
+def _refuse_old(request: QuantizeRequest) -> None:
+    """Before anything is searched: what such a graph cannot express."""
+    from engineworks.export import given
+
+    if given.too_old(request.onnx):
+        raise BuildError(
+            f"the graph has opset {request.onnx.manifest.details['opset']}, {request.precision} "
+            f"needs {given.LEAST_OPSET}: it could not be raised without other answers",
+            hint=f"export the model again with opset {given.LEAST_OPSET} or newer, or remove "
+            f"{request.precision} from this target",
+        )
 
 
 def _metric(request: QuantizeRequest) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import tempfile
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from engineworks import child, targets, usercode
-from engineworks.errors import EngineworksError
+from engineworks.errors import EngineworksError, said
 from engineworks.manifest import Artifact, TensorSpec
 from engineworks.stages.records import provenance, put_predictions
 from engineworks.stages.requests import (
@@ -25,6 +26,8 @@ from engineworks.stages.requests import (
 )
 from engineworks.store import LocalStore
 from engineworks.values import Analysis, Exported, PinnedData, Reference, Simplified
+
+log = logging.getLogger(__name__)
 
 
 def screen(request: ScreenRequest) -> PinnedData:
@@ -205,7 +208,7 @@ def simplify(request: SimplifyRequest) -> Simplified:
                     limit_s=request.limit_s,
                 )
         except EngineworksError as error:
-            reason = f"onnxsim failed: {error.message.splitlines()[0]}"
+            reason = f"onnxsim failed: {said(error.message)}"
         if not reason:
             reason, largest = simplifier.doubt(before, after, inputs, wanted, request.tolerance)
         nodes, size = simplifier.node_count(before), before.stat().st_size
@@ -252,10 +255,15 @@ def onnxsim(request: dict[str, str]) -> dict[str, str]:
 
 def analyze(request: AnalyzeRequest) -> Analysis:
     """Stage `analyze`."""
-    from engineworks.export.analyze import analyze as count
+    from engineworks.export import analyze as statistics
 
     path = LocalStore(Path(request.store)).entry(request.onnx)
-    return count(path, request.size, {name: _ask(request, name, path) for name in request.targets})
+    lacking = {name: _ask(request, name, path) for name in request.targets}
+    try:
+        return statistics.analyze(path, request.size, lacking)
+    except Exception as error:
+        log.exception("the graph was not counted")
+        return statistics.nothing(f"nothing was counted: {said(error)}", lacking)
 
 
 def _ask(request: AnalyzeRequest, target: str, path: Path) -> tuple[str, ...]:
@@ -268,7 +276,7 @@ def _ask(request: AnalyzeRequest, target: str, path: Path) -> tuple[str, ...]:
             limit_s=request.limit_s,
         )
     except EngineworksError as error:
-        return (f"unknown: {error.message.splitlines()[0]}",)
+        return (f"unknown: {said(error.message)}",)
     return tuple(answer["value"]["operators"])
 
 

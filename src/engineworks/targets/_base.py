@@ -124,6 +124,13 @@ class Target:
             )
 
 
+#: The next step when a vendor refuses a graph, whatever the source was.
+GRAPH_REFUSED = (
+    "where the report's analysis names operators that this target lacks, replace those in the "
+    "model; else export the model with another opset (export.opset; an .onnx source: where it was "
+    "made), or leave this target out"
+)
+
 #: The truth of a draft, which nobody asks for.
 UNREAD = PrecisionTruth(asked="", delivered="", holds=False, stored_bytes={}, computed_nodes={})
 

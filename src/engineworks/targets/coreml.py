@@ -16,11 +16,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from engineworks.errors import BuildError
+from engineworks.errors import BuildError, said
 from engineworks.manifest import Requires
 from engineworks.qdq import accept
 from engineworks.qdq.pairs import Scheme
 from engineworks.targets._base import (
+    GRAPH_REFUSED,
     UNREAD,
     BuildInput,
     BuildOutput,
@@ -98,8 +99,8 @@ def build(request: BuildInput) -> BuildOutput:
         raise
     except Exception as error:
         raise BuildError(
-            f"coremltools refused the graph: {' '.join(str(error).split())[:400]}",
-            hint="see the operators it lacks in the report's analysis",
+            f"coremltools refused the graph: {said(error)}",
+            hint=GRAPH_REFUSED,
         ) from error
     return BuildOutput(
         files={

@@ -10,12 +10,13 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-from engineworks.errors import BuildError
+from engineworks.errors import BuildError, said
 from engineworks.manifest import Requires
 from engineworks.qdq import accept
 from engineworks.qdq.pairs import Scheme
 from engineworks.targets import _onnx
 from engineworks.targets._base import (
+    GRAPH_REFUSED,
     UNREAD,
     BuildInput,
     BuildOutput,
@@ -113,6 +114,8 @@ def lacking(onnx: Path) -> tuple[str, ...]:
 def _is_function(domain: str, operator: str) -> bool:
     import onnx
 
+    if operator == "Constant":
+        return True  # becomes a weight when the graph is read
     if not onnx.defs.has(operator, domain):
         return False
     schema = onnx.defs.get_schema(operator, domain)
@@ -132,9 +135,8 @@ def build(request: BuildInput) -> BuildOutput:
         ort.InferenceSession(str(request.onnx), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise BuildError(
-            f"ONNX Runtime refused the graph: {str(error).splitlines()[0][:400]}",
-            hint="see the operators it lacks in the report's analysis; export.opset may be "
-            "newer than this ONNX Runtime",
+            f"ONNX Runtime refused the graph: {said(error)}",
+            hint=GRAPH_REFUSED,
         ) from error
     return BuildOutput(
         files={"model.onnx": path},

@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from engineworks.errors import BuildError
+from engineworks.errors import BuildError, said
 from engineworks.manifest import Requires
 from engineworks.runtime import failures
 from engineworks.runtime.engines.onnxruntime import QUIET
 from engineworks.targets import _half, _onnx
 from engineworks.targets._base import (
+    GRAPH_REFUSED,
     UNREAD,
     BuildInput,
     BuildOutput,
@@ -153,10 +154,10 @@ def build(request: BuildInput) -> BuildOutput:
     try:
         session = ort.InferenceSession(str(source), options, providers=[(PROVIDER, provider)])
     except Exception as error:
-        known, first = failures.reason(error, _gpu(request), batch=False), _first_line(error)
+        known = failures.reason(error, _gpu(request), batch=False)
         raise BuildError(
-            f"ONNX Runtime refused the graph: {known[0] if known else first[:400]}",
-            hint=known[1] if known else "see the operators it lacks in the report's analysis",
+            f"ONNX Runtime refused the graph: {known[0] if known else said(error)}",
+            hint=known[1] if known else GRAPH_REFUSED,
         ) from error
     if PROVIDER not in session.get_providers():
         raise BuildError(
@@ -180,10 +181,6 @@ def build(request: BuildInput) -> BuildOutput:
 def _gpu(request: BuildInput) -> failures.OnGpu:
     limit = request.options.get("memory_limit_mib")
     return failures.OnGpu(device=0, option="options.memory_limit_mib", limit_mib=limit)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def truth(path: Path, asked: str) -> PrecisionTruth:

@@ -12,10 +12,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from engineworks.errors import BuildError
+from engineworks.errors import BuildError, said
 from engineworks.manifest import Requires
 from engineworks.qdq.pairs import Scheme
 from engineworks.targets._base import (
+    GRAPH_REFUSED,
     UNREAD,
     BuildInput,
     BuildOutput,
@@ -85,8 +86,8 @@ def build(request: BuildInput) -> BuildOutput:
         ov.save_model(model, path, compress_to_fp16=request.precision == "fp16")
     except Exception as error:
         raise BuildError(
-            f"OpenVINO refused the graph: {str(error).strip().splitlines()[-1][:400]}",
-            hint="see the operators it lacks in the report's analysis",
+            f"OpenVINO refused the graph: {said(error)}",
+            hint=GRAPH_REFUSED,
         ) from error
     return BuildOutput(
         files={"model.xml": path, "model.bin": path.with_suffix(".bin")},

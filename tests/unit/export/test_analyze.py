@@ -138,3 +138,52 @@ def test_the_tiny_net_made_by_torch(tiny_onnx):
     found = analyze(tiny_onnx, (16, 16), {})
     assert found.parameters == (8 * 27 + 8) + (8 * 18 + 8) + (5 * 8 + 5)
     assert found.flops == 2 * (256 * 8 * 27 + 196 * 8 * 18 + 40)
+
+
+def test_a_dimension_of_minus_1_counts_once(tmp_path):
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"])]
+    path = save(tmp_path / "m.onnx", nodes, [weight("w", 5, 4, 3, 3)], (-1, 4, -1, -1))
+    assert analyze(path, SIZE, {}).flops == 2 * 6 * 8 * 5 * 36
+
+
+def test_what_has_no_known_shape_is_named(tmp_path):
+    """The inner domain's operator tells no shape, so the product's work is not known."""
+    nodes = [
+        helper.make_node("Frob", ["x"], ["h0"], domain="my.domain"),
+        helper.make_node("MatMul", ["h0", "h0"], ["h1"]),
+        helper.make_node("Einsum", ["x", "x"], ["h2"], equation="abcd,abcd->a"),
+        helper.make_node("Add", ["h1", "h2"], ["y"]),
+    ]
+    found = analyze(save(tmp_path / "m.onnx", nodes, []), SIZE, {})
+    assert (found.flops, found.uncounted) == (0, ("MatMul", "Einsum"))
+
+
+def test_work_inside_functions_is_counted(tmp_path):
+    block = helper.make_function(
+        "my.domain", "Block", ["a", "b"], ["c"],
+        [helper.make_node("Conv", ["a", "b"], ["c"])], [helper.make_opsetid("", 17)],
+    )  # fmt: skip
+    nodes = [helper.make_node("Block", ["x", "w"], ["y"], domain="my.domain")]
+    path = save(tmp_path / "m.onnx", nodes, [weight("w", 5, 4, 3, 3)])
+    model = onnx.load(str(path))
+    model.functions.append(block)
+    onnx.save(model, str(path))
+    found = analyze(path, SIZE, {})
+    assert found.flops == 2 * 6 * 8 * 5 * 36
+    assert found.operators == {"my.domain.Block": 1}
+    assert found.largest[0].operator == "Conv"
+
+
+def test_fused_operators_are_counted_as_what_they_do(tmp_path):
+    """ONNX Runtime's optimised graphs: 8x10 -> 6x8 by a fused Conv, then 5 -> 7 channels."""
+    micro = {"domain": "com.microsoft"}
+    nodes = [
+        helper.make_node("FusedConv", ["x", "w", "b"], ["h0"], activation="Relu", **micro),
+        helper.make_node("QuickGelu", ["h0"], ["h1"], alpha=1.0, **micro),
+        helper.make_node("Conv", ["h1", "v"], ["y"]),
+    ]
+    weights = [weight("w", 5, 4, 3, 3), weight("b", 5), weight("v", 7, 5, 1, 1)]
+    found = analyze(save(tmp_path / "m.onnx", nodes, weights), SIZE, {})
+    assert found.flops == 2 * (6 * 8 * 5 * 36 + 6 * 8 * 7 * 5)
+    assert found.largest[0].operator == "com.microsoft.FusedConv"
+    assert found.uncounted == ()

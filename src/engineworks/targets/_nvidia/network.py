@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engineworks.errors import BuildError
+from engineworks.targets._base import GRAPH_REFUSED
 from engineworks.targets._nvidia.api import Api
 from engineworks.targets._nvidia.log import BuildLog, plain
 from engineworks.targets._nvidia.settings import Settings, Shapes
@@ -33,8 +34,7 @@ def parse(api: Api, builder: Any, onnx: Path, route: str, log: BuildLog) -> Any:
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     raise BuildError(
         f"the TensorRT parser refused {problems[0] if problems else 'the graph'}{more}",
-        hint="see the operators it lacks in the report's analysis; another export.opset or "
-        "exporter may avoid the node",
+        hint=GRAPH_REFUSED,
     )
 
 
