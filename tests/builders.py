@@ -38,6 +38,7 @@ _RULED = {
     "iou": 0.5,
     "confidence": 0.25,
     "pad": 7,
+    "dtype": "float16",
 }
 
 

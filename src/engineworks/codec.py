@@ -109,7 +109,10 @@ def _decode(kind: Any, data: Any, at: str) -> Any:
     if kind is Any:
         return data
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
-        return float(data)
+        try:
+            return float(data)
+        except OverflowError:
+            raise _refuse(at, "must be a number that fits", "a longer one") from None
     if not isinstance(data, kind) or (isinstance(data, bool) and kind is not bool):
         raise _refuse(at, f"must be {kind.__name__}", data)
     return data

@@ -87,6 +87,10 @@ class BuildError(EngineworksError):
     """A target's builder refused the model or did not deliver what was asked."""
 
 
+class FeedError(EngineworksError, ValueError):
+    """What an engine is given is not what it takes, or the engine is closed."""
+
+
 class InferenceError(EngineworksError):
     """An open engine failed while it ran."""
 
@@ -112,6 +116,7 @@ KINDS: dict[str, type[EngineworksError]] = {
         ArtifactError,
         StoreError,
         BuildError,
+        FeedError,
         InferenceError,
         MissingDependency,
         StageError,

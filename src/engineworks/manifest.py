@@ -9,20 +9,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engineworks import files
 from engineworks.codec import digest, from_json, place, to_json
 from engineworks.errors import ArtifactError
-from engineworks.files import open_file
 from engineworks.specs import Preprocess, TaskSpec
 
 #: Raised when a change to these classes makes old manifests unreadable.
 SCHEMA = 1
 
 MANIFEST_NAME = "manifest.json"
+
+#: Of a manifest file: labels, layers and settings of the largest known have some 2 MB.
+_MOST_BYTES = 2**26
+
+#: Elements of one tensor: 8 GiB of float32.
+_MOST_ELEMENTS = 2**31
+
+_DTYPE = re.compile(r"u?int\d+|b?float\d+\w*|bool|string|object|complex\d+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,17 +167,17 @@ def load(path: Path) -> Manifest:
         ArtifactError: It is missing, no JSON, or of a schema this version does not know.
     """
     try:
-        with open_file(path) as stream:
-            raw = stream.read()
+        raw = files.read_bytes(path, _MOST_BYTES)
         data = json.loads(raw.decode("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise ArtifactError(
             f"{path.parent} holds no {path.name}, so it is not an artifact",
             hint="give the folder of an engine that a run has made (engine.uri in summary.json)",
         ) from None
-    except (ValueError, OSError, RecursionError) as error:
+    except (ValueError, RecursionError, OSError) as error:
+        words = getattr(error, "strerror", None) or error
         raise ArtifactError(
-            f"{path} is not readable JSON ({error})", hint="fetch the artifact again"
+            f"{path} is not readable JSON ({words})", hint="fetch the artifact again"
         ) from error
     schema = data.get("schema") if isinstance(data, dict) else None
     if schema != SCHEMA:
@@ -183,4 +192,22 @@ def load(path: Path) -> Manifest:
             hint="fetch the artifact again, or delete its folder and run again: it is made anew",
         )
     data.pop(CHECKSUM, None)
-    return from_json(Manifest, data)
+    manifest = from_json(Manifest, data)
+    for spec in (*manifest.inputs, *manifest.outputs):
+        _refuse_strange(path, spec)
+    return manifest
+
+
+def _refuse_strange(path: Path, spec: TensorSpec) -> None:
+    sizes = [size for size in spec.shape if isinstance(size, int)]
+    if min(sizes, default=1) < 1 or len(spec.shape) > 32 or math.prod(sizes) > _MOST_ELEMENTS:
+        raise ArtifactError(
+            f"{path}: {spec.name!r} of shape {str(list(spec.shape))[:80]} is no tensor that a "
+            "machine could hold",
+            hint="do not use it: ask whoever made it for the artifact again",
+        )
+    if not _DTYPE.fullmatch(spec.dtype):
+        raise ArtifactError(
+            f"{path}: {spec.name!r} has the dtype {spec.dtype[:40]!r}, which is none",
+            hint="do not use it: ask whoever made it for the artifact again",
+        )

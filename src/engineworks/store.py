@@ -179,7 +179,8 @@ def refuse_strange_paths(folder: Path, manifest: Manifest) -> None:
     """Only files below the folder, and only such as a digest covers, are ever opened."""
     for entry in manifest.files:
         path = PurePosixPath(entry.path)
-        if path.is_absolute() or ".." in path.parts or "\\" in entry.path:
+        outside = path.is_absolute() or ".." in path.parts or "\\" in entry.path
+        if outside or "\0" in entry.path:
             raise ArtifactError(
                 f"{folder}: its manifest lists {entry.path!r}, which lies outside the artifact",
                 hint="do not use it: ask whoever made it for the artifact again",

@@ -158,5 +158,6 @@ class TorchSession(SessionBase):
 
     def close(self) -> None:
         """Let the module go."""
+        super().close()
         self._module = None
         self._staging = {}

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
-from engineworks.errors import ArtifactError
+from engineworks.errors import ArtifactError, FeedError
 from engineworks.manifest import Manifest, TensorSpec
 from engineworks.runtime.detections import Detections
 from engineworks.runtime.heads import Decoder
@@ -68,6 +68,10 @@ class _ImageModel(ABC, Generic[Answer]):
 
     def __init__(self, session: Session, *, max_batch: int = 8) -> None:
         manifest = session.manifest
+        if max_batch < 1:
+            raise FeedError(
+                f"max_batch: {max_batch} images are no batch", hint="give 1 or more, for example 8"
+            )
         self.session = session
         self.task = _task(manifest, self._kind)
         self.size, uint8 = image_input(manifest)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, cast
@@ -19,7 +19,13 @@ from urllib.request import url2pathname
 import numpy as np
 
 from engineworks import hosts
-from engineworks.errors import ArtifactError, EngineworksError, InferenceError, MissingDependency
+from engineworks.errors import (
+    ArtifactError,
+    EngineworksError,
+    FeedError,
+    InferenceError,
+    MissingDependency,
+)
 from engineworks.manifest import Manifest, TensorSpec
 from engineworks.runtime import engines, failures
 from engineworks.store import verify
@@ -46,7 +52,7 @@ class Session(Protocol):
             Output name -> array; valid until the next call where `reuses_outputs` is true.
 
         Raises:
-            ValueError: The feeds are not what the engine takes.
+            FeedError: The feeds are not what the engine takes, or it is closed.
             InferenceError: The vendor's runtime failed: the batch, its words, and whether the
                 session can go on.
         """
@@ -152,6 +158,8 @@ def open_engine(
             machine or with a newer version of the runtime, or a device that it does not run on.
         MissingDependency: The vendor package is not installed.
     """
+    if threads < 0:
+        raise ArtifactError(f"{threads} threads are none", hint="use 0 for all")
     folder = local_folder(path_or_uri)
     manifest = verify(folder, sha256)
     check_machine(manifest, arch=platform.machine(), cpu_flags=hosts.cpu_flags())
@@ -204,6 +212,7 @@ class SessionBase:
         self.manifest = manifest
         self.inputs = manifest.inputs
         self.outputs = manifest.outputs
+        self._closed = False
 
     def settings(self, name: str, known: Collection[str]) -> dict[str, Any]:
         """A vendor's settings out of the manifest, and only those that engines here are given.
@@ -227,20 +236,65 @@ class SessionBase:
         """Refuse feeds whose names, dtypes or shapes are not the engine's.
 
         Raises:
-            ValueError: Names the input, what it must be and what came.
+            FeedError: Names the input, what it must be and what came; or it is closed.
         """
+        if self._closed:
+            raise FeedError(
+                f"{self.title} is closed", hint="open it anew, or run it before it is closed"
+            )
         for spec in self.inputs:
             array = feeds.get(spec.name)
             if array is None:
-                raise ValueError(f"input {spec.name!r} is missing; given: {sorted(feeds)}")
+                raise FeedError(
+                    f"input {spec.name!r} is missing; given: {sorted(feeds)}",
+                    hint="give an array for each of the session's inputs",
+                )
+            if not isinstance(array, np.ndarray):
+                raise FeedError(
+                    f"input {spec.name!r} is {type(array).__name__}, no array",
+                    hint="give numpy arrays, C-contiguous",
+                )
             fits = array.ndim == len(spec.shape) and all(
-                not isinstance(want, int) or want == got
+                want == got if isinstance(want, int) else got > 0
                 for want, got in zip(spec.shape, array.shape, strict=True)
             )
             if array.dtype != np.dtype(spec.dtype) or not fits:
-                raise ValueError(
+                raise FeedError(
                     f"input {spec.name!r} must be {spec.dtype} {list(spec.shape)}, "
-                    f"got {array.dtype} {list(array.shape)}"
+                    f"got {array.dtype} {list(array.shape)}",
+                    hint="open dimensions take any size from 1 on, the others their own",
+                )
+
+    def hold_to(self, found: Mapping[str, Sequence[Any]], outputs: int) -> None:
+        """Refuse a manifest that declares other inputs or outputs than the engine itself has.
+
+        Args:
+            found: Input name -> its sizes as the vendor tells them; what is no number is open.
+            outputs: How many there are.
+
+        Raises:
+            ArtifactError: Names both.
+        """
+        if len(self.outputs) != outputs:
+            raise ArtifactError(
+                f"{self.title}: its manifest says {len(self.outputs)} outputs, the engine itself "
+                f"has {outputs}",
+                hint="do not use it: ask whoever made it for the artifact again",
+            )
+        for spec in self.inputs:
+            real = found.get(spec.name)
+            if (
+                real is None
+                or len(real) != len(spec.shape)
+                or any(
+                    isinstance(said, int) and isinstance(size, int) and said != size
+                    for said, size in zip(spec.shape, real, strict=True)
+                )
+            ):
+                raise ArtifactError(
+                    f"{self.title}: its manifest says input {spec.name!r} {list(spec.shape)}, the "
+                    f"engine itself has { ({name: list(sizes) for name, sizes in found.items()}) }",
+                    hint="do not use it: ask whoever made it for the artifact again",
                 )
 
     #: Where it runs; None: on the CPU.
@@ -258,7 +312,8 @@ class SessionBase:
         return f"{self.manifest.name} ({self.manifest.target}/{self.manifest.precision})"
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Take no more feeds; what has more to free does so, and calls this."""
+        self._closed = True
 
     def __exit__(
         self,

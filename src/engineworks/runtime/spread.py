@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from engineworks import hosts
-from engineworks.errors import ArtifactError, InferenceError
+from engineworks.errors import ArtifactError, FeedError, InferenceError
 from engineworks.runtime.session import Session, Tensors, open_engine
 
 log = logging.getLogger(__name__)
@@ -153,10 +153,10 @@ class Spread:
         comes out of the future.
 
         Raises:
-            ValueError: It is closed.
+            FeedError: It is closed.
         """
         if self._closed:
-            raise ValueError("the sessions are closed")
+            raise FeedError("the sessions are closed", hint="open them anew")
         answer: Future[Tensors] = Future()
         self.jobs.put((feeds, answer))
         return answer
@@ -185,7 +185,7 @@ class Spread:
         """Answers in the order of the batches, which are drawn only as fast as they are worked off.
 
         Raises:
-            ValueError: A batch does not fit; those after it that had begun are finished unread.
+            FeedError: A batch does not fit; those after it that had begun are finished unread.
             InferenceError: A session has not answered in time.
         """
         waiting: deque[Future[Tensors]] = deque()

@@ -10,11 +10,17 @@ import numpy as np
 import pytest
 
 from engineworks import runtime
-from engineworks.errors import ArtifactError, DataError
+from engineworks.errors import ArtifactError, DataError, FeedError
 from engineworks.runtime import Classifier, Detector, read_image
 from engineworks.specs import Preprocess, TaskSpec
 from engineworks.store import LocalStore
 from tests import builders
+
+
+@pytest.mark.parametrize("most", [0, -1])
+def test_a_batch_of_nothing_is_refused(yolox_engine, most):
+    with runtime.open(yolox_engine) as session, pytest.raises(FeedError, match="max_batch"):
+        Detector(session, max_batch=most)
 
 
 @pytest.fixture(scope="module")

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import platform
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from engineworks import hosts, runtime
-from engineworks.errors import ArtifactError
-from engineworks.manifest import Manifest, Requires
+from engineworks.codec import to_json
+from engineworks.errors import ArtifactError, FeedError
+from engineworks.manifest import CHECKSUM, Manifest, Requires
 from engineworks.runtime.engines.null import row_key
 from engineworks.runtime.session import SessionBase, check_machine, check_version, open_engine
+from engineworks.specs import Preprocess
 from tests.builders import MADE_HERE, example, put_bytes, tensor
 
 ANSWERS = np.arange(8, dtype=np.float32).reshape(2, 4)
@@ -38,12 +42,15 @@ def engine(store, tmp_path):
         requires=Requires(runtime="null"),
         provenance=MADE_HERE,
     )
-    return Path(artifact.uri)
+    # Outside of a store, whose folders are named by what they must hold.
+    return Path(shutil.copytree(artifact.uri, tmp_path / "engine"))
 
 
 def rewrite(folder, **changes):
     path = folder / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    data = {**json.loads(path.read_text()), **changes}
+    del data[CHECKSUM]  # as one writes it who means harm
+    path.write_text(json.dumps(data))
 
 
 def test_an_engine_answers(engine):
@@ -149,14 +156,89 @@ BAD_FEEDS = {
     "another dtype": ({"images": ROWS.astype(np.float64)}, "'images' must be float32 .* float64"),
     "another shape": ({"images": ROWS[:, :2]}, r"\[2, 2, 4, 4\]"),
     "no batch dimension": ({"images": ROWS[0]}, r"got float32 \[3, 4, 4\]"),
+    "a batch of nothing": ({"images": ROWS[:0]}, r"got float32 \[0, 3, 4, 4\]"),
+    "a list": ({"images": ROWS.tolist()}, "is list, no array"),
 }
 
 
 @pytest.mark.parametrize("name", BAD_FEEDS)
 def test_a_wrong_feed_is_refused_and_named(engine, name):
     feeds, says = BAD_FEEDS[name]
-    with open_engine(engine) as session, pytest.raises(ValueError, match=says):
+    with open_engine(engine) as session, pytest.raises(FeedError, match=says) as caught:
         session.infer(feeds)
+    assert isinstance(caught.value, ValueError)  # for whoever catches it as Python has it
+
+
+def test_a_closed_engine_says_so(engine):
+    with open_engine(engine) as session:
+        session.infer({"images": ROWS})
+    with pytest.raises(FeedError, match=r"tiny \(null/fp32\) is closed"):
+        session.infer({"images": ROWS})
+
+
+@pytest.mark.parametrize("wrong", [{"threads": -1}, {"device": -1}])
+def test_a_negative_number_is_refused(engine, wrong):
+    with pytest.raises(ArtifactError, match="-1"):
+        open_engine(engine, **wrong)
+
+
+STRANGE = {
+    "a size below 1": ("inputs", 0, "shape", ["batch", 3, 0, 4]),
+    "a negative size": ("outputs", 0, "shape", [-1, 4]),
+    "a size that no machine holds": ("inputs", 0, "shape", ["batch", 3, 10**9, 10**9]),
+    "a number of thousands of digits": ("inputs", 0, "shape", [10**4000]),
+    "hundreds of dimensions": ("outputs", 0, "shape", [1] * 300),
+    "a dtype that is none": ("inputs", 0, "dtype", "os.system"),
+    "a zero byte in a path": ("files", 0, "path", "answers\0.npz"),
+    "a number that is no float": ("preprocess", None, "scale", 10**400),
+}
+
+STRANGE_WORDS = {
+    "inputs": "no tensor|which is none",
+    "outputs": "no tensor",
+    "files": "outside the artifact",
+    "preprocess": "a number that fits",
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_a_manifest_that_cannot_be_is_refused(engine, name):
+    section, number, key, value = STRANGE[name]
+    file = engine / "manifest.json"
+    data = json.loads(file.read_text())
+    del data[CHECKSUM]  # as one writes it who means harm
+    data["preprocess"] = to_json(Preprocess())
+    (data[section] if number is None else data[section][number])[key] = value
+    file.write_text(json.dumps(data))
+    with pytest.raises(ArtifactError, match=STRANGE_WORDS[section]):
+        open_engine(engine)
+
+
+def test_a_manifest_of_endless_brackets_or_a_pipe_is_refused(engine):
+    (engine / "manifest.json").write_text("[" * 100_000)
+    with pytest.raises(ArtifactError, match="no.* JSON"):
+        open_engine(engine)
+    (engine / "manifest.json").unlink()
+    os.mkfifo(engine / "manifest.json")
+    with pytest.raises(ArtifactError, match="is a pipe"):
+        open_engine(engine)
+
+
+@pytest.mark.parametrize("change", ["size", "name", "outputs"])
+def test_a_manifest_of_another_engine_is_refused(oracle_engine, tmp_path, change):
+    folder = tmp_path / "engine"
+    shutil.copytree(oracle_engine, folder)
+    data = json.loads((folder / "manifest.json").read_text())
+    del data[CHECKSUM]
+    if change == "size":
+        data["inputs"][0]["shape"][2:] = [8192, 8192]
+    elif change == "name":
+        data["inputs"][0]["name"] = "pixels"
+    else:
+        data["outputs"] = []
+    (folder / "manifest.json").write_text(json.dumps(data))
+    with pytest.raises(ArtifactError, match="its manifest says"):
+        open_engine(folder)
 
 
 def test_an_open_dimension_takes_any_number_and_a_fixed_one_only_its_own():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import onnxruntime as ort
 import pytest
@@ -105,9 +106,10 @@ class TestOldEngines:
     def providers(self, monkeypatch):
         given = []
 
-        class Session:
+        class Session(ort.InferenceSession):
             def __init__(self, path, options, providers):
                 given.extend(providers)
+                super().__init__(path, options, providers=["CPUExecutionProvider"])
 
             def get_providers(self):
                 return ["CUDAExecutionProvider"]
@@ -122,7 +124,7 @@ class TestOldEngines:
             engine.manifest,
             details={"provider": {"enable_cuda_graph": "1", "gpu_mem_limit": str(64 * 2**20)}},
         )
-        session = onnxruntime_cuda_engine.open_session(tiny_onnx.parent, manifest, 1)
+        session = onnxruntime_cuda_engine.open_session(Path(engine.uri), manifest, 1)
         assert dict(providers)["CUDAExecutionProvider"]["enable_cuda_graph"] == "0"
         assert session._recorder is None
         assert session.gpu.limit_mib == 64

@@ -60,6 +60,7 @@ class CoreMLSession(SessionBase):
 
     def close(self) -> None:
         """Free the engine; a second call does nothing."""
+        super().close()
         self._model = None
 
 

@@ -43,6 +43,10 @@ class OnnxRuntimeSession(SessionBase):
         self._session = ort.InferenceSession(
             str(folder / manifest.entry), options, providers=list(providers)
         )
+        self.hold_to(
+            {node.name: node.shape for node in self._session.get_inputs()},
+            outputs=len(self._session.get_outputs()),
+        )
         self._names = [spec.name for spec in self.outputs]
 
     def __enter__(self) -> OnnxRuntimeSession:
@@ -59,6 +63,7 @@ class OnnxRuntimeSession(SessionBase):
 
     def close(self) -> None:
         """Free the session's memory."""
+        super().close()
         self._session = None
 
 

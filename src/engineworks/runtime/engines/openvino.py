@@ -42,6 +42,15 @@ class OpenVinoSession(SessionBase):
                 **config,
             },
         )
+        self.hold_to(
+            {
+                port.any_name: [
+                    size.get_length() if size.is_static else None for size in port.partial_shape
+                ]
+                for port in compiled.inputs
+            },
+            outputs=len(compiled.outputs),
+        )
         self._request = compiled.create_infer_request()
         self._names = [spec.name for spec in self.outputs]
 
@@ -59,6 +68,7 @@ class OpenVinoSession(SessionBase):
 
     def close(self) -> None:
         """Free the compiled model."""
+        super().close()
         self._request = None
 
 

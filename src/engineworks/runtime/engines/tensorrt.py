@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from engineworks.errors import ArtifactError, EngineworksError, MissingDependency
+from engineworks.errors import ArtifactError, EngineworksError, FeedError, MissingDependency
 from engineworks.hosts import nvidia
 from engineworks.manifest import Manifest, TensorSpec
 from engineworks.runtime import devices
@@ -147,7 +147,7 @@ class TensorRtSession(SessionBase):
         self.check(feeds)
         device = self._device
         if device is None:
-            raise ValueError("the session is closed")
+            raise FeedError(f"{self.title} is closed", hint="open it anew")
         try:
             return self._run(device, feeds)
         except ArtifactError:
@@ -239,6 +239,7 @@ class TensorRtSession(SessionBase):
 
     def close(self) -> None:
         """Free engine and memory, in the order that the vendor wants; twice does nothing."""
+        super().close()
         self._buffers = {}
         self._context = self._engine = self._runtime = None
         if self._device is not None:
