@@ -33,6 +33,7 @@ from engineworks.values import (
     Rival,
     Simplified,
 )
+from engineworks.verdict import likely
 
 #: Raised with every change that a reader of summary.json could notice.
 SCHEMA = 1
@@ -244,7 +245,17 @@ def footnotes(summary: Summary) -> list[str]:
     notes = [
         f"{v.name}: {v.verdict}, {v.reason}." for v in summary.variants if v.verdict != "shipped"
     ]
-    if summary.reference.value is not None and summary.reference.value <= 0:
+    chance = summary.reference.chance
+    if chance is not None and chance.word == "not judged":
+        notes.append(
+            f"Whether the source model is better than chance was not judged: {chance.reason}."
+        )
+    elif chance is not None and chance.word == "near zero":
+        notes.append(
+            f"The source model is no better than chance, which data.accept allows: "
+            f"{chance.reason}. {likely(chance)}."
+        )
+    elif summary.reference.value is not None and summary.reference.value <= 0:
         notes.append(
             f"The source model itself scores {summary.reference.metric} "
             f"{summary.reference.value:.4f}: check task.labels, task.layout and preprocess, "

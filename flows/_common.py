@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from engineworks import recipe as recipes
-from engineworks import targets, usercode
+from engineworks import targets, usercode, verdict
 from engineworks.errors import RecipeError, StageError, said
 from engineworks.evaluate import datasets
 from engineworks.evaluate import pinned as pinning
@@ -279,6 +279,7 @@ def _prepare(
         limit_s=recipe.limits.check_s, variant=label,
         note=_of_source,
     )  # fmt: skip
+    verdict.refuse_chance(truth, recipe.data.accept if recipe.data else ())
     # What was settled on the source goes with every artifact that is made of it.
     shared = dataclasses.replace(shared, task=dataclasses.replace(shared.task, scores=truth.scores))
     spec = recipe.export

@@ -186,6 +186,38 @@ class Accuracy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Suspect:
+    """One thing that may be wrong with a recipe, tried on some photos."""
+
+    words: str
+    """What was changed, as a recipe would say it."""
+    value: float
+    """The score with it."""
+    photos: int
+    better: bool
+    """Whether that is better than chance."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chance:
+    """Whether the source model's score is better than chance, with 95 % confidence."""
+
+    word: Literal["better", "near zero", "not judged"]
+    reason: str
+    objects: int
+    """Labelled objects that were looked at."""
+    photos: int
+    value: float | None = None
+    """The score on them."""
+    others: float | None = None
+    """The best that the same answers reach on the labels of other photos."""
+    constant: float | None = None
+    """What one answer for all photos reaches."""
+    suspects: tuple[Suspect, ...] = ()
+    """For a score near zero: what was tried, the best first."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reference:
     """What the source model itself answers: the truth for all engines."""
 
@@ -200,6 +232,8 @@ class Reference:
     outputs: tuple[str, ...]
     scores: ScoreKind = later(default="auto")
     """What a classifier's scores are, as settled on it."""
+    chance: Chance | None = later(default=None)
+    """Whether its score is better than chance."""
     elapsed_s: float = place()
 
 

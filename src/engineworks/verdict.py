@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from engineworks.errors import DataError
 from engineworks.specs import BudgetSpec
 from engineworks.values import (
     Benchmark,
     BenchmarkRow,
     Built,
+    Chance,
     Checked,
     Quantized,
+    Reference,
     Rival,
+    Suspect,
     Verdict,
 )
 
@@ -102,6 +108,44 @@ def waiting(
 
 #: Behind figures that the engine's own runtime has not confirmed.
 REPLAYED = " (run with ONNX Runtime in place of its own runtime)"
+
+
+def refuse_chance(reference: Reference, accepted: Sequence[str]) -> None:
+    """End a run whose source model scores near zero on the user's own data.
+
+    Args:
+        reference: With the evidence, if it was scored.
+        accepted: Findings that the recipe allows.
+
+    Raises:
+        DataError: It scores no better than chance, and the recipe does not allow that.
+    """
+    found = reference.chance
+    if found is None or found.word != "near zero" or "near_zero" in accepted:
+        return
+    raise DataError(
+        f"the source model scores near zero on this data: {found.reason}. {likely(found)}",
+        hint="correct the recipe or the data; a model that is meant to be so can be shipped with "
+        "data.accept: [near_zero]",
+    )
+
+
+def likely(found: Chance) -> str:
+    """What is most likely wrong, with what was seen when it was tried."""
+    right = [suspect for suspect in found.suspects if suspect.better]
+    if right:
+        first = right[0]
+        words = f"most likely it is {first.words}: {reach(first)}"
+        return words + "".join(f"; or {other.words}: {reach(other)}" for other in right[1:3])
+    if not found.suspects:
+        return "Check task.labels, task.layout and preprocess, the weights and the annotations"
+    tried = ", ".join(suspect.words for suspect in found.suspects)
+    return f"None of these makes it better: {tried}. Check the weights and the annotations"
+
+
+def reach(suspect: Suspect) -> str:
+    """A trial's score in words."""
+    return f"with that it scores {suspect.value:.4f} on {suspect.photos} photos"
 
 
 def _untrue(built: Built) -> Verdict:

@@ -82,7 +82,7 @@ def _match(left: Results, right: Results) -> tuple[list[tuple[Any, Any, float]],
     """Pairs with their overlap, strongest first, and what is left over on each side."""
     if not left or not right:
         return [], left, right
-    overlaps = _iou(_boxes(left), _boxes(right))
+    overlaps = iou(_boxes(left), _boxes(right))
     pairs, free = [], set(range(len(right)))
     lost = []
     for index in sorted(range(len(left)), key=lambda i: -left[i]["score"]):
@@ -99,7 +99,7 @@ def _boxes(entries: Results) -> Array:
     return np.array([entry["bbox"] for entry in entries], np.float64)
 
 
-def _iou(left: Array, right: Array) -> Array:
+def iou(left: Array, right: Array) -> Array:
     """Overlaps (n, m) of boxes (left, top, width, height)."""
     low = np.maximum(left[:, None, :2], right[None, :, :2])
     high = np.minimum(

@@ -15,6 +15,7 @@ import numpy as np
 from engineworks import child, targets, usercode
 from engineworks.errors import EngineworksError, said
 from engineworks.manifest import Artifact, TensorSpec
+from engineworks.specs import Preprocess, TaskSpec
 from engineworks.stages.records import provenance, put_predictions
 from engineworks.stages.requests import (
     AnalyzeRequest,
@@ -25,7 +26,7 @@ from engineworks.stages.requests import (
     SimplifyRequest,
 )
 from engineworks.store import LocalStore
-from engineworks.values import Analysis, Exported, PinnedData, Reference, Simplified
+from engineworks.values import Analysis, Chance, Exported, PinnedData, Reference, Simplified
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def reference(request: ReferenceRequest) -> Reference:
         source = open_source(model, inputs[:1])
         outputs = source.infer(inputs)
     shared = _settled(shared, source.infer, inputs)
-    metrics, predictions = _score(request, shared, store, source.infer)
+    metrics, predictions, better = _score(request, shared, store, source.infer)
     metric = judge.METRIC[shared.task.kind]
     with tempfile.TemporaryDirectory() as work:
         path = Path(work, references.FILE)
@@ -95,7 +96,30 @@ def reference(request: ReferenceRequest) -> Reference:
         detail=metrics,
         outputs=source.outputs,
         scores=shared.task.scores,
+        chance=better,
         elapsed_s=time.perf_counter() - started,
+    )
+
+
+def _chance(
+    request: ReferenceRequest, shared: Shared, infer: Callable[..., Any], answers: list[Any]
+) -> Chance:
+    """Whether the model's answers are better than chance, and if not, what may be wrong."""
+    from engineworks.evaluate import judge, suspects
+
+    assert request.data is not None  # noqa: S101 - the caller has scored it
+
+    def score(task: TaskSpec, preprocess: Preprocess, data: PinnedData) -> list[Any]:
+        decode = judge.decoder(task, Path(request.model.folder))
+        return judge.judge(
+            infer, data, task, shared.labels, preprocess, request.size, decode
+        )[1]  # fmt: skip
+
+    found = suspects.evidence(answers, request.data, shared.task, shared.labels)
+    if found.word != "near zero":
+        return found
+    return suspects.explain(
+        found, answers, request.data, shared.task, shared.labels, shared.preprocess, score
     )
 
 
@@ -112,17 +136,20 @@ def _settled(shared: Shared, infer: Callable[..., Any], inputs: np.ndarray[Any, 
 
 def _score(
     request: ReferenceRequest, shared: Shared, store: LocalStore, infer: Any
-) -> tuple[dict[str, float], Artifact | None]:
-    """The source model's metrics and answers on the data; nothing where none are asked for."""
+) -> tuple[dict[str, float], Artifact | None, Chance | None]:
+    """The source model's metrics and answers on the data, and whether they are better than chance;
+    nothing where none are asked for.
+    """
     from engineworks.evaluate import judge
 
     if not request.score or request.data is None or shared.task.kind == "none":
-        return {}, None
+        return {}, None, None
     decode = judge.decoder(shared.task, Path(request.model.folder))
     metrics, answers = judge.judge(
         infer, request.data, shared.task, shared.labels, shared.preprocess, request.size, decode
     )
-    return metrics, put_predictions(store, shared, answers, "reference", None)
+    better = _chance(request, shared, infer, answers)
+    return metrics, put_predictions(store, shared, answers, "reference", None), better
 
 
 def _samples(request: ReferenceRequest, rows: int) -> np.ndarray[Any, Any]:

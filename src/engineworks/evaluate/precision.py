@@ -1,0 +1,112 @@
+"""COCO's average precision in a form that is quick to compute again on exchanged labels.
+
+`detection.score` is the reference that is reported; this one holds answers against chance, without
+crowds. Pure.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engineworks.evaluate.agreement import iou
+from engineworks.evaluate.annotations.coco import CocoLabels
+
+Array = np.ndarray[Any, Any]
+
+#: Photos that are looked at, spread over those with labels.
+PHOTOS = 200
+
+#: IoU .50:.95, as COCO has it.
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALLS = np.linspace(0, 1, 101)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """Objects of one photo, answered or labelled."""
+
+    box: Array
+    """(n, 4) left, top, width, height."""
+    category: Array
+    """int (n,)."""
+    score: Array
+    """(n,)."""
+
+
+def sides(
+    results: Sequence[dict[str, Any]], labels: CocoLabels, ids: list[int]
+) -> tuple[list[Side], list[Side]]:
+    """Answers and labels photo by photo, of photos with labels, at most `PHOTOS` of them."""
+    rows: dict[int, list[Any]] = {key: [] for key in ids}
+    for row in labels.raw["annotations"]:
+        if row["image_id"] in rows and not row["iscrowd"]:
+            rows[row["image_id"]].append(row)
+    labelled = [key for key in ids if rows[key]]
+    if len(labelled) > PHOTOS:
+        places = np.linspace(0, len(labelled) - 1, PHOTOS).round().astype(int)
+        labelled = [labelled[place] for place in places]
+    found: dict[int, list[Any]] = {key: [] for key in labelled}
+    for row in results:
+        if row["image_id"] in found:
+            found[row["image_id"]].append(row)
+    return [_side(found[key]) for key in labelled], [_side(rows[key]) for key in labelled]
+
+
+def _side(rows: Sequence[dict[str, Any]]) -> Side:
+    score = np.array([row.get("score", 1.0) for row in rows], np.float64)
+    order = np.argsort(-score, kind="stable")
+    return Side(
+        box=np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)[order],
+        category=np.array([row["category_id"] for row in rows], np.int64)[order],
+        score=score[order],
+    )
+
+
+def average_precision(answers: Sequence[Side], truths: Sequence[Side]) -> float:
+    """COCO's AP over IoU .50:.95 (101 recalls, mean over labelled classes), of photo by photo."""
+    wanted = Counter(int(category) for truth in truths for category in truth.category)
+    if not wanted:
+        return 0.0
+    right = [_right(answer, truth) for answer, truth in zip(answers, truths, strict=True)]
+    score = np.concatenate([answer.score for answer in answers])
+    category = np.concatenate([answer.category for answer in answers])
+    hit = np.concatenate(right)
+    order = np.argsort(-score, kind="stable")
+    category, hit = category[order], hit[order]
+    return float(np.mean([_precision(hit[category == c], n) for c, n in wanted.items()]))
+
+
+def _precision(hit: Array, wanted: int) -> float:
+    """Mean interpolated precision of one class: hits (n, thresholds), best score first."""
+    if not hit.any():
+        return 0.0
+    found = np.cumsum(hit, axis=0)
+    precision = found / np.arange(1, len(hit) + 1)[:, None]
+    precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+    recall = found / wanted
+    total = 0.0
+    for t in range(hit.shape[1]):
+        places = np.searchsorted(recall[:, t], RECALLS, side="left")
+        total += float(precision[places[places < len(hit)], t].sum()) / len(RECALLS)
+    return float(total / hit.shape[1])
+
+
+def _right(answer: Side, truth: Side) -> Array:
+    """Which answers meet an object at each threshold, bool (n, thresholds), greedily."""
+    hit = np.zeros((len(answer.score), len(THRESHOLDS)), bool)
+    if not len(answer.score) or not len(truth.score):
+        return hit
+    overlap = iou(answer.box, truth.box) * (answer.category[:, None] == truth.category[None])
+    taken = np.zeros((len(THRESHOLDS), len(truth.score)), bool)
+    steps = np.arange(len(THRESHOLDS))
+    for row in np.flatnonzero(overlap.max(axis=1) >= THRESHOLDS[0]):
+        free = np.where(taken, -1.0, overlap[row][None])
+        best = free.argmax(axis=1)
+        hit[row] = free[steps, best] >= THRESHOLDS - 1e-10
+        taken[steps[hit[row]], best[hit[row]]] = True
+    return hit
