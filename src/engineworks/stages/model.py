@@ -137,9 +137,7 @@ def _settled(shared: Shared, infer: Callable[..., Any], inputs: np.ndarray[Any, 
 def _score(
     request: ReferenceRequest, shared: Shared, store: LocalStore, infer: Any
 ) -> tuple[dict[str, float], Artifact | None, Chance | None]:
-    """The source model's metrics and answers on the data, and whether they are better than chance;
-    nothing where none are asked for.
-    """
+    """Metrics, answers and whether they are better than chance; nothing where none are wanted."""
     from engineworks.evaluate import judge
 
     if not request.score or request.data is None or shared.task.kind == "none":
