@@ -254,14 +254,14 @@ def prepare_size(run: Run, loaded: Loaded, model: Model, size: Size) -> Model:
 def _of_source(found: Reference) -> str:
     """What the source model has shown, in words."""
     if found.value is None:
-        return ""
+        return found.note
     words = f"{found.metric} {found.value:.4f} of the source model"
     if found.scores != "auto":
         words += f", its scores are {found.scores}"
     cut = found.detail.get(CUT, 0.0)
     if cut:
         words += f"; task.max_detections cuts weaker objects on {cut:.0%} of the images"
-    return words
+    return f"{words}; {found.note}" if found.note else words
 
 
 def _prepare(

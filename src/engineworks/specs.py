@@ -71,6 +71,9 @@ class ModelSpec:
     """The model's image input."""
     weights: str | None = place(default=None)
     """A state_dict file for a `module:factory` source, relative to the recipe."""
+    weights_key: str = later(default="")
+    """Which weights, where a file holds several for this network: for example `ema.module`. Left
+    out: the only ones that fit."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments for the factory."""
     outputs: tuple[str, ...] | None = None
@@ -97,6 +100,14 @@ class ModelSpec:
         module, _, factory = self.source.partition(":")
         if factory.isidentifier() and all(part.isidentifier() for part in module.split(".")):
             return "factory"
+        if source.endswith((".pt", ".pth", ".ckpt", ".bin", ".safetensors")):
+            raise RecipeError(
+                f"model.source: {self.source!r} may be weights or a whole network, its name does "
+                "not say which",
+                hint="weights: write for example source: model:build, the function that makes the network, "
+                "and give this file as model.weights. TorchScript (torch.jit.save): name the file "
+                f"{self.source.rpartition('.')[0]}.torchscript",
+            )
         raise RecipeError(
             f"model.source: {self.source!r} is neither module:factory nor a "
             ".onnx, .pt2 or .torchscript file",
@@ -129,6 +140,11 @@ class ModelSpec:
             f"model.weights: a {self.form} source carries its own weights, "
             f"got {self.weights!r} as well",
             "remove model.weights",
+        )
+        _must(
+            self.weights is not None or not self.weights_key,
+            "model.weights_key: there is no model.weights to look it up in",
+            "give model.weights, or remove model.weights_key",
         )
 
 

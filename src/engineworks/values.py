@@ -234,6 +234,8 @@ class Reference:
     """What a classifier's scores are, as settled on it."""
     chance: Chance | None = later(default=None)
     """Whether its score is better than chance."""
+    note: str = later(default="")
+    """Where the weights were found, when their file holds more than a plain state_dict."""
     elapsed_s: float = place()
 
 

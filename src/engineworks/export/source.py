@@ -6,9 +6,9 @@ exporter. Runs in a stage's child process, since factories are user code.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import pickle
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 
 from engineworks import usercode
 from engineworks.errors import EngineworksError, ModelError, said
-from engineworks.export import archives
+from engineworks.export import archives, checkpoint
 from engineworks.values import PinnedModel
 
 Array = np.ndarray[Any, Any]
@@ -32,6 +32,8 @@ class Source:
     """(b, channels, height, width) float32 -> outputs by name."""
     outputs: tuple[str, ...]
     module: Any = None
+    note: str = ""
+    """Which weights it has, when its file holds more than a plain state_dict."""
 
 
 def open_source(model: PinnedModel, sample: Array) -> Source:
@@ -106,67 +108,13 @@ def _open_factory(model: PinnedModel, sample: Array) -> Source:
             "not a torch module",
             hint="return a torch.nn.Module from the factory",
         )
+    said_of = ""
     if model.spec.weights is not None:
-        _load_weights(module, model)
-    return _torch_source(module.eval(), model, sample)
-
-
-def _load_weights(module: Any, model: PinnedModel) -> None:
-    import torch
-
-    path = Path(model.path)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=not model.spec.trust)
-    except pickle.UnpicklingError as error:
-        # torch advises weights_only=False for any broken file; only these words mean code.
-        if "GLOBAL" in str(error) or "unrecognized function" in str(error):
-            raise ModelError(
-                f"model.weights: {path.name} holds pickled Python code, which can run anything "
-                f"({_what_code(str(error))})",
-                hint="save a plain state_dict with torch.save(model.state_dict(), ...), or set "
-                "model.trust: true if you made this file yourself",
-            ) from error
-        raise _broken_weights(path, error) from error
-    except Exception as error:
-        raise _broken_weights(path, error) from error
-    # Training scripts save more than the weights; these are the usual names for them.
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping):
-        raise ModelError(
-            f"model.weights: {path.name} holds a {type(state).__name__}, not a state_dict",
-            hint="save it with torch.save(model.state_dict(), ...)",
-        )
-    try:
-        module.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise ModelError(
-            f"model.weights: {path.name} does not fit {model.spec.source}: "
-            f"{_first_mismatches(str(error))}",
-            hint="use the weights of this network, or pass the network's options in "
-            "model.arguments",
-        ) from error
-
-
-def _what_code(message: str) -> str:
-    """The name that torch refused, out of its long advice."""
-    found = re.search(r"GLOBAL ([\w.]+)|function ([^\n]{1,80})", message)
-    return found[0] if found else "not a plain state_dict"
-
-
-def _broken_weights(path: Path, error: Exception) -> ModelError:
-    words = "" if "weights_only" in str(error) else f": {str(error).splitlines()[0][:100]}"
-    return ModelError(
-        f"model.weights: {path.name} ({path.stat().st_size} bytes) cannot be read as torch "
-        f"weights ({type(error).__name__}{words})",
-        hint="the file is cut or damaged: copy it again",
-    )
-
-
-def _first_mismatches(message: str) -> str:
-    lines = [line.strip() for line in message.splitlines()[1:] if line.strip()]
-    return " ".join(lines)[:300] if lines else message[:300]
+        said_of = checkpoint.load(
+            module, Path(model.path), trust=model.spec.trust, key=model.spec.weights_key,
+            source=model.spec.source,
+        )  # fmt: skip
+    return dataclasses.replace(_torch_source(module.eval(), model, sample), note=said_of)
 
 
 def _open_pt2(model: PinnedModel, sample: Array) -> Source:

@@ -97,6 +97,7 @@ def reference(request: ReferenceRequest) -> Reference:
         outputs=source.outputs,
         scores=shared.task.scores,
         chance=better,
+        note=source.note,
         elapsed_s=time.perf_counter() - started,
     )
 

@@ -1,0 +1,240 @@
+"""Weights as training programs write them: found in the file, held against the network, loaded.
+
+They lie under `state_dict`, `model`, `ema.module`, `params` ... or at the top, with `module.`,
+`model.` or `_orig_mod.` before every name. The set whose names and shapes are those of the network
+is taken; of two different ones the user chooses. Knows the file, and the network's own names.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engineworks.errors import ModelError, said
+
+#: How deep sets of weights are looked for.
+DEPTH = 4
+
+#: What torch.compile puts before the names of a network, or of any part of it.
+COMPILED = "_orig_mod."
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One set of weights in a file."""
+
+    path: tuple[str, ...]
+    tensors: Mapping[str, Any]
+    """By the names of the network."""
+    prefix: str
+    """What stood before every name."""
+    others: int
+    """Tensors beside them that the network has no place for."""
+
+    @property
+    def key(self) -> str:
+        """The words of `model.weights_key` for it."""
+        return ".".join((*self.path, *filter(None, (self.prefix.rstrip("."),)))) or "the top"
+
+    @property
+    def said(self) -> str:
+        """Where it was found, for people; "" when the file is a plain state_dict."""
+        if not self.path and not self.prefix and not self.others:
+            return ""
+        words = f"weights from {self.key}"
+        plural = "s" if self.others > 1 else ""
+        return words + (f", {self.others} other tensor{plural} left aside" if self.others else "")
+
+
+def load(module: Any, path: Path, *, trust: bool, key: str, source: str) -> str:
+    """Fill a network with the weights of a file.
+
+    Args:
+        module: A torch.nn.Module.
+        path: The file.
+        trust: Whether pickled code in it may run.
+        key: `model.weights_key`: which set; "": the only one that fits.
+        source: `model.source`, for messages.
+
+    Returns:
+        Which weights were taken, when the file holds more than a plain state_dict.
+
+    Raises:
+        ModelError: No weights, none that fit, or several that differ.
+    """
+    state = _read(path, trust=trust)
+    if not isinstance(state, Mapping) and not hasattr(state, "state_dict"):
+        raise ModelError(
+            f"model.weights: {path.name} holds a {type(state).__name__}, not a state_dict",
+            hint="save it with torch.save(model.state_dict(), ...)",
+        )
+    wanted = module.state_dict()
+    found = list(_sets(state))
+    if not found and wanted:
+        keys = ", ".join(map(str, list(state)[:8])) if isinstance(state, Mapping) else "none"
+        raise ModelError(
+            f"model.weights: {path.name} holds no tensors by name (its keys: {keys})",
+            hint="save it with torch.save(model.state_dict(), ...)",
+        )
+    fitting = [one for where, tensors in found for one in _fits(where, tensors, wanted)]
+    chosen = _chosen(fitting, path, key)
+    if chosen is None:
+        raise _misfit(module, path, source, found, wanted)
+    module.load_state_dict(dict(chosen.tensors), strict=True)
+    return chosen.said
+
+
+def _read(path: Path, *, trust: bool) -> Any:
+    import torch
+
+    if path.suffix == ".safetensors":
+        raise ModelError(
+            f"model.weights: {path.name} is a safetensors file, which is not read here",
+            hint="turn it into weights.pt once: torch.save(safetensors.torch.load_file("
+            f"{path.name!r}), 'weights.pt')",
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=not trust)
+    except pickle.UnpicklingError as error:
+        # torch advises weights_only=False for any broken file; only these words mean code.
+        if "GLOBAL" in str(error) or "unrecognized function" in str(error):
+            raise ModelError(
+                f"model.weights: {path.name} holds pickled Python code, which can run anything "
+                f"({_what_code(str(error))})",
+                hint="save a plain state_dict with torch.save(model.state_dict(), ...), or set "
+                "model.trust: true if you made this file yourself",
+            ) from error
+        raise _broken(path, error) from error
+    except Exception as error:
+        if "TorchScript" in str(error):
+            raise ModelError(
+                f"model.weights: {path.name} is a TorchScript file: a whole network, not weights",
+                hint=f"name it {path.stem}.torchscript and give it as model.source, without "
+                "model.weights",
+            ) from error
+        raise _broken(path, error) from error
+
+
+def _what_code(message: str) -> str:
+    """The name that torch refused, out of its long advice."""
+    found = re.search(r"GLOBAL ([\w.]+)|function ([^\n]{1,80})", message)
+    return found[0] if found else "not a plain state_dict"
+
+
+def _broken(path: Path, error: Exception) -> ModelError:
+    words = "" if "weights_only" in str(error) else f": {said(error, 200)}"
+    return ModelError(
+        f"model.weights: {path.name} ({path.stat().st_size} bytes) cannot be read as torch "
+        f"weights ({type(error).__name__}{words})",
+        hint="the file is cut or damaged: copy it again",
+    )
+
+
+def _sets(state: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Mappings that hold tensors by name, with their place in the file; outermost first."""
+    import torch
+
+    if not isinstance(state, Mapping) and callable(getattr(state, "state_dict", None)):
+        state = state.state_dict()  # a whole network, which only a trusted file holds
+    if not isinstance(state, Mapping):
+        return
+    tensors = {
+        name.replace(COMPILED, ""): value
+        for name, value in state.items()
+        if isinstance(name, str) and isinstance(value, torch.Tensor)
+    }
+    if tensors:
+        yield path, tensors
+    if len(path) < DEPTH:
+        for name, value in state.items():
+            if isinstance(name, str) and not isinstance(value, torch.Tensor):
+                yield from _sets(value, (*path, name))
+
+
+def _fits(
+    path: tuple[str, ...], tensors: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> Iterator[Weights]:
+    """What a mapping gives the network when a prefix is taken off its names."""
+    for prefix in _prefixes(tensors, wanted):
+        inside = {
+            name.removeprefix(prefix): value
+            for name, value in tensors.items()
+            if name.startswith(prefix)
+        }
+        if inside.keys() == wanted.keys() and all(
+            inside[name].shape == wanted[name].shape for name in wanted
+        ):
+            yield Weights(path, inside, prefix, len(tensors) - len(inside))
+
+
+def _prefixes(tensors: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """What stands before the network's first name; nothing, or whole words."""
+    first = next(iter(wanted), None)
+    if first is None:
+        return [""]
+    before = [name.removesuffix(first) for name in tensors if name.endswith(first)]
+    return list(dict.fromkeys(p for p in before if not p or p.endswith(".")))
+
+
+def _chosen(fitting: list[Weights], path: Path, key: str) -> Weights | None:
+    named = [one for one in fitting if key in ("", one.key, ".".join(one.path))]
+    if key and not named and fitting:
+        raise ModelError(
+            f"model.weights_key: {path.name} has no weights of this network under {key!r}",
+            hint=f"it has them under: {', '.join(one.key for one in fitting)}",
+        )
+    different = [one for one in named[1:] if not _equal(one, named[0])]
+    if different:
+        names = ", ".join(repr(one.key) for one in (named[0], *different))
+        raise ModelError(
+            f"model.weights: {path.name} holds {len(different) + 1} different sets of weights for "
+            f"this network: {names}",
+            hint=f"name one: model.weights_key: {different[-1].key} (the averaged one, ema, is "
+            "what training programs usually score and publish)",
+        )
+    return named[0] if named else None
+
+
+def _equal(one: Weights, other: Weights) -> bool:
+    return all(bool((one.tensors[name] == other.tensors[name]).all()) for name in one.tensors)
+
+
+def _misfit(
+    module: Any, path: Path, source: str, found: list[Any], wanted: Mapping[str, Any]
+) -> ModelError:
+    """What the nearest set of weights lacks, or has too many of."""
+
+    def nearness(entry: tuple[tuple[str, ...], Mapping[str, Any], str]) -> int:
+        _, tensors, prefix = entry
+        return sum(prefix + name in tensors for name in wanted)
+
+    tries = [
+        (where, tensors, prefix)
+        for where, tensors in found
+        for prefix in {"", *_near_prefixes(tensors, wanted)}
+    ]
+    where, tensors, prefix = max(tries, key=nearness, default=((), {}, ""))
+    inside = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
+    place = ".".join((*where, *filter(None, (prefix.rstrip("."),))))
+    words = "its names and shapes differ"
+    try:
+        module.load_state_dict(inside, strict=True)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
+        words = said(" ".join(lines) or error)
+    return ModelError(
+        f"model.weights: {path.name}{f' ({place})' if place else ''} does not fit {source}: "
+        f"{words}",
+        hint="use the weights of this network, or pass the network's options in model.arguments",
+    )
+
+
+def _near_prefixes(tensors: Mapping[str, Any], wanted: Mapping[str, Any]) -> set[str]:
+    """Prefixes by which any of the network's names is there."""
+    return {
+        name.removesuffix(last) for name in tensors for last in wanted if name.endswith("." + last)
+    }
