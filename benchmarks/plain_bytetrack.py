@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from benchmarks.hota import overlap
-
 MOTION = np.eye(8) + np.eye(8, k=4)
 SEEN = np.eye(4, 8)
 #: Standard deviations in units of the box's height, as DeepSORT set them (arXiv:1703.07402).
@@ -20,9 +18,10 @@ POSITION, SPEED = 1 / 20, 1 / 160
 
 
 class Track:
-    """One object: its filter, its number and when it was last seen."""
+    """One object: its filter, its number, when it was last seen and as which box of that frame."""
 
-    def __init__(self, box: Any, score: float, number: int, frame: int) -> None:
+    def __init__(self, box: Any, score: float, number: int, frame: int, row: int) -> None:
+        self.row = row
         self.number, self.score, self.seen, self.started = number, score, frame, frame
         self.confirmed, self.lost = frame == 1, False
         self.mean = np.concatenate([_measure(box), np.zeros(4)])
@@ -83,7 +82,9 @@ class PlainByteTrack:
         for index in strong:
             if scores[index] >= self.high + 0.1:
                 self.count += 1
-                self.tracks.append(Track(boxes[index], scores[index], self.count, self.frame))
+                self.tracks.append(
+                    Track(boxes[index], scores[index], self.count, self.frame, int(index))
+                )
         self.tracks = [
             track for track in self.tracks
             if track not in dropped and self.frame - track.seen <= self.lost_frames
@@ -108,6 +109,7 @@ class PlainByteTrack:
         for row, column in zip(rows[good], columns[good], strict=True):
             index = which[column]
             tracks[row].update(boxes[index], scores[index], self.frame)
+            tracks[row].row = int(index)
         alone = set(range(len(tracks))) - set(rows[good].tolist())
         return [tracks[row] for row in sorted(alone)], np.delete(which, columns[good])
 
@@ -125,6 +127,15 @@ class PlainByteTrack:
             )
             gone.add(id(lost[column] if older else active[row]))
         self.tracks = [track for track in self.tracks if id(track) not in gone]
+
+
+def overlap(one: Any, other: Any) -> Any:
+    """Intersection over union (n, m); sides count their last pixel, as in the original."""
+    low = np.maximum(one[:, None, :2], other[None, :, :2])
+    high = np.minimum(one[:, None, 2:], other[None, :, 2:])
+    shared = np.prod(np.maximum(high - low + 1, 0), axis=2)
+    areas = [np.prod(boxes[:, 2:] - boxes[:, :2] + 1, axis=1) for boxes in (one, other)]
+    return shared / (areas[0][:, None] + areas[1][None] - shared)
 
 
 def _measure(box: Any) -> Any:

@@ -18,7 +18,7 @@ from tests.builders import ROOT
 HEAVY = [
     "torch", "onnx", "onnxscript", "onnxsim", "prefect", "mlflow", "pydantic", "yaml", "cv2",
     "pycocotools", "onnxruntime", "openvino", "structlog", "prometheus_client", "pynvml",
-    "supervision", "av", "pyxtrackers",
+    "supervision", "av",
 ]  # fmt: skip
 
 #: What must be importable there nevertheless.

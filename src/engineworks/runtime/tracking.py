@@ -1,17 +1,17 @@
 """Tracking: the same object keeps one number through a stream.
 
-One small protocol, ByteTrack (arXiv:2110.06864) behind it by way of the package `pyxtrackers`.
-Knows no images and no video; a tracker belongs to one stream and one thread.
+One small protocol, and ByteTrack (arXiv:2110.06864) in numpy behind it. Knows no images and no
+video; a tracker belongs to one stream and one thread.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
 
-from engineworks.errors import MissingDependency
+from engineworks.runtime.assignment import assign
 from engineworks.runtime.detections import Array, Detections
 
 
@@ -30,25 +30,128 @@ class Tracker(Protocol):
         ...
 
 
-#: Boxes of different classes are moved apart by this many pixels, so that they never overlap.
-_CLASS_OFFSET_PX = 1e5
+#: Pixels. No picture reaches so far.
+FAR = 1e6
 
-#: Makes equal scores differ, so that a score names its detection: far below the distance of
-#: neighbouring float32 scores above 0.1 (7e-9) for 1000 detections.
-_SCORE_STEP = 1e-12
+#: Weaker detections are not looked at.
+WEAKEST = 0.1
 
-#: Births after which a generation is replaced.
-_GENERATION = 256
+#: Largest cost of the second association (weak boxes) and of the third (tracks of one frame).
+WEAK_LIMIT, FRESH_LIMIT = 0.5, 0.7
+
+#: Overlap from which a lost and a followed track are one object.
+SAME = 0.85
+
+#: Standard deviations of position and of speed, in heights of the box (arXiv:1703.07402), and those
+#: of the aspect ratio, which are in no unit.
+POSITION, SPEED = 1 / 20, 1 / 160
+ASPECT, ASPECT_SPEED, ASPECT_MEASURED = 1e-2, 1e-5, 1e-1
+
+
+@dataclass(kw_only=True)
+class _Tracks:
+    """All tracks, a row each.
+
+    The filter's motion couples a coordinate with its own speed alone, and its noise couples
+    nothing, so its covariance of 8 by 8 is four of 2 by 2: variance, covariance with the speed, and
+    the speed's variance, of centre x, centre y, aspect (width / height) and height.
+    """
+
+    at: Array
+    speed: Array
+    variance: Array
+    coupling: Array
+    speed_variance: Array
+    class_id: Array
+    number: Array
+    """0 until a second frame has confirmed it."""
+    confirmed: Array
+    lost: Array
+    seen: Array
+    started: Array
+
+    def select(self, which: Array) -> _Tracks:
+        return _Tracks(**{each.name: getattr(self, each.name)[which] for each in fields(self)})
+
+    def joined(self, other: _Tracks) -> _Tracks:
+        return _Tracks(
+            **{
+                each.name: np.concatenate([getattr(self, each.name), getattr(other, each.name)])
+                for each in fields(self)
+            }
+        )
+
+    def predict(self, which: Array) -> None:
+        """One frame on, for some of them. The height of a lost one stays what it was."""
+        self.speed[which & self.lost, 3] = 0
+        steps = _noise(self.at[which, 3], POSITION, ASPECT)
+        speeds = _noise(self.at[which, 3], SPEED, ASPECT_SPEED)
+        self.at[which] += self.speed[which]
+        coupling, speed_variance = self.coupling[which], self.speed_variance[which]
+        self.variance[which] += 2 * coupling + speed_variance + steps
+        self.coupling[which] = coupling + speed_variance
+        self.speed_variance[which] = speed_variance + speeds
+
+    def update(self, rows: Array, measured: Array, frame: int) -> None:
+        """Boxes were found for some of them: rows (k,), measured (k, 4) as `at`."""
+        variance, coupling = self.variance[rows], self.coupling[rows]
+        spread = variance + _noise(self.at[rows, 3], POSITION, ASPECT_MEASURED)
+        gain, speed_gain = variance / spread, coupling / spread
+        surprise = measured - self.at[rows]
+        self.at[rows] += gain * surprise
+        self.speed[rows] += speed_gain * surprise
+        self.variance[rows] = variance - gain * variance
+        self.coupling[rows] = coupling - gain * coupling
+        self.speed_variance[rows] -= speed_gain * coupling
+        self.seen[rows], self.lost[rows], self.confirmed[rows] = frame, False, True
+
+    @property
+    def corners(self) -> Array:
+        """(n, 4): left, top, right, bottom."""
+        half = np.stack([self.at[:, 2] * self.at[:, 3], self.at[:, 3]], axis=1) / 2
+        return np.concatenate([self.at[:, :2] - half, self.at[:, :2] + half], axis=1)
+
+
+def _born(measured: Array, class_id: Array, frame: int, confirmed: bool) -> _Tracks:
+    n = len(measured)
+    return _Tracks(
+        at=measured.copy(),
+        speed=np.zeros((n, 4)),
+        variance=_noise(measured[:, 3], 2 * POSITION, ASPECT),
+        coupling=np.zeros((n, 4)),
+        speed_variance=_noise(measured[:, 3], 10 * SPEED, ASPECT_SPEED),
+        class_id=class_id.copy(),
+        number=np.zeros(n, np.int64),
+        confirmed=np.full(n, confirmed),
+        lost=np.zeros(n, bool),
+        seen=np.full(n, frame),
+        started=np.full(n, frame),
+    )
+
+
+def _noise(height: Array, of_height: float, of_aspect: float) -> Array:
+    """Variances (n, 4): of lengths by the box's height, of the aspect ratio by itself."""
+    noise = np.repeat(((of_height * height) ** 2)[:, None], 4, axis=1)
+    noise[:, 2] = of_aspect**2
+    return noise
+
+
+def _overlap(one: Array, other: Array) -> Array:
+    """Intersection over union (n, m); sides count their last pixel, as ByteTrack's do."""
+    (left, top, right, bottom), (other_left, other_top, other_right, other_bottom) = one.T, other.T
+    width = np.minimum(right[:, None], other_right) - np.maximum(left[:, None], other_left) + 1
+    height = np.minimum(bottom[:, None], other_bottom) - np.maximum(top[:, None], other_top) + 1
+    shared = np.maximum(width, 0) * np.maximum(height, 0)
+    area = (right - left + 1) * (bottom - top + 1)
+    other_area = (other_right - other_left + 1) * (other_bottom - other_top + 1)
+    return np.asarray(shared / np.maximum(area[:, None] + other_area - shared, 1e-9))
 
 
 class ByteTrack:
-    """ByteTrack for one stream: class-aware, bounded memory, ids mapped back to detections.
+    """ByteTrack for one stream, each class for itself; what it remembers is bounded.
 
-    The package tells neither which detection a track took nor its class, and keeps every track
-    it ever dropped (its `removed_stracks`: memory and time per frame grow without end). So
-    classes are moved apart, the score carries the detection's index through the tracker, and a
-    tracker that has seen many births is replaced by a successor that first runs beside it, until
-    both know the same objects.
+    As in the original, a pair whose cost is above the limit takes no part in an association: it
+    cannot push a better one aside.
 
     Args:
         fps: Frames per second, which scale how long a lost track is remembered.
@@ -56,9 +159,6 @@ class ByteTrack:
         lost_s: Seconds for which a lost track is remembered.
         match: Largest cost (1 - IoU * confidence) of the first association.
         first_id: Number of the first track, above 1 when a stream is resumed.
-
-    Raises:
-        MissingDependency: The package is not installed.
     """
 
     def __init__(
@@ -70,20 +170,11 @@ class ByteTrack:
         match: float = 0.8,
         first_id: int = 1,
     ) -> None:
+        self._high, self._match = high, match
         self._lost_frames = max(1, round(fps * lost_s))
-        self._options = {
-            "track_thresh": high,
-            "match_thresh": match,
-            "track_buffer": self._lost_frames,
-            "frame_rate": 30,  # the package scales its buffer by frame_rate / 30
-        }
         self._next_id = first_id
-        self._current = self._tracker()
-        self._successor: Any = None
-        self._overlap = 0
-        # The package's number -> ours, of the current tracker and of its successor.
-        self._ids: dict[int, int] = {}
-        self._later_ids: dict[int, int] = {}
+        self._frame = 0
+        self._tracks = _born(np.zeros((0, 4)), np.zeros(0, np.int64), 0, confirmed=False)
 
     @property
     def next_id(self) -> int:
@@ -92,75 +183,110 @@ class ByteTrack:
 
     def update(self, detections: Detections) -> Detections:
         """See `Tracker.update`."""
-        rows = self._rows(detections)
-        ids = {row: self._id(number) for row, number in _associate(self._current, rows).items()}
-        if self._successor is not None or self._current.track_id_counter >= _GENERATION:
-            self._renew(rows, ids)
-        kept = sorted(ids)
-        numbers = np.array([ids[row] for row in kept], np.int64)
-        # As a rule all of them: then there is nothing to choose.
-        chosen = detections if len(kept) == len(rows) else detections.select(np.array(kept, int))
+        self._frame += 1
+        boxes = detections.xyxy.astype(np.float64)
+        score = detections.confidence.astype(np.float64)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        # A box without area has no aspect ratio; one beyond FAR is out of a broken engine.
+        usable = (sides > 0).all(axis=1) & (np.abs(boxes) < FAR).all(axis=1) & np.isfinite(score)
+        strong = np.flatnonzero(usable & (score > self._high))
+        weak = np.flatnonzero(usable & (score > WEAKEST) & (score <= self._high))
+        frame = _Frame(boxes, sides, score, detections.class_id, np.full(len(boxes), -1))
+        tracks = self._tracks
+        known, fresh = np.flatnonzero(tracks.confirmed), np.flatnonzero(~tracks.confirmed)
+        tracks.predict(tracks.confirmed)
+        left, strong = self._associate(frame, known, strong, self._match, fuse=True)
+        left, _ = self._associate(frame, left[~tracks.lost[left]], weak, WEAK_LIMIT, fuse=False)
+        tracks.lost[left] = True
+        dropped, strong = self._associate(frame, fresh, strong, FRESH_LIMIT, fuse=True)
+        self._begin(frame, strong[score[strong] >= self._high + 0.1])
+        keep = self._frame - self._tracks.seen <= self._lost_frames
+        keep[dropped] = False
+        self._forget(frame, keep)
+        return self._answer(detections, frame)
+
+    def _associate(
+        self, frame: _Frame, rows: Array, which: Array, limit: float, *, fuse: bool
+    ) -> tuple[Array, Array]:
+        """Tracks `rows` with boxes `which`, updated; those of either that stay alone."""
+        if not len(rows) or not len(which):
+            return rows, which
+        tracks = self._tracks
+        similar = _overlap(tracks.corners[rows], frame.boxes[which])
+        if fuse:
+            similar *= frame.score[which]
+        gain = similar - (1 - limit)
+        gain[tracks.class_id[rows][:, None] != frame.class_id[which][None]] = 0
+        pairs = assign(gain)
+        if not pairs:
+            return rows, which
+        taken, found = np.array(pairs).T
+        index = which[found]
+        measured = _measured(frame.boxes[index], frame.sides[index])
+        tracks.update(rows[taken], measured, self._frame)
+        frame.track[index] = rows[taken]
+        return np.delete(rows, taken), np.delete(which, found)
+
+    def _begin(self, frame: _Frame, which: Array) -> None:
+        """New tracks for boxes that belong to none."""
+        if not len(which):
+            return
+        frame.track[which] = len(self._tracks.seen) + np.arange(len(which))
+        measured = _measured(frame.boxes[which], frame.sides[which])
+        first = self._frame == 1
+        born = _born(measured, frame.class_id[which], self._frame, confirmed=first)
+        self._tracks = self._tracks.joined(born)
+
+    def _forget(self, frame: _Frame, keep: Array) -> None:
+        """Drop tracks, among them the shorter lived of a lost and a followed one in one place."""
+        tracks = self._tracks
+        lost = np.flatnonzero(keep & tracks.lost)
+        live = np.flatnonzero(keep & ~tracks.lost)
+        if len(lost) and len(live):
+            corners = tracks.corners
+            same = _overlap(corners[live], corners[lost]) > SAME
+            same &= tracks.class_id[live][:, None] == tracks.class_id[lost][None]
+            age = tracks.seen - tracks.started
+            for row, column in zip(*np.nonzero(same), strict=True):
+                one, other = live[row], lost[column]
+                keep[other if age[one] > age[other] else one] = False
+        if keep.all():
+            return
+        moved = np.where(keep, np.cumsum(keep) - 1, -1)
+        found = frame.track >= 0
+        frame.track[found] = moved[frame.track[found]]
+        self._tracks = tracks.select(keep)
+
+    def _answer(self, detections: Detections, frame: _Frame) -> Detections:
+        tracks = self._tracks
+        kept = np.flatnonzero(frame.track >= 0)
+        kept = kept[tracks.confirmed[frame.track[kept]]]
+        rows = frame.track[kept]
+        for row in rows[tracks.number[rows] == 0]:
+            tracks.number[row] = self._next_id
+            self._next_id += 1
+        chosen = detections if len(kept) == len(detections) else detections.select(kept)
         return Detections(
             xyxy=chosen.xyxy,
             confidence=chosen.confidence,
             class_id=chosen.class_id,
-            track_id=numbers,
+            track_id=tracks.number[rows],
+            cut=chosen.cut,
         )
 
-    def _rows(self, detections: Detections) -> Array:
-        """float64 (n, 5): x1, y1, x2, y2 with classes apart, and a score that names its row."""
-        rows = np.empty((len(detections), 5))
-        rows[:, :4] = detections.xyxy
-        rows[:, 4] = detections.confidence
-        # A box without area has no aspect ratio, which the Kalman filter divides by.
-        size = rows[:, 2:4] - rows[:, :2]
-        if not (size > 0).all() or not np.isfinite(size).all():
-            rows[~((size > 0) & np.isfinite(size)).all(axis=1)] = (0, 0, 1, 1, 0)
-        rows[:, 0:3:2] += (detections.class_id * _CLASS_OFFSET_PX)[:, None]
-        rows[:, 4] += _steps(len(rows))
-        return rows
 
-    def _id(self, number: int) -> int:
-        known = self._ids.get(number)
-        if known is None:
-            known = self._ids[number] = self._next_id
-            self._next_id += 1
-        return known
+@dataclass(frozen=True)
+class _Frame:
+    """One frame's boxes (n, 4), their width and height, and the track of each, or -1."""
 
-    def _renew(self, rows: Array, ids: dict[int, int]) -> None:
-        if self._successor is None:
-            self._successor, self._overlap, self._later_ids = self._tracker(), 0, {}
-        for index, number in _associate(self._successor, rows).items():
-            if index in ids:
-                self._later_ids[number] = ids[index]
-        self._overlap += 1
-        # Whatever the old one still remembers was seen within this time, by both.
-        if self._overlap > self._lost_frames + 1:
-            latest = {ours: number for number, ours in self._later_ids.items()}
-            self._ids = {number: ours for ours, number in latest.items()}
-            self._current, self._successor = self._successor, None
-
-    def _tracker(self) -> Any:
-        try:
-            from pyxtrackers.bytetrack.bytetrack import BYTETracker
-        except ModuleNotFoundError as error:
-            raise MissingDependency(
-                "tracking needs the package 'pyxtrackers'", hint="pip install 'engineworks[video]'"
-            ) from error
-        return BYTETracker(**self._options)
+    boxes: Array
+    sides: Array
+    score: Array
+    class_id: Array
+    track: Array
 
 
-@lru_cache(maxsize=1024)
-def _steps(count: int) -> Array:
-    return np.arange(count) * _SCORE_STEP
-
-
-def _associate(tracker: Any, rows: Array) -> dict[int, int]:
-    """Row index -> the package's track number, of the confirmed tracks seen in this frame."""
-    tracker.update(rows)
-    index = {score: row for row, score in enumerate(rows[:, 4].tolist())}
-    return {
-        index[track.score]: track.track_id
-        for track in tracker.tracked_stracks
-        if track.is_activated
-    }
+def _measured(boxes: Array, sides: Array) -> Array:
+    """Boxes as a track holds them: centre x, centre y, width / height, height."""
+    aspect: Any = sides[:, :1] / sides[:, 1:]
+    return np.concatenate([boxes[:, :2] + sides / 2, aspect, sides[:, 1:]], axis=1)

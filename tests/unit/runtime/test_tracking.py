@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.optimize import linear_sum_assignment
 
 from benchmarks.hota import hota
 from benchmarks.plain_bytetrack import PlainByteTrack
-from engineworks.runtime import tracking
+from engineworks.runtime.assignment import assign
 from engineworks.runtime.detections import Detections
 from engineworks.runtime.tracking import ByteTrack
 
@@ -120,32 +123,114 @@ def crowd(frames):
         yield found(boxes + rng.normal(0, 0.5, boxes.shape))
 
 
-def test_a_successor_takes_over_without_changing_a_number(monkeypatch):
-    frames = list(crowd(190))
-    monkeypatch.setattr(tracking, "_GENERATION", 10**9)
-    whole = ByteTrack()
-    expected = [whole.update(frame) for frame in frames]
-    monkeypatch.setattr(tracking, "_GENERATION", 20)
-    renewed = ByteTrack()
-    generations = [renewed._current]
-    for frame, reference in zip(frames, expected, strict=True):
-        tracked = renewed.update(frame)
-        if renewed._current is not generations[-1]:
-            generations.append(renewed._current)
-        steady = reference.track_id <= 10
-        got = dict(zip(map(tuple, tracked.xyxy), tracked.track_id.tolist(), strict=True))
-        for box, track in zip(reference.xyxy[steady], reference.track_id[steady], strict=True):
-            assert got[tuple(box)] == track
-    assert len(generations) > 3
+def partition(answers):
+    """Frame -> the sets of rows that share a number with earlier frames, whatever the number."""
+    names: dict[int, int] = {}
+    return [[names.setdefault(int(number), len(names)) for number in ids] for ids in answers]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_number_is_that_of_the_plain_bytetrack(seed):
+    """Walkers who cross, hide and come back; SciPy's assignment and full matrices beside ours."""
+    rng = np.random.default_rng(seed)
+    at, speed = rng.random((14, 2)) * [500, 300], rng.normal(0, 4, (14, 2))
+    size = rng.uniform([20, 50], [50, 120], (14, 2))
+    ours, plain = ByteTrack(high=0.6), PlainByteTrack(high=0.6)
+    answers, references = [], []
+    for _ in range(120):
+        at += speed
+        speed[(at < 0) | (at > [500, 300])] *= -1
+        boxes = np.concatenate([at, at + size], axis=1) + rng.normal(0, 1.5, (14, 4))
+        boxes = boxes[rng.random(14) > 0.15]
+        corner = rng.random((rng.poisson(1), 2)) * [500, 300]
+        false = np.concatenate([corner, corner + np.array([30, 80])], axis=1)
+        boxes = np.concatenate([boxes, false])
+        boxes = boxes.astype(np.float32)
+        scores = np.clip(rng.normal(0.75, 0.2, len(boxes)), 0.12, 0.99).astype(np.float32)
+        answers.append(ours.update(found(boxes, scores)).track_id)
+        plain.update(boxes.astype(float), scores.astype(float))
+        shown = {t.row: t.number for t in plain.tracks if t.confirmed and not t.lost}
+        references.append([shown[row] for row in sorted(shown)])
+    assert partition(answers) == partition(references)
+    assert len({int(number) for ids in answers for number in ids}) > 14  # some were lost
+
+
+A, B = [100, 0, 200, 100], [140, 0, 240, 100]
+#: a: A moved by 18 pixels; b: new, overlaps A by 0.17 and B not at all.
+MOVED, NEWCOMER = [118, 0, 218, 100], [36, 0, 128, 100]
+
+
+def test_a_newcomer_takes_nobodys_number():
+    """First association: costs are A-a 0.37, B-a 0.42, A-b 0.85, B-b 1; the limit is 0.8.
+
+    The cheapest sum over all pairs is B-a and A-b, of which A-b is then above the limit.
+    """
+    tracker = ByteTrack()
+    for _ in range(5):
+        assert tracker.update(found([A, B])).track_id.tolist() == [1, 2]
+    tracked = tracker.update(found([MOVED, NEWCOMER]))
+    assert tracked.track_id.tolist() == [1]
+    np.testing.assert_array_equal(tracked.xyxy, [MOVED])
+
+
+def test_a_weak_newcomer_takes_nobodys_number():
+    """Second association: overlaps A-a 0.70, B-a 0.64, A-b 0.17, B-b 0; the limit is 0.5."""
+    tracker = ByteTrack()
+    for _ in range(5):
+        tracker.update(found([A, B]))
+    tracked = tracker.update(found([MOVED, NEWCOMER], 0.3))
+    assert tracked.track_id.tolist() == [1]
+
+
+def test_a_newcomer_does_not_confirm_the_wrong_track():
+    """Third association: tracks of one frame; costs as in the first, the limit is 0.7."""
+    tracker = ByteTrack()
+    tracker.update(found([[900, 0, 950, 90]]))
+    tracker.update(found([[900, 0, 950, 90], A, B]))  # A and B wait for a second frame
+    tracked = tracker.update(found([[900, 0, 950, 90], MOVED, NEWCOMER]))
+    assert tracked.track_id.tolist() == [1, 2]
+    # It was A that was confirmed: where A goes on, the number stays; B's place gets a new one.
+    again = tracker.update(found([MOVED, [140 + 30, 0, 240 + 30, 100]]))
+    assert again.track_id.tolist()[0] == 2
+
+
+def limited(gain):
+    """The largest sum of gains by SciPy, over the matrix that lap.lapjv(cost_limit=) extends."""
+    n, m = gain.shape
+    whole = np.zeros((n + m, n + m))
+    whole[:n, :m] = gain
+    whole[:n, :m][gain <= 0] = -1e9
+    rows, columns = linear_sum_assignment(whole, maximize=True)
+    inside = (rows < n) & (columns < m)
+    return whole[rows[inside], columns[inside]].sum()
+
+
+@given(
+    st.tuples(st.integers(0, 7), st.integers(0, 7)).flatmap(
+        lambda shape: arrays(np.float64, shape, elements=st.floats(-1, 1))
+    )
+)
+def test_the_assignment_has_the_largest_sum(gain):
+    pairs = assign(gain)
+    assert len({i for i, _ in pairs}) == len({j for _, j in pairs}) == len(pairs)
+    assert all(gain[i, j] > 0 for i, j in pairs)
+    assert sum(gain[i, j] for i, j in pairs) == pytest.approx(limited(gain), abs=1e-9)
+
+
+def test_a_crowd_in_one_place_is_assigned_in_time():
+    gain = np.random.default_rng(0).random((200, 230))
+    begin = time.process_time()
+    pairs = assign(gain)
+    assert time.process_time() - begin < 5
+    assert sum(gain[i, j] for i, j in pairs) == pytest.approx(limited(gain))
 
 
 def test_what_a_tracker_remembers_does_not_grow():
     tracker, most = ByteTrack(), 0
     for frame in crowd(1500):
         tracker.update(frame)
-        most = max(most, len(tracker._current.removed_stracks))
-    assert most < 2 * tracking._GENERATION
-    assert len(tracker._ids) < 2 * tracking._GENERATION
+        most = max(most, len(tracker._tracks.seen))
+    assert most < 150  # ten walkers, and what false boxes leave within a second
 
 
 @given(
