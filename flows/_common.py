@@ -279,6 +279,7 @@ def _prepare(
         limit_s=recipe.limits.check_s, variant=label,
         note=_of_source,
     )  # fmt: skip
+    verdict.refuse_frame(truth)
     verdict.refuse_chance(truth, recipe.data.accept if recipe.data else ())
     # What was settled on the source goes with every artifact that is made of it.
     shared = dataclasses.replace(shared, task=dataclasses.replace(shared.task, scores=truth.scores))

@@ -261,6 +261,10 @@ class DataSpec:
     """An unreadable image: stop the run, or name it in the report and go on without."""
     limit: int | None = None
     """Use only the first N images, sorted by name."""
+    frame: Literal["upright", "unturned"] | None = later(default=None)
+    """What boxes were drawn on: pictures that their EXIF turns upright, or as they are stored; the
+    latter are turned with their pictures. Left out: upright, unless the evidence speaks against
+    it."""
     accept: tuple[Literal["impossible_boxes", "near_zero"], ...] = later(default=())
     """Findings that stop a run and are right for this data. `impossible_boxes`: many boxes leave
     their pictures; `near_zero`: the source model scores no better than chance."""

@@ -123,6 +123,15 @@ class BadImage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Turned:
+    """An image with boxes that its EXIF turns upright."""
+
+    file: str
+    orientation: int
+    """EXIF's number, 2..8."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PinnedData:
     """Images and labels fixed by one digest over the usable ones."""
 
@@ -139,6 +148,8 @@ class PinnedData:
     """kind `annotations`: the boxes as they were understood, COCO JSON named as the files are."""
     notes: tuple[str, ...] = later(default=())
     """What was left out, merged or matched to read the labels, in words."""
+    turned: tuple[Turned, ...] = later(default=())
+    """Images with boxes that are decoded in another way up than they are stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +210,19 @@ class Suspect:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Frames:
+    """The source model's AP on images that EXIF turns, with boxes taken in two ways."""
+
+    photos: int
+    upright: float
+    """Boxes as if drawn on the upright images, as they were taken."""
+    unturned: float
+    """Boxes as if drawn on the images as they are stored."""
+    doubtful: bool
+    """Whether the second is better, with 95 % confidence where there are photos enough."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Chance:
     """Whether the source model's score is better than chance, with 95 % confidence."""
 
@@ -236,6 +260,8 @@ class Reference:
     """Whether its score is better than chance."""
     note: str = later(default="")
     """Where the weights were found, when their file holds more than a plain state_dict."""
+    frames: Frames | None = later(default=None)
+    """Whether boxes were drawn on the images as they are stored; None: no image is turned."""
     elapsed_s: float = place()
 
 

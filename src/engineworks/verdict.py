@@ -130,12 +130,30 @@ def refuse_chance(reference: Reference, accepted: Sequence[str]) -> None:
     )
 
 
+def refuse_frame(reference: Reference) -> None:
+    """End a run whose boxes fit the pictures better as they are stored than upright.
+
+    Raises:
+        DataError: So it is.
+    """
+    found = reference.frames
+    if found is None or not found.doubtful:
+        return
+    raise DataError(
+        f"{found.photos} images with boxes are turned by their EXIF, and on them the source model "
+        f"scores AP {found.upright:.4f}, but {found.unturned:.4f} if the boxes were drawn on the "
+        "images as they are stored",
+        hint="set data.frame: unturned, and boxes are turned upright with their images; or "
+        "data.frame: upright if they are right as they are",
+    )
+
+
 def likely(found: Chance) -> str:
     """What is most likely wrong, with what was seen when it was tried."""
     right = [suspect for suspect in found.suspects if suspect.better]
     if right:
         first = right[0]
-        words = f"most likely it is {first.words}: {reach(first)}"
+        words = f"Most likely it is {first.words}: {reach(first)}"
         return words + "".join(f"; or {other.words}: {reach(other)}" for other in right[1:3])
     if not found.suspects:
         return "Check task.labels, task.layout and preprocess, the weights and the annotations"

@@ -29,6 +29,9 @@ EXCHANGES = 19
 CONSTANTS = 8
 
 
+Pair = tuple[Side, Side]
+
+
 def of_detection(results: Sequence[dict[str, Any]], labels: CocoLabels, ids: list[int]) -> Chance:
     """Hold a detector's AP against chance.
 
@@ -68,20 +71,34 @@ class Photos:
         return best[0], [self.truths[best[1]]] * len(self)
 
     def beats(self, rival: Sequence[Side]) -> bool:
-        """Whether these answers are better than others by more than exchanging them explains."""
-        if len(self) < math.ceil(math.log2(EXCHANGES + 1)):
-            return self.value() > average_precision(rival, self.truths)
+        """Whether these answers are better than others, with 95 % confidence."""
+        mine = list(zip(self.answers, self.truths, strict=True))
+        return beats(mine, list(zip(rival, self.truths, strict=True)))
 
-        def ahead(swap: Array) -> float:
-            pairs = list(zip(self.answers, rival, swap, strict=True))
-            one = average_precision([b if s else a for a, b, s in pairs], self.truths)
-            other = average_precision([a if s else b for a, b, s in pairs], self.truths)
-            return one - other
 
-        rng = np.random.default_rng(0)
-        swaps = [rng.random(len(self)) < 0.5 for _ in range(EXCHANGES)]
-        here = ahead(np.zeros(len(self), bool))
-        return here > 0 and all(ahead(swap) < here for swap in swaps if swap.mean() > 0)
+def beats(one: Sequence[Pair], other: Sequence[Pair]) -> bool:
+    """Whether the first pairs score better by more than exchanging them photo by photo explains.
+
+    Args:
+        one: (answers, labels) of each photo.
+        other: The same photos with other answers, or other labels.
+    """
+    if len(one) < math.ceil(math.log2(EXCHANGES + 1)):
+        return _precision(one) > _precision(other)
+
+    def ahead(swap: Array) -> float:
+        left = [b if s else a for a, b, s in zip(one, other, swap, strict=True)]
+        right = [a if s else b for a, b, s in zip(one, other, swap, strict=True)]
+        return _precision(left) - _precision(right)
+
+    rng = np.random.default_rng(0)
+    swaps = [rng.random(len(one)) < 0.5 for _ in range(EXCHANGES)]
+    here = ahead(np.zeros(len(one), bool))
+    return here > 0 and all(ahead(swap) < here for swap in swaps if swap.any())
+
+
+def _precision(pairs: Sequence[Pair]) -> float:
+    return average_precision([pair[0] for pair in pairs], [pair[1] for pair in pairs])
 
 
 class Classes:

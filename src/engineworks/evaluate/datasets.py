@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ import numpy as np
 from engineworks.errors import DataError
 from engineworks.evaluate import pinned
 from engineworks.evaluate.annotations import truth as truths
+from engineworks.evaluate.annotations import turned
 from engineworks.evaluate.annotations.coco import CocoLabels
 from engineworks.manifest import Artifact
 from engineworks.specs import DataSpec, TaskSpec
-from engineworks.values import BadImage, PinnedData
+from engineworks.store import pinned_bytes
+from engineworks.values import BadImage, PinnedData, Turned
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
@@ -182,18 +185,23 @@ def screen(
             _class_of(name, labels)
     named, usable = len(files) + len(bad), []
     with ThreadPoolExecutor(4) as pool:
-        for name, reason in zip(
-            files, pool.map(_problem(spec, truth, digests), files), strict=True
-        ):
-            if reason:
-                bad.append(BadImage(file=name, reason=reason))
-            else:
-                usable.append(name)
+        looks = dict(zip(files, pool.map(_look(spec, truth, digests), files), strict=True))
+    for name, look in looks.items():
+        if look.reason:
+            bad.append(BadImage(file=name, reason=look.reason))
+        else:
+            usable.append(name)
     if bad and (spec.on_bad_image == "stop" or not usable):
         raise DataError(
             f"{len(bad)} of {named} images cannot be used; the first: {bad[0].reason}",
-            hint="put it right, or go on without such images: data.on_bad_image: skip",
+            hint="their boxes were drawn on the pictures as they are stored: set "
+            "data.frame: unturned, and they are turned upright with their pictures"
+            if any(look.as_stored for look in looks.values())
+            else "put it right, or go on without such images: data.on_bad_image: skip",
         )
+    numbers = {name: looks[name].orientation for name in usable if looks[name].orientation > 1}
+    if truth and spec.frame == "unturned":
+        truth = turned.upright(truth, numbers)
     objects = _count_boxes(truth, usable) if truth else len(usable)
     if not objects:
         raise DataError(
@@ -212,24 +220,41 @@ def screen(
         objects=objects,
         truth=keep(truth) if keep and truth else None,
         notes=truth.notes if truth else (),
+        turned=tuple(Turned(file=name, orientation=n) for name, n in numbers.items()),
     )
 
 
-def _problem(spec: DataSpec, coco: CocoLabels | None, digests: Mapping[str, str]) -> Any:
-    def problem(name: str) -> str:
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """What decoding one image has shown."""
+
+    reason: str = ""
+    """Why it cannot be used."""
+    as_stored: bool = False
+    """Whether that is only because its boxes are of the picture before it was turned upright."""
+    orientation: int = 1
+    """EXIF's number, of an image with boxes that the decoder has turned."""
+
+
+def _look(
+    spec: DataSpec, truth: CocoLabels | None, digests: Mapping[str, str]
+) -> Callable[[str], _Look]:
+    def look(name: str) -> _Look:
         try:
             image = pinned.image(root_of(spec), name, digests)
+            data = pinned_bytes(root_of(spec) / name, digests[name]) if truth else b""
         except DataError as error:
-            return error.message
-        if coco is not None and coco.size[name] != image.shape[:2]:
-            height, width = coco.size[name]
-            return (
-                f"{name} is {image.shape[1]}x{image.shape[0]} pixels, "
-                f"its annotation says {width}x{height}"
-            )
-        return ""
+            return _Look(reason=error.message)
+        if truth is None:
+            return _Look()
+        number = turned.orientation(data, image)
+        height, width = image.shape[:2]
+        reason, as_stored = turned.mismatch(
+            name, truth.size[name], (height, width), number, spec.frame
+        )
+        return _Look(reason=reason, as_stored=as_stored, orientation=number)
 
-    return problem
+    return look
 
 
 def _count_boxes(truth: CocoLabels, files: list[str]) -> int:

@@ -7,6 +7,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from engineworks.stages.requests import (
     SimplifyRequest,
 )
 from engineworks.store import LocalStore
-from engineworks.values import Analysis, Chance, Exported, PinnedData, Reference, Simplified
+from engineworks.values import Analysis, Chance, Exported, Frames, PinnedData, Reference, Simplified
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ def reference(request: ReferenceRequest) -> Reference:
         source = open_source(model, inputs[:1])
         outputs = source.infer(inputs)
     shared = _settled(shared, source.infer, inputs)
-    metrics, predictions, better = _score(request, shared, store, source.infer)
+    scored = _score(request, shared, store, source.infer)
     metric = judge.METRIC[shared.task.kind]
     with tempfile.TemporaryDirectory() as work:
         path = Path(work, references.FILE)
@@ -89,14 +90,15 @@ def reference(request: ReferenceRequest) -> Reference:
         )
     return Reference(
         artifact=artifact,
-        predictions=predictions,
+        predictions=scored.predictions,
         metric=metric,
-        value=metrics.get(metric),
-        images=len(request.data.files) if request.data and metrics else 0,
-        detail=metrics,
+        value=scored.metrics.get(metric),
+        images=len(request.data.files) if request.data and scored.metrics else 0,
+        detail=scored.metrics,
         outputs=source.outputs,
         scores=shared.task.scores,
-        chance=better,
+        chance=scored.chance,
+        frames=scored.frames,
         note=source.note,
         elapsed_s=time.perf_counter() - started,
     )
@@ -135,20 +137,43 @@ def _settled(shared: Shared, infer: Callable[..., Any], inputs: np.ndarray[Any, 
     return dataclasses.replace(shared, task=dataclasses.replace(shared.task, scores=word))
 
 
-def _score(
-    request: ReferenceRequest, shared: Shared, store: LocalStore, infer: Any
-) -> tuple[dict[str, float], Artifact | None, Chance | None]:
-    """Metrics, answers and whether they are better than chance; nothing where none are wanted."""
+@dataclass(frozen=True, kw_only=True)
+class _Scored:
+    """What the source model has shown on the data."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    predictions: Artifact | None = None
+    chance: Chance | None = None
+    frames: Frames | None = None
+
+
+def _score(request: ReferenceRequest, shared: Shared, store: LocalStore, infer: Any) -> _Scored:
+    """Run the source model on the data; nothing where no score is wanted."""
     from engineworks.evaluate import judge
 
     if not request.score or request.data is None or shared.task.kind == "none":
-        return {}, None, None
+        return _Scored()
     decode = judge.decoder(shared.task, Path(request.model.folder))
     metrics, answers = judge.judge(
         infer, request.data, shared.task, shared.labels, shared.preprocess, request.size, decode
     )
-    better = _chance(request, shared, infer, answers)
-    return metrics, put_predictions(store, shared, answers, "reference", None), better
+    return _Scored(
+        metrics=metrics,
+        predictions=put_predictions(store, shared, answers, "reference", None),
+        chance=_chance(request, shared, infer, answers),
+        frames=_frames(request.data, shared, answers),
+    )
+
+
+def _frames(data: PinnedData, shared: Shared, answers: list[Any]) -> Frames | None:
+    from engineworks.evaluate import frames
+    from engineworks.evaluate.annotations.coco import read_coco
+
+    if shared.task.kind != "detection" or not data.turned:
+        return None
+    return frames.compare(
+        answers, read_coco(Path(data.spec.annotations or ""), shared.labels), data
+    )
 
 
 def _samples(request: ReferenceRequest, rows: int) -> np.ndarray[Any, Any]:
