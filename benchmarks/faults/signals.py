@@ -177,6 +177,8 @@ def _try(command: Command, tries: int, chance: random.Random, env: dict[str, str
 
 
 if __name__ == "__main__":
+    # In the background of a script Ctrl-C is ignored, by all that is started there, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     given = sys.argv[1:]
     bars, details = run(int(given[0]) if given else 200, given[1:])
     raise SystemExit(finish("faults_signals", bars, details))

@@ -53,7 +53,7 @@ class VideoSink:
 
     def write(self, frame: Frame, detections: Detections) -> None:
         """See `Sink.write`."""
-        self.file.write(frame.pixels, frame.time_s)
+        self.file.write(frame.pixels, frame.time_s, frame.pixel_aspect)
 
     def close(self) -> None:
         """See `VideoFile.close`."""
@@ -129,6 +129,7 @@ class JsonLines(_TextSink):
             "frame": frame.number,
             "time_s": round(frame.time_s, 6),
             "size": list(frame.size),
+            **({} if frame.pixel_aspect == 1 else {"pixel_aspect": float(frame.pixel_aspect)}),
             "detections": _objects(detections, self._labels),
         }
         self._lines([json.dumps(row, separators=(",", ":")) + "\n"])

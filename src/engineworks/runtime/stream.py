@@ -304,7 +304,7 @@ class Stream:
             elapsed_s=round(elapsed_s, 3),
             fps=round(frames / elapsed_s, 2) if elapsed_s > 0 else 0.0,
             stages_ms={k: round(v / max(1, frames), 3) for k, v in self._total_ms.items()},
-            notes=tuple(source.troubles.notes) if source else (),
+            notes=_notes(source, reason),
             source=self.job.source,
             outputs=self.job.outputs,
         )
@@ -315,13 +315,24 @@ class Stream:
             return self._outcome, f"{error.message} ({error.hint})"
         if error is not None:
             return self._outcome, f"{type(error).__name__}: {error}"
-        if self._outcome != "whole" or self.job.resumed or source is None:
-            ended = self._outcome == "whole" or (source is not None and source.live)
+        if self._outcome != "whole" or source is None:
+            ended = source is not None and source.live
             return self._outcome, "" if ended else "stopped before its end"
-        damaged = source.troubles.damaged
+        damaged, told = source.troubles.damaged, source.frames
+        if self.job.resumed:
+            return ("lost", source.troubles.cut) if source.troubles.cut else ("whole", "")
         if not self._frames:
             return "failed", f"no frame could be decoded ({damaged} damaged)"
-        told = source.frames
+        if source.troubles.cut and not 0 < source.troubles.counted <= self._frames + damaged:
+            return "lost", source.troubles.cut
         if told and self._frames + damaged < _CUT * told:
             return "lost", f"it ends after {self._frames} of the {told} frames that it tells of"
         return "whole", ""
+
+
+def _notes(source: Source | None, reason: str) -> tuple[str, ...]:
+    """What was noted on the way; also that a file is cut of which all frames are there."""
+    if source is None:
+        return ()
+    cut = source.troubles.cut
+    return (*source.troubles.notes, *([cut] if cut and cut != reason else []))

@@ -18,7 +18,7 @@ from engineworks.errors import DataError, MissingDependency, StoreError
 from engineworks.runtime.outputs import refuse_unwritable, temporary_name
 from engineworks.runtime.pictures import MAX_PIXELS
 from engineworks.runtime.planes import Planes, split
-from engineworks.runtime.sources.decoder import import_av
+from engineworks.runtime.sources.decoder import file_url, import_av
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def last_time_s(path: Path) -> float | None:
     av = import_av()
     latest, start_s = None, 0.0
     try:
-        with av.open(str(path)) as container:
+        with av.open(file_url(path), metadata_errors="replace") as container:
             stream = container.streams.video[0]
             noted = container.metadata.get("comment", "").removeprefix(_STARTS)
             start_s = float(noted) if noted else 0.0
@@ -95,12 +95,18 @@ class VideoFile:
         self._last_tick = -1
         self._failed = False
 
-    def write(self, pixels: np.ndarray[Any, Any] | Planes, time_s: float) -> None:
+    def write(
+        self,
+        pixels: np.ndarray[Any, Any] | Planes,
+        time_s: float,
+        pixel_aspect: Fraction = Fraction(1),
+    ) -> None:
         """Add a frame.
 
         Args:
             pixels: uint8 (height, width, 3) BGR, or planes, whose memory the encoder may keep.
             time_s: Its time, not before the last one's.
+            pixel_aspect: Width of a pixel by its height; that of the first frame counts.
 
         Raises:
             StoreError: The disk is full or gone; what was written stays playable.
@@ -108,7 +114,7 @@ class VideoFile:
         av = import_av()
         try:
             if self._container is None:
-                self._open(av, pixels, time_s)
+                self._open(av, pixels, time_s, pixel_aspect)
             frame = self._frame(av, pixels)
             clock = self._stream.codec_context.time_base
             self._last_tick = max(self._last_tick + 1, round(time_s / float(clock)))
@@ -118,18 +124,25 @@ class VideoFile:
             self._failed = True
             raise self._refusal(error) from error
 
-    def _open(self, av: Any, pixels: np.ndarray[Any, Any] | Planes, time_s: float) -> None:
+    def _open(
+        self,
+        av: Any,
+        pixels: np.ndarray[Any, Any] | Planes,
+        time_s: float,
+        pixel_aspect: Fraction,
+    ) -> None:
         height, width = self._wanted(pixels)
         options, clock = _CODECS[self.codec]
         # Flushed, or the last seconds of a small picture wait in a buffer when a process dies.
         movie = {"movflags": "hybrid_fragmented", "flush_packets": "1"}
-        self._container = av.open(str(self._temporary), "w", format="mp4", options=movie)
+        self._container = av.open(file_url(self._temporary), "w", format="mp4", options=movie)
         self._container.metadata["comment"] = f"{_STARTS}{time_s:.6f}"
         rate = Fraction(self._fps).limit_denominator(1001)
         stream = self._container.add_stream(self.codec, rate=rate, options=dict(options))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         if isinstance(pixels, Planes):
             self._matrix = pixels.matrix
+        stream.codec_context.sample_aspect_ratio = pixel_aspect
         stream.codec_context.colorspace = _MATRICES[self._matrix]
         stream.codec_context.color_range = _LIMITED_RANGE
         stream.codec_context.thread_count = max(1, hosts.cores() // _CORES_PER_THREAD)

@@ -19,6 +19,7 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -44,11 +45,14 @@ class Frame:
             whoever receives them.
         number: Place in the source, from 0.
         time_s: Seconds since the start of the source, by the source's own clock.
+        pixel_aspect: Width of a pixel by its height: a 4:3 picture that is to fill 16:9 has 4/3.
+            The network sees the pixels as they are stored.
     """
 
     pixels: np.ndarray[Any, Any] | Planes
     number: int
     time_s: float
+    pixel_aspect: Fraction = Fraction(1)
 
     @property
     def image(self) -> np.ndarray[Any, Any]:
@@ -70,6 +74,10 @@ class Troubles:
     damaged: int = 0
     """Packets or images that could not be decoded."""
     reconnects: int = 0
+    cut: str = ""
+    """How the file is cut, in words."""
+    counted: int = 0
+    """Frames by the header's own count, which a cut does not change; 0 where it has none."""
     notes: list[str] = field(default_factory=list)
     """The first of each kind, in words."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ def files(address: str) -> list[Path]:
 
 class CameraConnection:
     """An open camera."""
+
+    pixel_aspect = Fraction(1)
 
     def __init__(self, number: int) -> None:
         import cv2

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from engineworks.errors import DataError, MissingDependency
 from engineworks.runtime.pictures import MAX_PIXELS, check_pixels
 from engineworks.runtime.planes import Planes
 from engineworks.runtime.sources import Troubles
+from engineworks.runtime.sources.upright import STRAIGHT, Signs, signs, transposed, upright
 
 if TYPE_CHECKING:
     import av
@@ -52,7 +54,7 @@ def import_av() -> Any:
 
 
 class Decoder:
-    """The first video stream of a container, as upright pictures with their times.
+    """The first video of a container (a cover is none), as upright pictures with their times.
 
     Frames come as the planes that the codec has where those are plain 8-bit 4:2:0, else as BGR.
 
@@ -93,13 +95,20 @@ class Decoder:
         # A persistent converter: PyAV would otherwise set one up for every frame.
         self._convert = av.video.reformatter.VideoReformatter()
         self._previous_s, self._shift_s = float("-inf"), 0.0
+        self._turn = STRAIGHT
 
     def _open(self, hardware: str, timeout_s: float | None, options: dict[str, str]) -> Any:
         av = self._av
         acceleration = _acceleration(hardware)
         for device in (acceleration, None) if acceleration else (None,):
             try:
-                return av.open(self._address, timeout=timeout_s, options=options, hwaccel=device)
+                return av.open(
+                    _url(self._address),
+                    timeout=timeout_s,
+                    options=options,
+                    hwaccel=device,
+                    metadata_errors="replace",  # titles in Latin-1 and the like
+                )
             except (av.error.FFmpegError, OSError, ValueError, NotImplementedError) as error:
                 if device is None:
                     raise self._refusal(error) from error
@@ -123,7 +132,17 @@ class Decoder:
                 f"{self._address} holds no video, only {', '.join(kinds)}",
                 hint="give a file or stream with a picture",
             )
-        stream: av.VideoStream = streams[0]
+        cover = self._av.stream.Disposition.attached_pic
+        moving = [stream for stream in streams if not stream.disposition & cover]
+        if not moving:
+            raise DataError(
+                f"{self._address} holds no video, only a cover picture",
+                hint="give a file or stream with a moving picture",
+            )
+        known = [stream for stream in moving if stream.codec_context is not None]
+        stream: av.VideoStream = (known or moving)[0]
+        if len(moving) > 1:
+            self.troubles.note(f"it holds {len(moving)} videos: stream {stream.index} is read")
         if stream.codec_context is None:
             raise DataError(
                 f"{self._address}: its codec is not known to this FFmpeg",
@@ -146,6 +165,14 @@ class Decoder:
         """Average frames per second, 25 where the container does not say."""
         rate = self.stream.average_rate or self.stream.guessed_rate
         return float(rate) if rate and 0 < rate <= 1000 else 25.0
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """Width of a pixel by its height, as the last frame is seen; 1 where nothing is said."""
+        aspect = Fraction(self.stream.sample_aspect_ratio or 1)
+        if not Fraction(1, 16) <= aspect <= 16:
+            return Fraction(1)
+        return 1 / aspect if transposed(self._turn) else aspect
 
     @property
     def duration_s(self) -> float | None:
@@ -197,13 +224,17 @@ class Decoder:
         matrix = _MATRICES.get(int(frame.colorspace))
         plain = frame.format.name == "yuv420p" and int(frame.color_range) != _FULL_RANGE
         odd = frame.width % 2 or frame.height % 2
-        if matrix and plain and not odd and not frame.rotation:
+        self._turn = self._turn_of(frame)
+        if matrix and plain and not odd and self._turn == STRAIGHT:
             frame.make_writable()  # the decoder may still need it for the frames to come
             y, u, v = (_view(plane) for plane in frame.planes)
             return Planes(y=y, u=u, v=v, matrix=matrix, owner=frame)
         image = self._convert.reformat(frame, format="bgr24").to_ndarray()
-        turns = round(frame.rotation / 90) % 4  # degrees counter-clockwise
-        return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+        return image if self._turn == STRAIGHT else upright(image, self._turn)
+
+    def _turn_of(self, frame: av.VideoFrame) -> Signs:
+        found: Any = frame.side_data.get(self._av.sidedata.sidedata.Type.DISPLAYMATRIX)
+        return STRAIGHT if found is None else signs(bytes(found))
 
     def _time_s(self, frame: av.VideoFrame) -> float:
         if frame.pts is None or frame.time_base is None:
@@ -220,6 +251,15 @@ class Decoder:
     def close(self) -> None:
         """Free the container."""
         self.container.close()
+
+
+def file_url(path: Path | str) -> str:
+    """What FFmpeg takes for this path, whatever its name; a colon would make a protocol of it."""
+    return f"file:{path}"
+
+
+def _url(address: str) -> str:
+    return address if "://" in address else file_url(address)
 
 
 def _acceleration(wanted: str) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from engineworks.errors import DataError
 from engineworks.runtime.sources import Frame, Source, SourceOptions, Troubles
 from engineworks.runtime.sources.decoder import Decoder
+from engineworks.runtime.sources.wholeness import cut
 
 LIVE = False
 LOCAL = True
@@ -24,6 +25,10 @@ def files(address: str) -> list[Path]:
     return [Path(address)]
 
 
+#: FFmpeg's names of containers whose header counts frames; of others it counts what is there.
+_COUNTING = ("mov,mp4,m4a,3gp,3g2,mj2", "avi")
+
+
 class FileSource:
     """A file that FFmpeg can read; a whole video at an http address is one as well."""
 
@@ -33,6 +38,8 @@ class FileSource:
         self._decoder, self._after_s = decoder, after_s
         self.troubles = decoder.troubles
         self.fps = decoder.fps
+        if decoder.container.format.name in _COUNTING:
+            self.troubles.counted = decoder.stream.frames
         duration_s = decoder.duration_s
         self.frames = decoder.stream.frames or (
             round(duration_s * self.fps) if duration_s else None
@@ -45,7 +52,12 @@ class FileSource:
         for pixels, time_s in self._decoder:
             if self._after_s is not None and time_s <= self._after_s + 1e-6:
                 continue
-            yield Frame(pixels=pixels, number=number, time_s=time_s)
+            yield Frame(
+                pixels=pixels,
+                number=number,
+                time_s=time_s,
+                pixel_aspect=self._decoder.pixel_aspect,
+            )
             number += 1
 
     def _skip(self, after_s: float) -> int:
@@ -76,6 +88,9 @@ def open_source(address: str, options: SourceOptions, stop: threading.Event) -> 
     if path.stat().st_size == 0:
         raise DataError(f"{address} is empty (0 bytes)", hint="record or copy it again")
     decoder = Decoder(
-        address, hardware=options.hardware, troubles=Troubles(), max_pixels=options.max_pixels
+        address,
+        hardware=options.hardware,
+        troubles=Troubles(cut=cut(path)),
+        max_pixels=options.max_pixels,
     )
     return FileSource(decoder, options.after_s)

@@ -10,17 +10,26 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
 from engineworks.errors import DataError
-from engineworks.runtime.sources import Frame, Source, SourceOptions, Troubles
+from engineworks.runtime.sources import Frame, Source, SourceOptions, Troubles, spoken
 from engineworks.runtime.sources.decoder import Decoder
 from engineworks.runtime.sources.file import FileSource
 
 log = logging.getLogger(__name__)
 
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.5, 30.0
+
+#: FFmpeg knows others, which name files, commands of its own, or parts of either.
+_SCHEMES = frozenset(
+    (
+        *("rtsp", "rtsps", "rtmp", "rtmps", "rtmpt", "rtmpe", "http", "https", "tcp", "tls"),
+        *("udp", "rtp", "srtp", "srt", "rist", "mms", "mmsh", "mmst", "ftp", "sftp", "unix"),
+    )
+)
 
 LIVE = True
 LOCAL = False
@@ -42,6 +51,11 @@ class Connection(Protocol):
     @property
     def fps(self) -> float:
         """Nominal frames per second."""
+        ...
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """Width of a pixel by its height."""
         ...
 
     def __iter__(self) -> Iterator[tuple[Any, float]]: ...
@@ -100,7 +114,12 @@ class LiveSource:
                         begin_s = max(last - started, latest_s + 1 / self.fps) if number else 0.0
                         offset_s = begin_s - sent_s
                     latest_s = max(latest_s, sent_s + offset_s)
-                    yield Frame(pixels=pixels, number=number, time_s=latest_s)
+                    yield Frame(
+                        pixels=pixels,
+                        number=number,
+                        time_s=latest_s,
+                        pixel_aspect=connection.pixel_aspect,
+                    )
                     number += 1
                     if self._stop.is_set():
                         return
@@ -132,6 +151,12 @@ def open_source(address: str, options: SourceOptions, stop: threading.Event) -> 
     Raises:
         DataError: The first connection fails.
     """
+    scheme = address.partition("://")[0].lower()
+    if scheme not in _SCHEMES:
+        raise DataError(
+            f"{spoken(address)}: {scheme}:// is no kind of stream that is read",
+            hint=f"give a path, or one of {', '.join(sorted(_SCHEMES))}",
+        )
     troubles = Troubles()
 
     def connect() -> Decoder:
