@@ -41,28 +41,6 @@ def public_uri(home: Path) -> str:
     return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
 
 
-def _marker(home: Path, name: str) -> Path:
-    return home / "mlflow" / f"{name}.latest"
-
-
-def mark_latest(home: Path, name: str, run_id: str) -> None:
-    """Remember which run the registry's aliases of a model were last set by."""
-    path = _marker(home, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(run_id, encoding="utf-8")
-
-
-def is_latest(home: Path, name: str, run_id: str) -> bool:
-    """Whether what was logged last is this run, and the embedded database still exists.
-
-    Facts that return (a recipe changed and changed back) must move the aliases back as well.
-    """
-    if tracking_uri(home).startswith("sqlite:") and not (home / "mlflow.db").is_file():
-        return "MLFLOW_TRACKING_URI" in os.environ
-    path = _marker(home, name)
-    return path.is_file() and path.read_text(encoding="utf-8") == run_id
-
-
 def client(home: Path) -> Any:
     """An MLflow client on `tracking_uri`; the database is made when there is none."""
     from mlflow import MlflowClient
@@ -92,16 +70,53 @@ def speaking(home: Path) -> Iterator[None]:
         ) from None
 
 
+def exists(home: Path) -> bool:
+    """Whether there is an MLflow to ask: a server, or the embedded database."""
+    return "MLFLOW_TRACKING_URI" in os.environ or (home / "mlflow.db").exists()
+
+
 def known(home: Path, name: str) -> bool:
     """Whether any run of a model was ever logged, shipped or not.
 
     Raises:
         StoreError: MLflow does not answer.
     """
-    if "MLFLOW_TRACKING_URI" not in os.environ and not (home / "mlflow.db").exists():
+    if not exists(home):
         return False  # asking would make one
     with speaking(home):
         return client(home).get_experiment_by_name(name) is not None
+
+
+def missing(error: Any) -> bool:
+    """Whether MLflow says that something is not there."""
+    return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
+
+def is_finished(mlflow: Any, run_id: str) -> bool:
+    """Whether a run is there, not deleted, and everything is in it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        info = mlflow.get_run(run_id).info
+    except MlflowException as error:
+        if not missing(error):
+            raise
+        return False
+    return bool(info.lifecycle_stage == "active" and info.status == "FINISHED")
+
+
+def has_files(mlflow: Any, run_id: str, folder: str) -> bool:
+    """Whether a run that is not deleted has artifacts in a folder of its own."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if mlflow.get_run(run_id).info.lifecycle_stage != "active":
+            return False
+        return bool(mlflow.list_artifacts(run_id, folder or None))
+    except MlflowException as error:
+        if not missing(error):
+            raise
+        return False
 
 
 def slug(variant: str) -> str:
@@ -124,7 +139,7 @@ def log_run(
     mlflow = client(home)
     experiment_id = _experiment(mlflow, summary.name, home)
     for old in mlflow.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'"):
-        if old.info.status == "FINISHED":
+        if old.info.status == "FINISHED" and has_files(mlflow, old.info.run_id, ""):
             return _logged(home, experiment_id, old.info.run_id)
         mlflow.delete_run(old.info.run_id)
     run = mlflow.create_run(experiment_id, run_name=summary.run_id, tags={KEY_TAG: key})

@@ -69,6 +69,8 @@ class Registered:
     model: str
     version: str
     alias: str
+    taken_from: str = ""
+    """Whose version the alias was on before, where that was another recipe's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,6 +271,12 @@ def footnotes(summary: Summary) -> list[str]:
     if summary.comparison is not None:
         comparison = summary.comparison
         notes.append(f"* ship {comparison.recommended} on this machine: {comparison.reason}.")
+    notes += [
+        f"{v.registered.alias} was on {v.registered.taken_from}, and is now on version "
+        f"{v.registered.version} of this recipe."
+        for v in summary.variants
+        if v.registered is not None and v.registered.taken_from
+    ]
     threads = next((row.threads for v in summary.variants for row in v.benchmark), None)
     if threads is not None:
         where = "; ".join(

@@ -6,16 +6,17 @@ import dataclasses
 import os
 import time
 
-from artifacts import mlflow_log, prefect_ui, report
+from artifacts import mlflow_log, mlflow_wait, ownership, prefect_ui, registry, report
 from artifacts import summary as summaries
+from artifacts.ownership import Owner
 from artifacts.summary import Summary, Variant
 from engineworks import recipe as recipes
 from engineworks.recipe import Loaded
-from engineworks.values import Comparison, Plan
+from engineworks.values import Comparison, HostCard, Plan
 from flows._common import Model
 from tasks._cache import logging_sha256
 from tasks._run import FINISHED, Run, call, home
-from tasks.log import LogRequest, Published, log
+from tasks.log import LogRequest, Published, log, still_true
 
 
 def assemble(
@@ -53,6 +54,29 @@ def assemble(
     )
 
 
+def owner_of(loaded: Loaded, host: HostCard) -> Owner:
+    """Who a recipe is to the model registry."""
+    recipe = loaded.recipe
+    return ownership.owner(
+        f"{loaded.origin} on {host.name}", recipe.task, loaded.labels, recipe.model.input,
+        recipe.preprocess,
+    )  # fmt: skip
+
+
+def refuse_another(loaded: Loaded, host: HostCard) -> None:
+    """Refuse, before minutes are spent, a recipe whose name is that of another model.
+
+    Raises:
+        StoreError: MLflow has a model of this name that is another one.
+    """
+    if not mlflow_log.exists(home()) or mlflow_wait.away(mlflow_log.tracking_uri(home())):
+        return  # at the end of the run it will be there, and is asked
+    with mlflow_log.speaking(home()):
+        registry.refuse_another(
+            mlflow_log.client(home()), loaded.recipe.name, owner_of(loaded, host)
+        )
+
+
 def publish(run: Run, loaded: Loaded, summary: Summary) -> Summary:
     """Report, MLflow, registry, Prefect UI, summary.json; then point `runs/latest` at them."""
     summary = _with_times(run, summary)
@@ -61,6 +85,7 @@ def publish(run: Run, loaded: Loaded, summary: Summary) -> Summary:
     recipe.write_text(loaded.text, encoding="utf-8")
     resolved = run.folder / "recipe.resolved.json"
     resolved.write_text(recipes.resolved(loaded), encoding="utf-8")
+    owner = owner_of(loaded, summary.host)
     # Whatever happens to MLflow, the verdicts are not lost.
     _write(run, summary)
     _point_latest(run)
@@ -75,6 +100,7 @@ def publish(run: Run, loaded: Loaded, summary: Summary) -> Summary:
             source=_source(summary),
             tracking_uri=mlflow_log.public_uri(home()),
             code_sha256=logging_sha256(),
+            owner=owner,
             summary=str(run.folder / "summary.json"),
             report=str(run.folder / "report.html"),
             recipe=str(recipe),
@@ -84,7 +110,7 @@ def publish(run: Run, loaded: Loaded, summary: Summary) -> Summary:
         ),
         Published,
         limit_s=loaded.recipe.limits.check_s,
-        valid=lambda value: mlflow_log.is_latest(home(), summary.name, value.logged.run_id),
+        valid=lambda value: still_true(value, summary, home(), owner),
         note=lambda value: (
             f"MLflow run {value.logged.run_id}"
             + "".join(f", {r.alias} -> version {r.version}" for r in value.registered.values())

@@ -33,6 +33,8 @@ class Waiting:
     """The resolved recipe."""
     recipe_text: str
     """As its author wrote it."""
+    recipe_origin: str
+    """The file that it was read from, on the machine `host`."""
     recipe_sha256: str
     host: HostCard
     """The machine that prepared the model."""
@@ -57,6 +59,7 @@ class Waiting:
             labels=self.model.shared.labels,
             sha256=self.recipe_sha256,
             text=self.recipe_text,
+            origin=self.recipe_origin,
         )
 
 
@@ -69,6 +72,7 @@ def of(
         variants=variants,
         recipe=to_json({name: getattr(loaded.recipe, name) for name in Recipe.model_fields}),
         recipe_text=loaded.text,
+        recipe_origin=loaded.origin,
         recipe_sha256=loaded.sha256,
         host=host,
         model=model,

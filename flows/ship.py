@@ -61,6 +61,7 @@ def ship(
     """
     loaded, plan = preflight(recipe, fleet=fleet)
     with marked_as_running():
+        _publish.refuse_another(loaded, plan.host)
         run = _run.open_run(loaded.recipe.name)
         run.on_stage = ProgressBar(loaded.recipe.name, _stages(loaded, plan)).step
         summary = _ship_fleet(run, loaded, plan) if fleet else _ship(run, loaded, plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from prefect import task
 
 from artifacts import fleet, mlflow_log, mlflow_wait, registry
 from artifacts import summary as summaries
+from artifacts.ownership import Owner
 from artifacts.remote_store import RemoteStore, open_store
 from artifacts.summary import Logged, Registered, Summary, Variant
 from engineworks.codec import place, to_json
@@ -19,6 +21,8 @@ from engineworks.store import LocalStore, alone
 from engineworks.values import Comparison
 from tasks import _stage
 from tasks._cache import stage_key
+
+told = logging.getLogger("engineworks.flow")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,7 @@ class LogRequest:
     tracking_uri: str
     code_sha256: str
     """Of `artifacts/` and `tasks/`, which decide what is logged."""
+    owner: Owner = place()
     summary: str = place()
     report: str = place()
     recipe: str = place()
@@ -48,6 +53,25 @@ class Published:
 
     logged: Logged
     registered: dict[str, Registered]
+
+
+def still_true(published: Published, summary: Summary, home: Path, owner: Owner) -> bool:
+    """Ask MLflow whether what was logged and registered once is there; says what is not.
+
+    Raises:
+        StoreError: It does not answer.
+    """
+
+    def ask() -> str:
+        with mlflow_log.speaking(home):
+            return registry.contradiction(
+                summary, published.logged, published.registered, home, owner
+            )
+
+    words = mlflow_wait.patiently(home, ask)
+    if words:
+        told.warning("logging it again: %s", words)
+    return not words
 
 
 def _alone(request: LogRequest, store: LocalStore) -> AbstractContextManager[None]:
@@ -75,11 +99,11 @@ def log(request: LogRequest, folder: str, limit_s: float) -> dict[str, Any]:
     # unfinished run for one that was killed and delete it, and register one engine twice.
     def attempt() -> tuple[Logged, dict[str, Registered]]:
         with mlflow_log.speaking(home), _alone(request, store):
+            registry.refuse_another(mlflow_log.client(home), summary.name, request.owner)
             logged = mlflow_log.log_run(summary, store, files, key, home)
-            return logged, registry.register(summary, logged, home)
+            return logged, registry.register(summary, logged, home, request.owner)
 
     logged, registered = mlflow_wait.patiently(home, attempt)
-    mlflow_log.mark_latest(home, summary.name, logged.run_id)
     value = Published(logged=logged, registered=registered)
     elapsed_s = time.perf_counter() - started
     return {"value": to_json(value), "elapsed_s": elapsed_s, "peak_mib": 0.0, "folder": ""}

@@ -88,6 +88,8 @@ class Loaded:
     """Of the recipe's meaning, without paths and comments."""
     text: str = ""
     """As its author wrote it, read once: the file may be edited while a run goes on."""
+    origin: str = ""
+    """The file that it was read from at first, absolute: whose models are registered."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -152,6 +154,7 @@ def load(path: Path) -> Loaded:
         labels=labels,
         sha256=digest({**sections, "labels": labels}),
         text=text,
+        origin=str(path.absolute()),
     )
 
 
