@@ -104,9 +104,9 @@ class ModelSpec:
             raise RecipeError(
                 f"model.source: {self.source!r} may be weights or a whole network, its name does "
                 "not say which",
-                hint="weights: write for example source: model:build, the function that makes the network, "
-                "and give this file as model.weights. TorchScript (torch.jit.save): name the file "
-                f"{self.source.rpartition('.')[0]}.torchscript",
+                hint="weights: write for example source: model:build, the function that makes the "
+                "network, and give this file as model.weights. TorchScript (torch.jit.save): name "
+                f"the file {self.source.rpartition('.')[0]}.torchscript",
             )
         raise RecipeError(
             f"model.source: {self.source!r} is neither module:factory nor a "

@@ -259,7 +259,8 @@ class Reference:
     chance: Chance | None = later(default=None)
     """Whether its score is better than chance."""
     note: str = later(default="")
-    """Where the weights were found, when their file holds more than a plain state_dict."""
+    """Where the weights were found, when their file holds more than a plain state_dict; outputs
+    that are near silent on the parity samples."""
     frames: Frames | None = later(default=None)
     """Whether boxes were drawn on the images as they are stored; None: no image is turned."""
     elapsed_s: float = place()

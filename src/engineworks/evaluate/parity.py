@@ -27,6 +27,8 @@ class Limit:
     """Largest difference / max(1, largest reference value)."""
     min_snr_db: float | None = None
     """Signal-to-noise ratio of a whole output."""
+    max_hush: float = 1e-3
+    """Largest absolute difference in an output that is near silent, in place of a ratio."""
     identical: float = 1e-4
     """Largest relative difference between answers to identical rows of one batch: another tail
     of a vector loop. In integers a difference in the last float bit may become one level."""
@@ -48,11 +50,14 @@ LIMITS = {
     "fp16": Limit(min_snr_db=30),
     "bf16": Limit(min_snr_db=20),
     "w8a16": Limit(min_snr_db=20),
-    "int8": Limit(min_snr_db=20, identical=0.02),
+    "int8": Limit(min_snr_db=20, identical=0.02, max_hush=1e-2),
 }
 
 #: Coarse weights or values: where a task metric judges them, outputs are reported, not limited.
 JUDGED = {"w8a16": Limit(), "int8": Limit(identical=0.02)}
+
+#: An output whose largest value stays below this is near silent: no ratio says anything about it.
+SILENT = 1e-2
 
 #: SNR of equal arrays.
 EQUAL_DB = 200.0
@@ -68,6 +73,23 @@ def limit(precision: str, *, judged: bool) -> Limit:
     if judged and precision in JUDGED:
         return JUDGED[precision]
     return LIMITS.get(precision, Limit())
+
+
+def silent(answers: Mapping[str, Array]) -> dict[str, float]:
+    """Float outputs that are near zero everywhere, with their largest value."""
+    peaks = {
+        name: float(np.abs(answer).max())
+        for name, answer in answers.items()
+        if answer.size and answer.dtype.kind == "f"
+    }
+    return {name: peak for name, peak in peaks.items() if peak < SILENT}
+
+
+def _hushed(limit: Limit) -> Limit:
+    """For a near silent output: absolute error where the limit is a ratio."""
+    if limit.min_snr_db is None:
+        return limit
+    return Limit(max_relative=limit.max_hush, identical=limit.identical)
 
 
 def difference(got: Array, want: Array) -> tuple[float, float, float]:
@@ -122,7 +144,10 @@ def compare(
                 )
     identical = _identical_rows(infer, inputs[:1], max(batches))
     merged = _worst(rows)
-    problems += [problem for row in merged if (problem := _broken(row, limit))]
+    hushed = {name: _hushed(limit) for name in silent(wanted)}
+    problems += [
+        problem for row in merged if (problem := _broken(row, hushed.get(row.output, limit)))
+    ]
     if not identical <= limit.identical:
         problems.append(
             f"identical rows of a batch of {max(batches)} get answers that differ by "
@@ -131,13 +156,23 @@ def compare(
     return Parity(
         holds=not problems,
         reason="; ".join(dict.fromkeys(problems)),
-        limit=str(limit),
+        limit=_in_words(limit, hushed, silent(wanted)),
         max_abs_diff=_largest([row.max_abs_diff for row in merged]),
         relative_diff=_largest([row.relative_diff for row in merged]),
         snr_db=min((row.snr_db for row in merged), default=-EQUAL_DB),
         identical_rows_diff=_finite(identical),
         rows=tuple(merged),
     )
+
+
+def _in_words(limit: Limit, hushed: Mapping[str, Limit], peaks: Mapping[str, float]) -> str:
+    words = [
+        f"output {name!r} is near silent (at most {peaks[name]:.1e}) and is judged by absolute "
+        f"error <= {limit.max_hush:g}"
+        for name, own in hushed.items()
+        if own != limit
+    ]
+    return "; ".join((str(limit), *words))
 
 
 def _finite(value: float) -> float | None:

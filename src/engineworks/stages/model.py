@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,17 +61,20 @@ def screen(request: ScreenRequest) -> PinnedData:
 def reference(request: ReferenceRequest) -> Reference:
     """Stage `reference`: raises before anything costly when the model cannot be used."""
     from engineworks.evaluate import judge
+    from engineworks.export import audible, sources
     from engineworks.export import reference as references
-    from engineworks.export import sources
     from engineworks.export.source import open_source
 
     started = time.perf_counter()
     shared, store = request.shared, LocalStore(Path(request.shared.store))
-    inputs = _samples(request, references.ROWS)
+    samples = _samples(request)
+    first = next(samples)
     usercode.hold_to(request.model.code, Path(request.model.folder))
     with sources.settled(request.model, store) as model:
-        source = open_source(model, inputs[:1])
-        outputs = source.infer(inputs)
+        source = open_source(model, first[None])
+        inputs, outputs, heard = audible.choose(
+            source.infer, itertools.chain([first], samples), _rows(request)
+        )
     shared = _settled(shared, source.infer, inputs)
     scored = _score(request, shared, store, source.infer)
     metric = judge.METRIC[shared.task.kind]
@@ -99,7 +103,7 @@ def reference(request: ReferenceRequest) -> Reference:
         scores=shared.task.scores,
         chance=scored.chance,
         frames=scored.frames,
-        note=source.note,
+        note="; ".join(filter(None, (source.note, heard))),
         elapsed_s=time.perf_counter() - started,
     )
 
@@ -176,23 +180,33 @@ def _frames(data: PinnedData, shared: Shared, answers: list[Any]) -> Frames | No
     )
 
 
-def _samples(request: ReferenceRequest, rows: int) -> np.ndarray[Any, Any]:
-    """(rows, channels, height, width) float32: the first images, or noise without data."""
+def _rows(request: ReferenceRequest) -> int:
+    """How many inputs are kept: of the user's images where there are any."""
+    from engineworks.export.reference import ROWS
+
+    return min(ROWS, len(request.data.files)) if request.data is not None else ROWS
+
+
+def _samples(request: ReferenceRequest) -> Iterator[np.ndarray[Any, Any]]:
+    """(channels, height, width) float32 each: the first images, some others, pictures made here.
+
+    Without data the pictures are all there is.
+    """
     from engineworks.evaluate import datasets
+    from engineworks.export import audible
+    from engineworks.export.reference import ROWS
     from engineworks.runtime.preprocess import Preprocessor
 
     prepare = Preprocessor(request.shared.preprocess, request.size)
-    images: list[np.ndarray[Any, Any]] = []
     if request.data is not None:
-        for image in datasets.images(request.data):
-            images.append(image)
-            if len(images) == rows:
-                break
-    else:
-        generator = np.random.default_rng(0)
-        shape = (*request.size, 3)
-        images = [generator.integers(0, 256, shape, np.uint8) for _ in range(rows)]
-    return np.stack([prepare(image)[0] for image in images])
+        data = request.data
+        first = dataclasses.replace(data, files=data.files[:ROWS])
+        rest = dataclasses.replace(data, files=data.files[ROWS:])
+        for part in (first, datasets.spread(rest, audible.TRIES)):
+            for image in datasets.images(part):
+                yield prepare(image)[0]
+    for image in audible.pictures(request.size):
+        yield prepare(image)[0]
 
 
 def _tensor(name: str, array: np.ndarray[Any, Any]) -> TensorSpec:
