@@ -1,9 +1,10 @@
 """An ONNX file as everything after it wants one: read once, on entry.
 
-One file without external data; open dimensions that say so (some exporters write -1); functions
-written out, since builders and quantizers look at plain operators; opset 13 or newer, which INT8
-weights with a scale for each channel need; the batch fixed at 1 where the recipe asks for that.
-Whoever calls holds the result against the file as it came. Knows no target.
+One file without external data; one image input, float32 (batch, channels, height, width); open
+dimensions that say so (some exporters write -1); functions written out, since builders and
+quantizers look at plain operators; opset 13 or newer, which INT8 weights with a scale for each
+channel need; the batch fixed at 1 where the recipe asks for that. Whoever calls holds the result
+against the file as it came. Knows no target.
 """
 
 from __future__ import annotations
@@ -35,14 +36,19 @@ def too_old(onnx: Artifact) -> bool:
     return 0 < int(onnx.manifest.details.get("opset") or 0) < LEAST_OPSET
 
 
-def writers(source: Path, *, dynamic_batch: bool) -> Iterator[tuple[str, Callable[[Path], None]]]:
+def writers(
+    source: Path, *, dynamic_batch: bool, channels: int = 3
+) -> Iterator[tuple[str, Callable[[Path], None]]]:
     """Ways to write the file, best first: what was changed in words, and a function that does it.
 
     Args:
         source: The file as it came.
         dynamic_batch: Whether an open batch stays open.
+        channels: Of the image.
     """
     import onnx
+
+    from engineworks.export import inputs
 
     try:
         model = onnx.load(str(source))
@@ -51,7 +57,9 @@ def writers(source: Path, *, dynamic_batch: bool) -> Iterator[tuple[str, Callabl
         yield AS_GIVEN, lambda path: _copy(source, path)
         return
     steps: list[Callable[[Any], tuple[Any, str]]] = [_inlined, _raised]
-    needed = [] if dynamic_batch else [_fixed]
+    needed: list[Callable[[Any], tuple[Any, str]]] = [
+        lambda model: inputs.adapted(model, channels), *([] if dynamic_batch else [_fixed])
+    ]  # fmt: skip
     seen = set()
     for chosen in (steps, steps[:1], steps[1:], []):
         made, words = _apply(model, [*chosen, *needed])
@@ -84,7 +92,7 @@ def _apply(
         try:
             model, what = step(model)
         except Exception as error:
-            log.info("%s left out: %s", step.__name__, said(error))
+            log.info("a step was left out: %s", said(error))
             continue
         words += [what] if what else []
     return model, tuple(words)

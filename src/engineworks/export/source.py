@@ -19,6 +19,7 @@ import numpy as np
 from engineworks import usercode
 from engineworks.errors import EngineworksError, ModelError, said
 from engineworks.export import archives, checkpoint
+from engineworks.export.inputs import form
 from engineworks.values import PinnedModel
 
 Array = np.ndarray[Any, Any]
@@ -83,11 +84,20 @@ def _open_onnx(model: PinnedModel, sample: Array) -> Source:
             hint="export the model with the image as its only input",
         )
     names = tuple(value.name for value in session.get_outputs())
+    wanted = form(inputs[0].type, inputs[0].shape, model.spec.input.channels)
 
     def infer(batch: Array) -> dict[str, Array]:
+        batch = wanted.given(batch)
         # Row by row: many files have a batch fixed at 1, and rows are independent.
         rows = [session.run(names, {inputs[0].name: batch[i : i + 1]}) for i in range(len(batch))]
-        return {name: np.concatenate([row[k] for row in rows]) for k, name in enumerate(names)}
+        answers = [np.concatenate([row[k] for row in rows]) for k in range(len(names))]
+        # As the graph that is built from gives them.
+        return {
+            name: answer.astype(np.float32) if answer.dtype.kind == "f" else answer
+            for name, answer in zip(names, answers, strict=True)
+        }
+
+    wanted.given(sample)
 
     return _guarded(Source(infer, names), sample)
 

@@ -94,7 +94,11 @@ def _writers(
 ) -> Iterator[tuple[str, Callable[[Path], None]]]:
     """Name of each way to ONNX, and what writes the file."""
     if model.spec.form == "onnx":
-        yield from given.writers(Path(model.path), dynamic_batch=spec.dynamic_batch)
+        yield from given.writers(
+            Path(model.path),
+            dynamic_batch=spec.dynamic_batch,
+            channels=model.spec.input.channels,
+        )
         return
     for name in spec.exporters:
         write = _EXPORTERS[name]
