@@ -10,6 +10,8 @@ import dataclasses
 import difflib
 import json
 import typing
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from engineworks import fleet, hosts, targets, usercode
+from engineworks import files, fleet, hosts, targets, usercode, yaml_text
 from engineworks.calibrate.ranges import METHODS
 from engineworks.codec import digest, to_json
 from engineworks.errors import DataError, ModelError, RecipeError
@@ -40,6 +42,9 @@ from engineworks.specs import (
 from engineworks.store import LocalStore
 from engineworks.targets._base import check_request
 from engineworks.values import HostCard, PinnedModel, Plan, PlannedVariant, RegisteredHost
+
+#: Bytes of a file of labels; 20,000 names have some 300 kB.
+_MOST_LABELS = 2**24
 
 
 class Recipe(BaseModel):
@@ -92,27 +97,6 @@ class Loaded:
     """The file that it was read from at first, absolute: whose models are registered."""
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML with plain scalars only: dates stay text, and a key may stand once."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """A mapping whose keys are all different."""
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} stands there twice", key.start_mark
-                )
-            seen.add(key.value)
-        return dict(super().construct_mapping(node, deep=deep))
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, rule) for tag, rule in rules if tag != "tag:yaml.org,2002:timestamp"]
-    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
 def load(path: Path) -> Loaded:
     """Read and check a recipe.
 
@@ -121,18 +105,26 @@ def load(path: Path) -> Loaded:
         DataError: The labels file is missing.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        raw = yaml.load(text, Loader=_Loader)  # noqa: S506 - is safe
+        text = files.read_text(path, most=yaml_text.MOST_BYTES)
+        raw = yaml_text.parse(text)
     except (FileNotFoundError, NotADirectoryError):
         raise RecipeError(
             f"{path} does not exist",
             hint="give a recipe file, for example examples/yolox_nano/recipe.yaml",
         ) from None
-    except (yaml.YAMLError, ValueError, OSError) as error:
+    except OSError as error:
+        words = getattr(error, "strerror", None) or error
+        raise RecipeError(
+            f"the recipe {str(path)[:200]!r} cannot be read: {words}",
+            hint="give a recipe file, for example examples/yolox_nano/recipe.yaml",
+        ) from error
+    except (yaml.YAMLError, ValueError) as error:
         raise RecipeError(
             f"{path} is not YAML: {' '.join(str(error).split())[:300]}",
             hint="check indentation and colons at the place named",
         ) from error
+    if raw is None:
+        raise RecipeError(f"{path} is empty", hint="start from examples/yolox_nano/recipe.yaml")
     if not isinstance(raw, dict):
         raise RecipeError(
             f"{path} holds {type(raw).__name__}, not a mapping of sections",
@@ -144,7 +136,7 @@ def load(path: Path) -> Loaded:
         raise _explain(path, error) from error
     folder = path.absolute().parent
     recipe = _absolute(recipe, folder)
-    labels = _labels(recipe.task, folder)
+    labels = read_labels(recipe.task, folder)
     _check_sections(recipe, labels)
     sections = {name: getattr(recipe, name) for name in Recipe.model_fields}
     return Loaded(
@@ -219,21 +211,44 @@ def _absolute(recipe: Recipe, folder: Path) -> Recipe:
     return recipe.model_copy(update={"model": model, "data": data, "calibration": calibration})
 
 
-def _labels(task: TaskSpec, folder: Path) -> tuple[str, ...]:
+def read_labels(task: TaskSpec, folder: Path) -> tuple[str, ...]:
+    """Class names in index order; a class without a name is called by its number."""
     if not isinstance(task.labels, str):
-        return task.labels
+        return _numbered(task.labels)
     path = folder / task.labels
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        # Lines as editors show them: `splitlines` ends one at a dozen other characters, too.
+        lines = files.read_text(path, "utf-8-sig", _MOST_LABELS).rstrip().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"task.labels: {path} cannot be read ({getattr(error, 'strerror', None) or error})",
             hint="give a text file with one class name per line, or a list of names",
         ) from error
-    labels = tuple(line.strip() for line in lines if line.strip())
-    if len(set(labels)) != len(labels):
-        raise DataError(f"task.labels: {path} names a class twice", hint="name every class once")
+    names = [line.strip() for line in lines]
+    labels = _numbered(names) if any(names) else ()
+    doubled = [name for name, count in Counter(map(_spelled, labels)).items() if count > 1]
+    if doubled:
+        raise DataError(
+            f"task.labels: {path} names the class {doubled[0]!r} twice",
+            hint="name every class once",
+        )
+    strange = [name for name in labels if any(unicodedata.category(c) == "Cc" for c in name)]
+    if strange:
+        raise DataError(
+            f"task.labels: {path} holds {strange[0][:40]!r}, which is no readable name",
+            hint="give a text file with one class name per line, or a list of names",
+        )
     return labels
+
+
+def _numbered(names: Sequence[str]) -> tuple[str, ...]:
+    """An empty line holds the place of a class without a name."""
+    return tuple(name or str(number) for number, name in enumerate(names))
+
+
+def _spelled(name: str) -> str:
+    """A name as one sees it: macOS writes letters and their accents apart."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _check_sections(recipe: Recipe, labels: tuple[str, ...]) -> None:

@@ -52,7 +52,7 @@ class InputSpec:
 
     def __post_init__(self) -> None:
         _must(
-            min(self.size) > 0 and self.channels in (1, 3),
+            min(self.size) > 0 and max(self.size) <= 2**16 and self.channels in (1, 3),
             f"model.input: size {list(self.size)} x {self.channels} channels is no image",
             "give size: [height, width] in pixels and channels: 1 or 3",
         )
@@ -231,7 +231,8 @@ class TaskSpec:
             f"task.scores: {self.scores} is for classification, this task is {self.kind}",
             "remove task.scores; the layout of a detector says what its scores are",
         )
-        names = () if isinstance(self.labels, str) else self.labels
+        # An empty one holds the place of a class without a name.
+        names = () if isinstance(self.labels, str) else tuple(filter(None, self.labels))
         _must(
             len(set(names)) == len(names),
             f"task.labels: {next((n for n in names if names.count(n) > 1), '')!r} stands there "
@@ -340,7 +341,7 @@ class Int8Spec:
 
     def __post_init__(self) -> None:
         _must(
-            self.limit_s > 0 and self.evaluations > 0 and self.images > 0,
+            0 < self.limit_s <= 1e9 and self.evaluations > 0 and self.images > 0,
             f"int8: limit_s {self.limit_s}, evaluations {self.evaluations} and images "
             f"{self.images} must be greater than 0",
             "leave them out for their defaults",
@@ -375,7 +376,7 @@ class ExportSpec:
             "use 20, or 17 for old runtimes",
         )
         _must(
-            self.tolerance > 0,
+            0 < self.tolerance < math.inf,
             f"export.tolerance: {self.tolerance} must be greater than 0",
             "use 0.001",
         )
@@ -441,7 +442,7 @@ class BenchmarkSpec:
             "use for example [1, 4, 8]",
         )
         _must(
-            all(min(size) > 0 for size in self.sizes),
+            all(min(size) > 0 and max(size) <= 2**16 for size in self.sizes),
             f"benchmark.sizes: {[list(size) for size in self.sizes]} must be sizes in pixels",
             "use for example [[416, 416]]",
         )
@@ -496,7 +497,7 @@ class LimitsSpec:
             self.export_s, self.build_s, self.check_s, self.benchmark_s, self.calibrate_s
         )  # fmt: skip
         _must(
-            all(limit > 0 for limit in limits),
-            f"limits: {limits} must all be greater than 0 seconds",
+            all(0 < limit <= 1e9 for limit in limits),
+            f"limits: {limits} must all be greater than 0 and at most 1e9 seconds",
             "leave a limit out for its default",
         )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -171,6 +173,9 @@ def test_a_mistake_is_named_with_a_next_step(folder, mistake):
     assert step in caught.value.hint
 
 
+HOSTILE = ROOT / "tests" / "cases" / "hostile"
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -178,16 +183,49 @@ def test_a_mistake_is_named_with_a_next_step(folder, mistake):
         ("name: a\n\tmodel: b", "not YAML"),
         ("- a\n- b\n", "list"),
         ("just words", "str"),
-        ("", "NoneType"),
+        ("", "recipe.yaml is empty"),
         ("name: tiny\nwhen: 2026-13-45\n", "when"),
         ("1: 2\nname: tiny\n", "1"),
+        ((HOSTILE / "lol.yaml").read_text(), "references stand for"),
+        ("name: " + "[" * 100_000, "more than 64 deep"),
+        ("a: &a [*a]", "holds itself"),
+        ("a: &a {b: *a}", "holds itself"),
+        ("name: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 99)), "64"),
+        ("? [a, b]\n: 1", "a key must be a word"),
+        ('name: "a\\0b"', "zero byte"),
+        ('name: "\\ud800"', "half of a character"),
+        ("name: " + "9" * 5000, "not YAML"),
+        ("name: !!python/object/apply:os.system [ls]", "not YAML"),
     ],
-    ids=["brackets", "tab", "list", "text", "empty", "no date", "number as key"],
+    ids=[
+        *("brackets", "tab", "list", "text", "empty", "no date", "number as key", "bomb", "deep"),
+        *("itself", "its own value", "chain", "key", "zero", "half", "long number", "code"),
+    ],
 )
 def test_a_file_that_is_no_mapping_of_sections_is_refused(folder, text, says):
     with pytest.raises(RecipeError, match=says) as caught:
         load(folder, text)
     assert "recipe.yaml" in caught.value.message
+
+
+def test_references_are_read_where_they_stand_for_little(folder):
+    text = yaml.safe_dump(BASE)
+    more = "targets:\n- &first {target: 'null', precisions: [fp32]}\n"
+    raw = yaml.safe_load(text)
+    raw.pop("targets")
+    loaded = load(folder, yaml.safe_dump(raw) + more + "- <<: *first\n  precisions: [fp16]\n")
+    assert [spec.precisions for spec in loaded.recipe.targets] == [("fp32",), ("fp16",)]
+
+
+def test_a_recipe_of_megabytes_a_pipe_or_a_folder_is_refused_by_name(folder):
+    (folder / "recipe.yaml").write_text("#" * 2**21)
+    with pytest.raises(RecipeError, match="2,097,152 bytes"):
+        recipe.load(folder / "recipe.yaml")
+    os.mkfifo(folder / "pipe.yaml")
+    with pytest.raises(RecipeError, match="is a pipe"):
+        recipe.load(folder / "pipe.yaml")
+    with pytest.raises(RecipeError, match="is a folder"):
+        recipe.load(Path())
 
 
 def test_a_key_that_stands_there_twice_is_refused(folder):
@@ -223,8 +261,36 @@ class TestLabels:
     )
 
     def test_come_from_a_file(self, folder):
-        (folder / "labels.txt").write_text("cat\n\n dog \n")
+        (folder / "labels.txt").write_text("cat\n dog \n\n")
         assert load(folder, self.RAW).labels == ("cat", "dog")
+
+    @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+    def test_an_empty_line_keeps_its_place(self, folder, end):
+        lines = ["", "cat", "", " ", "dog", "", ""]
+        (folder / "labels.txt").write_bytes(end.join(lines).encode())
+        assert load(folder, self.RAW).labels == ("0", "cat", "2", "3", "dog")
+
+    def test_an_empty_name_in_a_list_keeps_its_place(self, folder):
+        raw = changed(
+            ("task", {"kind": "classification", "labels": ["cat", "", "dog", ""]}),
+            ("data", {"images": "x"}),
+        )
+        assert load(folder, raw).labels == ("cat", "1", "dog", "3")
+
+    def test_only_line_ends_end_a_name(self, folder):
+        names = ["a\u2028b", "c\u00a0d", "e\u2029f"]
+        (folder / "labels.txt").write_text("\n".join(names), encoding="utf-8")
+        assert load(folder, self.RAW).labels == tuple(names)
+
+    def test_what_is_no_text_is_refused(self, folder):
+        (folder / "labels.txt").write_bytes(b"cat\n\0\x01\n")
+        with pytest.raises(DataError, match="no readable name"):
+            load(folder, self.RAW)
+
+    def test_one_name_spelled_in_two_ways_is_named_twice(self, folder):
+        (folder / "labels.txt").write_text("caf\u00e9\ncafe\u0301\n", encoding="utf-8")
+        with pytest.raises(DataError, match="twice"):
+            load(folder, self.RAW)
 
     def test_a_byte_order_mark_is_no_part_of_a_name(self, folder):
         (folder / "labels.txt").write_text("cat\ndog\n", encoding="utf-8-sig")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from engineworks import folders
 from engineworks.errors import DataError
 from engineworks.runtime.sources import local_path, spoken
 
@@ -22,9 +22,6 @@ SUFFIXES = frozenset(
         *(".obu", ".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".mjpeg", ".mjpg"),
     )
 )
-
-#: Folders that other systems leave beside people's files.
-_SYSTEM = frozenset(("@eaDir", "__MACOSX", "lost+found", "System Volume Information"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,16 +72,8 @@ def find(given: Sequence[str], output: Path) -> Found:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Every file in it and in what it links to, each folder once; in the order of their names."""
-    seen: set[Path] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        here = Path(place)
-        if here.resolve() in seen:
-            folders.clear()
-            continue
-        seen.add(here.resolve())
-        folders[:] = sorted(n for n in folders if not n.startswith(".") and n not in _SYSTEM)
-        yield from (here / name for name in sorted(files) if not name.startswith("."))
+    """Every file in it and in what it links to, in the order of their names."""
+    yield from (folder / name for name in folders.find(folder).files)
 
 
 def output_names(sources: Sequence[str]) -> list[str]:

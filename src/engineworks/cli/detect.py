@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engineworks import runtime
+from engineworks import folders, runtime
 from engineworks.cli._engines import add_detector, open_detector
 from engineworks.cli._numbers import add_max_pixels
 from engineworks.cli._outputs import check
@@ -83,12 +83,12 @@ def _files(given: Sequence[str]) -> Iterator[Path]:
         if not path.is_dir():
             yield path
             continue
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
-        if not inside:
+        found = folders.find(path, SUFFIXES, deep=False)
+        if not found.files:
             raise DataError(
                 f"{path} holds no image ({', '.join(SUFFIXES)})", hint="give images or their folder"
             )
-        yield from inside
+        yield from (path / name for name in found.files)
 
 
 def _tell(

@@ -7,9 +7,11 @@ hold, `annotations` reads.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +19,13 @@ from typing import Any
 
 import numpy as np
 
+from engineworks import folders
 from engineworks.errors import DataError
 from engineworks.evaluate import pinned
 from engineworks.evaluate.annotations import truth as truths
 from engineworks.evaluate.annotations import turned
 from engineworks.evaluate.annotations.coco import CocoLabels
+from engineworks.files import read_text
 from engineworks.manifest import Artifact
 from engineworks.specs import DataSpec, TaskSpec
 from engineworks.store import pinned_bytes
@@ -83,23 +87,45 @@ def _below(root: Path) -> list[str]:
             hint="give the folder of your images, or a .txt file that lists them, relative to "
             "the recipe",
         )
-    files = sorted(
-        (Path(folder) / name).relative_to(root).as_posix()
-        for folder, _, names in os.walk(root)
-        for name in names
-        if Path(name).suffix.lower() in SUFFIXES
-    )
-    if not files:
+    found = folders.find(root, SUFFIXES)
+    if not found.files:
+        others = f"; hidden ones do not count: {found.left_out[0]}" if found.left_out else ""
         raise DataError(
-            f"data.images: {root} holds no image ({', '.join(sorted(SUFFIXES))})",
+            f"data.images: {root} holds no image ({', '.join(sorted(SUFFIXES))}){others}",
             hint="put at least one labelled image there",
         )
-    return files
+    return list(found.files)
+
+
+def _notes(spec: DataSpec, task: TaskSpec, labels: tuple[str, ...], files: list[str]) -> list[str]:
+    """What somebody would want to know of the folder before believing its score."""
+    notes = []
+    root = Path(spec.images)
+    if root.suffix.lower() != LIST:
+        found = folders.find(root, SUFFIXES)
+        if found.left_out:
+            notes.append(
+                f"left out {len(found.left_out)} hidden or system entries: {_some(found.left_out)}"
+            )
+        if found.loops:
+            notes.append(f"left out links that lead back upward: {_some(found.loops)}")
+    if task.kind == "classification":
+        seen = {_class_of(name, labels) for name in files}
+        without = [label for index, label in enumerate(labels) if label and index not in seen]
+        if without:
+            notes.append(
+                f"{len(without)} of {len(labels)} labels have no picture: {_some(without)}"
+            )
+    return notes
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f", ... ({len(names)})" if len(names) > 5 else "")
 
 
 def _listed(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path, "utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"data.images: the list {path} cannot be read "
@@ -132,14 +158,25 @@ def in_both(one: PinnedData, other: PinnedData | None) -> int:
 
 
 def _class_of(name: str, labels: tuple[str, ...]) -> int:
-    folder = name.partition("/")[0] if "/" in name else ""
-    if folder not in labels:
+    folder = _spelled(name.partition("/")[0]) if "/" in name else ""
+    number = _numbers(labels).get(folder)
+    if number is None:
         raise DataError(
             f"data.images: {name} lies in folder {folder!r}, which is none of the "
             f"{len(labels)} labels",
             hint=f"one folder per class, named as in task.labels: {', '.join(labels[:5])}, ...",
         )
-    return labels.index(folder)
+    return number
+
+
+@functools.lru_cache(maxsize=8)
+def _numbers(labels: tuple[str, ...]) -> dict[str, int]:
+    return {_spelled(label): number for number, label in enumerate(labels) if label}
+
+
+def _spelled(name: str) -> str:
+    """A name as one sees it: macOS writes letters and their accents apart."""
+    return unicodedata.normalize("NFC", name)
 
 
 def class_ids(data: PinnedData, labels: tuple[str, ...]) -> np.ndarray[Any, Any]:
@@ -219,7 +256,7 @@ def screen(
         bad=tuple(bad),
         objects=objects,
         truth=keep(truth) if keep and truth else None,
-        notes=truth.notes if truth else (),
+        notes=(*(truth.notes if truth else ()), *_notes(spec, task, labels, usable)),
         turned=tuple(Turned(file=name, orientation=n) for name, n in numbers.items()),
     )
 

@@ -116,6 +116,33 @@ def _judge_detection(
     return metrics, results
 
 
+def check_labels(task: TaskSpec, labels: tuple[str, ...], outputs: Mapping[str, Any]) -> None:
+    """Hold the number of labels against the classes that a detection head shows.
+
+    Args:
+        task: Its layout says where.
+        labels: Class names in index order; none: nothing is compared.
+        outputs: Of the model, with a batch dimension.
+
+    Raises:
+        ModelError: They differ, so that names would stand for other classes.
+    """
+    head = HEADS.get(task.layout)
+    if task.kind != "detection" or not labels or head is None or head.classes is None:
+        return
+    try:
+        shown = head.classes({name: value[0] for name, value in outputs.items()})
+    except (ValueError, IndexError):
+        return  # not this layout: decoding says what is wrong
+    if shown != len(labels):
+        raise ModelError(
+            f"the model scores {shown} classes (task.layout {task.layout}), task.labels names "
+            f"{len(labels)}",
+            hint="give one label per class, in the model's order; an empty line keeps the place of "
+            "a class without a name",
+        )
+
+
 def _ids(truth: CocoLabels, data: PinnedData) -> list[int]:
     return [truth.image_id[name] for name in data.files]
 

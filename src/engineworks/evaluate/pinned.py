@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from engineworks import folders
 from engineworks.errors import DataError
 from engineworks.manifest import Artifact, Provenance
 from engineworks.runtime.pictures import decode_picture, read_image
@@ -105,7 +106,9 @@ def _answer_files(spec: DataSpec) -> dict[str, Path]:
     if spec.annotations is None:
         return {}
     path = Path(spec.annotations)
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if _is_answers(p))
+    files = [path] if path.is_file() else []
+    if path.is_dir():
+        files = [path / name for name in folders.find(path, ANSWERS).files]
     if not files:
         raise DataError(
             f"data.annotations: {path} does not exist, or holds no annotations "
@@ -113,10 +116,6 @@ def _answer_files(spec: DataSpec) -> dict[str, Path]:
             hint="give the COCO JSON that belongs to data.images, relative to the recipe",
         )
     return {f"{FOLDER}/{file.relative_to(path.parent).as_posix()}": file for file in files}
-
-
-def _is_answers(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in ANSWERS
 
 
 @contextlib.contextmanager

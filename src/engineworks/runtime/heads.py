@@ -29,6 +29,8 @@ class Head:
 
     decode: Decoder
     suppress: bool
+    classes: Callable[[Mapping[str, Array]], int] | None = None
+    """How many classes the outputs of one image have a score for; None: they do not show it."""
 
 
 def decode_yolox(
@@ -167,9 +169,21 @@ def _scaled(boxes: Array, size: Size) -> Array:
 
 #: The word in `task.layout` -> its head; `specs.LAYOUTS` lists the same words.
 HEADS: dict[str, Head] = {
-    "yolox": Head(decode=decode_yolox, suppress=True),
-    "yolov8": Head(decode=decode_yolov8, suppress=True),
+    "yolox": Head(
+        decode=decode_yolox, suppress=True, classes=lambda outputs: _only(outputs).shape[-1] - 5
+    ),
+    "yolov8": Head(
+        decode=decode_yolov8, suppress=True, classes=lambda outputs: _only(outputs).shape[0] - 4
+    ),
     "end2end": Head(decode=decode_end2end, suppress=False),
-    "detr": Head(decode=decode_detr, suppress=False),
-    "rtdetr": Head(decode=decode_rtdetr, suppress=False),
+    "detr": Head(
+        decode=decode_detr,
+        suppress=False,
+        classes=lambda outputs: _logits_and_boxes(outputs)[0].shape[1] - 1,
+    ),
+    "rtdetr": Head(
+        decode=decode_rtdetr,
+        suppress=False,
+        classes=lambda outputs: _logits_and_boxes(outputs)[0].shape[1],
+    ),
 }

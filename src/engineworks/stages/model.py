@@ -75,6 +75,7 @@ def reference(request: ReferenceRequest) -> Reference:
         inputs, outputs, heard = audible.choose(
             source.infer, itertools.chain([first], samples), _rows(request)
         )
+    judge.check_labels(shared.task, shared.labels, outputs)
     shared = _settled(shared, source.infer, inputs)
     scored = _score(request, shared, store, source.infer)
     metric = judge.METRIC[shared.task.kind]

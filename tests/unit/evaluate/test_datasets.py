@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +15,13 @@ from engineworks.errors import DataError
 from engineworks.evaluate import datasets, pinned
 from engineworks.specs import DataSpec, TaskSpec
 from engineworks.values import PinnedData
-from tests.builders import coco, picture
+from tests.builders import ROOT, coco, picture
 
 NONE, DETECTION, CLASSIFICATION = (
     TaskSpec(kind=kind) for kind in ("none", "detection", "classification")
 )
 LABELS = ("cat", "dog")
+CASES = ROOT / "tests" / "cases"
 
 
 @pytest.fixture
@@ -53,6 +57,81 @@ def test_a_folder_without_pictures_is_named(folder):
     (folder / "empty").mkdir()
     with pytest.raises(DataError, match="empty holds no image"):
         datasets.list_images(DataSpec(images=str(folder / "empty")))
+
+
+class TestClassFoldersAsPeopleHaveThem:
+    """Six photos in three class folders, as people have them after a while."""
+
+    LABELS = ("red", "green", "blue")
+
+    @pytest.fixture
+    def photos(self, tmp_path):
+        return Path(shutil.copytree(CASES / "hidden_in_class", tmp_path / "photos"))
+
+    def screened(self, photos, labels=LABELS):
+        return datasets.screen(DataSpec(images=str(photos)), CLASSIFICATION, labels)
+
+    def test_what_systems_left_is_left_out_and_counted(self, photos):
+        shadow = b"\0\5\x16\7\0\2\0\0Mac OS X        "
+        (photos / "red" / "._0.png").write_bytes(shadow)
+        (photos / "red" / ".DS_Store").write_bytes(shadow)
+        for inside in ("red/.ipynb_checkpoints/1-checkpoint.png", "green/@eaDir/0.png/S.png",
+                       "__MACOSX/red/0.png", ".Trash-1000/files/x.png"):  # fmt: skip
+            (photos / inside).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(photos / "red" / "1.png", photos / inside)
+        found = self.screened(photos)
+        assert found.files == (
+            "blue/0.png", "blue/1.png", "green/0.png", "green/1.png", "red/0.png", "red/1.png",
+        )  # fmt: skip
+        (note,) = found.notes
+        assert "left out 5 hidden or system entries" in note
+        assert "red/.ipynb_checkpoints" in note
+
+    def test_a_linked_folder_and_a_linked_file_are_read(self, photos, tmp_path):
+        (photos / "red").rename(tmp_path / "elsewhere")
+        (photos / "red").symlink_to(tmp_path / "elsewhere")
+        (photos / "blue" / "2.png").symlink_to(photos / "blue" / "0.png")
+        found = self.screened(photos)
+        assert [name for name in found.files if "red" in name] == ["red/0.png", "red/1.png"]
+        assert "blue/2.png" in found.files
+        assert found.notes == ()
+
+    def test_a_loop_of_links_ends_and_is_said(self, photos):
+        (photos / "red" / "all").symlink_to(photos)
+        (photos / "green" / "self").symlink_to(photos / "green")
+        found = self.screened(photos)
+        assert len(found.files) == 6
+        assert "red/all" in found.notes[0]
+        assert "green/self" in found.notes[0]
+
+    @pytest.mark.parametrize("form", ["NFC", "NFD"])
+    def test_a_name_in_either_spelling_is_its_label(self, photos, form):
+        (photos / "red").rename(photos / unicodedata.normalize(form, "caf\u00e9"))
+        for label in ("NFC", "NFD"):
+            labels = (unicodedata.normalize(label, "caf\u00e9"), "green", "blue")
+            found = self.screened(photos, labels)
+            assert datasets.class_ids(found, labels).tolist() == [2, 2, 0, 0, 1, 1]
+
+    def test_a_label_without_pictures_is_said(self, photos):
+        found = self.screened(photos, ("red", "green", "blue", "grey", "5"))
+        assert found.notes == ("2 of 5 labels have no picture: grey, 5",)
+
+    def test_a_folder_that_cannot_be_read_is_named(self, photos, monkeypatch):
+        scan = os.scandir
+
+        def refuse(path):
+            if Path(path).name == "green":
+                raise PermissionError(13, "Permission denied", str(path))
+            return scan(path)
+
+        monkeypatch.setattr("engineworks.folders.os.scandir", refuse)
+        with pytest.raises(DataError, match="green cannot be read"):
+            self.screened(photos)
+
+    def test_only_hidden_pictures_are_none(self, tmp_path):
+        picture(tmp_path / "pics" / ".thumbs" / "a.png")
+        with pytest.raises(DataError, match="hidden ones do not count: .thumbs"):
+            datasets.list_images(DataSpec(images=str(tmp_path / "pics")))
 
 
 class TestList:

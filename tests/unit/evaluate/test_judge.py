@@ -8,8 +8,9 @@ import pytest
 
 from engineworks.errors import ModelError
 from engineworks.evaluate import datasets, judge
+from engineworks.recipe import read_labels
 from engineworks.specs import DataSpec, Preprocess, TaskSpec
-from tests.builders import coco, write
+from tests.builders import ROOT, coco, write
 
 SIZE = (32, 64)
 LABELS = ("dark", "bright")
@@ -104,6 +105,57 @@ def test_a_class_without_label_is_named(boxed):
 
     with pytest.raises(ModelError, match="class 2, but only 2"):
         judge.judge(infer, data, task, LABELS, Preprocess(), (64, 96), None)
+
+
+CASE = ROOT / "tests" / "cases" / "blank_label_line"
+
+
+def extents(batch):
+    """Left, top, right, bottom, score, class of pure red, green, blue: classes 0, 2, 3."""
+    rows = []
+    for image in batch:
+        row = []
+        for channel, number in enumerate((0, 2, 3)):
+            mask = (image[channel] > 0.7) & (np.delete(image, channel, 0) < 0.3).all(0)
+            ys, xs = np.nonzero(mask)
+            row.append(
+                [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1, 0.9, number]
+                if len(xs)
+                else [0] * 6
+            )
+        rows.append(row)
+    return {"boxes": np.array(rows, np.float32)}
+
+
+def test_an_empty_line_of_labels_shifts_no_class():
+    """Every box is found exactly: AP is 1; with the line dropped, green would be called blue."""
+    labels = read_labels(TaskSpec(labels="labels.txt"), CASE)
+    assert labels == ("red", "1", "green", "blue")
+    task = TaskSpec(kind="detection", layout="end2end")
+    spec = DataSpec(images=str(CASE / "photos"), annotations=str(CASE / "ann.json"))
+    for names, expected in ((labels, 1.0), ((*labels[:1], *labels[2:], "x"), 0.5)):
+        data = datasets.screen(spec, task, names)
+        metrics, _ = judge.judge(extents, data, task, names, Preprocess(), (96, 96), None)
+        assert metrics["AP"] == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("layout", "outputs"),
+    [
+        ("yolox", {"y": np.zeros((1, 84, 5 + 4))}),
+        ("yolov8", {"y": np.zeros((1, 4 + 4, 84))}),
+        ("detr", {"logits": np.zeros((1, 9, 5)), "boxes": np.zeros((1, 9, 4))}),
+        ("rtdetr", {"logits": np.zeros((1, 9, 4)), "boxes": np.zeros((1, 9, 4))}),
+    ],
+)
+def test_labels_must_be_as_many_as_the_head_shows(layout, outputs):
+    task = TaskSpec(kind="detection", layout=layout)
+    judge.check_labels(task, tuple("abcd"), outputs)
+    judge.check_labels(task, (), outputs)
+    for names in ("abc", "abcde"):
+        with pytest.raises(ModelError, match=f"scores 4 classes .*names {len(names)}") as caught:
+            judge.check_labels(task, tuple(names), outputs)
+        assert "an empty line keeps" in caught.value.hint
 
 
 def test_the_recipes_own_decoder_is_loaded(tmp_path):

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from engineworks import folders
 from engineworks.errors import DataError
 from engineworks.runtime.pictures import DepthCheck, read_picture
 from engineworks.runtime.sources import Frame, Source, SourceOptions, Troubles
@@ -23,7 +24,8 @@ def fits(address: str) -> bool:
 
 def files(address: str) -> list[Path]:
     """The images in it, in the order of their names."""
-    return sorted(p for p in Path(address).iterdir() if p.suffix.lower() in _SUFFIXES)
+    found = folders.find(Path(address), _SUFFIXES, deep=False)
+    return [Path(address, name) for name in found.files]
 
 
 class FolderSource:
