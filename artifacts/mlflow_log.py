@@ -19,7 +19,7 @@ from typing import Any
 
 from artifacts.summary import Logged, Summary, Variant, main_row, markdown
 from engineworks.codec import to_json
-from engineworks.errors import EngineworksError, StoreError
+from engineworks.errors import EngineworksError, StoreError, said
 from engineworks.manifest import Artifact
 from engineworks.store import LocalStore, disk_error
 
@@ -62,10 +62,9 @@ def speaking(home: Path) -> Iterator[None]:
         raise
     except Exception as error:
         # MLflow's own words repeat its address with the password in it: scrubbed, and not chained.
-        words = re.sub(r"//[^/@\s]+@", "//", str(error)).splitlines() or [""]
+        words = re.sub(r"//[^/@\s]+@", "//", str(error))
         raise disk_error(error, home) or StoreError(
-            f"MLflow at {public_uri(home)} cannot be used "
-            f"({type(error).__name__}: {words[0][:200]})",
+            f"MLflow at {public_uri(home)} cannot be used ({type(error).__name__}: {said(words)})",
             hint="start it or correct MLFLOW_TRACKING_URI, then run again: only this step is left",
         ) from None
 

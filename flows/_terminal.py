@@ -31,6 +31,7 @@ from engineworks.errors import (
     ModelError,
     RecipeError,
     StoreError,
+    said,
 )
 from engineworks.store import disk_error
 from flows.settings import configure, running_server
@@ -77,7 +78,7 @@ def guarded(options: argparse.Namespace, work: Callable[[argparse.Namespace, Con
             return 3
         if options.debug:
             raise
-        sys.stderr.write(f"\nunexpected {type(error).__name__}: {str(error)[:500]}\n")
+        sys.stderr.write(f"\nunexpected {type(error).__name__}: {said(error, 500)}\n")
         sys.stderr.write("  next: run it again with --debug and report what it prints\n")
         return 3
     except KeyboardInterrupt:

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from engineworks import files, fleet, hosts, targets, usercode, yaml_text
 from engineworks.calibrate.ranges import METHODS
 from engineworks.codec import digest, to_json
-from engineworks.errors import DataError, ModelError, RecipeError
+from engineworks.errors import DataError, ModelError, RecipeError, said
 from engineworks.export import sources
 from engineworks.qdq import accept
 from engineworks.specs import (
@@ -120,7 +120,7 @@ def load(path: Path) -> Loaded:
         ) from error
     except (yaml.YAMLError, ValueError) as error:
         raise RecipeError(
-            f"{path} is not YAML: {' '.join(str(error).split())[:300]}",
+            f"{path} is not YAML: {said(error)}",
             hint="check indentation and colons at the place named",
         ) from error
     if raw is None:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engineworks.errors import EngineworksError, ModelError
+from engineworks.errors import EngineworksError, ModelError, said
 from engineworks.store import file_sha256, pinned_bytes
 from engineworks.values import PinnedCode
 
@@ -56,7 +56,7 @@ def load(reference: str, folder: Path, what: str) -> Any:
         raise
     except Exception as error:
         raise ModelError(
-            f"{what}: importing {module_name!r} raised {type(error).__name__}: {error}",
+            f"{what}: importing {module_name!r} raised {type(error).__name__}: {said(error)}",
             hint=f"try it alone: cd {folder} && python -c 'import {module_name}'",
         ) from error
     found = getattr(module, name, None)

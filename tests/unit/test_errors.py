@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from engineworks.errors import KINDS, EngineworksError
+from engineworks.errors import KINDS, EngineworksError, said
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
@@ -26,3 +26,23 @@ def test_every_error_can_cross_from_a_child():
 
     ours = {kind for kind in family(EngineworksError) if kind.__module__ == "engineworks.errors"}
     assert ours == set(KINDS.values())
+
+
+class TestSaid:
+    def test_short_words_stay_on_one_line(self):
+        assert said(ValueError("no  such\n  axis 3")) == "no such axis 3"
+
+    def test_long_words_keep_their_beginning_and_their_end(self):
+        words = said("at node Conv_3: " + "because " * 200 + "channels must be 3")
+        assert words.startswith("at node Conv_3: because")
+        assert words.endswith("channels must be 3")
+        assert len(words) <= 400
+
+    def test_a_page_of_weights_is_left_out(self):
+        page = ", ".join(f"{n / 7:.4f}" for n in range(300))
+        words = said(f"bad attribute [{page}\n] of node Conv_3: shape must be [1, 3, 8, 8]")
+        assert words == "bad attribute [... ] of node Conv_3: shape must be [1, 3, 8, 8]"
+
+    def test_an_error_without_words_is_its_kind(self):
+        assert said(RuntimeError()) == "RuntimeError"
+        assert said("") == "no reason given"

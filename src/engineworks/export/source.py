@@ -108,7 +108,7 @@ def _open_factory(model: PinnedModel, sample: Array) -> Source:
         module = factory(**model.spec.arguments)
     except Exception as error:
         raise ModelError(
-            f"model.source: {model.spec.source} raised {type(error).__name__}: {error}",
+            f"model.source: {model.spec.source} raised {type(error).__name__}: {said(error)}",
             hint=f"check model.arguments ({model.spec.arguments or 'none given'}) against the "
             "factory's signature",
         ) from error

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from engineworks.errors import ArtifactError, ModelError
+from engineworks.errors import ArtifactError, ModelError, said
 from engineworks.export.source import flatten, open_source
 from engineworks.manifest import Manifest, Provenance, TensorSpec
 from engineworks.runtime.session import SessionBase, Tensors
@@ -136,10 +136,9 @@ class TorchSession(SessionBase):
             try:
                 answers = flatten(self._module(given))
             except Exception as error:
-                first = next(iter(str(error).splitlines()), "")
                 raise ModelError(
                     f"the model raised {type(error).__name__} on {self._place} at an input of "
-                    f"shape {list(given.shape)}: {first[:300]}",
+                    f"shape {list(given.shape)}: {said(error)}",
                     hint="a model that was exported with one batch takes no other (--batch), and "
                     "one that names a device in its code runs there only",
                 ) from error

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from engineworks.errors import InferenceError
+from engineworks.errors import InferenceError, said
 from engineworks.hosts import nvidia
 
 Feeds = Mapping[str, np.ndarray[Any, Any]]
@@ -68,21 +68,21 @@ def reason(error: Exception, gpu: OnGpu | None = None, *, batch: bool) -> tuple[
     words = str(error)
     if _LOST.search(words):
         return (
-            f"CUDA is lost for this process ({_short(words)})",
+            f"CUDA is lost for this process ({said(words)})",
             "end the process and start it again: no session of it can go on; if it happens again, "
             "build the engine anew with the default options",
         )
     short = _SHORT.search(words)
     if short is None and not isinstance(error, MemoryError):
         return None
-    said = short.group().strip() if short else "MemoryError"
+    asked = short.group().strip() if short else "MemoryError"
     smaller = "use a smaller batch, or " if batch else ""
     if gpu is None:
-        return f"memory ran out: {said}", f"{smaller}use a machine with more free memory"
+        return f"memory ran out: {asked}", f"{smaller}use a machine with more free memory"
     larger = f"build with a larger {gpu.option}"
     other = "end what else uses this GPU (nvidia-smi)"
     return (
-        f"GPU memory ran out: {said}; {gpu.memory()}",
+        f"GPU memory ran out: {asked}; {gpu.memory()}",
         f"{smaller}{larger if gpu.limit_mib else other}",
     )
 
@@ -105,11 +105,11 @@ def inference_error(
         return InferenceError(f"{title}, {came(feeds)}: {what}", hint=hint + goes_on)
     if _REFUSED.search(str(error)):
         return InferenceError(
-            f"{title} refused {came(feeds)}: {_short(str(error))}",
+            f"{title} refused {came(feeds)}: {said(error)}",
             hint="give shapes that fit each other (`engineworks inspect`); this session can go on",
         )
     return InferenceError(
-        f"{title} failed with {came(feeds)} ({type(error).__name__}: {_short(str(error))})",
+        f"{title} failed with {came(feeds)} ({type(error).__name__}: {said(error)})",
         hint="open the engine anew: whether this session can go on is not known; if it fails "
         "again, build the engine anew",
     )
@@ -120,9 +120,3 @@ def came(feeds: Feeds) -> str:
     shapes = ", ".join(f"{name} {'x'.join(map(str, a.shape))}" for name, a in feeds.items())
     rows = {array.shape[0] for array in feeds.values() if array.ndim}
     return f"a batch of {rows.pop()} ({shapes})" if len(rows) == 1 else f"inputs {shapes}"
-
-
-def _short(words: str) -> str:
-    """The beginning and the end of a vendor's sentence, on one line."""
-    line = " ".join(words.split())
-    return line if len(line) <= 400 else f"{line[:200]} ... {line[-190:]}"

@@ -25,6 +25,7 @@ from engineworks.errors import (
     FeedError,
     InferenceError,
     MissingDependency,
+    said,
 )
 from engineworks.manifest import Manifest, TensorSpec
 from engineworks.runtime import engines, failures
@@ -190,10 +191,9 @@ def open_engine(
         known = failures.reason(
             error, failures.OnGpu(device=device) if placed else None, batch=False
         )
-        words = str(error).strip().splitlines() or [""]
         raise ArtifactError(
             f"{folder / manifest.entry} cannot be opened by {name} "
-            f"({known[0] if known else f'{type(error).__name__}: {words[0][:200]}'})",
+            f"({known[0] if known else f'{type(error).__name__}: {said(error)}'})",
             hint=known[1]
             if known
             else f"it was made with {manifest.requires.package or 'another version'}: use that "

@@ -16,7 +16,7 @@ from typing import Any
 
 from engineworks import child
 from engineworks.codec import from_json, to_json
-from engineworks.errors import EngineworksError, StageError
+from engineworks.errors import EngineworksError, StageError, said
 from engineworks.stages import STAGES
 from engineworks.store import disk_error
 
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         log.exception("stage %s failed", asked["stage"])
         unexpected = StageError(
-            f"{asked['stage']} failed: {type(error).__name__}: {error}",
+            f"{asked['stage']} failed: {type(error).__name__}: {said(error)}",
             hint=f"see {folder / 'log.txt'}; repeat it alone with: "
             f"python -m engineworks.stages {folder}",
         )

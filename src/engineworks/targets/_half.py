@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from engineworks.errors import BuildError, MissingDependency
+from engineworks.errors import BuildError, MissingDependency, said
 
 #: Operators whose definition has no float16, or whose result would be wrong in it.
 KEPT_IN_FLOAT = ["NonMaxSuppression", "Range", "TopK", "CumSum"]
@@ -96,7 +96,6 @@ def _converted(onnx: Path) -> Any:
         )
     except Exception as error:
         raise BuildError(
-            f"the graph cannot be converted to 16 bits ({type(error).__name__}: "
-            f"{str(error).splitlines()[0][:200] if str(error) else 'no reason given'})",
+            f"the graph cannot be converted to 16 bits ({type(error).__name__}: {said(error)})",
             hint="use fp32 for this target, or export with the other exporter",
         ) from error

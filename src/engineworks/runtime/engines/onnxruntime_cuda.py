@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from engineworks.errors import ArtifactError, EngineworksError
+from engineworks.errors import ArtifactError, EngineworksError, said
 from engineworks.manifest import Manifest, TensorSpec
 from engineworks.runtime import failures
 from engineworks.runtime.engines.onnxruntime import QUIET, OnnxRuntimeSession
@@ -214,8 +214,7 @@ class GraphRecorder:
             self._run(bound, feeds)
         except Exception as error:
             raise ArtifactError(
-                f"ONNX Runtime cannot record this network as a CUDA graph: "
-                f"{str(error).splitlines()[0][:300]}",
+                f"ONNX Runtime cannot record this network as a CUDA graph: {said(error)}",
                 hint="build it without options.cuda_graph",
             ) from error
         self._bound[shapes] = bound

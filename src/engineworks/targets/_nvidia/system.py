@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from engineworks.errors import BuildError
+from engineworks.errors import BuildError, said
 from engineworks.manifest import TensorSpec
 from engineworks.qdq import accept
 from engineworks.targets._base import UNREAD, BuildInput
@@ -218,7 +218,7 @@ def _by_trtexec(
     if done.returncode != 0 or not job.plan.is_file():
         errors = [line for line in (done.stdout + done.stderr).splitlines() if "[E]" in line]
         raise BuildError(
-            f"trtexec built nothing: {'; '.join(errors[:3])[:400] or 'it gave no reason'}",
+            f"trtexec built nothing: {said('; '.join(errors[:3]))}",
             hint=f"repeat it with: {' '.join(words)}",
         )
     return {}

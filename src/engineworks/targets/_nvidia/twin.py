@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from engineworks.codec import to_json
-from engineworks.errors import EngineworksError
+from engineworks.errors import EngineworksError, said
 from engineworks.targets._nvidia.timing import Timed
 
 NAME = "twin.json"
@@ -107,8 +107,7 @@ def attempt(call: Callable[[], T]) -> tuple[T | None, str]:
     except EngineworksError as error:
         return None, error.message
     except Exception as error:
-        first = next(iter(str(error).splitlines()), "")
-        return None, f"{type(error).__name__}: {first[:200]}"
+        return None, f"{type(error).__name__}: {said(error)}"
 
 
 def write(cost: Cost, work: Path) -> Path:
