@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ class Cache:
 
     def use(self, sha256: str) -> None:
         """Keep an artifact for as long as this process lives. Call before looking for it."""
-        if self._limit_bytes is None or sha256 in self._used:
+        if sha256 in self._used:
             return
         with self._locked(exclusive=False):
             if self._lease is None:
@@ -54,24 +55,51 @@ class Cache:
             return
         with self._locked(exclusive=True):
             held = self._held()
-            found = sorted(self._artifacts())
+            found = sorted(self.artifacts())
             total = sum(size for _, size, _ in found)
             for _, size, sha256 in found:
                 if total + wanted_bytes <= self._limit_bytes:
                     break
                 if sha256 in held or not elsewhere(sha256):
                     continue
-                aside = self._root / ".tmp" / f"evicted-{uuid.uuid4().hex}"
-                aside.parent.mkdir(parents=True, exist_ok=True)
-                self._folder(sha256).rename(aside)
-                shutil.rmtree(aside, ignore_errors=True)
+                shutil.rmtree(self._set_aside(sha256), ignore_errors=True)
                 total -= size
                 log.info("removed %s from the cache (%d KiB)", sha256[:16], size // 1024)
+
+    def remove(self, identities: list[str], young_s: float) -> set[str]:
+        """Remove artifacts, but for those that a living process uses or that were used just now.
+
+        Args:
+            identities: Which.
+            young_s: Seconds since its last use for which one stays.
+
+        Returns:
+            Those that have gone.
+        """
+        aside = {}
+        with self._locked(exclusive=True):  # nobody can begin to use one meanwhile
+            held = self._held()
+            for sha256 in identities:
+                with contextlib.suppress(FileNotFoundError):
+                    used = (self._folder(sha256) / "manifest.json").stat().st_mtime
+                    if sha256 not in held and time.time() - used > young_s:
+                        aside[sha256] = self._set_aside(sha256)
+        for folder in aside.values():
+            shutil.rmtree(folder, ignore_errors=True)
+        return set(aside)
+
+    def _set_aside(self, sha256: str) -> Path:
+        """Take an artifact out of sight in one step."""
+        aside = self._root / ".tmp" / f"evicted-{uuid.uuid4().hex}"
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        self._folder(sha256).rename(aside)
+        return aside
 
     def _folder(self, sha256: str) -> Path:
         return self._root / sha256[:2] / sha256
 
-    def _artifacts(self) -> Iterator[tuple[float, int, str]]:
+    def artifacts(self) -> Iterator[tuple[float, int, str]]:
+        """(time of the last use, size in bytes, identity) of every artifact."""
         for manifest in self._root.glob("??/*/manifest.json"):
             with contextlib.suppress(OSError):
                 files = [path for path in manifest.parent.rglob("*") if path.is_file()]
@@ -100,9 +128,20 @@ class Cache:
             yield
 
 
-def _lock(stream: IO[str], *, exclusive: bool, wait: bool) -> bool:
-    import fcntl
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds a lock on a file."""
+    try:
+        with path.open("r+") as stream:
+            return not _lock(stream, exclusive=True, wait=False)
+    except OSError:
+        return False
 
+
+def _lock(stream: IO[str], *, exclusive: bool, wait: bool) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such locks
+        return True
     kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
     try:
         fcntl.flock(stream, kind | (0 if wait else fcntl.LOCK_NB))

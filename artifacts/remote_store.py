@@ -20,6 +20,7 @@ from typing import Any
 
 from artifacts import s3, transfers
 from artifacts.cache import Cache
+from artifacts.home_store import HomeStore
 from engineworks import manifest as manifests
 from engineworks.errors import ArtifactError, StoreError
 from engineworks.manifest import Artifact, FileEntry, Manifest
@@ -53,7 +54,7 @@ def open_store(root: Path) -> LocalStore:
         StoreError: One of them is not understood.
     """
     if not os.environ.get("ENGINEWORKS_STORE"):
-        return LocalStore(root)
+        return HomeStore(root)
     limit = os.environ.get("ENGINEWORKS_CACHE_MIB", "")
     if limit and not limit.isdigit():
         raise StoreError(
@@ -141,7 +142,10 @@ class RemoteStore(LocalStore):
 
     def _send(self, folder: Path, entry: FileEntry) -> None:
         key = _blob_key(entry.sha256)
-        if self.bucket.size(key) == entry.size_bytes:
+        there = self.bucket.head(key)
+        if there is not None and there.size_bytes == entry.size_bytes:
+            if there.age_s > s3.TOUCH_S:
+                self.bucket.touch(key)
             return
         fresh = transfers.upload(self.bucket, folder / entry.path, key, _report("sent", entry))
         if not fresh and self.bucket.size(key) != entry.size_bytes:
@@ -150,8 +154,12 @@ class RemoteStore(LocalStore):
             transfers.upload(self.bucket, folder / entry.path, key, _report("sent", entry))
 
     def _elsewhere(self, sha256: str) -> bool:
-        if sha256 not in self._there and self.bucket.size(_manifest_key(sha256)) is not None:
-            self._there.add(sha256)
+        if sha256 not in self._there:
+            found = self.bucket.head(_manifest_key(sha256))
+            if found is not None:
+                self._there.add(sha256)
+                if found.age_s > s3.TOUCH_S:  # what is used is not pruned
+                    self.bucket.touch(_manifest_key(sha256))
         return sha256 in self._there
 
     def _pull(self, sha256: str) -> None:

@@ -32,6 +32,9 @@ THREADS = 6
 #: Seconds that an unreachable server is waited for; ENGINEWORKS_STORE_PATIENCE_S sets another.
 PATIENCE_S = 120.0
 
+#: Seconds from which on an object that is used is made young again.
+TOUCH_S = 12 * 3600.0
+
 #: Answers that another try may mend, beside all of 500 and above.
 PASSING = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "OperationAborted"}
 GONE = {"404", "NoSuchKey", "NotFound", "NoSuchUpload"}
@@ -104,17 +107,39 @@ class Bucket:
 
     def size(self, key: str) -> int | None:
         """Size of an object in bytes, or None when there is none."""
+        found = self.head(key)
+        return None if found is None else found.size_bytes
 
-        def ask() -> int | None:
+    def head(self, key: str) -> Listed | None:
+        """Size and age of an object, or None when there is none."""
+
+        def ask() -> Listed | None:
             try:
                 answer = self.client.head_object(Bucket=self.address.bucket, Key=self.full_key(key))
             except client_error() as error:
                 if error_code(error) in GONE:
                     return None
                 raise
-            return int(answer["ContentLength"])
+            return Listed(
+                key=key,
+                size_bytes=int(answer["ContentLength"]),
+                age_s=_age_s(answer, answer["LastModified"]),
+            )
 
         return self.patiently(ask)
+
+    def touch(self, key: str) -> None:
+        """Make an object young again, as one that is used; one that is gone stays so."""
+        place = {"Bucket": self.address.bucket, "Key": self.full_key(key)}
+
+        def ask() -> None:
+            try:
+                self.client.copy_object(**place, CopySource=place, MetadataDirective="REPLACE")
+            except client_error() as error:
+                if error_code(error) not in GONE:
+                    raise
+
+        self.patiently(ask)
 
     def write(self, key: str, data: bytes, *, only_new: bool) -> bool:
         """Write a small object in one request.

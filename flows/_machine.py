@@ -5,8 +5,8 @@ Knows nothing of what the order asks; `build_target` and `time_engine` do.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,7 +86,10 @@ def marked_as_running() -> Iterator[None]:
     except OSError as error:
         raise explain_os_error(error, _run.home()) from error
     with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        with contextlib.suppress(ImportError):  # Windows has no such locks, and no workers
+            import fcntl
+
+            fcntl.flock(stream, fcntl.LOCK_EX)
         try:
             yield
         finally:

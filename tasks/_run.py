@@ -5,6 +5,7 @@ Knows Prefect's task states and the state folder (DESIGN: ENGINEWORKS_HOME); no 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -15,7 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 
 from prefect import get_run_logger
 from prefect.utilities.annotations import quote
@@ -90,6 +91,8 @@ class Run:
     """Stages that other machines ran for this run."""
     waited_s: float = 0.0
     """Seconds spent waiting for them."""
+    lock: IO[str] | None = None
+    """Held while the run lives."""
 
     @property
     def busy_s(self) -> float:
@@ -128,10 +131,22 @@ def open_run(name: str, store: LocalStore | None = None) -> Run:
     run_id = f"{stamp}-{name}"
     folder = root / "runs" / run_id
     try:
+        lock = _running(root / "running" / run_id)
         (folder / "logs").mkdir(parents=True)
     except OSError as error:
         raise explain_os_error(error, root) from error
-    return Run(run_id=run_id, folder=folder, store=store or open_home_store())
+    return Run(run_id=run_id, folder=folder, store=store or open_home_store(), lock=lock)
+
+
+def _running(path: Path) -> IO[str]:
+    """A file that is locked while this process lives: the run's folder is in use."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stream = path.open("w")
+    with contextlib.suppress(ImportError):  # Windows has no such locks
+        import fcntl
+
+        fcntl.flock(stream, fcntl.LOCK_EX)
+    return stream
 
 
 def call(

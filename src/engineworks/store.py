@@ -301,8 +301,11 @@ class LocalStore:
         final = self._folder(manifest.sha256)
         final.parent.mkdir(parents=True, exist_ok=True)
         # One that is here already has equal identity and equal bytes, unless it was damaged since.
-        if not _move(work, final) and self._damage(final, manifest.sha256) is not None:
-            self._replace(final, work, manifest.sha256)
+        if not _move(work, final):
+            with contextlib.suppress(OSError):  # used again: not one that may go
+                os.utime(final / manifests.MANIFEST_NAME)
+            if self._damage(final, manifest.sha256) is not None:
+                self._replace(final, work, manifest.sha256)
         return self._artifact(manifest)
 
     def _damage(self, folder: Path, sha256: str) -> ArtifactError | None:

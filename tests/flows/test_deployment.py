@@ -27,7 +27,7 @@ pytestmark = pytest.mark.flows
 
 DEPLOYMENTS = ["benchmark/nightly",
                "build-target/cpu", "build-target/gpu", "build-target/jetson", "build-target/mac",
-               "complete/fleet", "ship/cpu", "ship/fleet",
+               "complete/fleet", "prune/weekly", "ship/cpu", "ship/fleet",
                "time-engine/cpu", "time-engine/gpu", "time-engine/jetson", "time-engine/mac",
                ]  # fmt: skip
 

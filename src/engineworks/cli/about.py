@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,13 @@ def register(subparsers: Subparsers) -> None:
     add(subparsers, "host", _host, "this machine's host card")
     command = add(subparsers, "hosts", _hosts, "the machines of the fleet (in a checkout)")
     command.add_argument("--forget", metavar="NAME", help="remove a machine that is gone for good")
+    command = add(
+        subparsers, "prune", _prune, "what runs have left that nothing needs (in a checkout)"
+    )
+    command.add_argument("--apply", action="store_true", help="remove it")
+    command.add_argument("--last", metavar="N", help="runs kept of every model (default: 20)")
+    command.add_argument("--days", metavar="N", help="least age in the bucket (default: 30)")
+    command.add_argument("--only", metavar="PLACE", nargs="+", help="home, bucket, mlflow, prefect")
     add(subparsers, "schema", _schema, "JSON Schema of a recipe, for editors")
 
 
@@ -68,14 +76,34 @@ def _schema(options: argparse.Namespace) -> int:
 
 
 def _hosts(options: argparse.Namespace) -> int:
-    # The fleet belongs to the flows, which are in a checkout and in no wheel.
+    words = ["--forget", options.forget] if options.forget else []
+    return _of_the_flows("hosts", options, words)
+
+
+def _prune(options: argparse.Namespace) -> int:
+    words = ["--apply"] if options.apply else []
+    for name in ("last", "days"):
+        if getattr(options, name) is not None:
+            words += [f"--{name}", getattr(options, name)]
+    words += ["--only", *options.only] if options.only else []
+    return _of_the_flows("prune", options, words)
+
+
+def _of_the_flows(name: str, options: argparse.Namespace, words: list[str]) -> int:
+    """Run a command of the flows, which are in a checkout and in no wheel."""
     places = (Path.cwd(), Path(__file__).resolve().parents[3])
-    checkout = next((place for place in places if (place / "flows" / "hosts.py").is_file()), None)
+    file = Path("flows", f"{name}.py")
+    checkout = next((place for place in places if (place / file).is_file()), None)
     if checkout is None:
         raise MissingDependency(
-            "`engineworks hosts` belongs to the flows, which are not installed with the library",
+            f"`engineworks {name}` belongs to the flows, which are not installed with the library",
             hint="run it at the top of a checkout",
         )
-    words = ["--json"] if options.json else []
-    words += ["--forget", options.forget] if options.forget else []
-    return subprocess.run([sys.executable, "-m", "flows.hosts", *words], cwd=checkout).returncode
+    words += ["--json"] if options.json else []
+    environment = dict(os.environ)
+    # The state folder is that of the place where the command was given.
+    environment["ENGINEWORKS_HOME"] = str(
+        Path(os.environ.get("ENGINEWORKS_HOME") or ".engineworks").absolute()
+    )
+    command = [sys.executable, "-m", f"flows.{name}", *words]
+    return subprocess.run(command, cwd=checkout, env=environment).returncode

@@ -16,6 +16,7 @@ import pytest
 
 from artifacts import s3, transfers
 from artifacts.cache import Cache
+from artifacts.home_store import HomeStore
 from artifacts.remote_store import RemoteStore, open_store
 from engineworks.errors import ArtifactError, StoreError
 from engineworks.manifest import FileEntry, Manifest, dump
@@ -275,7 +276,7 @@ class TestAddress:
 
     def test_without_an_address_the_store_is_local(self, monkeypatch, tmp_path):
         monkeypatch.delenv("ENGINEWORKS_STORE", raising=False)
-        assert type(open_store(tmp_path)) is LocalStore
+        assert type(open_store(tmp_path)) is HomeStore
 
     def test_a_limit_must_be_a_number(self, s3_prefix, monkeypatch, tmp_path):
         monkeypatch.setenv("ENGINEWORKS_STORE", s3_prefix)

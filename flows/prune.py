@@ -1,0 +1,53 @@
+"""Remove what runs have left behind and nothing needs any more.
+
+`python -m flows.prune` says what may go; `--apply` removes it. The deployment `prune/weekly` does
+so on a schedule.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    # Before Prefect is imported: it reads its settings then, and the command makes them.
+    from flows._command_prune import main
+
+    raise SystemExit(main())
+
+from typing import Annotated, Any
+
+from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+from pydantic import Field
+
+from flows._machine import marked_as_running
+from flows._pruning import Keep, plan, take, words
+
+
+@flow(name="prune", validate_parameters=True)
+def prune(
+    last: Annotated[int, Field(ge=1, description="Runs of every model that are kept")] = 20,
+    days: Annotated[
+        float,
+        Field(ge=1, description="What the bucket and Prefect keep at least, by its last use"),
+    ] = 30.0,
+    apply: Annotated[bool, Field(description="Remove it; else it is only said")] = False,
+) -> State[Any]:
+    """Remove what no registered version, no machine, no living run and none of the last runs needs.
+
+    Returns:
+        Completed with what has gone, or may go.
+
+    Raises:
+        StoreError: MLflow or the store does not answer: what is needed must be known first.
+    """
+    with marked_as_running():
+        keep = Keep(last=last, days=days)
+        found = plan(keep)
+        items = take(keep, found) if apply else found.all
+    for line in words(items):
+        get_run_logger().info("%s: %s", "removed" if apply else "may go", line.strip())
+    said = "; ".join(line.strip() for line in words(items)) or "nothing"
+    return Completed(message=f"{'removed' if apply else 'may go'}: {said}")
+
+
+__all__ = ["prune"]
