@@ -257,7 +257,7 @@ class DataSpec:
     """Folder of images, for classification with one folder per class; or a `.txt` file that lists
     them, a path a line, relative to that file."""
     annotations: str | None = place(default=None)
-    """COCO JSON with the boxes (detection)."""
+    """Boxes (detection): COCO JSON, or YOLO labels, as their folder or their data.yaml."""
     on_bad_image: Literal["stop", "skip"] = "stop"
     """An unreadable image: stop the run, or name it in the report and go on without."""
     limit: int | None = None
@@ -288,7 +288,8 @@ class CalibrationSpec:
     """Folder of images; or a `.txt` file that lists them, a path a line, relative to that file; or
     `module:function` beside the recipe, which yields images: uint8 (height, width, 3), BGR."""
     annotations: str | None = place(default=None)
-    """COCO JSON of these images: only those in it are used, and the report counts classes."""
+    """Boxes of these images, as in `data`: only images that they name are used, and the report
+    counts classes."""
     on_bad_image: Literal["stop", "skip"] = "stop"
     """An unreadable image: stop the run, or go on without it."""
     limit: int = 512

@@ -73,11 +73,7 @@ def look(spec: DataSpec) -> None:
         DataError: As `list_images`, or the annotations file does not exist.
     """
     list_images(spec)
-    if spec.annotations is not None and not Path(spec.annotations).is_file():
-        raise DataError(
-            f"data.annotations: {spec.annotations} does not exist",
-            hint="give the COCO JSON file of these images, relative to the recipe",
-        )
+    truths.answer_files(spec)
 
 
 def _below(root: Path) -> list[str]:

@@ -11,20 +11,17 @@ import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from engineworks import folders
 from engineworks.errors import DataError
+from engineworks.evaluate.annotations.truth import answer_files
 from engineworks.manifest import Artifact, Provenance
 from engineworks.runtime.pictures import decode_picture, read_image
 from engineworks.specs import DataSpec
 from engineworks.store import LocalStore, entry_of, file_sha256, pinned_bytes, told_as
-
-#: Endings of annotation files, where a folder of them is given.
-ANSWERS = {".json", ".txt", ".xml", ".yaml", ".yml"}
 
 #: Of the annotations inside their artifact, where no name of theirs means anything else.
 FOLDER = "answers"
@@ -105,17 +102,8 @@ def _answer_files(spec: DataSpec) -> dict[str, Path]:
     """The annotations, by their path inside the artifact."""
     if spec.annotations is None:
         return {}
-    path = Path(spec.annotations)
-    files = [path] if path.is_file() else []
-    if path.is_dir():
-        files = [path / name for name in folders.find(path, ANSWERS).files]
-    if not files:
-        raise DataError(
-            f"data.annotations: {path} does not exist, or holds no annotations "
-            f"({', '.join(sorted(ANSWERS))})",
-            hint="give the COCO JSON that belongs to data.images, relative to the recipe",
-        )
-    return {f"{FOLDER}/{file.relative_to(path.parent).as_posix()}": file for file in files}
+    place = PurePosixPath(FOLDER, Path(spec.annotations).name)
+    return {str(place / inside): file for inside, file in answer_files(spec).items()}
 
 
 @contextlib.contextmanager

@@ -10,6 +10,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+from engineworks.files import read_bytes
+
+#: Bytes of the largest annotation file: COCO's own have 0.5 GB.
+MOST = 2**31
+
 
 def read_json(path: Path) -> Any:
     """A JSON file in UTF-8, UTF-16 or UTF-32, with a byte-order mark or without.
@@ -20,7 +25,7 @@ def read_json(path: Path) -> Any:
             takes the last one loses the first without a word.
     """
     try:
-        return json.loads(path.read_bytes(), object_pairs_hook=_once)
+        return json.loads(read_bytes(path, MOST), object_pairs_hook=_once)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

@@ -13,6 +13,7 @@ from engineworks.errors import DataError
 from engineworks.evaluate.annotations.boxes import refuse_impossible
 from engineworks.evaluate.annotations.coco import CocoLabels, read_coco
 from engineworks.evaluate.annotations.matching import match
+from engineworks.evaluate.annotations.yolo import is_yolo, label_files, read_yolo
 from engineworks.specs import DataSpec
 from engineworks.values import BadImage
 
@@ -40,6 +41,10 @@ def read(
             hint="give COCO JSON, or task.kind: none to check numeric parity only",
         )
     path = Path(spec.annotations)
+    if is_yolo(path):
+        found, orphans = read_yolo(spec, labels, files, folder_of(spec))
+        found = refuse_impossible(found, path.name, accepted="impossible_boxes" in spec.accept)
+        return found, [] if chosen else orphans
     matched = match(read_coco(path, labels), files, path.name)
     found = matched.labels
     if not found.image_id:
@@ -51,6 +56,32 @@ def read(
     found = refuse_impossible(found, path.name, accepted="impossible_boxes" in spec.accept)
     missing = {} if chosen else matched.missing
     return found, [BadImage(file=name, reason=reason) for name, reason in missing.items()]
+
+
+def folder_of(spec: DataSpec) -> Path:
+    """The folder that names of images are relative to: `spec.images`, or that of a list file."""
+    path = Path(spec.images)
+    return path.parent if path.suffix.lower() == ".txt" else path
+
+
+def answer_files(spec: DataSpec) -> dict[str, Path]:
+    """Every file that the annotations consist of, by its place in a copy of them.
+
+    A single file is its own place, empty; those of a folder are named below it.
+
+    Raises:
+        DataError: There is none.
+    """
+    if spec.annotations is None:
+        return {}
+    path = Path(spec.annotations)
+    if not path.exists():
+        raise DataError(
+            f"data.annotations: {path} does not exist",
+            hint="give the COCO JSON file of these images, or the folder or data.yaml of YOLO "
+            "labels, relative to the recipe",
+        )
+    return label_files(spec) if is_yolo(path) else {"": path}
 
 
 def write(labels: CocoLabels, path: Path) -> None:

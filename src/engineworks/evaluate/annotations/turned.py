@@ -28,7 +28,7 @@ def orientation(data: bytes, upright: Array) -> int:
     """
     import cv2
 
-    found = _tagged(data)
+    found = tagged(data)
     if found == 1:
         return 1
     stored = cv2.imdecode(
@@ -123,7 +123,7 @@ def upright(labels: CocoLabels, numbers: Mapping[str, int]) -> CocoLabels:
     return dataclasses.replace(labels, raw=raw, size=size)
 
 
-def _tagged(data: bytes) -> int:
+def tagged(data: bytes) -> int:
     """The orientation that a file asks for; 1 where it says nothing that can be read."""
     try:
         block = _exif(data)
