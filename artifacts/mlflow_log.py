@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from artifacts.databases import embedded, sqlite_url
 from artifacts.summary import Logged, Summary, Variant, main_row, markdown
 from engineworks.codec import to_json
 from engineworks.errors import EngineworksError, StoreError, said
@@ -29,7 +30,7 @@ KEY_TAG = "engineworks.key"
 
 def tracking_uri(home: Path) -> str:
     """MLFLOW_TRACKING_URI, else the embedded database in the state folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_url(home / "mlflow.db")
 
 
 def public_uri(home: Path) -> str:
@@ -166,8 +167,7 @@ def _experiment(mlflow: Any, name: str, home: Path) -> str:
         if found.lifecycle_stage == "deleted":
             mlflow.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
-    embedded = tracking_uri(home).startswith("sqlite:")
-    location = (home / "mlruns" / name).as_uri() if embedded else None
+    location = (home / "mlruns" / name).as_uri() if embedded(tracking_uri(home)) else None
     try:
         return str(mlflow.create_experiment(name, artifact_location=location))
     except MlflowException as error:

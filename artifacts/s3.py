@@ -20,6 +20,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from engineworks import loopback
 from engineworks.errors import MissingDependency, StoreError
 
 log = logging.getLogger("engineworks.s3")
@@ -351,6 +352,7 @@ def _client() -> Any:
         max_pool_connections=THREADS * 2,
         s3={"addressing_style": addressing},
     )
+    loopback.spare(os.environ)
     session = boto3.Session()
     region = session.region_name or "us-east-1"
     return session.client("s3", config=config, region_name=region)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts import fleet, mlflow_log
+from artifacts.databases import embedded
 from artifacts.s3 import Bucket
 from engineworks import hosts
 from engineworks.codec import to_json
@@ -131,9 +132,9 @@ def foreign_mlflow(record: Waiting) -> str:
     looks for them. Servers may have several addresses, so these are not compared.
     """
     here = mlflow_log.public_uri(home())
-    embedded = [uri for uri in (here, record.tracking_uri) if uri.startswith("sqlite:")]
+    files = [uri for uri in (here, record.tracking_uri) if embedded(uri)]
     same = here == record.tracking_uri and hosts.probe().name == record.host.name
-    if not embedded or same:
+    if not files or same:
         return ""
     return (
         f"it was logged to MLflow at {record.tracking_uri} by {record.host.name}, and this "

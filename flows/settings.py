@@ -10,6 +10,8 @@ import os
 import urllib.request
 from pathlib import Path
 
+from artifacts.databases import plain, sqlite_url
+from engineworks import loopback
 from engineworks.store import explain_os_error
 
 #: Written by `make ui` beside Prefect's database: where its server listens.
@@ -29,6 +31,7 @@ def running_server(root: Path) -> str | None:
 def configure(root: Path) -> None:
     """Keep Prefect's and MLflow's state under the state folder. Call before importing Prefect."""
     os.environ["ENGINEWORKS_HOME"] = str(root)
+    loopback.spare(os.environ)
     defaults = {
         "PREFECT_HOME": str(root / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -42,6 +45,9 @@ def configure(root: Path) -> None:
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
         "DO_NOT_TRACK": "1",
     }
+    if not plain(root):  # Prefect would write the path into the address as it is
+        url = sqlite_url(root / "prefect" / "prefect.db", "aiosqlite")
+        defaults["PREFECT_API_DATABASE_CONNECTION_URL"] = url
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     server = running_server(root)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from engineworks import loopback
 from flows._queues import SILENCE_WORDS, limit_queue, make_queue
 
 if TYPE_CHECKING:
@@ -202,6 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="make these anew as prefect.yaml has them, without what people changed",
     )
     options = parser.parse_args(arguments)
+    loopback.spare(os.environ)
     if "PREFECT_API_URL" not in os.environ:
         sys.stderr.write("PREFECT_API_URL is not set\n  next: set it to your Prefect server\n")
         return 3

@@ -25,6 +25,8 @@ from typing import Any
 
 import psutil
 
+from artifacts.databases import sqlite_url
+from engineworks import loopback
 from infra import postgres
 from infra.ports import free_port
 from infra.s3 import S3Server
@@ -216,7 +218,7 @@ class Plant:
             "mlflow",
             [
                 "mlflow", "server", "--host", "127.0.0.1", "--port", str(mlflow),
-                "--workers", "1", "--backend-store-uri", f"sqlite:///{data / 'mlflow.db'}",
+                "--workers", "1", "--backend-store-uri", sqlite_url(data / "mlflow.db"),
                 "--artifacts-destination", (data / "artifacts").as_uri(),
             ],
             # Its job runners take half a GiB and have nothing to do here.
@@ -427,6 +429,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=Path(".engineworks/plant"))
     parser.add_argument("--recipe", default="examples/yolox_nano/recipe.yaml")
     options = parser.parse_args(arguments)
+    loopback.spare(os.environ)
     plant = Plant(options.folder)
     if options.verb == "start":
         try:

@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from artifacts.databases import sqlite_url
 from engineworks.errors import StoreError
 from engineworks.store import explain_os_error
 from flows.settings import UI_FILE, configure
@@ -33,7 +34,7 @@ def _commands(root: Path, prefect: int, mlflow: int) -> dict[str, tuple[list[str
         f"http://{host}:{mlflow}": (
             [
                 python, "-m", "mlflow", "server", "--host", host, "--port", str(mlflow),
-                "--workers", "1", "--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}",
+                "--workers", "1", "--backend-store-uri", sqlite_url(root / "mlflow.db"),
                 "--default-artifact-root", (root / "mlruns").as_uri(),
             ],
             # Its job runners take half a GiB and have nothing to do here.

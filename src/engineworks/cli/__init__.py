@@ -7,16 +7,18 @@ whole runs are started by `python -m flows.ship` in a checkout. A group imports 
 until it runs, and this package nothing at all: a signal may come before it is there.
 """
 
-from __future__ import annotations
-
 import sys
+
+if sys.argv[:1] == ["-m"] and "engineworks.cli" in sys.orig_argv:
+    # Python looks for the module of `python -m engineworks.cli`: the command begins.
+    from engineworks import start as start
 
 TYPE_CHECKING = False  # that of `typing`, without importing it
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: "Sequence[str] | None" = None) -> int:
     """Run the command and return its exit code."""
     from engineworks import interrupts
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
-from engineworks import __version__
+from engineworks import __version__, loopback
 from engineworks.cli import about, detect, engine, video
 from engineworks.errors import EngineworksError
 
@@ -16,6 +17,7 @@ GROUPS = (detect, video, engine, about)
 def run(arguments: Sequence[str] | None) -> int:
     """Run the command line and return its exit code; a signal rises as `Stopped`."""
     options = _parser().parse_args(arguments)
+    loopback.spare(os.environ)
     try:
         code: int = options.run(options)
         sys.stdout.flush()

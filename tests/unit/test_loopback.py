@@ -1,0 +1,106 @@
+"""With a company's proxy in the environment, this machine's own servers are asked directly."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import threading
+import urllib.request
+from pathlib import Path
+
+import httpx
+import pytest
+import requests
+from botocore.utils import get_environ_proxies
+
+from artifacts import mlflow_wait, s3
+from engineworks import loopback
+from flows.settings import UI_FILE, running_server
+
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.fixture
+def behind_a_proxy(monkeypatch):
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, NOWHERE)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("NO_PROXY", "intern.example")
+    return monkeypatch
+
+
+@pytest.fixture
+def server():
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *words):
+            """Quiet."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_address[1]}"
+        running.shutdown()
+        thread.join()
+
+
+def test_every_client_asks_this_machine_itself(behind_a_proxy, server):
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(server)
+    environment = dict(os.environ)
+    loopback.spare(environment)
+    for name in ("no_proxy", "NO_PROXY"):
+        behind_a_proxy.setenv(name, environment[name])
+    assert httpx.get(server).status_code == 200
+    assert requests.get(server, timeout=5).status_code == 200
+    assert urllib.request.urlopen(server, timeout=5).status == 200
+    assert get_environ_proxies("https://127.0.0.1:9000") == {}
+    assert get_environ_proxies("https://localhost:9000") == {}
+    # Others still go through it, and what was spared before still is.
+    assert get_environ_proxies("https://example.com")["https"] == NOWHERE
+    assert get_environ_proxies("https://intern.example") == {}
+
+
+def test_prefect_s_and_mlflow_s_servers_are_found(behind_a_proxy, server, tmp_path):
+
+    (tmp_path / "prefect").mkdir()
+    (tmp_path / "prefect" / UI_FILE).write_text(server)
+    assert running_server(tmp_path) is None
+    assert mlflow_wait.away(server)
+    environment = dict(os.environ)
+    loopback.spare(environment)
+    behind_a_proxy.setenv("no_proxy", environment["no_proxy"])
+    assert running_server(tmp_path) == f"{server}/api"
+    assert not mlflow_wait.away(server)
+
+
+def test_the_store_on_this_machine_is_reached(s3_prefix, behind_a_proxy):
+    # `setenv` first, so that what the store changes is undone after the test.
+    behind_a_proxy.setenv("no_proxy", "")
+    bucket = s3.Bucket(s3.parse(s3_prefix), patience_s=5)
+    assert bucket.write("a", b"1", only_new=True)
+
+
+def test_without_a_proxy_nothing_is_changed():
+    environment = {"PATH": "/bin", "HTTP_PROXY": ""}
+    loopback.spare(environment)
+    assert environment == {"PATH": "/bin", "HTTP_PROXY": ""}
+    environment = {"http_proxy": NOWHERE, "NO_PROXY": "*"}
+    loopback.spare(environment)
+    assert environment == {"http_proxy": NOWHERE, "NO_PROXY": "*"}
+
+
+def test_every_command_spares_this_machine_first():
+    """Whoever opens a connection does it after one of these."""
+    top = Path(__file__).parents[2]
+    for name in (
+        "flows/settings.py",
+        "artifacts/s3.py",
+        "infra/deploy.py",
+        "infra/plant.py",
+        "src/engineworks/cli/_command.py",
+    ):
+        assert "loopback.spare(os.environ)" in (top / name).read_text(), name
