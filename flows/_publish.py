@@ -6,7 +6,7 @@ import dataclasses
 import os
 import time
 
-from artifacts import mlflow_log, mlflow_wait, ownership, prefect_ui, registry, report
+from artifacts import confirmed, mlflow_log, mlflow_wait, ownership, prefect_ui, registry, report
 from artifacts import summary as summaries
 from artifacts.ownership import Owner
 from artifacts.summary import Summary, Variant
@@ -69,12 +69,13 @@ def refuse_another(loaded: Loaded, host: HostCard) -> None:
     Raises:
         StoreError: MLflow has a model of this name that is another one.
     """
+    owner = owner_of(loaded, host)
+    if confirmed.owns(home(), loaded.recipe.name, owner):
+        return  # and is asked at the end, as ever
     if not mlflow_log.exists(home()) or mlflow_wait.away(mlflow_log.tracking_uri(home())):
-        return  # at the end of the run it will be there, and is asked
+        return
     with mlflow_log.speaking(home()):
-        registry.refuse_another(
-            mlflow_log.client(home()), loaded.recipe.name, owner_of(loaded, host)
-        )
+        registry.refuse_another(mlflow_log.client(home()), loaded.recipe.name, owner)
 
 
 def publish(run: Run, loaded: Loaded, summary: Summary) -> Summary:

@@ -11,7 +11,7 @@ from typing import Any
 
 from prefect import task
 
-from artifacts import fleet, mlflow_log, mlflow_wait, registry
+from artifacts import confirmed, fleet, mlflow_log, mlflow_wait, registry
 from artifacts import summary as summaries
 from artifacts.ownership import Owner
 from artifacts.remote_store import RemoteStore, open_store
@@ -68,9 +68,14 @@ def still_true(published: Published, summary: Summary, home: Path, owner: Owner)
                 summary, published.logged, published.registered, home, owner
             )
 
+    before = confirmed.state(home, summary.name, published.logged.run_id, owner)
+    if confirmed.is_known(home, summary.name, before):
+        return True
     words = mlflow_wait.patiently(home, ask)
     if words:
         told.warning("logging it again: %s", words)
+    else:
+        confirmed.keep(home, summary.name, before)
     return not words
 
 
@@ -104,6 +109,7 @@ def log(request: LogRequest, folder: str, limit_s: float) -> dict[str, Any]:
             return logged, registry.register(summary, logged, home, request.owner)
 
     logged, registered = mlflow_wait.patiently(home, attempt)
+    confirmed.keep_owner(home, summary.name, request.owner)
     value = Published(logged=logged, registered=registered)
     elapsed_s = time.perf_counter() - started
     return {"value": to_json(value), "elapsed_s": elapsed_s, "peak_mib": 0.0, "folder": ""}

@@ -38,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         request = asked["request"]
         if stage.request is not dict:
             request = from_json(stage.request, request)
+        log.info("stage %s begins", asked["stage"])
         result = {"value": to_json(stage.run(request))}
     except EngineworksError as error:
         log.exception("stage %s refused", asked["stage"])

@@ -8,7 +8,7 @@ import sqlite3
 
 import pytest
 
-from artifacts import mlflow_log, ownership, registry
+from artifacts import confirmed, mlflow_log, ownership, registry
 from artifacts.summary import Engine, Summary, Variant
 from engineworks.errors import StoreError
 from engineworks.specs import InputSpec, Preprocess, TaskSpec
@@ -159,7 +159,10 @@ def test_what_is_true_no_more_is_noticed_and_made_true_again(log, summary, home,
     SHA.update({variant.name: variant.engine.sha256 for variant in summary.variants})
     published = log()
     mlflow = mlflow_log.client(home)
+    known = confirmed.state(home, "tiny", published[0].run_id, MINE)
+    assert known == confirmed.state(home, "tiny", published[0].run_id, MINE)
     harm(mlflow, home, published)
+    assert confirmed.state(home, "tiny", published[0].run_id, MINE) != known
     assert ask(summary, published, home) != ""
     _, registered = again = log()
     assert ask(summary, again, home) == ""
@@ -170,6 +173,23 @@ def test_what_is_true_no_more_is_noticed_and_made_true_again(log, summary, home,
     place = version.source.removeprefix(f"runs:/{version.run_id}/")
     assert mlflow.list_artifacts(version.run_id, place)
     assert set(mlflow.get_registered_model("tiny").aliases) == {"candidate-null-fp32"}
+
+
+def test_a_state_that_was_confirmed_need_not_be_asked_of_again(log, summary, home):
+    published = log()
+    state = confirmed.state(home, "tiny", published[0].run_id, MINE)
+    assert not confirmed.is_known(home, "tiny", state)
+    confirmed.keep(home, "tiny", state)
+    assert ask(summary, published, home) == ""  # asking changes nothing
+    now = confirmed.state(home, "tiny", published[0].run_id, MINE)
+    assert confirmed.is_known(home, "tiny", now)
+    others = confirmed.state(home, "tiny", published[0].run_id, owner("/b on two"))
+    assert not confirmed.is_known(home, "tiny", others)
+
+
+def test_a_server_is_always_asked(home, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert not confirmed.is_known(home, "tiny", confirmed.state(home, "tiny", "run", MINE))
 
 
 class TestOwners:

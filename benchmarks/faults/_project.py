@@ -1,0 +1,185 @@
+"""A small project that has every kind of input, and real runs of it as processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engineworks.child import PARENT_VARIABLE
+
+TOP = Path(__file__).resolve().parents[2]
+LABELS = ("dark", "light")
+
+#: A stage begins with this word in its own log.
+BEGUN = b"begins"
+
+MODEL = """
+import torch
+
+SCALE = {scale}
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 8, 3, padding=1, stride=2)
+        self.head = torch.nn.Linear(8, 2)
+
+    def forward(self, images):
+        return self.head(torch.relu(self.conv(images * SCALE)).mean((2, 3)))
+
+
+def build():
+    return Net()
+"""
+
+RECIPE = """
+name: {name}
+model: {{source: model:build, weights: weights.pt, input: {{size: [32, 32]}}}}
+task: {{kind: classification, labels: [dark, light]}}
+data: {{images: photos}}
+calibration: {{images: calibration.txt, minimum: 4}}
+int8: {{limit_s: 20, evaluations: 4}}
+export: {{exporters: [legacy]}}
+targets:
+  - {{target: onnxruntime-cpu, precisions: [fp32, int8]}}
+budget: {{max_drop: {drop}}}
+benchmark: {{seconds: 0.1}}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a run ended."""
+
+    code: int
+    words: str
+    """Of its standard error."""
+    summary: dict[str, Any] | None
+
+
+def inputs(seed: int, name: str = "faults") -> dict[str, bytes]:
+    """Every file of the project by its name; two seeds give files of equal size."""
+    import io
+
+    import torch
+
+    scope: dict[str, Any] = {}
+    code = MODEL.format(scale=f"1.{seed % 10}")
+    exec(code, scope)  # noqa: S102 - our own text above
+    torch.manual_seed(seed)
+    weights = io.BytesIO()
+    torch.save(scope["build"]().state_dict(), weights)
+    files = {"model.py": code.encode(), "weights.pt": weights.getvalue()}
+    dice = np.random.default_rng(seed)
+    calibration = []
+    for number in range(8):
+        for place in (f"photos/{LABELS[number % 2]}", "calibration"):
+            file = f"{place}/{number}.bmp"
+            files[file] = _picture(dice)
+            calibration += [file] * (place == "calibration")
+    order = calibration if seed % 2 else calibration[::-1]
+    files["calibration.txt"] = "".join(f"{file}\n" for file in order).encode()
+    files["recipe.yaml"] = RECIPE.format(name=name, drop=f"0.9{seed % 10}").encode()
+    return files
+
+
+def _picture(dice: Any) -> bytes:
+    import cv2
+
+    return bytes(cv2.imencode(".bmp", dice.integers(0, 256, (40, 40, 3), np.uint8))[1])
+
+
+def write(folder: Path, files: dict[str, bytes], *, keep_times: bool = False) -> None:
+    """Put files under their names, each in one step; with the times of those they replace."""
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        times = path.stat() if keep_times and path.exists() else None
+        fresh = path.with_name(f".{path.name}.part")
+        fresh.write_bytes(data)
+        if times is not None:
+            os.utime(fresh, ns=(times.st_atime_ns, times.st_mtime_ns))
+        fresh.replace(path)
+
+
+def ship(folder: Path, home: Path, watch: Callable[[int], None] | None = None) -> Ended:
+    """Run the recipe of a folder; `watch` gets its process id and returns when it has done."""
+    environment = {**os.environ, "ENGINEWORKS_HOME": str(home), "DO_NOT_TRACK": "1"}
+    environment.pop(PARENT_VARIABLE, None)
+    command = [sys.executable, "-m", "flows.ship", str(folder / "recipe.yaml"), "--quiet", "--json"]
+    run = subprocess.Popen(
+        command, cwd=TOP, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        start_new_session=True,
+    )  # fmt: skip
+    if watch is not None:
+        watch(run.pid)
+    try:
+        out, err = run.communicate(timeout=600)
+    finally:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+    return Ended(
+        code=run.returncode,
+        words=err.decode(errors="replace"),
+        summary=json.loads(out) if run.returncode in (0, 1) and out.strip() else None,
+    )
+
+
+def wait_for(found: Callable[[], bool], pid: int, limit_s: float = 300) -> bool:
+    """Wait until something is there; False where the process has ended before."""
+    until = time.monotonic() + limit_s
+    while time.monotonic() < until:
+        if found():
+            return True
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return False
+        time.sleep(0.005)
+    return False
+
+
+def stage_logs(home: Path, stage: str) -> list[Path]:
+    """The logs of all tries of a stage, by its label, for example `build onnxruntime-cpu/fp32`."""
+    label = stage.replace("/", "-").replace(" ", "_")
+    return list((home / "runs").glob(f"2*/logs/{label}/log.txt"))
+
+
+def begun(home: Path, stage: str) -> bool:
+    """Whether a stage has begun in its own process, by its own log."""
+    return any(BEGUN in path.read_bytes() for path in stage_logs(home, stage))
+
+
+def facts(summary: dict[str, Any]) -> dict[str, Any]:
+    """What a run found that does not depend on the clock."""
+    rows = {row["name"]: row for row in summary["variants"]}
+    exact = rows["onnxruntime-cpu/fp32"]
+    return {
+        "data": summary["data"]["sha256"],
+        "reference": summary["reference"]["artifact"]["sha256"],
+        "reference value": summary["reference"]["value"],
+        "predictions": summary["reference"]["predictions"]["sha256"],
+        "onnx": summary["exported"]["onnx"]["sha256"],
+        "calibration": summary["calibration"]["artifact"]["sha256"],
+        "fp32": (exact["accuracy"] or {}).get("value"),
+        "fp32 predictions": (exact["predictions"] or {}).get("sha256"),
+        "int8 reference": (rows["onnxruntime-cpu/int8"]["accuracy"] or {}).get("reference"),
+    }
+
+
+#: Every stage of that project's run in a process of its own.
+STAGES = (
+    "screen", "reference", "export", "simplify", "analyze", "screen calibration", "calibrate",
+    "build onnxruntime-cpu/fp32", "check onnxruntime-cpu/fp32", "benchmark onnxruntime-cpu/fp32",
+    "quantize onnxruntime-cpu/int8", "build onnxruntime-cpu/int8", "check onnxruntime-cpu/int8",
+    "benchmark onnxruntime-cpu/int8", "compare onnxruntime-cpu/int8",
+)  # fmt: skip
