@@ -16,6 +16,7 @@ from typing import Any
 from engineworks import runtime, usercode
 from engineworks.cli._numbers import number, whole
 from engineworks.errors import ArtifactError
+from engineworks.runtime.session import Session
 
 CONFIDENCE = 0.3
 
@@ -66,6 +67,16 @@ def add_detector(command: argparse.ArgumentParser) -> None:
     )
 
 
+def open_session(options: argparse.Namespace) -> Session:
+    """The engine that the options of `add_engine` ask for, of the identity that a run noted.
+
+    Raises:
+        ArtifactError: No engine, or another one than the latest run has built.
+    """
+    place, sha256 = recall(options.engine)
+    return runtime.open(place, threads=options.threads, sha256=sha256)
+
+
 @contextlib.contextmanager
 def open_detector(
     options: argparse.Namespace, confidence: float | None = None
@@ -81,7 +92,7 @@ def open_detector(
             --decoder-from.
         ModelError: That folder does not have the decoder.
     """
-    with runtime.open(locate(options.engine), threads=options.threads) as session:
+    with open_session(options) as session:
         task, decode = session.manifest.task, None
         if task is not None and ":" in task.layout:
             if options.decoder_from is None:
@@ -149,7 +160,7 @@ def recall(engine: str) -> tuple[str, str]:
             f"{engine} has no engine: {variant.get('verdict')} ({variant.get('reason')})",
             hint="choose another variant, or mend the cause and run the recipe again",
         )
-    return str(built["uri"]), str(built["sha256"])
+    return str(built["uri"]), str(built.get("sha256", ""))
 
 
 def _variants(engine: str, summary: Path) -> dict[str, dict[str, Any]]:

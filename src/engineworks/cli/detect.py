@@ -7,27 +7,22 @@ import collections
 import json
 import os
 import sys
-import unicodedata
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engineworks import folders, runtime
+from engineworks import runtime
 from engineworks.cli._engines import add_detector, open_detector
+from engineworks.cli._images import counted, files_of, outputs_for, tell_failure
 from engineworks.cli._numbers import add_max_pixels
 from engineworks.cli._outputs import check
 from engineworks.cli._recording import add_recording, recorder
 from engineworks.cli._words import add
 from engineworks.errors import DataError, StoreError
 from engineworks.runtime.drawing import draw
-from engineworks.runtime.outputs import make_folder
 from engineworks.runtime.pictures import DepthCheck, read_picture
 
 if TYPE_CHECKING:
     from engineworks.cli._words import Subparsers
-
-#: What a folder of images is searched for.
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def register(subparsers: Subparsers) -> None:
@@ -44,8 +39,8 @@ def register(subparsers: Subparsers) -> None:
 
 def _detect(options: argparse.Namespace) -> int:
     """0: all images were read; 1: some were not, each is named."""
-    files = list(_files(options.images))
-    outputs = _outputs(options.output, files) if options.output is not None else []
+    files = list(files_of(options.images))
+    outputs = outputs_for(options.output, files) if options.output is not None else []
     check(options, outputs, files)
     failed, depth = 0, DepthCheck()
     with recorder(options) as record, open_detector(options) as detector:
@@ -55,11 +50,12 @@ def _detect(options: argparse.Namespace) -> int:
             except DataError as error:
                 failed += 1
                 record.inference("images", {}, {}, "unreadable", frame=number, error=error)
-                _tell_failure(options, path, error)
+                tell_failure(options, path, error)
                 continue
             depth.see(picture)
             image = picture.image
-            found = detector(image)
+            with counted(record, number):
+                found = detector(image)
             times = detector.times
             stage_ms = {
                 "preprocess": times.preprocess_ms,
@@ -75,20 +71,6 @@ def _detect(options: argparse.Namespace) -> int:
     if depth.warning:
         sys.stderr.write(f"warning: {depth.warning}\n")
     return 1 if failed else 0
-
-
-def _files(given: Sequence[str]) -> Iterator[Path]:
-    for text in given:
-        path = Path(text)
-        if not path.is_dir():
-            yield path
-            continue
-        found = folders.find(path, SUFFIXES, deep=False)
-        if not found.files:
-            raise DataError(
-                f"{path} holds no image ({', '.join(SUFFIXES)})", hint="give images or their folder"
-            )
-        yield from (path / name for name in found.files)
 
 
 def _tell(
@@ -125,39 +107,6 @@ def _tell(
     for item in objects:
         corners = " ".join(f"{value:.0f}" for value in item["xyxy"])
         sys.stdout.write(f"  {item['label']:<16} {item['confidence']:.2f}  [{corners}]\n")
-
-
-def _tell_failure(options: argparse.Namespace, path: Path, error: DataError) -> None:
-    sys.stdout.flush()
-    sys.stderr.write(f"{type(error).__name__}: {error.message}\n")
-    if options.json:
-        words = {"type": type(error).__name__, "message": error.message}
-        sys.stdout.write(json.dumps({"image": str(path), "error": words}) + "\n")
-
-
-def _outputs(folder: Path, images: Sequence[Path]) -> list[Path]:
-    """Where each picture goes: under its own name, numbered when two images share one.
-
-    Raises:
-        StoreError: The folder holds images to read, cannot be made or takes no files.
-    """
-    if folder.resolve() in {path.parent.resolve() for path in images}:
-        raise StoreError(
-            f"{folder} holds images to read: they would be overwritten",
-            hint="give another folder for -o",
-        )
-    make_folder(folder)
-    outputs: list[Path] = []
-    taken: set[str] = set()
-    for path in images:
-        suffix = path.suffix if path.suffix.lower() in SUFFIXES else ".jpg"
-        name, count = path.stem + suffix, 1
-        while (key := unicodedata.normalize("NFC", name).casefold()) in taken:
-            count += 1
-            name = f"{path.stem}-{count}{suffix}"
-        taken.add(key)
-        outputs.append(folder / name)
-    return outputs
 
 
 def write_image(path: Path, image: Any) -> None:

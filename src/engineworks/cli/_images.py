@@ -1,0 +1,91 @@
+"""What commands over image files share: which files, words on a bad one, where answers go."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engineworks import folders
+from engineworks.errors import DataError, EngineworksError, StoreError
+from engineworks.runtime.outputs import make_folder
+
+if TYPE_CHECKING:
+    from engineworks.runtime.metrics import Recorder
+
+#: What a folder of images is searched for.
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def files_of(given: Sequence[str], suffixes: Sequence[str] = SUFFIXES) -> Iterator[Path]:
+    """Files as they are, and the images of folders in the order of their names.
+
+    Raises:
+        DataError: A folder without any.
+    """
+    for text in given:
+        path = Path(text)
+        if not path.is_dir():
+            yield path
+            continue
+        found = folders.find(path, suffixes, deep=False)
+        if not found.files:
+            raise DataError(
+                f"{path} holds no image ({', '.join(suffixes)})", hint="give images or their folder"
+            )
+        yield from (path / name for name in found.files)
+
+
+def outputs_for(folder: Path, files: Sequence[Path], suffix: str | None = None) -> list[Path]:
+    """Where each file's answer goes: under its own name, numbered when two share one.
+
+    Args:
+        folder: Made if it is not there.
+        files: What is read.
+        suffix: Ending of the answers; None: that of an image.
+
+    Raises:
+        StoreError: The folder holds images to read, cannot be made or takes no files.
+    """
+    if folder.resolve() in {path.parent.resolve() for path in files}:
+        raise StoreError(
+            f"{folder} holds images to read: they would be overwritten",
+            hint="give another folder for -o",
+        )
+    make_folder(folder)
+    outputs: list[Path] = []
+    taken: set[str] = set()
+    for path in files:
+        own = path.suffix if path.suffix.lower() in SUFFIXES else ".jpg"
+        ending = own if suffix is None else suffix
+        name, count = path.stem + ending, 1
+        while (key := unicodedata.normalize("NFC", name).casefold()) in taken:
+            count += 1
+            name = f"{path.stem}-{count}{ending}"
+        taken.add(key)
+        outputs.append(folder / name)
+    return outputs
+
+
+def tell_failure(options: argparse.Namespace, path: Path, error: EngineworksError) -> None:
+    """Name a file that could not be used, on stderr and as a JSON line."""
+    sys.stdout.flush()
+    sys.stderr.write(f"{type(error).__name__}: {error.message}\n")
+    if options.json:
+        words = {"type": type(error).__name__, "message": error.message}
+        sys.stdout.write(json.dumps({"image": str(path), "error": words}) + "\n")
+
+
+@contextlib.contextmanager
+def counted(record: Recorder, number: int) -> Iterator[None]:
+    """What the engine raises while the block runs is counted in metrics and log, and goes on."""
+    try:
+        yield
+    except Exception as error:
+        record.inference("images", {}, {}, "failed", frame=number, error=error)
+        raise

@@ -1,0 +1,165 @@
+"""`run`: an engine's raw outputs, whatever its task, for images or for arrays of one's own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engineworks.cli._engines import add_engine, open_session
+from engineworks.cli._images import SUFFIXES, counted, files_of, outputs_for, tell_failure
+from engineworks.cli._numbers import add_max_pixels
+from engineworks.cli._outputs import check
+from engineworks.cli._recording import add_recording, recorder
+from engineworks.cli._words import add
+from engineworks.errors import ArtifactError, DataError, FeedError, StoreError
+from engineworks.runtime.detector import image_input
+from engineworks.runtime.pictures import read_picture
+from engineworks.runtime.preprocess import Preprocessor
+from engineworks.runtime.session import Session
+
+if TYPE_CHECKING:
+    from engineworks.cli._words import Subparsers
+
+Array = np.ndarray[Any, Any]
+ARRAYS = (".npy", ".npz")
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add this group's subcommand."""
+    command = add(
+        subparsers, "run", _run, "an engine's raw outputs, of any task", json_help="JSON Lines"
+    )
+    add_engine(command)
+    command.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="image or folder of images, prepared as the engine's manifest says; .npy with the one "
+        "input, or .npz with an array for each input, given as they are",
+    )
+    command.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="write NAME.npz for each file there"
+    )
+    add_max_pixels(command)
+    add_recording(command)
+    command.set_defaults(decoder_from=None)
+
+
+def _run(options: argparse.Namespace) -> int:
+    """0: all files were run; 1: some were not, each is named."""
+    files = list(files_of(options.files, (*SUFFIXES, *ARRAYS)))
+    outputs = outputs_for(options.output, files, ".npz") if options.output is not None else []
+    check(options, outputs, files)
+    failed = 0
+    with (
+        recorder(options) as record,
+        open_session(options) as session,
+    ):
+        for number, path in enumerate(files):
+            try:
+                feeds = _feeds(session, path, options.max_pixels)
+                with counted(record, number):
+                    answers = session.infer(feeds)
+            except (DataError, FeedError) as error:
+                failed += 1
+                tell_failure(options, path, error)
+                continue
+            record.inference("images", {}, {}, frame=number)
+            _tell(options, path, answers)
+            if outputs:
+                save(outputs[number], answers)
+    return 1 if failed else 0
+
+
+def _feeds(session: Session, path: Path, max_pixels: int) -> dict[str, Array]:
+    """What the engine is given for a file: input name -> array, with the batch dimension."""
+    names = [spec.name for spec in session.inputs]
+    if path.suffix.lower() not in ARRAYS:
+        return {names[0]: _image(session, path, max_pixels)}
+    try:
+        with path.open("rb") as file:
+            found = np.load(file, allow_pickle=False)
+            single = isinstance(found, np.ndarray)
+            arrays = {"": found} if single else {name: found[name] for name in found}
+    except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path} cannot be read as arrays ({error})",
+            hint="write it by numpy.save (.npy) or numpy.savez (.npz), without objects",
+        ) from error
+    if single and len(names) != 1:
+        raise DataError(
+            f"{path} holds one array, the engine has the inputs {', '.join(names)}",
+            hint="give an .npz with an array for each",
+        )
+    if single:
+        arrays = {names[0]: arrays[""]}
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def _image(session: Session, path: Path, max_pixels: int) -> Array:
+    manifest = session.manifest
+    size, uint8 = image_input(manifest)
+    if manifest.preprocess is None:
+        raise ArtifactError(
+            f"{manifest.name} does not say how an image becomes its input",
+            hint="give arrays: .npy, or .npz with an array for each input",
+        )
+    prepare = Preprocessor(manifest.preprocess, size, uint8=uint8)
+    row, _ = prepare(read_picture(path, max_pixels=max_pixels).image)
+    batch = manifest.inputs[0].shape[0]
+    rows = batch if isinstance(batch, int) else manifest.batches(1)[0]
+    return np.ascontiguousarray(np.repeat(row[None], rows, axis=0))
+
+
+def _tell(options: argparse.Namespace, path: Path, answers: Mapping[str, Array]) -> None:
+    told = [
+        {
+            "name": name, "dtype": array.dtype.name, "shape": list(array.shape),
+            "min": _number(array, "min"), "max": _number(array, "max"),
+        }
+        for name, array in answers.items()
+    ]  # fmt: skip
+    if options.json:
+        sys.stdout.write(json.dumps({"file": str(path), "outputs": told}) + "\n")
+        return
+    sys.stdout.write(f"{path}\n")
+    for one in told:
+        span = f"{one['min']} .. {one['max']}"
+        sys.stdout.write(f"  {one['name']:<24} {one['dtype']} {one['shape']}  {span}\n")
+
+
+def _number(array: Array, which: str) -> float | None:
+    """The smallest or largest finite value; None where there is none."""
+    if array.dtype.kind not in "biuf":
+        return None
+    finite = array[np.isfinite(array)]
+    return float(f"{float(getattr(finite, which)()):.6g}") if finite.size else None
+
+
+def save(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write an .npz whole or not at all; names may be any that an engine has.
+
+    Raises:
+        StoreError: The disk does not take it.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with zipfile.ZipFile(unfinished, "w") as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                    np.lib.format.write_array(stream, np.asarray(array), allow_pickle=False)
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise StoreError(
+            f"{path} cannot be written ({error.strerror})",
+            hint="free space there, or give another folder for -o",
+        ) from error

@@ -1,0 +1,139 @@
+"""`classify` and `run`: answers of any engine from the command line."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from engineworks import runtime
+from engineworks.cli import main
+from engineworks.errors import InferenceError
+from engineworks.specs import TaskSpec
+from tests.unit.runtime.test_scores import LABELS, colour_engine
+
+
+def lines(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture
+def engine(store, tmp_path):
+    task = TaskSpec(kind="classification", labels=LABELS, scores="logits")
+    return colour_engine(store, tmp_path, "Identity", task).uri
+
+
+@pytest.fixture
+def red(tmp_path):
+    image = np.zeros((10, 12, 3), np.uint8)
+    image[..., 2] = 255
+    assert cv2.imwrite(str(tmp_path / "red.png"), image)
+    return tmp_path / "red.png"
+
+
+class TestClassify:
+    def test_the_best_classes_are_named(self, engine, red, capsys):
+        assert main(["classify", engine, str(red), "--top", "2"]) == 0
+        first, best, second = capsys.readouterr().out.splitlines()
+        assert first.startswith(f"{red}  12x10  ")
+        # e^4 / (e^4 + 2)
+        assert best.split() == ["red", "0.9647"]
+        assert second.split() == ["green", "0.0177"]
+
+    def test_json_lines_name_bad_files_and_go_on(self, engine, red, tmp_path, capsys):
+        (tmp_path / "bad.png").write_bytes(b"no picture")
+        assert main(["classify", engine, str(tmp_path / "bad.png"), str(red), "--json"]) == 1
+        bad, good = lines(capsys.readouterr().out)
+        assert bad["error"]["type"] == "DataError"
+        assert [entry["label"] for entry in good["classes"]] == ["red", "green", "blue"]
+        assert good["classes"][0]["class_id"] == 0
+
+    def test_a_detector_is_refused(self, yolox_engine, red, capsys):
+        assert main(["classify", str(yolox_engine), str(red)]) == 2
+        assert "detection, not classification" in capsys.readouterr().err
+
+
+class TestRun:
+    def test_an_image_is_prepared_as_the_manifest_says(self, engine, red, tmp_path, capsys):
+        out = tmp_path / "out"
+        assert main(["run", engine, str(red), "-o", str(out)]) == 0
+        told = capsys.readouterr().out
+        assert "scores" in told
+        assert "float32 [1, 3]  0.0 .. 4.0" in told
+        with np.load(out / "red.npz") as found:
+            np.testing.assert_allclose(found["scores"], [[4, 0, 0]], atol=1e-6)
+
+    def test_arrays_go_in_as_they_are_and_come_out_as_the_engine_gives_them(
+        self, yolox_engine, yolox_onnx, tmp_path
+    ):
+        """By plain ONNX Runtime: two rows of a detector, whatever its task."""
+        batch = np.random.default_rng(0).random((2, 3, 416, 416), np.float32) * 255
+        session = ort.InferenceSession(str(yolox_onnx), providers=["CPUExecutionProvider"])
+        (wanted,) = session.run(None, {"images": batch})
+        np.save(tmp_path / "one.npy", batch)
+        np.savez(tmp_path / "two.npz", images=batch)
+        command = ["run", str(yolox_engine), str(tmp_path / "one.npy"), str(tmp_path / "two.npz")]
+        assert main([*command, "-o", str(tmp_path / "out")]) == 0
+        for name in ("one", "two"):
+            with np.load(tmp_path / "out" / f"{name}.npz") as found:
+                assert found.files == ["detections"]
+                np.testing.assert_allclose(found["detections"], wanted, atol=2e-3)
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("empty.npy", b""),
+            ("text.npz", b"hello"),
+            ("wrong.npy", np.zeros((1, 3, 5, 5), np.float32)),
+            ("type.npy", np.zeros((1, 3, 8, 8))),
+            ("names.npz", {"pictures": np.zeros((1, 3, 8, 8), np.float32)}),
+            ("object.npy", np.array([{"a": 1}], object)),
+            ("gone.npy", None),
+        ],
+    )
+    def test_a_file_that_does_not_fit_is_named_and_the_next_is_run(
+        self, engine, red, tmp_path, capsys, name, content
+    ):
+        path = tmp_path / name
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        elif isinstance(content, dict):
+            np.savez(path, **content)
+        elif content is not None:
+            np.save(path, content, allow_pickle=True)
+        assert main(["run", engine, str(path), str(red), "--json"]) == 1
+        bad, good = lines(capsys.readouterr().out)
+        assert bad["error"]["type"] in ("DataError", "FeedError")
+        assert good["outputs"][0]["shape"] == [1, 3]
+
+    def test_outputs_of_any_name_are_kept(self, tmp_path):
+        from engineworks.cli.raw import save
+
+        arrays = {"file": np.arange(3), "/model.22/Concat:0": np.ones((2, 2)), "a b": np.zeros(0)}
+        save(tmp_path / "x.npz", arrays)
+        with np.load(tmp_path / "x.npz") as found:
+            for name, array in arrays.items():
+                np.testing.assert_array_equal(found[name], array)
+
+    def test_a_folder_with_inputs_takes_no_outputs(self, engine, red, capsys):
+        assert main(["run", engine, str(red), "-o", str(red.parent)]) == 2
+        assert "holds images to read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["detect", "classify", "run"])
+def test_what_the_engine_raises_is_counted(
+    command, store, engine, yolox_engine, red, tmp_path, monkeypatch
+):
+    def broken(self, feeds):
+        raise InferenceError("the runtime failed", hint="nothing helps")
+
+    used = str(yolox_engine) if command == "detect" else engine
+    with runtime.open(used) as session:
+        monkeypatch.setattr(type(session), "infer", broken)
+    log = tmp_path / "log.jsonl"
+    assert main([command, used, str(red), "--log", str(log)]) == 2
+    told = lines(log.read_text())
+    assert [entry["status"] for entry in told if "status" in entry] == ["failed"]
