@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -232,7 +233,8 @@ class TaskSpec:
             "remove task.scores; the layout of a detector says what its scores are",
         )
         # An empty one holds the place of a class without a name.
-        names = () if isinstance(self.labels, str) else tuple(filter(None, self.labels))
+        given = () if isinstance(self.labels, str) else tuple(filter(None, self.labels))
+        names = [unicodedata.normalize("NFC", name) for name in given]
         _must(
             len(set(names)) == len(names),
             f"task.labels: {next((n for n in names if names.count(n) > 1), '')!r} stands there "

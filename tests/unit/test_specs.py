@@ -122,3 +122,8 @@ def test_the_edges_of_the_ranges_are_allowed():
 
 def test_gray_takes_one_mean_and_one_std():
     assert Preprocess(color="gray", mean=(0.5,), std=(0.25,)).mean == (0.5,)
+
+
+def test_one_label_in_two_spellings_of_unicode_stands_there_twice():
+    with pytest.raises(RecipeError, match="twice"):
+        TaskSpec(labels=("cafe\u0301", "bar", "caf\u00e9"))

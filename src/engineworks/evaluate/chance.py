@@ -29,6 +29,10 @@ EXCHANGES = 19
 CONSTANTS = 8
 
 
+#: Photos from which a binomial is a normal distribution, and where 5 % of that begin.
+MANY = 500
+ONE_SIDED = 1.645
+
 Pair = tuple[Side, Side]
 
 
@@ -126,6 +130,8 @@ class Classes:
         mine, other = self.answers == self.truths, rival == self.truths
         won, lost = int((mine & ~other).sum()), int((other & ~mine).sum())
         both = won + lost
+        if both > MANY:  # as the normal distribution has it
+            return (won - 0.5 - both / 2) / math.sqrt(both / 4) >= ONE_SIDED
         tail = sum(math.comb(both, k) for k in range(won, both + 1))
         return both > 0 and tail * 20 <= 2**both
 

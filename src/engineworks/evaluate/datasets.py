@@ -135,10 +135,13 @@ def _listed(path: Path) -> list[str]:
                 f"data.images: {path} lists {name!r}, which does not exist",
                 hint="paths are relative to the list's own folder",
             )
-    doubled = [name for name, count in Counter(files).items() if count > 1]
+    doubled = [name for name, count in Counter(map(os.path.normpath, files)).items() if count > 1]
     if doubled:
+        both = [name for name in files if os.path.normpath(name) == doubled[0]]
         raise DataError(
-            f"data.images: {path} lists {doubled[0]!r} twice", hint="list every image once"
+            f"data.images: {path} lists {both[0]!r} twice"
+            + (f", the second time as {both[1]!r}" if both[0] != both[1] else ""),
+            hint="list every image once",
         )
     if not files:
         raise DataError(f"data.images: {path} lists no image", hint="write one path a line into it")

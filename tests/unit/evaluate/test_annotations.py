@@ -123,7 +123,8 @@ class TestFields:
         [("iscrowd", 2), ("iscrowd", "maybe"), ("area", "big"), ("area", [1]), ("bbox", None),
          ("bbox", [1, 2, 3, "x"]), ("bbox", [1, 2, 3, float("nan")]), ("bbox", [1, 2, 3, True]),
          ("bbox", [1, 2, 3, 10**400]), ("image_id", "one"), ("category_id", None),
-         ("category_id", 99), ("image_id", 1.5)],
+         ("category_id", 99), ("image_id", 1.5), ("image_id", 10**30), ("image_id", -1),
+         ("bbox", [1, 2, 1e300, 1e300])],
     )  # fmt: skip
     def test_a_field_that_is_none_is_named(self, place, field, value):
         raw = document()
@@ -141,6 +142,12 @@ class TestFields:
         (place / "boxes.json").write_text(content)
         with pytest.raises(DataError, match="not COCO JSON"):
             read_coco(place / "boxes.json", LABELS)
+
+    def test_a_category_below_zero_is_refused_for_it_would_stand_for_no_category(self, place):
+        raw = document()
+        raw["categories"].append({"id": -1, "name": "none"})
+        with pytest.raises(DataError, match=r"categories\[2\]\.id is -1"):
+            screen(place, raw)
 
     def test_ids_as_text_belong_together(self, place):
         raw = document()

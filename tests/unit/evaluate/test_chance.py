@@ -217,6 +217,13 @@ class TestClassification:
         assert five.beats(np.zeros(25, np.int64))
         assert not chance.Classes(truth[:-1], truth[:-1]).beats(np.zeros(24, np.int64))
 
+    @pytest.mark.parametrize(("won", "better"), [(530, True), (520, False)])
+    def test_many_photos_are_tested_in_no_time(self, won, better):
+        """1,000 photos that one of two has right: 526 are beyond 95 %, by the exact binomial."""
+        truth = np.zeros(1000, np.int64)
+        mine = np.where(np.arange(1000) < won, 0, 1)
+        assert chance.Classes(mine, truth).beats(1 - mine) is better
+
 
 class TestDecision:
     def found(self, *suspects, word="near zero"):

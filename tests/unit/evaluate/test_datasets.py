@@ -59,6 +59,14 @@ def test_a_folder_without_pictures_is_named(folder):
         datasets.list_images(DataSpec(images=str(folder / "empty")))
 
 
+@pytest.mark.parametrize("twin", ["a.png", "./a.png", "sub/../a.png"])
+def test_a_list_that_names_one_file_twice_is_refused(folder, twin):
+    path = folder / "pics" / "list.txt"
+    path.write_text(f"a.png\nc.png\n{twin}\n")
+    with pytest.raises(DataError, match=r"lists 'a\.png' twice"):
+        datasets.list_images(DataSpec(images=str(path)))
+
+
 class TestClassFoldersAsPeopleHaveThem:
     """Six photos in three class folders, as people have them after a while."""
 

@@ -147,7 +147,8 @@ class TestClasses:
 
     @pytest.mark.parametrize(
         "yaml", ["names: [cat, cat]", "names: 3", "names: {0: cat, 2: dog}", "names: [[1]]",
-                 "names: [cat", "names: {0: cat, '0': dog}"],
+                 "names: [cat", "names: {0: cat, '0': dog}", "names: {0: cat, 0: dog}",
+             "names: [cat, dog]\nnames: [dog, cat]"],
     )  # fmt: skip
     def test_names_that_are_none_are_refused(self, tmp_path, yaml):
         tree(tmp_path, yaml=yaml)

@@ -15,6 +15,10 @@ from engineworks.files import read_bytes
 #: Bytes of the largest annotation file: COCO's own have 0.5 GB.
 MOST = 2**31
 
+#: No id and no pixel is larger; below it every whole number is exact, and so is every product.
+LARGEST = 2**53
+_DIGITS = 32
+
 
 def read_json(path: Path) -> Any:
     """A JSON file in UTF-8, UTF-16 or UTF-32, with a byte-order mark or without.
@@ -45,17 +49,20 @@ def whole(value: Any, what: str) -> int:
     Raises:
         ValueError: It is anything else.
     """
+    found = None
     if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, str) and value.strip().lstrip("-").isdecimal():
-        return int(value)
-    raise ValueError(f"{what} is {_shown(value)}, not a whole number")
+        found = value
+    elif (isinstance(value, float) and value.is_integer()) or (
+        isinstance(value, str) and value.strip().isdecimal() and len(value) < _DIGITS
+    ):
+        found = int(value)
+    if found is None or not 0 <= found < LARGEST:
+        raise ValueError(f"{what} is {_shown(value)}, not a whole number from 0")
+    return found
 
 
 def number(value: Any, what: str) -> float:
-    """A finite number, or its text.
+    """A number that is finite and not absurd, or its text.
 
     Raises:
         ValueError: It is anything else.
@@ -65,7 +72,7 @@ def number(value: Any, what: str) -> float:
             found = float(value)
         except (ValueError, OverflowError):
             found = math.nan
-        if math.isfinite(found):
+        if abs(found) < LARGEST:
             return found
     raise ValueError(f"{what} is {_shown(value)}, not a number")
 

@@ -169,8 +169,15 @@ def _names(known: Mapping[str, Path]) -> tuple[str, ...]:
     lists = [file for name, file in known.items() if PurePosixPath(name).name == CLASSES]
     if not lists:
         return ()
-    lines = read_text(lists[0], encoding="utf-8-sig").splitlines()
-    return _once(tuple(line.strip() for line in lines), lists[0])
+    try:
+        lines = read_text(lists[0], encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"data.annotations: {lists[0]} cannot be read ({error})",
+            hint="write one class name a line, in the order of their numbers",
+        ) from error
+    # A line without a name holds the place of a class.
+    return _once(tuple(line.strip() or str(i) for i, line in enumerate(lines)), lists[0])
 
 
 def _yaml_names(path: Path) -> tuple[str, ...]:
@@ -208,13 +215,26 @@ def _yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        found = yaml.safe_load(read_text(path, encoding="utf-8-sig"))
+        content = read_text(path, encoding="utf-8-sig")
+        _refuse_doubled(yaml.compose(content, yaml.SafeLoader))
+        found = yaml.safe_load(content)
     except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
         raise DataError(
             f"data.annotations: {path} is not YAML ({' '.join(str(error).split())[:200]})",
             hint="give COCO JSON, or the data.yaml of YOLO labels",
         ) from error
     return found if isinstance(found, dict) else {}
+
+
+def _refuse_doubled(root: Any) -> None:
+    """Refuse a key that stands twice: the last one would be taken without a word."""
+    inside = [value for key, value in getattr(root, "value", ()) if key.value == "names"]
+    for node in (root, *inside):
+        if getattr(node, "tag", "").endswith(":map"):
+            keys = [key.value for key, _ in node.value]
+            for key in keys:
+                if keys.count(key) > 1:
+                    raise ValueError(f"the key {key!r} stands there twice")
 
 
 def _has_points(known: Mapping[str, Path]) -> bool:
