@@ -82,16 +82,20 @@ def _match(left: Results, right: Results) -> tuple[list[tuple[Any, Any, float]],
     """Pairs with their overlap, strongest first, and what is left over on each side."""
     if not left or not right:
         return [], left, right
-    overlaps = iou(_boxes(left), _boxes(right))
+    shared = iou(_boxes(left), _boxes(right))
     pairs, free = [], set(range(len(right)))
     lost = []
     for index in sorted(range(len(left)), key=lambda i: -left[i]["score"]):
-        best = max(free, key=lambda j: overlaps[index, j], default=None)
-        if best is None or overlaps[index, best] < SAME:
+        score = left[index]["score"]
+        # Of boxes that lie equally well, the one with the nearest score: an object is its own pair.
+        best = max(
+            free, key=lambda j: (shared[index, j], -abs(right[j]["score"] - score)), default=None
+        )
+        if best is None or shared[index, best] < SAME:
             lost.append(left[index])
             continue
         free.remove(best)
-        pairs.append((left[index], right[best], float(overlaps[index, best])))
+        pairs.append((left[index], right[best], float(shared[index, best])))
     return pairs, lost, [right[j] for j in sorted(free)]
 
 
