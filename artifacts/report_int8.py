@@ -136,6 +136,12 @@ def sentence(variant: Variant, max_drop: float | None) -> str:
 
 def _accuracy(variant: Variant, max_drop: float | None) -> tuple[bool, str]:
     accuracy, found = variant.accuracy, variant.quantized
+    if accuracy is None and variant.meaning is not None:
+        meaning = variant.meaning
+        return (
+            meaning.holds,
+            meaning.words if meaning.holds else f"says other things: {meaning.reason}",
+        )
     if accuracy is None:
         if found is None or found.found.fidelity is None:
             return True, "was judged by no metric"

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from artifacts import report_plots
 from artifacts.report_plots import Axis, Level, Tick
-from engineworks.search.recover import NO_METRIC
 from engineworks.values import Coverage, Quantized, Rung
 
 #: The part of a search near the budget is drawn once more, this many budgets below the line.
@@ -63,7 +62,8 @@ def ladders(found: Quantized, max_drop: float | None) -> tuple[Ladder, ...]:
     """The search as plots: all of it, and once more near the budget where that is a small part."""
     scored = found.reference is not None
     reference = found.reference if found.reference is not None else 1.0
-    floor = NO_METRIC if not scored else None if max_drop is None else reference - max_drop
+    # Without a metric no height divides what holds from what does not: filled points tell.
+    floor = None if not scored or max_drop is None else reference - max_drop
     points = [
         (rung, rung.ratio, value)
         for rung in found.rungs

@@ -24,6 +24,7 @@ from engineworks.values import (
     DetectionDiff,
     Exported,
     HostCard,
+    Meaning,
     Outcome,
     Parity,
     PinnedData,
@@ -33,7 +34,10 @@ from engineworks.values import (
     Rival,
     Simplified,
 )
-from engineworks.verdict import likely
+from engineworks.verdict import cut_short, likely
+
+#: Precisions whose engines may agree in numbers and not in what they say.
+COARSE = ("w8a16", "int8")
 
 #: Raised with every change that a reader of summary.json could notice.
 SCHEMA = 1
@@ -86,6 +90,8 @@ class Variant:
     recommended: bool = False
     accuracy: Accuracy | None = None
     parity: Parity | None = None
+    meaning: Meaning | None = None
+    """Where no labels judge: whether its answers mean what the source model's mean."""
     precision_truth: PrecisionTruth | None = None
     benchmark: tuple[BenchmarkRow, ...] = ()
     environment: dict[str, Any] | None = None
@@ -101,6 +107,12 @@ class Variant:
     package: tuple[str, ...] = ()
     host: HostCard | None = None
     """The machine of the fleet that found all this; None: the one that ran the flow."""
+
+    @property
+    def unread(self) -> bool:
+        """Whether its numbers are coarse and nothing could tell what they mean."""
+        known = self.accuracy is not None or (self.meaning is not None and self.meaning.judged)
+        return self.precision in COARSE and not known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +253,13 @@ def _cell(text: str) -> str:
     return text.replace("|", "/")
 
 
+def _reserve(variant: Variant) -> str:
+    """What a shipped variant's verdict says with a reservation; empty when it has none."""
+    said = [variant.meaning.words] if variant.meaning is not None else []
+    stopped = variant.quantized.stopped if variant.quantized else ""
+    return "; ".join([*said, *[cut_short(stopped)] * bool(stopped)])
+
+
 def footnotes(summary: Summary) -> list[str]:
     """What a reader must know to read the table."""
     height, width = summary.size
@@ -268,9 +287,16 @@ def footnotes(summary: Summary) -> list[str]:
         if summary.data.bad:
             first = summary.data.bad[0].reason
             notes.append(f"data: {len(summary.data.bad)} images skipped, the first: {first}.")
+    notes += [
+        f"{v.name}: {words}."
+        for v in summary.variants
+        if v.verdict == "shipped" and (words := _reserve(v))
+    ]
     if summary.comparison is not None:
         comparison = summary.comparison
-        notes.append(f"* ship {comparison.recommended} on this machine: {comparison.reason}.")
+        best = comparison.recommended
+        words = f"* ship {best} on this machine" if best else "None is recommended"
+        notes.append(f"{words}: {comparison.reason}.")
     notes += [
         f"{v.registered.alias} was on {v.registered.taken_from}, and is now on version "
         f"{v.registered.version} of this recipe."

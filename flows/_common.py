@@ -17,6 +17,7 @@ from engineworks.export import given
 from engineworks.manifest import Artifact
 from engineworks.recipe import Loaded
 from engineworks.specs import CalibrationSpec, DataSpec, Size, TaskSpec
+from engineworks.stages import kept
 from engineworks.stages.requests import (
     AnalyzeRequest,
     CalibrateRequest,
@@ -172,6 +173,7 @@ def _calibrate(run: Run, loaded: Loaded, model: Model) -> Calibration | None:
             size=model.size,
             minimum=spec.minimum,
             judged_too=datasets.in_both(pinned, model.data),
+            keep=kept.IMAGES if model.reference.value is None else 0,
         ),
         Calibration,
         limit_s=loaded.recipe.limits.calibrate_s,

@@ -70,9 +70,9 @@ def ship_variant(
         built = _build(run, loaded, plan, planned, model)
         needs = targets.load(planned.target).cannot_run(plan.host)
         if needs:
-            checked = _replay(run, loaded, plan, planned, model, built)
+            checked = _replay(run, loaded, plan, planned, source, built)
             return _pending(row, loaded, built, quantized, checked, needs)
-        checked = _check(run, loaded, plan, planned, model, built)
+        checked = _check(run, loaded, plan, planned, source, built)
         engines = [SizedEngine(size=model.size, engine=built.engine)]
         judged = built
         for other in sized:
@@ -92,7 +92,7 @@ def ship_variant(
         return dataclasses.replace(row, verdict="failed", reason=reason, quantized=quantized)
     verdict = decide(
         loaded.recipe.budget, judged, checked, first_row(timed, *model.size), rival,
-        loaded.recipe.int8.goal,
+        loaded.recipe.int8.goal, quantized,
     )  # fmt: skip
     return dataclasses.replace(
         row,
@@ -100,6 +100,7 @@ def ship_variant(
         reason=verdict.reason,
         accuracy=checked.accuracy,
         parity=checked.parity,
+        meaning=checked.meaning,
         precision_truth=built.truth,
         benchmark=timed.rows,
         environment=timed.environment,
@@ -136,6 +137,7 @@ def _pending(
         reason=verdict.reason,
         accuracy=checked.accuracy if checked else None,
         parity=checked.parity if checked else None,
+        meaning=checked.meaning if checked else None,
         precision_truth=built.truth,
         engine=_engine(built),
         predictions=checked.predictions if checked else None,
@@ -167,6 +169,7 @@ def _quantize(
             spec=recipe.int8,
             max_drop=recipe.budget.max_drop,
             data=model.data,
+            samples=model.calibration.samples if model.calibration else None,
             size=model.size,
             threads=recipe.benchmark.threads,
             tools=targets.tools(planned.target),
@@ -291,6 +294,8 @@ def _check(
     *, replay: bool = False,
 ) -> Checked:  # fmt: skip
     recipe = loaded.recipe
+    # Without labels the source's own answers tell what those of a coarser engine mean.
+    unlabelled = model.reference.value is None and planned.precision != "fp32"
     checked: Checked = call(
         run, check,
         CheckRequest(
@@ -305,6 +310,8 @@ def _check(
             folder=str(loaded.folder),
             float_predictions=model.reference.predictions,
             code=model.pinned.code if ":" in recipe.task.layout else (),
+            float_onnx=model.onnx if unlabelled else None,
+            samples=model.calibration.samples if unlabelled and model.calibration else None,
             code_sha256=model.pinned.code_sha256 if ":" in recipe.task.layout else "",
             threads=recipe.benchmark.threads,
             tools=targets.tools(planned.target),
@@ -324,7 +331,8 @@ def _checked_note(checked: Checked) -> str:
     parity = "cannot be compared" if largest is None else f"off by {largest:.1e}"
     parity += f", SNR {checked.parity.snr_db:.0f} dB"
     if checked.accuracy is None:
-        return parity
+        found = checked.meaning
+        return parity if found is None else f"{parity}; {found.reason or found.words}"
     return f"{checked.accuracy.metric} {checked.accuracy.value:.4f}, {parity}"
 
 
@@ -362,13 +370,27 @@ def compare_shipped(
     if not shipped:
         return None
     try:
-        return _compare(run, loaded, plan, shipped, model)
+        return read_first(_compare(run, loaded, plan, shipped, model), shipped)
     except (StoreError, InputError):
         raise
     except EngineworksError as error:
         # Every variant has its verdict; only the advice which one to take is missing.
         get_run_logger().warning("no comparison: %s", error.message)
         return None
+
+
+def read_first(timed: Comparison, shipped: list[Variant]) -> Comparison:
+    """Recommend no engine of which only the numbers are known, however fast it is."""
+    unknown = {v.name for v in shipped if v.unread}
+    if timed.recommended not in unknown:
+        return timed
+    known = [c.variant for c in timed.contenders if c.variant not in unknown]
+    words = f"what the answers of {timed.recommended} mean was not judged"
+    if not known:
+        hint = "look at them, or give labels in data"
+        return dataclasses.replace(timed, recommended="", reason=f"{words}: {hint}")
+    fastest = f"the fastest of those that are known; {words}"
+    return dataclasses.replace(timed, recommended=known[0], reason=fastest)
 
 
 def _compare(

@@ -266,11 +266,6 @@ def _check_sections(recipe: Recipe, labels: tuple[str, ...]) -> None:
             "task.labels is empty: a classification needs the class names",
             hint="give a list of names or a text file, in the model's order",
         )
-    if recipe.task.kind != "none" and recipe.data is None:
-        raise RecipeError(
-            f"data is missing: the task {recipe.task.kind} is judged on labelled images",
-            hint="add data.images, or set task.kind: none to check numeric parity only",
-        )
     if max(recipe.benchmark.batches) > 1 and not recipe.export.dynamic_batch:
         raise RecipeError(
             f"benchmark.batches: {max(recipe.benchmark.batches)} needs an open batch, "

@@ -363,9 +363,13 @@ class ParityRow:
     max_abs_diff: float | None
     """None when the answers cannot be compared: another shape, NaN or infinite values."""
     relative_diff: float | None
-    """max_abs_diff / max(1, largest reference value)."""
+    """Largest difference / max(1, largest reference value), of the worst group of channels."""
     snr_db: float
     """Signal-to-noise ratio: 20 log10(|reference| / |difference|), 200 when equal."""
+    group: str = ""
+    """The group of channels that agrees least; empty for the whole output."""
+    group_snr_db: float = 0.0
+    """SNR of that group, without its mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -385,12 +389,52 @@ class Parity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What some outputs mean, and whether they still mean it."""
+
+    kind: str
+    """detections, classes, numbers, masks or scores."""
+    outputs: tuple[str, ...]
+    sure: str
+    """given by the recipe; else recognised: certain or likely."""
+    why: str
+    """What it was recognised by."""
+    judged: bool
+    """False where the source itself shows too little."""
+    holds: bool
+    reason: str
+    figures: dict[str, float]
+    fidelity: float
+    """Agreement in 0..1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meaning:
+    """Whether an engine's answers mean what the source model's mean, judged without labels."""
+
+    judged: bool
+    """Whether anything could be read."""
+    whole: bool
+    """Whether every output was read and judged."""
+    holds: bool
+    reason: str
+    words: str
+    fidelity: float | None
+    images: int
+    readings: tuple[Reading, ...]
+    unread: tuple[str, ...]
+    """Outputs that nothing can read: only their numbers were compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Checked:
     """Parity and task metric of one engine."""
 
     parity: Parity
     accuracy: Accuracy | None
     predictions: Artifact | None
+    meaning: Meaning | None = None
+    """Where no metric judges an engine that rounds coarsely."""
     difference: DetectionDiff | None = None
     """What a detector sees differently from the source model."""
     replayed: bool = False
@@ -483,6 +527,8 @@ class Calibration:
     artifact: Artifact
     """kind `calibration`: histograms, channel extremes and means."""
     coverage: Coverage
+    samples: Artifact | None = None
+    """kind `samples`: some of the images, as the model sees them; they judge without labels."""
     elapsed_s: float = place()
 
 

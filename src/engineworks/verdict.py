@@ -30,6 +30,7 @@ def decide(
     first: BenchmarkRow | None,
     rival: Rival | None = None,
     goal: str = "latency",
+    quantized: Quantized | None = None,
 ) -> Verdict:
     """Judge one variant.
 
@@ -40,6 +41,7 @@ def decide(
         first: The benchmark row at the model's own size and batch 1, if measured.
         rival: For INT8, the next higher precision, which it must beat at `goal`.
         goal: latency or size.
+        quantized: For INT8, the search that found its graph.
 
     Returns:
         `shipped` when everything holds; `failed` when the engine is not what was asked;
@@ -62,10 +64,25 @@ def decide(
     if rival is not None:
         gain, won = _against(rival, goal, built)
         (held if won else broken).append(gain)
+    cut = cut_short(quantized.stopped if quantized else "")
     if broken:
+        broken += [cut] * bool(cut)
         return Verdict(verdict="rejected", reason="; ".join(broken))
     held.append(f"parity holds ({checked.parity.limit})")
+    held += [cut] * bool(cut)
     return Verdict(verdict="shipped", reason="; ".join(held))
+
+
+def cut_short(stopped: str) -> str:
+    """That a search for INT8 ended before it was done, and what to raise; empty when it was not.
+
+    Args:
+        stopped: Of `values.Quantized`.
+    """
+    if not stopped:
+        return ""
+    option = "int8.evaluations" if "evaluations" in stopped else "int8.limit_s"
+    return f"the search was cut short ({stopped}): raise {option}, more of it may find better"
 
 
 def waiting(
@@ -177,6 +194,12 @@ def _accuracy(budget: BudgetSpec, checked: Checked) -> tuple[list[str], list[str
     parity, accuracy = checked.parity, checked.accuracy
     if not parity.holds:
         broken.append(f"parity: {parity.reason}")
+    meaning = checked.meaning
+    if accuracy is None and meaning is not None:
+        if meaning.holds:
+            held.append(meaning.words)
+        else:
+            broken.append(f"it does not mean what the source means: {meaning.reason}")
     if accuracy is not None:
         change = f"{accuracy.metric} {accuracy.value:.4f}, source {accuracy.reference:.4f}"
         if budget.max_drop is not None and accuracy.drop > budget.max_drop + ROUNDING:

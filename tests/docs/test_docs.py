@@ -435,8 +435,7 @@ class TestInt8:
         spec = CalibrationSpec(images="x")
         text = " ".join(self.TEXT.split())
         assert f"at least {collect.BINS // 2:,} bins" in text
-        assert f"{recover.NO_METRIC:g} of 1 counts as accurate" in text
         assert f"Among those within {recover.WORTH:.0%}".replace("%", " %") in text
-        assert f"agree to {LIMITS['int8'].min_snr_db:g} dB" in text
+        assert f"held to {LIMITS['int8'].min_group_db:g} dB in every group" in text
         assert f"{spec.minimum} to {spec.limit}" in text
         assert placement.SHARES[:2] == (1 / 5, 2 / 5)

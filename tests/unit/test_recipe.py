@@ -100,9 +100,6 @@ MISTAKES = {
         [("preprocess", {"color": "gray", "mean": [0.0], "std": [1.0]})], "gray", "channels: 1",
     ),
     "one channel with rgb": ([("model.input.channels", 1)], "1", "gray"),
-    "a task without data": (
-        [("task", {"kind": "detection"})], "detection", "data.images",
-    ),
     "a classification without labels": (
         [("task", {"kind": "classification"}), ("data", {"images": "x"})], "labels", "names",
     ),

@@ -13,6 +13,7 @@ from engineworks.values import (
     BenchmarkRow,
     Built,
     Checked,
+    Meaning,
     Parity,
     Quantized,
     Rival,
@@ -181,6 +182,67 @@ class TestRival:
     def test_what_is_no_int8_fails_however_fast_it_is(self):
         found = decide(NO_LIMIT, built(holds=False), checked(), row(), rival(3.0, 2.9, 3.1))
         assert found.verdict == "failed"
+
+
+def meaning(holds=True, words="means what the source means on 9 images"):
+    return dataclasses.replace(
+        example(Meaning), holds=holds, reason="" if holds else "detections: 5 lost", words=words
+    )
+
+
+class TestMeaning:
+    """Where no labels judge, what answers mean does."""
+
+    def unlabelled(self, **changes):
+        return dataclasses.replace(checked(with_accuracy=False), meaning=meaning(**changes))
+
+    def test_what_holds_is_said(self):
+        verdict = decide(NO_LIMIT, built(), self.unlabelled(), row())
+        assert verdict.verdict == "shipped"
+        assert "means what the source means on 9 images" in verdict.reason
+
+    def test_another_meaning_is_rejected_though_numbers_agree(self):
+        verdict = decide(NO_LIMIT, built(), self.unlabelled(holds=False), row())
+        assert verdict.verdict == "rejected"
+        assert "does not mean what the source means: detections: 5 lost" in verdict.reason
+
+    def test_what_was_not_judged_ships_with_weaker_words(self):
+        words = "numbers agree; what they mean was not judged"
+        verdict = decide(NO_LIMIT, built(), self.unlabelled(words=words), row())
+        assert (verdict.verdict, words in verdict.reason) == ("shipped", True)
+
+    def test_labels_overrule_it(self):
+        facts = dataclasses.replace(checked(), meaning=meaning(holds=False))
+        assert decide(NO_LIMIT, built(), facts, row()).verdict == "shipped"
+
+    def test_it_rejects_what_still_waits_for_its_machine(self):
+        verdict = waiting(NO_LIMIT, built(), "macOS", checked=self.unlabelled(holds=False))
+        assert verdict.verdict == "rejected"
+        assert "5 lost" in verdict.reason
+
+
+class TestCutShort:
+    """A search that ran out of its limit says so, whatever came of it."""
+
+    @pytest.mark.parametrize(
+        ("stopped", "option"),
+        [
+            ("the time limit of 60 s was reached", "raise int8.limit_s"),
+            ("the limit of 200 evaluations was reached", "raise int8.evaluations"),
+        ],
+    )
+    @pytest.mark.parametrize("word", ["shipped", "rejected"])
+    def test_it_is_said_with_the_option_to_raise(self, stopped, option, word):
+        searched = dataclasses.replace(example(Quantized), stopped=stopped)
+        against = rival(1.5, 1.4, 1.6) if word == "shipped" else rival(1.0, 0.9, 1.1)
+        verdict = decide(NO_LIMIT, built(), checked(), row(), against, quantized=searched)
+        assert verdict.verdict == word
+        assert f"the search was cut short ({stopped}): {option}" in verdict.reason
+
+    def test_a_search_that_ended_by_itself_says_nothing(self):
+        searched = dataclasses.replace(example(Quantized), stopped="")
+        verdict = decide(NO_LIMIT, built(), checked(), row(), quantized=searched)
+        assert "cut short" not in verdict.reason
 
 
 class TestWaiting:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from engineworks.evaluate import groups
+from engineworks.evaluate.groups import EQUAL_DB, Group
 from engineworks.values import Parity, ParityRow
 
 Array = np.ndarray[Any, Any]
@@ -29,9 +31,14 @@ class Limit:
     """Signal-to-noise ratio of a whole output."""
     max_hush: float = 1e-3
     """Largest absolute difference in an output that is near silent, in place of a ratio."""
+    min_group_db: float | None = None
+    """The same of every group of channels, without its mean (`groups.py`): where nothing else
+    judges what a quieter group says beside a louder one."""
     identical: float = 1e-4
     """Largest relative difference between answers to identical rows of one batch: another tail
     of a vector loop. In integers a difference in the last float bit may become one level."""
+    judge: str = "the task metric"
+    """Who judges where no rule is applied."""
 
     def __str__(self) -> str:
         rules = []
@@ -39,7 +46,9 @@ class Limit:
             rules.append(f"relative difference <= {self.max_relative:g}")
         if self.min_snr_db is not None:
             rules.append(f"SNR >= {self.min_snr_db:g} dB")
-        return ", ".join(rules) or "no limit of its own: the task metric judges"
+        if self.min_group_db is not None:
+            rules.append(f"{self.min_group_db:g} dB in every group of channels")
+        return ", ".join(rules) or f"no limit of its own: {self.judge} judges"
 
 
 #: fp32 may only sum in another order. Narrower types round every weight and value; the largest of
@@ -49,9 +58,12 @@ LIMITS = {
     "fp32": Limit(max_relative=1e-3),
     "fp16": Limit(min_snr_db=30),
     "bf16": Limit(min_snr_db=20),
-    "w8a16": Limit(min_snr_db=20),
-    "int8": Limit(min_snr_db=20, identical=0.02, max_hush=1e-2),
+    "w8a16": Limit(min_snr_db=20, min_group_db=20),
+    "int8": Limit(min_snr_db=20, min_group_db=20, identical=0.02, max_hush=1e-2),
 }
+
+#: Where neither labels nor meaning judge, halves are held to this in every group of channels, too.
+UNREAD = {"fp16": 20.0, "bf16": 10.0}
 
 #: Coarse weights or values: where a task metric judges them, outputs are reported, not limited.
 JUDGED = {"w8a16": Limit(), "int8": Limit(identical=0.02)}
@@ -59,20 +71,20 @@ JUDGED = {"w8a16": Limit(), "int8": Limit(identical=0.02)}
 #: An output whose largest value stays below this is near silent: no ratio says anything about it.
 SILENT = 1e-2
 
-#: SNR of equal arrays.
-EQUAL_DB = 200.0
-
 
 def limit(precision: str, *, judged: bool) -> Limit:
     """What agreement means at a precision.
 
     Args:
         precision: Of the engine.
-        judged: Whether a task metric judges the engine too.
+        judged: Whether a task metric, or what the answers mean, judges the engine too.
     """
     if judged and precision in JUDGED:
         return JUDGED[precision]
-    return LIMITS.get(precision, Limit())
+    found = LIMITS.get(precision, Limit())
+    if not judged and precision in UNREAD:
+        return replace(found, min_group_db=UNREAD[precision])
+    return found
 
 
 def silent(answers: Mapping[str, Array]) -> dict[str, float]:
@@ -112,7 +124,12 @@ def difference(got: Array, want: Array) -> tuple[float, float, float]:
 
 
 def compare(
-    infer: Infer, inputs: Array, wanted: Mapping[str, Array], batches: list[int], limit: Limit
+    infer: Infer,
+    inputs: Array,
+    wanted: Mapping[str, Array],
+    batches: list[int],
+    limit: Limit,
+    others: Mapping[str, Limit] | None = None,
 ) -> Parity:
     """Run an engine on recorded inputs and hold its answers against recorded ones.
 
@@ -122,8 +139,11 @@ def compare(
         wanted: Output name -> (n, ...) of the source model.
         batches: Batch sizes to run; rows are repeated in turn to fill them.
         limit: What counts as agreement.
+        others: Limits of outputs that are held to another one.
     """
+    others = others or {}
     rows, problems = [], []
+    parts = {name: groups.groups(want) for name, want in wanted.items()}
     for batch in batches:
         for start in range(0, len(inputs), batch):
             picked = np.arange(start, start + batch) % len(inputs)
@@ -132,21 +152,15 @@ def compare(
                 if name not in got:
                     problems.append(f"output {name!r} is missing; it has {sorted(got)}")
                     continue
-                largest, relative, snr_db = difference(got[name], want[picked])
-                rows.append(
-                    ParityRow(
-                        output=name,
-                        batch=batch,
-                        max_abs_diff=_finite(largest),
-                        relative_diff=_finite(relative),
-                        snr_db=snr_db,
-                    )
-                )
+                rows.append(_row(name, batch, got[name], want[picked], parts[name]))
     identical = _identical_rows(infer, inputs[:1], max(batches))
     merged = _worst(rows)
-    hushed = {name: _hushed(limit) for name in silent(wanted)}
+    own = {name: others.get(name, limit) for name in wanted}
+    hushed = {name: _hushed(own[name]) for name in silent(wanted)}
     problems += [
-        problem for row in merged if (problem := _broken(row, hushed.get(row.output, limit)))
+        problem
+        for row in merged
+        if (problem := _broken(row, hushed.get(row.output, own[row.output])))
     ]
     if not identical <= limit.identical:
         problems.append(
@@ -170,9 +184,26 @@ def _in_words(limit: Limit, hushed: Mapping[str, Limit], peaks: Mapping[str, flo
         f"output {name!r} is near silent (at most {peaks[name]:.1e}) and is judged by absolute "
         f"error <= {limit.max_hush:g}"
         for name, own in hushed.items()
-        if own != limit
+        if own.min_snr_db != limit.min_snr_db
     ]
     return "; ".join((str(limit), *words))
+
+
+def _row(name: str, batch: int, got: Array, want: Array, parts: tuple[Group, ...]) -> ParityRow:
+    largest, relative, snr_db = difference(got, want)
+    weakest_db, whose = snr_db, groups.WHOLE
+    if math.isfinite(largest):
+        weakest_db, whose = groups.weakest(got, want, parts)
+        relative, _ = groups.relative(got, want, parts)
+    return ParityRow(
+        output=name,
+        batch=batch,
+        max_abs_diff=_finite(largest),
+        relative_diff=_finite(relative),
+        snr_db=snr_db,
+        group=str(whose),
+        group_snr_db=weakest_db,
+    )
 
 
 def _finite(value: float) -> float | None:
@@ -188,15 +219,20 @@ def _largest(values: list[float | None]) -> float | None:
 
 def _broken(row: ParityRow, limit: Limit) -> str:
     where = f"output {row.output!r} at batch {row.batch}"
+    part = f"{where}, {row.group}," if row.group else where
     if row.max_abs_diff is None or row.relative_diff is None:
         return f"{where} has another shape, NaN or infinite values"
     if limit.max_relative is not None and not row.relative_diff <= limit.max_relative:
         return (
-            f"{where} is off by {row.relative_diff:.2g} (relative), "
-            f"allowed {limit.max_relative:.2g}"
+            f"{part} is off by {row.relative_diff:.2g} (relative), allowed {limit.max_relative:.2g}"
         )
     if limit.min_snr_db is not None and not row.snr_db >= limit.min_snr_db:
         return f"{where} has an SNR of {row.snr_db:.1f} dB, at least {limit.min_snr_db:g} needed"
+    if limit.min_group_db is not None and not row.group_snr_db >= limit.min_group_db:
+        return (
+            f"{part} has an SNR of {row.group_snr_db:.1f} dB without its mean, at least "
+            f"{limit.min_group_db:g} needed"
+        )
     return ""
 
 
@@ -217,11 +253,14 @@ def _worst(rows: list[ParityRow]) -> list[ParityRow]:
     for row in rows:
         key = (row.output, row.batch)
         old = merged.get(key, row)
+        weaker = min(old, row, key=lambda one: one.group_snr_db)
         merged[key] = ParityRow(
             output=row.output,
             batch=row.batch,
             max_abs_diff=_largest([old.max_abs_diff, row.max_abs_diff]),
             relative_diff=_largest([old.relative_diff, row.relative_diff]),
             snr_db=min(old.snr_db, row.snr_db),
+            group=weaker.group,
+            group_snr_db=weaker.group_snr_db,
         )
     return list(merged.values())

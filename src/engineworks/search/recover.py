@@ -55,9 +55,6 @@ WORTH = 0.01
 #: The one way to round weights where activations have no ranges.
 WEIGHTS = "minmax"
 
-#: Fidelity that counts as accurate where there is no metric: noise 20 dB below the signal.
-NO_METRIC = 0.9
-
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
@@ -362,6 +359,7 @@ class Search:
         value = {
             "metric": answers.metric,
             "fidelity": fidelity(self._float, answers),
+            "agrees": answers.agrees,
             "size_bytes": engine.size_bytes,
             "elapsed_s": time.monotonic() - started,
         }
@@ -481,7 +479,7 @@ class Search:
             return False
         drop = self._drop(candidate)
         if drop is None:
-            return bool(known["fidelity"] >= NO_METRIC)
+            return bool(known.get("agrees", False))
         return self.max_drop is None or drop <= self.max_drop + ROUNDING
 
     def _rung(self, candidate: Candidate) -> Rung:

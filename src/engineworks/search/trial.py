@@ -15,14 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from engineworks.evaluate import agreement, judge, parity
+from engineworks.evaluate import agreement, judge, meaning, parity
+from engineworks.evaluate.groups import EQUAL_DB
+from engineworks.evaluate.meaning import Judge
 from engineworks.manifest import Artifact, Provenance, TensorSpec
 from engineworks.runtime.heads import Decoder
 from engineworks.runtime.session import Session, open_engine
 from engineworks.specs import Preprocess, Size, TaskSpec
 from engineworks.store import LocalStore
 from engineworks.targets._base import BuildInput, Target
-from engineworks.values import HostCard, PinnedData
+from engineworks.values import HostCard, Meaning, PinnedData
 
 Array = np.ndarray[Any, Any]
 
@@ -41,6 +43,8 @@ class Yardstick:
     """float32 (n, channels, height, width): samples for timing, and for judging without data."""
     wanted: Mapping[str, Array]
     """The source model's outputs for `inputs`."""
+    judge: Judge | None = None
+    """Where no labels judge: what the source's answers mean, as the verdict will see it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +54,11 @@ class Answers:
     metric: float | None
     predictions: list[Any]
     snr_db: float
-    """Signal-to-noise ratio of its outputs for the recorded inputs."""
+    """Lowest signal-to-noise ratio of its outputs for the recorded inputs, over all groups of
+    channels."""
+    meaning: Meaning | None = None
+    agrees: bool = True
+    """Without a metric: whether its numbers, and what they mean, hold the verdict's limits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,15 +127,15 @@ class Workshop:
                 stick.decode,
             )  # fmt: skip
             metric = metrics[judge.METRIC[stick.task.kind]]
-        noise = []
-        for row in range(len(stick.inputs)):
-            got = infer(stick.inputs[row : row + 1])
-            noise += [
-                parity.difference(got[key], want[row : row + 1])[2]
-                for key, want in stick.wanted.items()
-            ]
+        found = stick.judge.compare(stick.judge.answers(infer)) if stick.judge else None
+        limit, others = meaning.limits("int8", found)
+        agreed = parity.compare(infer, stick.inputs, stick.wanted, [1], limit, others)
         return Answers(
-            metric=metric, predictions=predictions, snr_db=min(noise, default=parity.EQUAL_DB)
+            metric=metric,
+            predictions=predictions,
+            snr_db=min((row.group_snr_db for row in agreed.rows), default=EQUAL_DB),
+            meaning=found,
+            agrees=agreed.holds and (found is None or found.holds),
         )
 
     def call(self, session: Session) -> Any:
@@ -138,6 +146,8 @@ class Workshop:
 
 def fidelity(reference: Answers, answers: Answers) -> float:
     """Agreement of two engines in 0..1: of what they see, or of their outputs without a task."""
+    if answers.meaning is not None and answers.meaning.fidelity is not None:
+        return answers.meaning.fidelity
     if reference.predictions:
         return agreement.fidelity(reference.predictions, answers.predictions)
     return float(1.0 - 10.0 ** (-max(0.0, answers.snr_db) / 20.0))

@@ -17,6 +17,7 @@ from engineworks import targets, usercode
 from engineworks.evaluate import parity
 from engineworks.manifest import Manifest
 from engineworks.specs import TaskSpec
+from engineworks.stages import kept
 from engineworks.stages.records import provenance, put_predictions
 from engineworks.stages.requests import (
     BenchmarkRequest,
@@ -26,7 +27,7 @@ from engineworks.stages.requests import (
     Shared,
 )
 from engineworks.store import LocalStore
-from engineworks.values import Accuracy, Benchmark, Built, Checked, Comparison
+from engineworks.values import Accuracy, Benchmark, Built, Checked, Comparison, Meaning
 
 
 def build(request: BuildRequest) -> Built:
@@ -77,7 +78,7 @@ def _with_labels(shared: Shared) -> TaskSpec:
 
 def check(request: CheckRequest) -> Checked:
     """Stage `check`."""
-    from engineworks.evaluate import agreement, judge
+    from engineworks.evaluate import agreement, judge, meaning
     from engineworks.export import reference as references
 
     started = time.perf_counter()
@@ -88,8 +89,12 @@ def check(request: CheckRequest) -> Checked:
     batches = _batches(manifest, request.largest_batch)
     accuracy = predictions = difference = None
     with _opened(request, store) as infer:
-        limit = parity.limit(manifest.precision, judged=request.value is not None)
-        agreed = parity.compare(infer, inputs, wanted, batches, limit)
+        found = _meaning(request, store, infer, inputs)
+        if request.value is None:
+            limit, others = meaning.limits(manifest.precision, found)
+        else:
+            limit, others = parity.limit(manifest.precision, judged=True), {}
+        agreed = parity.compare(infer, inputs, wanted, batches, limit, others)
         if request.data is not None and request.value is not None:
             metrics, results = judge.judge(
                 infer, request.data, shared.task, shared.labels, shared.preprocess,
@@ -111,10 +116,31 @@ def check(request: CheckRequest) -> Checked:
         parity=agreed,
         accuracy=accuracy,
         predictions=predictions,
+        meaning=found,
         difference=difference,
         replayed=request.replay,
         elapsed_s=time.perf_counter() - started,
     )
+
+
+def _meaning(
+    request: CheckRequest, store: LocalStore, infer: parity.Infer, inputs: np.ndarray[Any, Any]
+) -> Meaning | None:
+    """Whether answers mean what the source's do; None where a metric judges, or nothing rounds."""
+    from engineworks.evaluate import judge, meaning
+    from engineworks.export.torch_onnx import runner
+
+    if request.float_onnx is None or request.value is not None:
+        return None
+    task, preprocess = request.shared.task, request.shared.preprocess
+    against = meaning.Judge(
+        runner(store.entry(request.float_onnx)),
+        kept.rows(request.samples, store, preprocess, request.size, inputs),
+        task,
+        request.size,
+        judge.decoder(task, Path(request.folder)),
+    )
+    return against.compare(against.answers(infer))
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from engineworks.codec import digest, to_json
 from engineworks.errors import BuildError, DataError
 from engineworks.evaluate.datasets import spread
 from engineworks.manifest import Artifact
+from engineworks.stages import kept
 from engineworks.stages.records import provenance
 from engineworks.stages.requests import (
     CalibrateRequest,
@@ -27,6 +28,7 @@ from engineworks.stages.requests import (
 )
 from engineworks.store import LocalStore
 from engineworks.values import Calibration, PinnedData, Quantized, Requantized, Rung
+from engineworks.verdict import cut_short
 
 STATISTICS = "statistics.npz"
 
@@ -65,7 +67,12 @@ def calibrate(request: CalibrateRequest) -> Calibration:
             details={"onnx": request.onnx.sha256, "samples": request.data.sha256},
             provenance=provenance("calibrate", shared, (request.onnx,), "onnxruntime", "numpy"),
         )
-    return Calibration(artifact=artifact, coverage=report, elapsed_s=time.perf_counter() - started)
+    return Calibration(
+        artifact=artifact,
+        coverage=report,
+        samples=kept.keep(request, store),
+        elapsed_s=time.perf_counter() - started,
+    )
 
 
 def _samples(request: CalibrateRequest) -> Iterator[np.ndarray[Any, Any]]:
@@ -176,7 +183,7 @@ def quantize(request: QuantizeRequest) -> Quantized:
         }),
         found=outcome.rung,
         holds=outcome.rung.holds,
-        reason=_words(outcome.rung, request.max_drop, weights_only)
+        reason=_words(outcome.rung, request.max_drop, weights_only, outcome.stopped)
         + ("" if workshop.timed else f"; simulated with {STAND_IN} in place of {request.target}"),
         metric=_metric(request),
         reference=outcome.reference,
@@ -211,12 +218,21 @@ def _metric(request: QuantizeRequest) -> str:
 
 
 def _workshop(request: QuantizeRequest, store: LocalStore) -> Any:
-    from engineworks.evaluate import judge
+    from engineworks.evaluate import judge, meaning
     from engineworks.export import reference as references
+    from engineworks.export.torch_onnx import runner
     from engineworks.search.trial import Workshop, Yardstick
 
-    shared = request.shared
+    shared, task = request.shared, request.shared.task
     inputs, wanted = references.load(store.entry(request.reference))
+    decode = judge.decoder(task, Path(request.folder))
+    against = None
+    if request.data is None or task.kind == "none":
+        against = meaning.Judge(
+            runner(store.entry(request.onnx)),
+            kept.rows(request.samples, store, shared.preprocess, request.size, inputs),
+            task, request.size, decode,
+        )  # fmt: skip
     runs = not targets.load(request.target).cannot_run(request.host)
     return Workshop(
         target=targets.load(request.target if runs else STAND_IN),
@@ -228,31 +244,34 @@ def _workshop(request: QuantizeRequest, store: LocalStore) -> Any:
         threads=request.threads,
         yardstick=Yardstick(
             data=spread(request.data, request.spec.images) if request.data else None,
-            task=shared.task,
+            task=task,
             labels=shared.labels,
             preprocess=shared.preprocess,
             size=request.size,
-            decode=judge.decoder(shared.task, Path(request.folder)),
+            decode=decode,
             inputs=inputs,
             wanted=wanted,
+            judge=against,
         ),
     )
 
 
-def _words(rung: Rung, max_drop: float | None, weights_only: bool) -> str:
+def _words(rung: Rung, max_drop: float | None, weights_only: bool, stopped: str) -> str:
     """Which graph was found, and what to do when it is not good enough."""
     layers = f"{rung.integer_layers} of {rung.layers} layers"
     layers += (
         " have their weights in 8 bits" if weights_only else f" in integers, {rung.method} ranges"
     )
+    cut = cut_short(stopped)
     if rung.holds:
-        return layers
+        return f"{layers}; {cut}" if cut else layers
     cost = f"fidelity {rung.fidelity:.3f}" if rung.drop is None else f"drops {rung.drop:.4f}"
     allowed = "" if rung.drop is None or max_drop is None else f", allowed {max_drop:.4f}"
-    return (
-        f"the best found ({layers}) {cost}{allowed}: train with quantization (QAT) and give the "
-        "Q/DQ model as model.source, or widen budget.max_drop"
-    )
+    best = f"the best found ({layers}) {cost}{allowed}: "
+    train = "train with quantization (QAT) and give the Q/DQ model as model.source"
+    if cut:  # first let it end: what it has not tried may be good enough
+        return f"{best}{cut}; if that does not help, {train}"
+    return f"{best}{train}" + ("" if rung.drop is None else ", or widen budget.max_drop")
 
 
 def _as_it_is(request: QuantizeRequest, refused: tuple[str, ...]) -> Quantized:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from engineworks.codec import place
+from engineworks.codec import later, place
 from engineworks.manifest import Artifact
 from engineworks.specs import (
     BenchmarkSpec,
@@ -124,6 +124,8 @@ class CalibrateRequest:
     minimum: int
     judged_too: int = 0
     """How many of these images judge the engines, too."""
+    keep: int = later(default=0)
+    """How many of them are kept to judge what engines' answers mean, where there are no labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +144,8 @@ class QuantizeRequest:
     spec: Int8Spec
     max_drop: float | None
     data: PinnedData | None
+    samples: Artifact | None = later(default=None)
+    """Images that judge what answers mean, where `data` has no labels."""
     size: Size
     threads: int
     tools: dict[str, str]
@@ -207,6 +211,10 @@ class CheckRequest:
     largest_batch: int
     float_predictions: Artifact | None
     """The source model's answers, to tell object by object what changed."""
+    float_onnx: Artifact | None = later(default=None)
+    """The graph before it was quantized. Where no labels judge, its answers stand for them."""
+    samples: Artifact | None = later(default=None)
+    """Images for that; without them the inputs of `reference` are used."""
     folder: str = place()
     code: tuple[PinnedCode, ...] = place(default=())
     code_sha256: str

@@ -319,7 +319,7 @@ def test_everything_optional_may_be_missing(store: LocalStore) -> None:
     assert 'class="plot' not in page
     assert "No variant was timed." in page
     assert "The recipe asks for none." in page
-    assert "parity alone judges" in page
+    assert "The recipe names no data: parity judges" in page
 
 
 def test_no_variant_at_all(store: LocalStore) -> None:

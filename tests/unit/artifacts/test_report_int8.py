@@ -234,7 +234,7 @@ def test_without_a_metric_the_ladder_shows_fidelity() -> None:
         quantized(*rungs, found=rungs[1], reference=None, metric=""), max_drop=0.01
     )
     assert plot.metric == "fidelity"
-    assert [level.text for level in plot.levels] == ["float 1.0000", "budget 0.9000"]
+    assert [level.text for level in plot.levels] == ["float 1.0000"]
     assert len(plot.dots) == 3
 
 

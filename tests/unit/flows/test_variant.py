@@ -6,10 +6,12 @@ import dataclasses
 
 import pytest
 
+from artifacts.summary import Variant
 from engineworks.specs import BenchmarkSpec
 from engineworks.stages.requests import SizedEngine
-from flows._variant import _served
-from tests.builders import put_onnx
+from engineworks.values import Accuracy, Comparison, Contender, Meaning
+from flows._variant import _served, read_first
+from tests.builders import example, put_onnx
 
 
 @pytest.mark.parametrize(
@@ -30,3 +32,40 @@ def test_batches_that_an_engine_does_not_take_are_not_timed(
     sized = SizedEngine(size=(16, 16), engine=dataclasses.replace(engine, manifest=manifest))
     plain = SizedEngine(size=(32, 32), engine=engine)
     assert _served(BenchmarkSpec(batches=asked), [plain, sized]).batches == timed
+
+
+class TestRecommended:
+    """The star goes to no engine of which only the numbers are known."""
+
+    def variant(self, name, precision="int8", judged=None):
+        found = None if judged is None else dataclasses.replace(example(Meaning), judged=judged)
+        return dataclasses.replace(
+            example(Variant), name=name, precision=precision, accuracy=None, meaning=found
+        )
+
+    def timed(self, *names):
+        contenders = tuple(dataclasses.replace(example(Contender), variant=name) for name in names)
+        return dataclasses.replace(
+            example(Comparison), contenders=contenders, recommended=names[0], reason="fastest"
+        )
+
+    def test_the_next_that_is_known_is_recommended(self):
+        shipped = [self.variant("a/int8", judged=False), self.variant("a/fp16", "fp16")]
+        found = read_first(self.timed("a/int8", "a/fp16"), shipped)
+        assert found.recommended == "a/fp16"
+        assert found.reason == (
+            "the fastest of those that are known; what the answers of a/int8 mean was not judged"
+        )
+
+    def test_none_is_recommended_where_nothing_is_known(self):
+        shipped = [self.variant("a/int8", judged=False), self.variant("b/int8")]
+        found = read_first(self.timed("a/int8", "b/int8"), shipped)
+        assert found.recommended == ""
+        assert "give labels in data" in found.reason
+
+    def test_what_was_judged_keeps_its_place(self):
+        shipped = [self.variant("a/int8", judged=True), self.variant("a/fp16", "fp16")]
+        timed = self.timed("a/int8", "a/fp16")
+        assert read_first(timed, shipped) == timed
+        labelled = dataclasses.replace(self.variant("a/int8"), accuracy=example(Accuracy))
+        assert read_first(timed, [labelled]) == timed

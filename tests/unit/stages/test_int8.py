@@ -341,6 +341,17 @@ class TestSearch:
         assert found.found.fidelity > 0.8
         assert found.found.drop is None
 
+    def test_a_search_that_was_cut_short_says_so_before_it_advises_training(
+        self, made, target, tmp_path
+    ):
+        spec = Int8Spec(methods=METHODS, limit_s=300.0, images=4, evaluations=2)
+        cut = "the search was cut short (the limit of 2 evaluations was reached): raise int8.eval"
+        found = quantize(made, target, tmp_path, spec)
+        assert cut in found.reason
+        assert "QAT" not in found.reason
+        missed = quantize(made, target, tmp_path / "missed", spec, max_drop=-2.0)
+        assert missed.reason.index(cut) < missed.reason.index("(QAT)")
+
     def test_where_size_is_the_goal_the_smallest_is_taken(self, made, target, tmp_path):
         spec = Int8Spec(methods=METHODS, limit_s=300.0, images=4, goal="size", evaluations=12)
         found = quantize(made, target, tmp_path, spec)

@@ -15,6 +15,7 @@ from engineworks.codec import digest
 from engineworks.errors import ArtifactError
 from engineworks.manifest import Manifest
 from engineworks.specs import BenchmarkSpec, DataSpec, ExportSpec, TaskSpec
+from engineworks.stages import kept
 from engineworks.stages import requests as asked
 from engineworks.store import LocalStore
 from tests.builders import example, picture, pinned, shared, tensor, through_json, write
@@ -150,6 +151,31 @@ def test_without_data_there_is_no_metric(made):
     found = check(made, "null", data=None, value=None)
     assert found.accuracy is None
     assert found.predictions is None
+
+
+def test_without_labels_the_float_graph_tells_what_answers_mean(made):
+    """The null engine answers zeros on pictures that it has not recorded."""
+    onnx = made["exported"].onnx
+    changes = {"data": None, "value": None, "float_onnx": onnx}
+    sound = check(made, "onnxruntime-cpu", **changes)
+    assert sound.parity.holds
+    assert sound.meaning.holds
+    assert (sound.meaning.images, sound.meaning.judged) == (4, False)  # four say too little
+    calibrate = asked.CalibrateRequest(
+        shared=made["shared"], onnx=onnx, data=made["data"], size=SIZE, minimum=1, keep=8
+    )
+    changes["samples"] = kept.keep(calibrate, made["store"])
+    sound = check(made, "onnxruntime-cpu", **changes)
+    assert (sound.meaning.images, sound.meaning.holds) == (8, True)
+    (reading,) = sound.meaning.readings
+    assert (reading.kind, reading.sure) == ("classes", "given")
+    assert reading.figures["distance"] < 1e-6
+    broken = check(made, "null", **changes)
+    assert broken.meaning.readings[0].figures["distance"] > 1e-3
+
+
+def test_labels_leave_nothing_to_read(made):
+    assert check(made, "onnxruntime-cpu", float_onnx=made["exported"].onnx).meaning is None
 
 
 def test_an_altered_engine_is_not_checked(made):

@@ -1,0 +1,76 @@
+"""Images that judge engines where there are no labels: kept at calibration, read by later stages.
+
+They are placed as the model sees them, so they travel through the store with the run and no stage
+depends on a folder of photos. Knows no model.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engineworks.evaluate import datasets
+from engineworks.evaluate.datasets import spread
+from engineworks.manifest import Artifact
+from engineworks.runtime.pictures import read_image
+from engineworks.runtime.preprocess import Preprocessor
+from engineworks.specs import Preprocess, Size
+from engineworks.stages.records import provenance
+from engineworks.stages.requests import CalibrateRequest
+from engineworks.store import LocalStore
+
+Array = np.ndarray[Any, Any]
+Rows = Callable[[], Iterable[Array]]
+
+#: Images that are kept.
+IMAGES = 64
+
+#: JPEG quality: what they show matters, not each pixel; both models see the same.
+QUALITY = 95
+
+
+def keep(request: CalibrateRequest, store: LocalStore) -> Artifact | None:
+    """Put some of the calibration images into the store, spread evenly; None if none are asked."""
+    import cv2
+
+    if not request.keep:
+        return None
+    place = Preprocessor(request.shared.preprocess, request.size, uint8=True)
+    with tempfile.TemporaryDirectory() as work:
+        files: dict[str, Path] = {}
+        for number, image in enumerate(datasets.images(spread(request.data, request.keep))):
+            name = f"{number:05}.jpg"
+            files[name] = Path(work, name)
+            placed = place(image)[0]
+            cv2.imwrite(str(files[name]), placed, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        return store.put(
+            files,
+            kind="samples",
+            name=request.shared.name,
+            entry=next(iter(files)),
+            preprocess=request.shared.preprocess,
+            provenance=provenance("calibrate", request.shared, (), "numpy"),
+        )
+
+
+def rows(
+    samples: Artifact | None, store: LocalStore, preprocess: Preprocess, size: Size, others: Array
+) -> Rows:
+    """What goes through the kept images as the model's input, one at a time, as often as called.
+
+    Args:
+        samples: Of `keep`.
+        store: Where they are.
+        preprocess: The model's.
+        size: Input (height, width).
+        others: (n, channels, height, width) for models that have no calibration images.
+    """
+    if samples is None:
+        return lambda: others
+    prepare = Preprocessor(preprocess, size)
+    files = sorted(store.open(samples).glob("*.jpg"))
+    return lambda: (prepare(read_image(path))[0] for path in files)
