@@ -33,8 +33,9 @@ class Cache:
         """Keep an artifact for as long as this process lives. Call before looking for it."""
         if sha256 in self._used:
             return
-        with self._locked(exclusive=False):
+        with self._locked(exclusive=self._lease is None):
             if self._lease is None:
+                self._held()  # sweeps what dead ones have left
                 self._lease = (self._leases / f"{os.getpid()}-{uuid.uuid4().hex}").open("w")
                 _lock(self._lease, exclusive=True, wait=True)
             self._lease.write(sha256 + "\n")

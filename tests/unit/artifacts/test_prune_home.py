@@ -158,6 +158,20 @@ def test_nothing_of_a_living_run_goes_while_others_prune(tmp_path, monkeypatch):
     assert not list((tmp_path / "store").glob("??/*"))
 
 
+def test_leases_of_the_dead_do_not_pile_up(tmp_path):
+    leases = tmp_path / "store" / ".leases"
+    living = HomeStore(tmp_path / "store")
+    name = put(living, tmp_path, b"a")
+    for _ in range(5):
+        store = HomeStore(tmp_path / "store")
+        store.fetch(name)
+        end(store)
+    assert len([path for path in leases.iterdir() if path.name != "lock"]) == 2
+    age(tmp_path)
+    items = [prune_home.Item(kind="artifact", name=name)]
+    assert prune_home.take(tmp_path, items) == []  # the living one still uses it
+
+
 def test_a_run_that_goes_on_keeps_its_folder(tmp_path):
     import fcntl
 
