@@ -23,6 +23,7 @@ from prefect.utilities.annotations import quote
 
 from artifacts.remote_store import open_store
 from artifacts.summary import StageTiming
+from engineworks import userfiles
 from engineworks.codec import from_json
 from engineworks.errors import ArtifactError, StoreError
 from engineworks.manifest import Artifact
@@ -193,7 +194,11 @@ def call(
         state = task(quote(request), str(folder), limit_s, return_state=True)
         outcome = state.result()
         value = from_json(kind, outcome["value"])
-        fresh = _intact(run.store, value) and (valid is None or valid(value))
+        fresh = (
+            _intact(run.store, value)
+            and _unaltered(outcome.get("read", {}))
+            and (valid is None or valid(value))
+        )
         if state.name == "Cached" and not fresh:
             again = task.with_options(refresh_cache=True)
             state = again(quote(request), str(folder), limit_s, return_state=True)
@@ -226,6 +231,14 @@ def call(
     progress.finished(label, timing, words)
     run.on_stage()
     return value
+
+
+def _unaltered(read: dict[str, str]) -> bool:
+    """Whether the files that a user's own code has opened are as they were."""
+    path = userfiles.altered(read)
+    if path:
+        log.warning("making it again: %s is not the file that it was made with", path)
+    return not path
 
 
 def _intact(store: LocalStore, value: Any) -> bool:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from engineworks import usercode
-from engineworks.errors import ModelError
+from engineworks import usercode, userfiles
+from engineworks.errors import InputError, ModelError
 from engineworks.evaluate import classification, datasets, detection
 from engineworks.evaluate.annotations.coco import CocoLabels, read_coco
 from engineworks.runtime.convert import to_coco
@@ -37,7 +37,8 @@ def decoder(task: TaskSpec, folder: Path) -> Decoder | None:
     """The recipe's own decoder, or None for a built-in layout."""
     if task.kind != "detection" or task.layout in HEADS:
         return None
-    found: Decoder = usercode.load(task.layout, folder, "task.layout")
+    with userfiles.noted(folder):
+        found: Decoder = usercode.load(task.layout, folder, "task.layout")
     return found
 
 
@@ -91,6 +92,8 @@ def _judge_detection(
         outputs = {key: value[0] for key, value in infer(row[None]).items()}
         try:
             found = finish(outputs, placement)
+        except InputError:
+            raise  # the decoder's code was replaced
         except Exception as error:
             shapes = {key: value.shape for key, value in outputs.items()}
             raise ModelError(

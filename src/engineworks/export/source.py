@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from engineworks import usercode
+from engineworks import usercode, userfiles
 from engineworks.errors import EngineworksError, ModelError, said
 from engineworks.export import archives, checkpoint
 from engineworks.export.inputs import form
@@ -103,9 +103,13 @@ def _open_onnx(model: PinnedModel, sample: Array) -> Source:
 
 
 def _open_factory(model: PinnedModel, sample: Array) -> Source:
-    factory = usercode.load(model.spec.source, Path(model.folder), "model.source")
+    folder = Path(model.folder)
     try:
-        module = factory(**model.spec.arguments)
+        with userfiles.noted(folder):
+            factory = usercode.load(model.spec.source, folder, "model.source")
+            module = factory(**model.spec.arguments)
+    except EngineworksError:
+        raise  # of its import, which says what is wrong
     except Exception as error:
         raise ModelError(
             f"model.source: {model.spec.source} raised {type(error).__name__}: {said(error)}",

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from engineworks import child
+from engineworks import child, userfiles
 from engineworks.codec import from_json, to_json
 from engineworks.errors import EngineworksError, StageError, said
 from engineworks.stages import STAGES
@@ -39,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
         if stage.request is not dict:
             request = from_json(stage.request, request)
         log.info("stage %s begins", asked["stage"])
-        result = {"value": to_json(stage.run(request))}
+        value = to_json(stage.run(request))
+        result = {"value": value, "read": userfiles.seen()}
     except EngineworksError as error:
         log.exception("stage %s refused", asked["stage"])
         result = _refusal(error)

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from engineworks import usercode
-from engineworks.errors import DataError
+from engineworks import usercode, userfiles
+from engineworks.errors import DataError, EngineworksError
 from engineworks.stages.records import provenance
 from engineworks.stages.requests import GatherRequest
 from engineworks.store import LocalStore
@@ -59,12 +59,15 @@ def gather(request: GatherRequest) -> Gathered:
 def _images(request: GatherRequest) -> Iterator[Any]:
     """What the function yields; whatever it raises is told as the user's."""
     usercode.hold_to(request.code, Path(request.folder))
-    function = usercode.load(request.function, Path(request.folder), WHAT)
+    folder = Path(request.folder)
     try:
-        found = function()
-        if not isinstance(found, Iterable):
-            raise TypeError(f"it returns {type(found).__name__}, nothing to go through")
-        yield from found
+        with userfiles.noted(folder):
+            found = usercode.load(request.function, folder, WHAT)()
+            if not isinstance(found, Iterable):
+                raise TypeError(f"it returns {type(found).__name__}, nothing to go through")
+            yield from found
+    except EngineworksError:
+        raise  # of its import, which says what is wrong
     except Exception as error:
         raise DataError(
             f"{WHAT}: {request.function!r} raised {type(error).__name__}: {error}",
