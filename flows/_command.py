@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from engineworks import streams
 from engineworks.codec import to_json
 from flows._terminal import add_options, following, guarded
 
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code is its meaning."""
+    streams.tolerate()
     return guarded(_parser().parse_args(arguments), _run)
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from engineworks import streams
 from engineworks.codec import to_json
 from flows._outcome import TOLD, Timing
 from flows._terminal import add_options, following, guarded
@@ -49,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code is its meaning."""
+    streams.tolerate()
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.slower_than <= 0:

@@ -13,6 +13,7 @@ import sys
 from rich.console import Console
 from rich.markup import escape
 
+from engineworks import streams
 from engineworks.codec import to_json
 from flows._outcome import TOLD, Completion
 from flows._terminal import add_options, following, guarded
@@ -33,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code is its meaning."""
+    streams.tolerate()
     return guarded(_parser().parse_args(arguments), _complete)
 
 

@@ -232,7 +232,10 @@ def _gathered(run: Run, loaded: Loaded, model: Model, spec: CalibrationSpec) -> 
 def calibration_data(spec: CalibrationSpec) -> DataSpec:
     """Calibration images as data that is screened like any other."""
     return DataSpec(
-        images=spec.images, annotations=spec.annotations, on_bad_image=spec.on_bad_image
+        images=spec.images,
+        annotations=spec.annotations,
+        on_bad_image=spec.on_bad_image,
+        max_pixels=spec.max_pixels,
     )
 
 

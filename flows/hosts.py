@@ -16,7 +16,7 @@ from rich.table import Table
 
 from artifacts import fleet, s3
 from artifacts.remote_store import address
-from engineworks import targets
+from engineworks import streams, targets
 from engineworks.codec import to_json
 from engineworks.errors import EngineworksError
 from engineworks.fleet import SILENT_S, ago
@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """List the machines; the exit code is its meaning."""
+    streams.tolerate()
     options = _parser().parse_args(arguments)
     try:
         own = "ENGINEWORKS_STORE_PATIENCE_S" in os.environ

@@ -28,7 +28,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from engineworks import hosts
+from engineworks import hosts, streams
 from engineworks.errors import EngineworksError, StoreError
 from engineworks.fleet import SILENT_S
 from engineworks.store import explain_os_error
@@ -48,6 +48,7 @@ STOP_S = 20.0
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve until a signal comes; 0 after one, 3 when it cannot go on."""
+    streams.tolerate()
     parser = argparse.ArgumentParser(prog="python -m flows.worker", description=__doc__)
     parser.add_argument("--pool", required=True, help=f"work pool, usually {', '.join(POOLS)}")
     parser.add_argument("--name", default=platform.node(), help="name of this machine (its own)")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from engineworks import loopback
+from engineworks import loopback, streams
 from flows._queues import SILENCE_WORDS, limit_queue, make_queue
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _create(document: dict[str, Any]) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all",
              "--prefect-file", str(path)],
-            cwd=TOP, env=environment, capture_output=True, text=True, timeout=300,
+            cwd=TOP, env=environment, capture_output=True, text=True, errors="replace", timeout=300,
         )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"prefect deploy failed:\n{(done.stdout + done.stderr)[-3000:]}")
@@ -189,6 +189,7 @@ def check(client: Any) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Deploy; 0, or 3 when Prefect's server cannot be used."""
+    streams.tolerate()
     parser = argparse.ArgumentParser(prog="python -m infra.deploy", description=__doc__)
     parser.add_argument("--git", metavar="URL", help="workers clone this instead of a checkout")
     parser.add_argument("--branch", help="branch or tag of --git")

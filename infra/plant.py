@@ -26,7 +26,7 @@ from typing import Any
 import psutil
 
 from artifacts.databases import sqlite_url
-from engineworks import loopback
+from engineworks import loopback, streams
 from infra import postgres
 from infra.ports import free_port
 from infra.s3 import S3Server
@@ -424,6 +424,7 @@ def _answers(port: int) -> bool:
 
 def main(arguments: list[str] | None = None) -> int:
     """Start, use or stop the plant."""
+    streams.tolerate()
     parser = argparse.ArgumentParser(prog="python -m infra.plant", description=__doc__)
     parser.add_argument("verb", choices=["start", "demo", "hosts", "stop"])
     parser.add_argument("--folder", type=Path, default=Path(".engineworks/plant"))

@@ -76,7 +76,7 @@ def create(data: Path, password: str) -> None:
                 str(folder / "initdb"), "-D", str(partial), "-U", USER, "-E", "UTF8", "--no-locale",
                 "--auth=scram-sha-256", f"--pwfile={secret.name}",
             ],
-            capture_output=True, text=True, **who,
+            capture_output=True, text=True, errors="replace", **who,
         )  # fmt: skip
     if done.returncode:
         shutil.rmtree(partial, ignore_errors=True)
@@ -88,7 +88,7 @@ def create(data: Path, password: str) -> None:
 def _has_trigrams(folder: Path) -> bool:
     """Whether the extension is there that Prefect's tables want."""
     told = subprocess.run(
-        [str(folder / "pg_config"), "--sharedir"], capture_output=True, text=True
+        [str(folder / "pg_config"), "--sharedir"], capture_output=True, text=True, errors="replace"
     ) if (folder / "pg_config").is_file() else None  # fmt: skip
     places = [Path(told.stdout.strip())] if told is not None and told.returncode == 0 else []
     # Debian leaves pg_config to its development package.

@@ -17,6 +17,7 @@ import urllib.request
 from pathlib import Path
 
 from artifacts.databases import sqlite_url
+from engineworks import streams
 from engineworks.errors import StoreError
 from engineworks.store import explain_os_error
 from flows.settings import UI_FILE, configure
@@ -71,6 +72,7 @@ def _stop(servers: list[subprocess.Popen[bytes]]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Start both, say where they are, wait for Ctrl-C."""
+    streams.tolerate()
     parser = argparse.ArgumentParser(prog="python -m infra.ui", description=__doc__)
     parser.add_argument("--prefect-port", type=int, default=4200)
     parser.add_argument("--mlflow-port", type=int, default=5000)

@@ -17,6 +17,10 @@ from engineworks.errors import RecipeError
 
 Size = tuple[int, int]
 
+#: Pixels of the largest picture that is read unless somebody asks for more: 8192 x 8192. Decoding
+#: one takes up to 0.8 GiB, whatever the file holds (a progressive JPEG keeps 9 bytes a pixel).
+MAX_PIXELS = 2**26
+
 #: Detection heads that the runtime decodes; anything else is a `module:function` of the recipe.
 LAYOUTS = ("yolox", "yolov8", "end2end", "detr", "rtdetr")
 
@@ -249,6 +253,14 @@ class TaskSpec:
         )
 
 
+def _check_max_pixels(section: str, value: int) -> None:
+    _must(
+        1 <= value <= 2**30,
+        f"{section}.max_pixels: {value} is outside 1..1073741824",
+        f"leave it out for {MAX_PIXELS}, which is 8192 x 8192",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
     """Images with known answers, on which every engine is judged."""
@@ -264,6 +276,9 @@ class DataSpec:
     """An unreadable image: stop the run, or name it in the report and go on without."""
     limit: int | None = None
     """Use only the first N images, sorted by name."""
+    max_pixels: int = later(default=MAX_PIXELS)
+    """A larger image is unreadable, by its header; 67108864 is 8192 x 8192. Reading one takes up to
+    12 bytes of memory for each pixel."""
     frame: Literal["upright", "unturned"] | None = later(default=None)
     """What boxes were drawn on: pictures that their EXIF turns upright, or as they are stored; the
     latter are turned with their pictures. Left out: upright, unless the evidence speaks against
@@ -278,6 +293,7 @@ class DataSpec:
             f"data.limit: {self.limit} images cannot judge anything",
             "give a number of at least 1, or leave it out for all images",
         )
+        _check_max_pixels("data", self.max_pixels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,12 +315,16 @@ class CalibrationSpec:
     minimum: int = 16
     """Refuse to calibrate with fewer: their ranges say little."""
 
+    max_pixels: int = later(default=MAX_PIXELS)
+    """As `data.max_pixels`."""
+
     @property
     def made(self) -> bool:
         """Whether a function of the user's makes the images."""
         return is_reference(self.images)
 
     def __post_init__(self) -> None:
+        _check_max_pixels("calibration", self.max_pixels)
         _must(
             not self.made or self.annotations is None,
             f"calibration.annotations: images that {self.images!r} makes have no file names",

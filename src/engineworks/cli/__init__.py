@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 def main(arguments: "Sequence[str] | None" = None) -> int:
     """Run the command and return its exit code."""
-    from engineworks import interrupts
+    from engineworks import interrupts, streams
 
+    streams.tolerate()
     with interrupts.watched():
         try:
             from engineworks.cli._command import run

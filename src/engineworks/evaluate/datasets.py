@@ -27,6 +27,7 @@ from engineworks.evaluate.annotations import turned
 from engineworks.evaluate.annotations.coco import CocoLabels
 from engineworks.files import read_text
 from engineworks.manifest import Artifact
+from engineworks.runtime.pictures import DepthCheck
 from engineworks.specs import DataSpec, TaskSpec
 from engineworks.store import pinned_bytes
 from engineworks.values import BadImage, PinnedData, Turned
@@ -220,8 +221,9 @@ def screen(
         for name in files:
             _class_of(name, labels)
     named, usable = len(files) + len(bad), []
+    depth = DepthCheck()
     with ThreadPoolExecutor(4) as pool:
-        looks = dict(zip(files, pool.map(_look(spec, truth, digests), files), strict=True))
+        looks = dict(zip(files, pool.map(_look(spec, truth, digests, depth), files), strict=True))
     for name, look in looks.items():
         if look.reason:
             bad.append(BadImage(file=name, reason=look.reason))
@@ -255,7 +257,11 @@ def screen(
         bad=tuple(bad),
         objects=objects,
         truth=keep(truth) if keep and truth else None,
-        notes=(*(truth.notes if truth else ()), *_notes(spec, task, labels, usable)),
+        notes=(
+            *(truth.notes if truth else ()),
+            *_notes(spec, task, labels, usable),
+            *filter(None, [depth.warning]),
+        ),
         turned=tuple(Turned(file=name, orientation=n) for name, n in numbers.items()),
     )
 
@@ -273,11 +279,13 @@ class _Look:
 
 
 def _look(
-    spec: DataSpec, truth: CocoLabels | None, digests: Mapping[str, str]
+    spec: DataSpec, truth: CocoLabels | None, digests: Mapping[str, str], depth: DepthCheck
 ) -> Callable[[str], _Look]:
     def look(name: str) -> _Look:
         try:
-            image = pinned.image(root_of(spec), name, digests)
+            picture = pinned.picture(root_of(spec), name, digests, spec.max_pixels)
+            depth.see(picture)
+            image = picture.image
             data = pinned_bytes(root_of(spec) / name, digests[name]) if truth else b""
         except DataError as error:
             return _Look(reason=error.message)
@@ -315,7 +323,7 @@ def read(data: PinnedData, name: str) -> np.ndarray[Any, Any]:
         InputError: It is not the file that was pinned.
         DataError: It cannot be decoded.
     """
-    return pinned.image(root_of(data.spec), name, data.digests)
+    return pinned.picture(root_of(data.spec), name, data.digests, data.spec.max_pixels).image
 
 
 def spread(data: PinnedData, most: int) -> PinnedData:

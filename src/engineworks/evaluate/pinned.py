@@ -12,14 +12,17 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Any
-
-import numpy as np
 
 from engineworks.errors import DataError
 from engineworks.evaluate.annotations.truth import answer_files
 from engineworks.manifest import Artifact, Provenance
-from engineworks.runtime.pictures import decode_picture, read_image
+from engineworks.runtime.pictures import (
+    MAX_PIXELS,
+    Picture,
+    check_size,
+    decode_picture,
+    read_picture,
+)
 from engineworks.specs import DataSpec
 from engineworks.store import LocalStore, entry_of, file_sha256, pinned_bytes, told_as
 
@@ -63,13 +66,16 @@ def bytes_sha256(
     return sha256.hexdigest()
 
 
-def image(root: Path, name: str, known: Mapping[str, str]) -> np.ndarray[Any, Any]:
-    """Decode one image: uint8 BGR (height, width, 3).
+def picture(
+    root: Path, name: str, known: Mapping[str, str], max_pixels: int = MAX_PIXELS
+) -> Picture:
+    """Decode one image.
 
     Args:
         root: Folder that names are relative to.
         name: The image's.
         known: sha256 by name; one whose name is not in it is not compared.
+        max_pixels: Refuse a larger one, before it is decoded.
 
     Raises:
         InputError: It is not the file that was pinned.
@@ -77,10 +83,11 @@ def image(root: Path, name: str, known: Mapping[str, str]) -> np.ndarray[Any, An
     """
     path = root / name
     if name not in known:
-        return read_image(path)
+        return read_picture(path, max_pixels=max_pixels)
     if not known[name]:
         raise DataError(f"{path} cannot be read", hint="check the path and its permissions")
-    return decode_picture(pinned_bytes(path, known[name]), path.name).image
+    check_size(path, max_pixels)
+    return decode_picture(pinned_bytes(path, known[name]), path.name, max_pixels=max_pixels)
 
 
 def hold_answers(spec: DataSpec, store: LocalStore, name: str) -> Artifact | None:

@@ -35,7 +35,9 @@ def gpus() -> tuple[Gpu, ...]:
         return _by_nvml()
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         command = ["nvidia-smi", f"--query-gpu={','.join(QUERY)}", "--format=csv,noheader,nounits"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=10, check=True
+        )
         return parse_smi(done.stdout)
     return ()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from engineworks.runtime.detections import Detections
 from engineworks.runtime.planes import Planes, split
 
 Color = tuple[int, int, int]
+
+log = logging.getLogger(__name__)
 
 #: BGR colours that differ in hue and lightness; a track keeps its colour for life.
 _COLORS: tuple[Color, ...] = (
@@ -42,12 +45,29 @@ def draw(
     for index, corner in enumerate(corners):
         kind = classes[index]
         name = labels[kind] if 0 <= kind < len(labels) else str(kind)
+        if not name.isascii() and not _draws_all_scripts():
+            name = str(kind)
         key = kind if tracks is None else tracks[index]
         value = f"{detections.confidence[index]:.2f}" if tracks is None else str(tracks[index])
         color = _COLORS[key % len(_COLORS)]
         canvas.box(corner, color, thickness)
         text = f"{value} {name}" if tracks is not None else f"{name} {value}"
         canvas.name(text, corner[0], corner[1], color, scale)
+
+
+@functools.cache
+def _draws_all_scripts() -> bool:
+    """Whether this OpenCV has letters beyond ASCII; version 4, as boards bring it, draws `???`."""
+    import cv2
+
+    has = int(cv2.__version__.split(".")[0]) >= 5
+    if not has:
+        log.warning(
+            "OpenCV %s draws ASCII alone: classes with other names are drawn by their numbers; "
+            "next: pip install 'opencv-python-headless>=5'",
+            cv2.__version__,
+        )
+    return has
 
 
 class _Image:

@@ -16,12 +16,9 @@ import numpy as np
 from engineworks import files
 from engineworks.errors import DataError
 from engineworks.runtime.picture_header import Header, other_format, read_header
+from engineworks.specs import MAX_PIXELS as MAX_PIXELS
 
 Array = np.ndarray[Any, Any]
-
-#: Pixels of the largest picture that is read unless somebody asks for more: 8192 x 8192. Decoding
-#: one takes up to 0.8 GiB, whatever the file holds (a progressive JPEG keeps 9 bytes a pixel).
-MAX_PIXELS = 2**26
 
 #: Bytes of a file for each pixel of the limit: as many as the decoded picture has.
 _BYTES_PER_PIXEL = 3
@@ -64,11 +61,14 @@ class DepthCheck:
 
     def __init__(self) -> None:
         self._deep = self._dark = 0
+        self._lock = threading.Lock()
 
     def see(self, picture: Picture) -> None:
         """Count one; any thread may call it."""
-        self._deep += picture.bits == 16
-        self._dark += picture.below_a_sixteenth
+        if picture.bits == 16:
+            with self._lock:
+                self._deep += 1
+                self._dark += picture.below_a_sixteenth
 
     @property
     def warning(self) -> str:
@@ -97,6 +97,7 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Array:
 
 def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     """As `read_image`, with what the file says of its depth."""
+    check_size(path, max_pixels)
     try:
         data = files.read_bytes(path, max_pixels * _BYTES_PER_PIXEL)
     except OSError as error:
@@ -104,6 +105,23 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
             f"{path} cannot be read ({error.strerror})", hint="check the path and its permissions"
         ) from error
     return decode_picture(data, path.name, max_pixels=max_pixels)
+
+
+def check_size(path: Path, max_pixels: int = MAX_PIXELS) -> None:
+    """Refuse a file with more bytes than the largest picture has, unread.
+
+    Raises:
+        DataError: It has. What cannot be looked at is left to whoever reads it.
+    """
+    try:
+        size = path.stat().st_size
+    except (OSError, ValueError):
+        return
+    if size > max_pixels * _BYTES_PER_PIXEL:
+        raise DataError(
+            f"{path.name}: {size:,} bytes, more than a picture of {max_pixels:,} pixels has",
+            hint="make it smaller, or raise the limit: --max-pixels, max_pixels in a recipe",
+        )
 
 
 def decode_picture(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Picture:

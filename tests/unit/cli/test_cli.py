@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from engineworks.cli import _command, about, main
@@ -73,3 +78,35 @@ def test_a_reader_that_leaves_early_is_no_error():
         ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
     )
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1", "utf-8"])
+def test_labels_and_names_of_any_script_reach_any_terminal(oracle_engine, tmp_path, encoding):
+    """A label in Greek, a file name that is no text: written as escapes, never a trace."""
+    engine = Path(shutil.copytree(oracle_engine, tmp_path / "engine"))
+    manifest = json.loads((engine / "manifest.json").read_text())
+    manifest["task"]["labels"] = ["\u03ba\u03cc\u03ba\u03ba\u03b9\u03bd\u03bf", "\ud83d\ude00", "x"]
+    del manifest["checksum"]
+    (engine / "manifest.json").write_text(json.dumps(manifest))
+    picture = os.fsencode(tmp_path) + b"/\xff\xe9.png"
+    red = np.full((64, 64, 3), 255, np.uint8)
+    red[8:40, 8:40] = (0, 0, 255)
+    Path(os.fsdecode(picture)).write_bytes(cv2.imencode(".png", red)[1].tobytes())
+    for more in ([], ["--json"], ["-o", str(tmp_path / "out")]):
+        command = [sys.executable, "-m", "engineworks.cli", "detect", str(engine), picture, *more]
+        done = subprocess.run(
+            command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding}
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        if more == ["--json"]:
+            line = json.loads(done.stdout)
+            assert done.stdout.isascii()
+            assert line["detections"][0]["label"] == manifest["task"]["labels"][0]
+        else:
+            told = done.stdout.decode(encoding)
+            assert ("\u03ba\u03cc" if encoding == "utf-8" else "\\u03ba\\u03cc") in told
+    done = subprocess.run(
+        [sys.executable, "-m", "engineworks.cli", "inspect", str(engine)],
+        capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")

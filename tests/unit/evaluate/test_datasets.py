@@ -8,6 +8,7 @@ import shutil
 import unicodedata
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -140,6 +141,29 @@ class TestClassFoldersAsPeopleHaveThem:
         picture(tmp_path / "pics" / ".thumbs" / "a.png")
         with pytest.raises(DataError, match="hidden ones do not count: .thumbs"):
             datasets.list_images(DataSpec(images=str(tmp_path / "pics")))
+
+
+def test_an_absurd_picture_is_bad_and_the_others_are_used(folder):
+    shutil.copy(CASES / "hostile" / "bomb_decl_60000.png", folder / "pics" / "bomb.png")
+    found = datasets.screen(spec(folder, on_bad_image="skip"), NONE, ())
+    assert found.files == ("a.png", "c.png", "sub/b.png")
+    assert "60000x60000 pixels" in found.bad[0].reason
+    with pytest.raises(DataError, match="bomb.png"):
+        datasets.screen(spec(folder), NONE, ())
+
+
+def test_the_limit_of_pixels_is_the_specs(folder):
+    with pytest.raises(DataError, match="more than the 10 that are read|more than a picture of 10"):
+        datasets.screen(spec(folder, max_pixels=10), NONE, ())
+
+
+def test_a_set_of_12_bits_in_16_is_noted(tmp_path):
+    (tmp_path / "pics").mkdir()
+    for number in range(3):
+        name = str(tmp_path / "pics" / f"{number}.png")
+        cv2.imwrite(name, np.full((8, 8), 4095, np.uint16))
+    (note,) = datasets.screen(spec(tmp_path), NONE, ()).notes
+    assert "all 3 16-bit pictures stay below 1/16" in note
 
 
 class TestList:

@@ -109,7 +109,11 @@ def driver_problem() -> str:
     """Why CUDA cannot be used on this machine, in words; "" when it can."""
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _ASK], capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", _ASK],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=60,
         )
     except subprocess.TimeoutExpired:
         return "the NVIDIA driver does not answer"

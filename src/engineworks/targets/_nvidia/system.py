@@ -47,7 +47,9 @@ def python_version(python: str) -> str:
     """Version of the TensorRT that an interpreter has; "" when it has none."""
     ask = "import tensorrt; print(tensorrt.__version__)"
     try:
-        done = subprocess.run([python, "-c", ask], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [python, "-c", ask], capture_output=True, text=True, errors="replace", timeout=60
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
@@ -188,7 +190,10 @@ def _by_python(python: str, asked: dict[str, Any], work: Path) -> dict[str, Any]
     request, result = work / "request.json", work / "result.json"
     request.write_text(json.dumps(asked), encoding="utf-8")
     done = subprocess.run(
-        [python, str(Path(py36_builder.__file__)), str(request)], capture_output=True, text=True
+        [python, str(Path(py36_builder.__file__)), str(request)],
+        capture_output=True,
+        text=True,
+        errors="replace",
     )
     if not result.is_file():
         raise BuildError(
@@ -210,10 +215,12 @@ def _by_trtexec(
             "there is no trtexec on this machine",
             hint="give options.trtexec, or install NVIDIA's package tensorrt",
         )
-    told = subprocess.run([tool, "--help"], capture_output=True, text=True, timeout=120)
+    told = subprocess.run(
+        [tool, "--help"], capture_output=True, text=True, errors="replace", timeout=120
+    )
     known = command_lines.options_of(told.stdout + told.stderr)
     words = command_lines.command(tool, known, job, checked)
-    done = subprocess.run([*words, "--verbose"], capture_output=True, text=True)
+    done = subprocess.run([*words, "--verbose"], capture_output=True, text=True, errors="replace")
     (work / "build.log").write_text(done.stdout + done.stderr, encoding="utf-8")
     if done.returncode != 0 or not job.plan.is_file():
         errors = [line for line in (done.stdout + done.stderr).splitlines() if "[E]" in line]

@@ -101,12 +101,16 @@ def by_trtexec(
     Raises:
         BuildError: The tool failed or said nothing of times.
     """
-    told = subprocess.run([tool, "--help"], capture_output=True, text=True, timeout=120)
+    told = subprocess.run(
+        [tool, "--help"], capture_output=True, text=True, errors="replace", timeout=120
+    )
     known = command_lines.options_of(told.stdout + told.stderr)
     exported = work / f"{plan.stem}.profile.json"
     words = command_lines.timing(tool, known, plan, profile, core, exported)
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT_S)
+        done = subprocess.run(
+            words, capture_output=True, text=True, errors="replace", timeout=LIMIT_S
+        )
     except subprocess.TimeoutExpired as error:
         raise BuildError(
             f"trtexec did not end within {LIMIT_S:.0f} s", hint=f"repeat it with: {' '.join(words)}"
