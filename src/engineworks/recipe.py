@@ -27,6 +27,7 @@ from engineworks.errors import DataError, ModelError, RecipeError, said
 from engineworks.export import sources
 from engineworks.qdq import accept
 from engineworks.specs import (
+    P99_CALLS,
     BenchmarkSpec,
     BudgetSpec,
     CalibrationSpec,
@@ -272,11 +273,19 @@ def _check_sections(recipe: Recipe, labels: tuple[str, ...]) -> None:
             "but export.dynamic_batch is false",
             hint="set export.dynamic_batch: true or benchmark.batches: [1]",
         )
-    if recipe.budget.max_p50_ms is not None and 1 not in recipe.benchmark.batches:
+    latencies = recipe.budget.latencies
+    if latencies and 1 not in recipe.benchmark.batches:
         raise RecipeError(
-            f"budget.max_p50_ms is judged at batch 1, which is not in benchmark.batches "
-            f"{list(recipe.benchmark.batches)}",
+            f"budget.max_{next(iter(latencies))}_ms is judged at batch 1, which is not in "
+            f"benchmark.batches {list(recipe.benchmark.batches)}",
             hint="add 1 to benchmark.batches",
+        )
+    if "p99" in latencies and recipe.benchmark.calls < P99_CALLS:
+        raise RecipeError(
+            f"budget.max_p99_ms: p99 is not known from fewer than {P99_CALLS} calls, "
+            f"benchmark.calls is {recipe.benchmark.calls}",
+            hint=f"write benchmark.calls: {P99_CALLS}; a row then takes that many calls, however "
+            "long they take",
         )
     if max(recipe.benchmark.batches) > recipe.export.largest_batch:
         raise RecipeError(

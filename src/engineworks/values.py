@@ -329,6 +329,8 @@ class Analysis:
     """Operators that a planned target cannot run, by target."""
     uncounted: tuple[str, ...] = ()
     """Operators that do arithmetic and are not in `flops`, or why nothing was counted."""
+    heaviest: tuple[LayerCost, ...] = ()
+    """The ten nodes with the most parameters; `largest` has those with the most work."""
 
 
 @dataclass(frozen=True, kw_only=True)

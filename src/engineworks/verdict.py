@@ -51,15 +51,15 @@ def decide(
     if not truth.holds:
         return _untrue(built)
     broken, held = _accuracy(budget, checked)
-    if budget.max_p50_ms is not None:
-        if first is None:
-            broken.append(f"p50 was not measured, allowed {budget.max_p50_ms:.2f} ms")
-        elif first.p50_ms > budget.max_p50_ms:
+    for name, limit in budget.latencies.items():
+        value: float | None = getattr(first, f"{name}_ms") if first is not None else None
+        if first is None or value is None:
+            broken.append(f"{name} was not measured, allowed {limit:.2f} ms")
+        elif value > limit:
             doubt = f" (inconclusive: {first.inconclusive})" if first.inconclusive else ""
-            limit = f"allowed {budget.max_p50_ms:.2f} ms"
-            broken.append(f"p50 {first.p50_ms:.2f} ms, {limit}{doubt}")
+            broken.append(f"{name} {value:.2f} ms, allowed {limit:.2f} ms{doubt}")
         else:
-            held.append(f"p50 {first.p50_ms:.2f} ms of {budget.max_p50_ms:.2f}")
+            held.append(f"{name} {value:.2f} ms of {limit:.2f}")
     broken += _size(budget, built)
     if rival is not None:
         gain, won = _against(rival, goal, built)

@@ -92,6 +92,9 @@ MISTAKES = {
         [("targets", [{"target": "null"}, {"target": "null", "precisions": ["fp16", "fp32"]}])],
         "null/fp32", "once",
     ),
+    "p99 from few calls": (
+        [("budget.max_p99_ms", 5.0)], "benchmark.calls is 30", "calls: 660",
+    ),
     "batches with a fixed batch": (
         [("benchmark.batches", [1, 8]), ("export.dynamic_batch", False)],
         "8", "dynamic_batch: true",

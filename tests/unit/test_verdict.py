@@ -55,6 +55,8 @@ HELD = {
     "no metric": (BudgetSpec(max_drop=0.0), checked(with_accuracy=False), None),
     "latency": (BudgetSpec(max_drop=None, max_p50_ms=7.25), checked(), row()),
     "size": (BudgetSpec(max_drop=None, max_size_mib=3.0), checked(), None),
+    "p95": (BudgetSpec(max_drop=None, max_p95_ms=7.5), checked(), row(p95_ms=7.5)),
+    "p99": (BudgetSpec(max_drop=None, max_p99_ms=9.5), checked(), row(p99_ms=9.25)),
 }
 
 
@@ -73,6 +75,18 @@ BROKEN = {
     "parity": (NO_LIMIT, checked(holds=False), None, ["parity", "'y' is off by 0.5"]),
     "latency": (
         BudgetSpec(max_drop=None, max_p50_ms=7.0), checked(), row(), ["7.25 ms", "7.00 ms"],
+    ),
+    "p95": (
+        BudgetSpec(max_drop=None, max_p50_ms=8.0, max_p95_ms=7.5), checked(), row(p95_ms=8.5),
+        ["p95 8.50 ms", "allowed 7.50 ms"],
+    ),
+    "p99": (
+        BudgetSpec(max_drop=None, max_p99_ms=9.0), checked(), row(p99_ms=9.25),
+        ["p99 9.25 ms", "allowed 9.00 ms"],
+    ),
+    "too few calls for p99": (
+        BudgetSpec(max_drop=None, max_p99_ms=9.0), checked(), row(p99_ms=None),
+        ["p99 was not measured"],
     ),
     "unmeasured latency": (
         BudgetSpec(max_drop=None, max_p50_ms=7.0), checked(), None, ["not measured", "7.00 ms"],

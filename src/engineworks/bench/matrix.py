@@ -69,7 +69,9 @@ def measure(
                 hint="use benchmark.batches: [1], or a model with an open batch",
             )
         feeds = feed(session, manifest.preprocess or Preprocess(), size, batch)
-        timing = protocol.measure(partial(session.infer, feeds), seconds=spec.seconds)
+        timing = protocol.measure(
+            partial(session.infer, feeds), seconds=spec.seconds, calls=spec.calls
+        )
         yield BenchmarkRow(
             height=size[0],
             width=size[1],

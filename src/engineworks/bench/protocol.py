@@ -17,10 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
+from engineworks.specs import P99_CALLS
+
 STABLE = 0.05
 WINDOWS = 3
 MIN_CALLS = 30
-P99_CALLS = 660
 BLOCKS = 20
 #: Median intervals wider than this share of the median are not conclusive.
 WIDEST = 0.10
@@ -44,19 +45,20 @@ class Timing:
     inconclusive: str
 
 
-def measure(call: Callable[[], object], *, seconds: float) -> Timing:
+def measure(call: Callable[[], object], *, seconds: float, calls: int = MIN_CALLS) -> Timing:
     """Time a call.
 
     Args:
         call: Does one inference and returns when it is done.
-        seconds: How long to measure after warm-up; at least `MIN_CALLS` calls are made.
+        seconds: How long to measure after warm-up.
+        calls: Least number of calls, however long they take.
     """
     warmup, stable = warm_up(call, limit_s=max(2.0, seconds))
     watch = CpuWatch()
     cpu_before = time.process_time()
     samples: list[float] = []
     until = time.perf_counter() + seconds
-    while len(samples) < MIN_CALLS or time.perf_counter() < until:
+    while len(samples) < calls or time.perf_counter() < until:
         started = time.perf_counter()
         call()
         samples.append((time.perf_counter() - started) * 1e3)

@@ -89,6 +89,9 @@ def analyze(path: Path, size: Size, lacking: dict[str, tuple[str, ...]]) -> Anal
         weight_bytes={name: parameters * size for name, size in WEIGHT_BYTES.items()},
         operators=dict(Counter(_operator(node) for node in given_model.graph.node).most_common()),
         largest=tuple(sorted(layers, key=lambda layer: -layer.macs)[:10]),
+        heaviest=tuple(
+            sorted((one for one in layers if one.parameters), key=lambda one: -one.parameters)[:10]
+        ),
         lacking=lacking,
         uncounted=tuple(
             name if count == 1 else f"{count} x {name}" for name, count in uncounted.most_common()

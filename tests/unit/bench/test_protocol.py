@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 
 import numpy as np
 import pytest
@@ -91,3 +92,11 @@ def test_other_processes_never_use_a_negative_share():
         watch = protocol.CpuWatch()
         sum(range(100_000))
         assert watch.others() >= 0
+
+
+def test_p99_of_a_slow_engine_is_known_when_so_many_calls_are_asked_for():
+    """A millisecond a call and no time at all: the calls are made nevertheless."""
+    found = protocol.measure(lambda: time.sleep(0.001), seconds=0.01, calls=protocol.P99_CALLS)
+    assert found.n == protocol.P99_CALLS
+    assert found.p99_ms is not None
+    assert found.p99_ms >= found.p95_ms

@@ -187,3 +187,28 @@ def test_fused_operators_are_counted_as_what_they_do(tmp_path):
     assert found.flops == 2 * (6 * 8 * 5 * 36 + 6 * 8 * 7 * 5)
     assert found.largest[0].operator == "com.microsoft.FusedConv"
     assert found.uncounted == ()
+
+
+def test_layers_are_listed_by_parameters_too(tmp_path):
+    """A convolution over many pixels does more work than a large matrix, which holds more."""
+    nodes = [
+        onnx.helper.make_node("Conv", ["images", "small"], ["wide"], name="busy", pads=[1] * 4),
+        onnx.helper.make_node("GlobalAveragePool", ["wide"], ["mean"]),
+        onnx.helper.make_node("Flatten", ["mean"], ["flat"]),
+        onnx.helper.make_node("MatMul", ["flat", "large"], ["out"], name="heavy"),
+    ]
+    weights = {"small": np.zeros((8, 3, 3, 3), np.float32), "large": np.zeros((8, 900), np.float32)}
+    graph = onnx.helper.make_graph(
+        nodes,
+        "g",
+        [onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, [1, 3, 64, 64])],
+        [onnx.helper.make_tensor_value_info("out", onnx.TensorProto.FLOAT, [1, 900])],
+        [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "m.onnx")
+    found = analyze(tmp_path / "m.onnx", (64, 64), {})
+    assert found.largest[0].name == "busy"
+    assert [(one.name, one.parameters) for one in found.heaviest] == [
+        ("heavy", 7200),
+        ("busy", 216),
+    ]
