@@ -75,9 +75,13 @@ class Photos:
         return best[0], [self.truths[best[1]]] * len(self)
 
     def beats(self, rival: Sequence[Side]) -> bool:
-        """Whether these answers are better than others, with 95 % confidence."""
-        mine = list(zip(self.answers, self.truths, strict=True))
-        return beats(mine, list(zip(rival, self.truths, strict=True)))
+        """Whether these answers are better than others, with 95 % confidence.
+
+        A photo that is answered with its own labels is left aside: a constant was made of it.
+        """
+        all_three = zip(self.answers, rival, self.truths, strict=True)
+        kept = [(a, b, truth) for a, b, truth in all_three if b is not truth]
+        return beats([(a, truth) for a, _, truth in kept], [(b, truth) for _, b, truth in kept])
 
 
 def beats(one: Sequence[Pair], other: Sequence[Pair]) -> bool:
@@ -90,15 +94,20 @@ def beats(one: Sequence[Pair], other: Sequence[Pair]) -> bool:
     if len(one) < math.ceil(math.log2(EXCHANGES + 1)):
         return _precision(one) > _precision(other)
 
-    def ahead(swap: Array) -> float:
+    def ahead(swap: Sequence[bool]) -> float:
         left = [b if s else a for a, b, s in zip(one, other, swap, strict=True)]
         right = [a if s else b for a, b, s in zip(one, other, swap, strict=True)]
         return _precision(left) - _precision(right)
 
     rng = np.random.default_rng(0)
-    swaps = [rng.random(len(one)) < 0.5 for _ in range(EXCHANGES)]
-    here = ahead(np.zeros(len(one), bool))
-    return here > 0 and all(ahead(swap) < here for swap in swaps if swap.any())
+    none = (False,) * len(one)
+    swaps: set[tuple[bool, ...]] = set()
+    while len(swaps) < EXCHANGES:
+        swap = tuple(bool(half) for half in rng.random(len(one)) < 0.5)
+        if swap != none:
+            swaps.add(swap)
+    here = ahead(none)
+    return here > 0 and all(ahead(swap) < here for swap in swaps)
 
 
 def _precision(pairs: Sequence[Pair]) -> float:

@@ -167,6 +167,18 @@ class TestDetection:
         assert chance.of_detection([], labels, ids(labels)).word == "near zero"
         assert chance.of_detection(answers(labels), labels, ids(labels)).word == "not judged"
 
+    @pytest.mark.parametrize("photos", [4, 5, 6, 7, 9])
+    def test_right_answers_on_few_photos_of_one_scene_are_better(self, photos):
+        """Three objects that move a little from photo to photo: what others say is nearly right."""
+        rows = [
+            {"id": 3 * i + c + 1, "image_id": i, "category_id": c, "iscrowd": 0, "area": 2000.0,
+             "bbox": [20.0 + 60 * c + 2 * i, 30.0 + 6 * i, 40.0, 50.0]}
+            for i in range(photos) for c in range(3)
+        ]  # fmt: skip
+        labels = labels_of(rows, photos)
+        found = chance.of_detection(answers(labels), labels, ids(labels))
+        assert found.word == "better", found.reason
+
     def test_crowds_are_no_objects(self):
         labels = scene(photos=4, objects=3)
         for row in labels.raw["annotations"][:4]:
