@@ -37,10 +37,10 @@ def files(path: Path) -> dict[str, Path]:
                 hint="save the model again with its weights beside it, or in one file",
             )
         beside = path.parent / location
-        if beside.is_symlink() and not _together(path, beside):
+        if not _together(path, beside):
             raise ModelError(
-                f"model.source: {path.name} keeps its weights in {location!r}, a link to "
-                f"{beside.resolve()}, which lies elsewhere",
+                f"model.source: {path.name} keeps its weights in {location!r}, which leads to "
+                f"{beside.resolve()}, outside of its folder",
                 hint="copy that file beside the ONNX file",
             )
         if not beside.is_file():
@@ -54,7 +54,10 @@ def files(path: Path) -> dict[str, Path]:
 
 
 def _together(path: Path, beside: Path) -> bool:
-    """Whether a link stays with its model: in its folder, or both lead to one (as caches do)."""
+    """Whether a file, through whatever links, stays in its model's folder.
+
+    Or both lead to one folder, as caches do.
+    """
     real = beside.resolve()
     return real.is_relative_to(path.parent.resolve()) or real.parent == path.resolve().parent
 

@@ -97,5 +97,6 @@ def _converted(onnx: Path) -> Any:
     except Exception as error:
         raise BuildError(
             f"the graph cannot be converted to 16 bits ({type(error).__name__}: {said(error)})",
-            hint="use fp32 for this target, or export with the other exporter",
+            hint="use fp32 for this target, or export the model another way (export.exporters; an "
+            ".onnx source: where it was made)",
         ) from error

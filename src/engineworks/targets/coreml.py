@@ -83,7 +83,8 @@ def build(request: BuildInput) -> BuildOutput:
         raise BuildError(
             f"two of {', '.join(features)} would have one name in Core ML, which knows letters, "
             "digits and _ only",
-            hint="give the tensors other names (model.input.name, model.outputs)",
+            hint="give the tensors other names (model.input.name, model.outputs; an .onnx source: "
+            "where it was made)",
         )
     float32 = request.precision == "fp32"
     try:

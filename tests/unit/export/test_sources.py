@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import numpy as np
 import onnx
@@ -85,6 +86,26 @@ def test_weights_outside_the_models_folder_are_refused(location, tmp_path):
     model = helper.make_model(graph([constant("y", location)]))
     path.write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match="lies outside"):
+        outside.files(path)
+
+
+@pytest.mark.parametrize("linked", ["file", "folder", "pipe"])
+def test_links_and_pipes_lead_nowhere_else(linked, tmp_path):
+    secret = tmp_path / "secrets" / "w.bin"
+    secret.parent.mkdir()
+    secret.write_bytes(b"\0" * 12)
+    path = tmp_path / "in" / "m.onnx"
+    path.parent.mkdir()
+    location = "sub/w.bin" if linked == "folder" else "w.bin"
+    if linked == "pipe":
+        os.mkfifo(path.parent / location)
+    elif linked == "folder":
+        (path.parent / "sub").symlink_to(secret.parent)
+    else:
+        (path.parent / location).symlink_to(secret)
+    model = helper.make_model(graph([constant("y", location)]))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="keeps its weights in"):
         outside.files(path)
 
 
