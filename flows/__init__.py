@@ -9,7 +9,11 @@ from __future__ import annotations
 import sys
 
 if sys.argv[:1] == ["-m"]:  # Python looks for the module of `python -m flows.ship`, a command
-    from flows import _signals as _signals
+    try:
+        from flows import _signals as _signals
+    except KeyboardInterrupt:  # between Python's own start and the line above
+        sys.stderr.write("stopped\n")
+        raise SystemExit(130) from None
 
 import importlib.util
 import os

@@ -87,7 +87,9 @@ def interrupt(words: Sequence[str], at_s: float, number: int, environment: dict[
 def judge(told: Told, number: int, codes: Sequence[int]) -> str:
     """One of `FINE`, or what is wrong."""
     trace = "Traceback" in told.err or "Fatal Python error" in told.err
-    if trace and not any(place in told.err for place in (f"{TOP}{os.sep}", "site-packages")):
+    ours = f"{TOP}{os.sep}" in told.err or "site-packages" in told.err
+    # `site` runs what other packages have put into .pth files, before any program.
+    if trace and ("<frozen site>" in told.err or not ours):
         return "python's trace"
     if trace:
         return "a trace"

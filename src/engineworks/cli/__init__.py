@@ -11,7 +11,11 @@ import sys
 
 if sys.argv[:1] == ["-m"] and "engineworks.cli" in sys.orig_argv:
     # Python looks for the module of `python -m engineworks.cli`: the command begins.
-    from engineworks import start as start
+    try:
+        from engineworks import start as start
+    except KeyboardInterrupt:  # between Python's own start and the line above
+        sys.stderr.write("stopped\n")
+        raise SystemExit(130) from None
 
 TYPE_CHECKING = False  # that of `typing`, without importing it
 if TYPE_CHECKING:
