@@ -79,6 +79,10 @@ def register(subparsers: Subparsers) -> None:
 def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--track", action="store_true", help="number the objects (ByteTrack)")
     command.add_argument(
+        "--overlay", action="store_true",
+        help="draw the rate of frames, and names with number and confidence: ID 7 person 0.83",
+    )  # fmt: skip
+    command.add_argument(
         "--workers", type=whole(1), default=0, metavar="N",
         help="sessions of the engine that share the threads: more frames per second, each of them "
         "later (default: 2; 1 where a source is live)",
@@ -243,6 +247,7 @@ class _Plan:
             open=lambda stop: open_source(source, reading, stop),
             sinks=sinks,
             tracker=tracker if options.track else None,
+            overlay=options.overlay,
             resumed=begun is not None,
         )
 

@@ -24,8 +24,16 @@ _COLORS: tuple[Color, ...] = (
 )  # fmt: skip
 
 
+#: BGR of the plate of what is said of the whole picture.
+_GREY: Color = (60, 60, 60)
+
+
 def draw(
-    picture: np.ndarray[Any, Any] | Planes, detections: Detections, labels: Sequence[str]
+    picture: np.ndarray[Any, Any] | Planes,
+    detections: Detections,
+    labels: Sequence[str],
+    *,
+    overlay: str | None = None,
 ) -> None:
     """Draw into a picture, in place.
 
@@ -34,6 +42,8 @@ def draw(
         detections: In pixels of this picture. With track ids the colour tells the track and the
             name is `number label`; without, the class and `label confidence`.
         labels: Class names; a class beyond them is shown by its number.
+        overlay: Words for the upper left corner, such as the rate of frames. With them the name
+            is `ID number label confidence`, or `label confidence` without track ids.
     """
     canvas = _Video(picture) if isinstance(picture, Planes) else _Image(picture)
     least = min(canvas.size)
@@ -52,7 +62,11 @@ def draw(
         color = _COLORS[key % len(_COLORS)]
         canvas.box(corner, color, thickness)
         text = f"{value} {name}" if tracks is not None else f"{name} {value}"
+        if overlay is not None and tracks is not None:
+            text = f"ID {value} {name} {detections.confidence[index]:.2f}"
         canvas.name(text, corner[0], corner[1], color, scale)
+    if overlay:
+        canvas.name(overlay, 0, 0, _GREY, scale)
 
 
 @functools.cache

@@ -203,8 +203,9 @@ class Window:
         if not screen:
             raise MissingDependency(
                 "this OpenCV has no windows",
-                hint="pip uninstall opencv-python-headless && pip install opencv-python, or "
-                "write a video with -o",
+                hint="pip install 'engineworks[windows]' in a command of its own, after everything "
+                "else (or pip install --force-reinstall --no-deps opencv-python), or write a video "
+                "with -o",
             )
 
     def write(self, frame: Frame, detections: Detections) -> None:

@@ -10,7 +10,7 @@ import itertools
 import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
@@ -55,6 +55,8 @@ class Job:
     """The files that are written; for the report."""
     tracker: Callable[[float], Tracker] | None = None
     """Makes the tracker, given the source's frames per second."""
+    overlay: bool = False
+    """Draw the rate of frames, and each name with its track's number and its confidence."""
     resumed: bool = False
     """It goes on where an earlier run stopped, so that nothing may be left to do."""
 
@@ -136,6 +138,7 @@ class Stream:
         self._frames = self._dropped = self._detections = 0
         self._span_s: tuple[float, float] | None = None
         self._track_ids: tuple[int, int] | None = None
+        self._drawn: deque[float] = deque(maxlen=30)
 
     def stop(self) -> None:
         """Read no more; what was read is still inferred and written."""
@@ -244,10 +247,19 @@ class Stream:
             item.detections = self._tracker.update(item.detections)
         clock.append(time.perf_counter())
         if pictures:
-            draw(item.frame.pixels, item.detections, self._detector.labels)
+            words = self._rate() if self.job.overlay else None
+            draw(item.frame.pixels, item.detections, self._detector.labels, overlay=words)
         clock.append(time.perf_counter())
         for position, stage in enumerate(("postprocess", "track", "draw")):
             item.ms[stage] = (clock[position + 1] - clock[position]) * 1e3
+
+    def _rate(self) -> str:
+        """Frames a second, over the last ones that were drawn."""
+        self._drawn.append(time.perf_counter())
+        if len(self._drawn) < 2:
+            return ""
+        spent_s = self._drawn[-1] - self._drawn[0]
+        return f"{(len(self._drawn) - 1) / max(spent_s, 1e-6):.1f} fps"
 
     def _write(self) -> None:
         while (item := self._finished.get()) is not None:

@@ -173,6 +173,27 @@ def interrupted(command, folder, number, frames=60):
     return running.returncode, out + err
 
 
+def test_an_overlay_tells_the_rate(yolox_engine, clip, tmp_path, monkeypatch):
+    from engineworks.runtime import stream
+
+    asked = []
+    real = stream.draw
+
+    def watched(*arguments, overlay=None):
+        asked.append(overlay)
+        real(*arguments, overlay=overlay)
+
+    monkeypatch.setattr(stream, "draw", watched)
+    words = ["video", str(yolox_engine), str(clip), "-o", str(tmp_path / "o.mp4"), "--track"]
+    assert main([*words, "--overlay"]) == 0
+    assert len(asked) == 40
+    assert asked[0] == ""
+    assert all(float(text.removesuffix(" fps")) > 0 for text in asked[1:])
+    asked.clear()
+    assert main([*words, "--overwrite"]) == 0
+    assert set(asked) == {None}
+
+
 @pytest.fixture(scope="module")
 def long_clip(tmp_path_factory):
     return write_clip(tmp_path_factory.mktemp("long") / "long.mp4", panned(300))

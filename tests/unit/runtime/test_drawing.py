@@ -44,3 +44,26 @@ def test_an_older_opencv_draws_the_number_and_says_so_once(monkeypatch, caplog):
     assert len(caplog.records) == 1
     assert "opencv-python-headless>=5" in caplog.text
     assert (drawn(2, LABELS) != drawn(2, [])).any()
+
+
+@pytest.mark.parametrize(
+    ("overlay", "track", "wanted"),
+    [
+        (None, None, ["cat 0.83"]),
+        (None, 7, ["7 cat"]),
+        ("24.9 fps", None, ["cat 0.83", "24.9 fps"]),
+        ("24.9 fps", 7, ["ID 7 cat 0.83", "24.9 fps"]),
+        ("", 7, ["ID 7 cat 0.83"]),
+    ],
+)
+def test_more_is_written_where_asked(monkeypatch, overlay, track, wanted):
+    written = []
+    monkeypatch.setattr(drawing._Image, "name", lambda self, text, *place: written.append(text))
+    found = Detections(
+        xyxy=np.array([[10, 40, 60, 70]], np.float32),
+        confidence=np.array([0.83], np.float32),
+        class_id=np.array([2]),
+        track_id=None if track is None else np.array([track]),
+    )
+    drawing.draw(np.zeros((80, 300, 3), np.uint8), found, LABELS, overlay=overlay)
+    assert written == wanted
