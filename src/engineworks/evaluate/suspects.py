@@ -29,7 +29,7 @@ Array = np.ndarray[Any, Any]
 Score = Callable[[TaskSpec, Preprocess, PinnedData], list[Any]]
 
 #: Photos of one trial, and the time for all of them in seconds.
-PHOTOS = 24
+PHOTOS = 12
 LIMIT_S = 120.0
 
 #: Usual ways to normalise: (words, scale, mean, std).
