@@ -151,7 +151,7 @@ class ClassReader:
 def _other_best(same: Array) -> tuple[str, ...]:
     """Whether too many best classes differ; two may, however few images there are."""
     other = int((~same).sum())
-    allowed = max(2, int((1 - TOP1) * len(same)))
+    allowed = max(2, round((1 - TOP1) * len(same)))
     if other <= allowed:
         return ()
     return (f"another best class on {other} of {len(same)} images (allowed {allowed})",)
