@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -118,21 +120,26 @@ def ship(folder: Path, home: Path, watch: Callable[[int], None] | None = None) -
     environment = {**os.environ, "ENGINEWORKS_HOME": str(home), "DO_NOT_TRACK": "1"}
     environment.pop(PARENT_VARIABLE, None)
     command = [sys.executable, "-m", "flows.ship", str(folder / "recipe.yaml"), "--quiet", "--json"]
-    run = subprocess.Popen(
-        command, cwd=TOP, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        start_new_session=True,
-    )  # fmt: skip
-    if watch is not None:
-        watch(run.pid)
-    try:
-        out, err = run.communicate(timeout=600)
-    finally:
-        if run.poll() is None:
-            os.killpg(run.pid, signal.SIGKILL)
+    # Files, not pipes: what a killed run leaves behind for a moment may hold a pipe open.
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        run = subprocess.Popen(
+            command, cwd=TOP, env=environment, stdout=out, stderr=err, start_new_session=True
+        )
+        try:
+            if watch is not None:
+                watch(run.pid)
+            run.wait(timeout=600)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(run.pid, signal.SIGKILL)
+            run.wait()
+        texts = []
+        for stream in (out, err):
+            stream.seek(0)
+            texts.append(stream.read().decode(errors="replace"))
+    done = run.returncode in (0, 1) and texts[0].strip()
     return Ended(
-        code=run.returncode,
-        words=err.decode(errors="replace"),
-        summary=json.loads(out) if run.returncode in (0, 1) and out.strip() else None,
+        code=run.returncode, words=texts[1], summary=json.loads(texts[0]) if done else None
     )
 
 
