@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import collections
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from engineworks.cli._recording import add_recording, recorder
 from engineworks.cli._words import add
 from engineworks.errors import DataError, StoreError
 from engineworks.runtime.drawing import draw
+from engineworks.runtime.outputs import temporary_name
 from engineworks.runtime.pictures import DepthCheck, read_picture
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def write_image(path: Path, image: Any) -> None:
     import cv2
 
     _, data = cv2.imencode(path.suffix, image)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished = temporary_name(path)
     try:
         unfinished.write_bytes(data.tobytes())
         unfinished.replace(path)

@@ -7,6 +7,7 @@ names that differ in case only. Knows no engine and no kind of source or output.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import stat
 import unicodedata
@@ -15,13 +16,20 @@ from pathlib import Path
 
 from engineworks.errors import DataError, StoreError
 
+#: Bytes of a file's name on nearly every file system.
+LONGEST_NAME = 255
+
 #: Device and number of a file: equal for all of its names.
 Identity = tuple[int, int]
 
 
 def temporary_name(path: Path) -> Path:
-    """Where an output is written before it has its name."""
-    return path.with_name(f".{path.stem}.writing{path.suffix}")
+    """Where an output is written before it has its name; as long as a file system takes it."""
+    name = f".{path.stem}.writing{path.suffix}"
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]
+        name = f".{digest}.writing{path.suffix[-16:]}"
+    return path.with_name(name)
 
 
 def identity(path: Path | int) -> Identity | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -87,6 +88,27 @@ def test_the_images_themselves_are_never_overwritten(yolox_engine, photo, tmp_pa
         assert main(["detect", str(yolox_engine), str(tmp_path / BEAR), "-o", str(out)]) == 2
         assert "overwritten" in capsys.readouterr().err
     assert (tmp_path / BEAR).read_bytes() == before
+
+
+def test_a_name_as_long_as_the_disk_takes_is_read_and_written(yolox_engine, photo, tmp_path):
+    long = tmp_path / ("\u00e9" * 125 + ".jpg")  # 254 bytes
+    shutil.copy(photo, long)
+    out = tmp_path / "out"
+    assert main(["detect", str(yolox_engine), str(long), "-o", str(out)]) == 0
+    assert [path.name for path in out.iterdir()] == [long.name]
+
+
+def test_hostile_pictures_do_not_stop_the_others(yolox_engine, photo, tmp_path, capsys):
+    os.mkfifo(tmp_path / "b.png")
+    shutil.copy(builders.ROOT / "tests/cases/hostile/bomb_decl_60000.png", tmp_path / "c.png")
+    shutil.copy(builders.ROOT / "tests/cases/hostile/forged_jpg_30000.jpg", tmp_path / "d.jpg")
+    for name in ("a.jpg", "z.jpg"):
+        shutil.copy(photo, tmp_path / name)
+    assert main(["detect", str(yolox_engine), str(tmp_path), "--json"]) == 1
+    answers = lines(capsys.readouterr().out)
+    assert ["error" in answer for answer in answers] == [False, True, True, True, False]
+    assert "60000x60000 pixels" in answers[2]["error"]["message"]
+    assert answers[0]["detections"] == answers[4]["detections"] != []
 
 
 def test_a_higher_confidence_leaves_fewer(yolox_engine, capsys):

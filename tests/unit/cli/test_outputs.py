@@ -180,7 +180,7 @@ def test_pictures_that_a_link_leads_to_are_not_overwritten(yolox_engine, tmp_pat
         (["--jsonl", "/dev/null"], "no ordinary file"),
         (["--jsonl", "pipe"], "no ordinary file"),
         (["--jsonl", "x" * 250 + ".jsonl"], "too long"),
-        (["-o", "x" * 250 + ".mp4"], "too long"),
+        (["-o", "x" * 252 + ".mp4"], "too long"),
         (["--jsonl", "/proc/out.jsonl"], "cannot be written"),
         (["-o", "/proc/out.mp4"], "cannot be written"),
         (["--jsonl", "/sys/kernel/profiling", "--overwrite"], "cannot be written"),
