@@ -12,7 +12,8 @@ from artifacts.ownership import Owner
 from artifacts.summary import Summary, Variant
 from engineworks import recipe as recipes
 from engineworks.recipe import Loaded
-from engineworks.values import Comparison, HostCard, Plan
+from engineworks.specs import DataSpec
+from engineworks.values import Comparison, HostCard, PinnedData, Plan
 from flows._common import Model
 from tasks._cache import logging_sha256
 from tasks._run import FINISHED, Run, call, home
@@ -35,10 +36,7 @@ def assemble(
         host=plan.host,
         size=model.size,
         budget=loaded.recipe.budget,
-        # As the user wrote it: stages read boxes from the store.
-        data=dataclasses.replace(model.data, spec=loaded.recipe.data)
-        if model.data and loaded.recipe.data
-        else None,
+        data=_as_written(model.data, loaded.recipe.data),
         reference=model.reference,
         exported=model.exported,
         simplified=model.simplified,
@@ -52,6 +50,16 @@ def assemble(
         wall_s=0.0,
         overhead_s=0.0,
     )
+
+
+def _as_written(data: PinnedData | None, spec: DataSpec | None) -> PinnedData | None:
+    """Data as the recipe names it: stages read the boxes from the store.
+
+    Photos of another machine lie where they were unpacked here, not where its recipe says.
+    """
+    if data is None or spec is None or data.spec.images != spec.images:
+        return data
+    return dataclasses.replace(data, spec=spec)
 
 
 def owner_of(loaded: Loaded, host: HostCard) -> Owner:

@@ -147,7 +147,7 @@ def test_a_machine_that_comes_back_completes_the_model(plant, project, monkeypat
     command = [sys.executable, "-m", "prefect", "deployment", "run", "benchmark/nightly"]
     code, out = call(plant, [*command, "--watch", "-p", "slower_than=1000"])
     assert code == 0, out
-    (night,) = (run for run in runs(plant, "benchmark") if run["work_queue_name"] == "registry")
+    (night,) = (run for run in runs(plant, "benchmark") if run["work_queue_name"] == "nightly")
     assert night["state"]["message"] == "2 steady"
     points = mlflow.get_metric_history(new.run_id, "nightly/onnxruntime-cpu-fp32/p50_ms")
     assert [point.step for point in points] == [1, 2]
