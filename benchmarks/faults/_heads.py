@@ -92,8 +92,8 @@ def crushed(tail: Writer, boxes: str, scores: str) -> tuple[str, str]:
 
 
 def shared_scale(tail: Writer, boxes: str, scores: str) -> tuple[str, str]:
-    """Scores in steps of 0.5, finer than a 255th of the boxes whose scale they may share."""
-    step = tail.const(0.5)
+    """Scores in steps of 1, still finer than 416 / 255: the step of boxes that share a scale."""
+    step = tail.const(1.0)
     return boxes, tail.add("Mul", tail.add("Round", tail.add("Div", scores, step)), step)
 
 
