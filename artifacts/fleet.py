@@ -29,8 +29,8 @@ from artifacts import s3
 from artifacts.summary import StageTiming, Variant
 from engineworks.codec import from_json, place, to_json
 from engineworks.errors import ArtifactError, StoreError
+from engineworks.facts.host import HostCard, RegisteredHost
 from engineworks.fleet import SILENT_S
-from engineworks.values import HostCard, RegisteredHost
 
 log = logging.getLogger("engineworks.fleet")
 

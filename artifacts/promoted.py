@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from artifacts.mlflow_log import client, public_uri, slug, speaking
 from engineworks.errors import StoreError
+from engineworks.facts.timing import BenchmarkRow
 from engineworks.specs import Size
-from engineworks.values import BenchmarkRow
 
 Stage = Literal["production", "candidate"]
 

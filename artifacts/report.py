@@ -17,8 +17,8 @@ import jinja2
 
 from artifacts import report_int8, report_ladder, report_pictures, report_plots
 from artifacts.summary import Summary, Variant, computed, main_row
+from engineworks.facts.timing import BenchmarkRow
 from engineworks.store import LocalStore
-from engineworks.values import BenchmarkRow
 
 DASH = "\u2013"
 

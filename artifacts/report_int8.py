@@ -13,8 +13,9 @@ from artifacts import report_pictures
 from artifacts.report_ladder import Curve, Ladder, curve, ladders
 from artifacts.report_pictures import Picture
 from artifacts.summary import Summary, Variant, main_row
+from engineworks.facts.engine import DetectionDiff
+from engineworks.facts.int8 import Calibration, Coverage, Quantized, Rung, Sensitivity
 from engineworks.store import LocalStore
-from engineworks.values import Calibration, Coverage, DetectionDiff, Quantized, Rung, Sensitivity
 
 #: Photos drawn of one variant: the page holds them all as data.
 PHOTOS = 4

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from artifacts import report_plots
 from artifacts.report_plots import Axis, Level, Tick
-from engineworks.values import Coverage, Quantized, Rung
+from engineworks.facts.int8 import Coverage, Quantized, Rung
 
 #: The part of a search near the budget is drawn once more, this many budgets below the line.
 NEAR = 5

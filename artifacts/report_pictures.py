@@ -16,9 +16,9 @@ from artifacts.summary import Summary, Variant
 from engineworks.errors import ArtifactError, DataError, InputError
 from engineworks.evaluate import datasets
 from engineworks.evaluate.annotations.coco import read_coco
+from engineworks.facts.data import PinnedData
 from engineworks.manifest import Artifact
 from engineworks.store import LocalStore
-from engineworks.values import PinnedData
 
 PHOTOS = 6
 TILES = 12

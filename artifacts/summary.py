@@ -13,27 +13,15 @@ from typing import Any
 
 from engineworks.codec import from_json, to_json
 from engineworks.errors import ArtifactError
+from engineworks.facts.data import PinnedData
+from engineworks.facts.engine import Accuracy, DetectionDiff, Meaning, Parity, PrecisionTruth
+from engineworks.facts.host import HostCard
+from engineworks.facts.int8 import Calibration, Quantized
+from engineworks.facts.model import Analysis, Exported, Reference, Simplified
+from engineworks.facts.plan import Outcome
+from engineworks.facts.timing import BenchmarkRow, Comparison, Rival
 from engineworks.manifest import Artifact
 from engineworks.specs import BudgetSpec
-from engineworks.values import (
-    Accuracy,
-    Analysis,
-    BenchmarkRow,
-    Calibration,
-    Comparison,
-    DetectionDiff,
-    Exported,
-    HostCard,
-    Meaning,
-    Outcome,
-    Parity,
-    PinnedData,
-    PrecisionTruth,
-    Quantized,
-    Reference,
-    Rival,
-    Simplified,
-)
 from engineworks.verdict import cut_short, likely
 
 #: Precisions whose engines may agree in numbers and not in what they say.

@@ -20,12 +20,12 @@ from engineworks import hosts, targets
 from engineworks.bench import compare, protocol
 from engineworks.codec import from_json
 from engineworks.evaluate import judge
+from engineworks.facts.data import PinnedData
 from engineworks.manifest import TensorSpec
 from engineworks.runtime.pictures import read_image
 from engineworks.runtime.preprocess import Preprocessor
 from engineworks.search.trial import Workshop, Yardstick
 from engineworks.specs import Preprocess, TaskSpec
-from engineworks.values import PinnedData
 
 Array = np.ndarray[Any, Any]
 

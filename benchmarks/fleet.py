@@ -18,9 +18,9 @@ from artifacts import s3, transfers
 from artifacts.remote_store import RemoteStore
 from benchmarks._bars import Bar, finish
 from engineworks import fleet, hosts
+from engineworks.facts.host import RegisteredHost
 from engineworks.manifest import Provenance
 from engineworks.specs import TargetSpec
-from engineworks.values import RegisteredHost
 from infra.s3 import S3Server
 
 SIZE = 300 * 10**6

@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks._bars import Bar, finish
 from benchmarks.int8 import ship
 from engineworks import hosts, targets
-from engineworks.values import HostCard
+from engineworks.facts.host import HostCard
 
 ROUNDS, CALLS = 9, 200
 #: Targets whose sessions are measured, the first that runs here.

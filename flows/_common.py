@@ -14,6 +14,10 @@ from engineworks.evaluate.datasets import spread
 from engineworks.evaluate.judge import CUT
 from engineworks.export import analyze as statistics
 from engineworks.export import given
+from engineworks.facts.data import PinnedData
+from engineworks.facts.int8 import Calibration, Gathered
+from engineworks.facts.model import Analysis, Exported, PinnedModel, Reference, Simplified
+from engineworks.facts.plan import Plan
 from engineworks.manifest import Artifact
 from engineworks.recipe import Loaded
 from engineworks.specs import CalibrationSpec, DataSpec, Size, TaskSpec
@@ -27,17 +31,6 @@ from engineworks.stages.requests import (
     ScreenRequest,
     Shared,
     SimplifyRequest,
-)
-from engineworks.values import (
-    Analysis,
-    Calibration,
-    Exported,
-    Gathered,
-    PinnedData,
-    PinnedModel,
-    Plan,
-    Reference,
-    Simplified,
 )
 from tasks._run import Run, call
 from tasks.analyze import analyze

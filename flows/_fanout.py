@@ -33,8 +33,9 @@ from prefect.states import Cancelled, Cancelling, Scheduled
 from artifacts import fleet, s3
 from artifacts.fleet import Row
 from engineworks.errors import StoreError
+from engineworks.facts.host import RegisteredHost
+from engineworks.facts.plan import PlannedVariant
 from engineworks.fleet import SILENT_S
-from engineworks.values import PlannedVariant, RegisteredHost
 
 log = logging.getLogger("engineworks.flow")
 

@@ -20,9 +20,10 @@ from engineworks import recipe as recipes
 from engineworks import targets
 from engineworks.codec import digest
 from engineworks.errors import ArtifactError, StoreError
+from engineworks.facts.host import HostCard, RegisteredHost
+from engineworks.facts.plan import Plan, PlannedVariant
 from engineworks.recipe import Loaded
 from engineworks.store import LocalStore
-from engineworks.values import HostCard, Plan, PlannedVariant, RegisteredHost
 from flows import _order
 from flows._common import Model
 from flows._fanout import Child, FanOut

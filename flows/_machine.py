@@ -21,8 +21,8 @@ from artifacts import fleet
 from artifacts.remote_store import RemoteStore
 from engineworks import hosts
 from engineworks.errors import StoreError
+from engineworks.facts.host import HostCard
 from engineworks.store import explain_os_error
-from engineworks.values import HostCard
 from flows import _fleet
 from tasks import _run
 from tasks._cache import checkout_sha256

@@ -18,8 +18,10 @@ from artifacts.s3 import Bucket
 from artifacts.summary import StageTiming
 from engineworks import hosts
 from engineworks.errors import EngineworksError
+from engineworks.facts.host import RegisteredHost
+from engineworks.facts.plan import PlannedVariant
+from engineworks.facts.timing import BenchmarkRow
 from engineworks.fleet import absence
-from engineworks.values import BenchmarkRow, PlannedVariant, RegisteredHost
 from flows._fanout import Child, FanOut
 from flows._machine import HOST_VARIABLE
 from flows._timing import TimeOrder, carry_out

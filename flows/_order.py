@@ -17,10 +17,13 @@ from typing import Any
 from engineworks.codec import digest, place, to_json
 from engineworks.errors import DataError
 from engineworks.evaluate import datasets
+from engineworks.facts.data import PinnedData
+from engineworks.facts.host import HostCard
+from engineworks.facts.model import PinnedModel
+from engineworks.facts.plan import Plan, PlannedVariant
 from engineworks.manifest import Artifact, Provenance
 from engineworks.recipe import Loaded, Recipe
 from engineworks.store import LocalStore
-from engineworks.values import HostCard, PinnedData, PinnedModel, Plan, PlannedVariant
 from flows._common import Model
 
 #: Folder of the photos in a data artifact, and the name of the annotations beside it.

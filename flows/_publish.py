@@ -11,9 +11,12 @@ from artifacts import summary as summaries
 from artifacts.ownership import Owner
 from artifacts.summary import Summary, Variant
 from engineworks import recipe as recipes
+from engineworks.facts.data import PinnedData
+from engineworks.facts.host import HostCard
+from engineworks.facts.plan import Plan
+from engineworks.facts.timing import Comparison
 from engineworks.recipe import Loaded
 from engineworks.specs import DataSpec
-from engineworks.values import Comparison, HostCard, PinnedData, Plan
 from flows._common import Model
 from tasks._cache import logging_sha256
 from tasks._run import FINISHED, Run, call, home

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from artifacts.summary import Engine, Variant
 from engineworks import targets
 from engineworks.codec import digest
+from engineworks.facts.host import HostCard
+from engineworks.facts.timing import Benchmark
 from engineworks.specs import BenchmarkSpec, LimitsSpec, Size
 from engineworks.stages.requests import BenchmarkRequest, SizedEngine
-from engineworks.values import Benchmark, HostCard
 from tasks._run import Run, call
 from tasks.benchmark import benchmark_anew
 

@@ -12,6 +12,10 @@ from prefect import get_run_logger
 from artifacts.summary import Engine, Variant
 from engineworks import targets
 from engineworks.errors import BuildError, EngineworksError, InputError, StoreError
+from engineworks.facts.engine import Built, Checked
+from engineworks.facts.int8 import Quantized, Requantized
+from engineworks.facts.plan import Plan, PlannedVariant
+from engineworks.facts.timing import Benchmark, Comparison, Rival
 from engineworks.recipe import Loaded
 from engineworks.specs import BenchmarkSpec
 from engineworks.stages.requests import (
@@ -23,17 +27,6 @@ from engineworks.stages.requests import (
     QuantizeRequest,
     RequantizeRequest,
     SizedEngine,
-)
-from engineworks.values import (
-    Benchmark,
-    Built,
-    Checked,
-    Comparison,
-    Plan,
-    PlannedVariant,
-    Quantized,
-    Requantized,
-    Rival,
 )
 from engineworks.verdict import decide, first_row, waiting
 from flows._common import Model, with_graph

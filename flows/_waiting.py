@@ -16,8 +16,9 @@ from artifacts.databases import embedded
 from artifacts.s3 import Bucket
 from engineworks import hosts
 from engineworks.codec import to_json
+from engineworks.facts.host import HostCard
+from engineworks.facts.plan import Plan, PlannedVariant
 from engineworks.recipe import Loaded, Recipe
-from engineworks.values import HostCard, Plan, PlannedVariant
 from flows._common import Model
 from flows._order import Luggage
 from tasks._cache import checkout_sha256

@@ -28,7 +28,7 @@ from artifacts.mlflow_log import public_uri
 from artifacts.promoted import Promoted, Stage
 from engineworks.bench.drift import judge
 from engineworks.errors import EngineworksError
-from engineworks.values import BenchmarkRow
+from engineworks.facts.timing import BenchmarkRow
 from flows._machine import marked_as_running
 from flows._nightly import Answer, Untimed, time_all
 from flows._outcome import Timing, tell

@@ -19,8 +19,8 @@ from artifacts.remote_store import address
 from engineworks import streams, targets
 from engineworks.codec import to_json
 from engineworks.errors import EngineworksError
+from engineworks.facts.host import RegisteredHost
 from engineworks.fleet import SILENT_S, ago
-from engineworks.values import RegisteredHost
 from tasks._cache import checkout_sha256
 
 #: Seconds that a server is waited for: somebody looks on.

@@ -27,8 +27,8 @@ from engineworks import recipe as recipes
 from engineworks import targets, usercode
 from engineworks.errors import EngineworksError
 from engineworks.evaluate import datasets
+from engineworks.facts.plan import Plan
 from engineworks.recipe import Loaded
-from engineworks.values import Plan
 from flows import _fleet, _publish, _trigger, _waiting
 from flows._common import Model, calibration_data, prepare_model, prepare_size
 from flows._fanout import AWAY

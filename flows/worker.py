@@ -30,9 +30,9 @@ from typing import Any
 
 from engineworks import hosts, streams
 from engineworks.errors import EngineworksError, StoreError
+from engineworks.facts.host import RegisteredHost
 from engineworks.fleet import SILENT_S
 from engineworks.store import explain_os_error
-from engineworks.values import RegisteredHost
 from flows._queues import REGISTRY, SHIP, TAKEN, limit_queue, make_queue
 from flows.settings import configure
 

@@ -17,8 +17,8 @@ from artifacts.ownership import Owner
 from artifacts.remote_store import RemoteStore, open_store
 from artifacts.summary import Logged, Registered, Summary, Variant
 from engineworks.codec import place, to_json
+from engineworks.facts.timing import Comparison
 from engineworks.store import LocalStore, alone
-from engineworks.values import Comparison
 from tasks import _stage
 from tasks._cache import stage_key
 

@@ -15,11 +15,11 @@ import numpy as np
 
 from engineworks.codec import from_json, to_json
 from engineworks.export import reference
+from engineworks.facts.model import PinnedModel
 from engineworks.manifest import Artifact, Provenance, Requires, TensorSpec
 from engineworks.specs import InputSpec, ModelSpec, Preprocess, TaskSpec
 from engineworks.stages.requests import Shared
 from engineworks.store import LocalStore
-from engineworks.values import PinnedModel
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"

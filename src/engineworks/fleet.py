@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from engineworks import targets
+from engineworks.facts.host import RegisteredHost
+from engineworks.facts.plan import PlannedVariant
 from engineworks.specs import TargetSpec
-from engineworks.values import PlannedVariant, RegisteredHost
 
 #: A machine that was not heard of for this long gets no work. Its worker speaks every 30 s.
 SILENT_S = 90.0

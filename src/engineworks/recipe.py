@@ -25,6 +25,9 @@ from engineworks.calibrate.ranges import METHODS
 from engineworks.codec import digest, to_json
 from engineworks.errors import DataError, ModelError, RecipeError, said
 from engineworks.export import sources
+from engineworks.facts.host import HostCard, RegisteredHost
+from engineworks.facts.model import PinnedModel
+from engineworks.facts.plan import Plan, PlannedVariant
 from engineworks.qdq import accept
 from engineworks.specs import (
     P99_CALLS,
@@ -42,7 +45,6 @@ from engineworks.specs import (
 )
 from engineworks.store import LocalStore
 from engineworks.targets._base import check_request
-from engineworks.values import HostCard, PinnedModel, Plan, PlannedVariant, RegisteredHost
 
 #: Bytes of a file of labels; 20,000 names have some 300 kB.
 _MOST_LABELS = 2**24

@@ -1,7 +1,7 @@
 """What a user asks for: the sections of a recipe, as frozen values that stages receive.
 
 Each section checks itself when made. Knows no YAML (`recipe.py` reads that) and no results
-(`values.py`). Sizes are always (height, width) in pixels.
+(`facts/`). Sizes are always (height, width) in pixels.
 """
 
 from __future__ import annotations

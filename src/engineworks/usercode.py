@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from engineworks.errors import EngineworksError, ModelError, said
+from engineworks.facts.model import PinnedCode
 from engineworks.store import file_sha256, pinned_bytes
-from engineworks.values import PinnedCode
 
 #: Folders beside a recipe that hold no model code.
 SKIPPED = {".git", ".venv", "venv", "__pycache__", ".engineworks", "node_modules"}

@@ -5,19 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engineworks.errors import DataError
+from engineworks.facts.data import Chance, Suspect
+from engineworks.facts.engine import Built, Checked
+from engineworks.facts.int8 import Quantized
+from engineworks.facts.model import Reference
+from engineworks.facts.plan import Verdict
+from engineworks.facts.timing import Benchmark, BenchmarkRow, Rival
 from engineworks.specs import BudgetSpec
-from engineworks.values import (
-    Benchmark,
-    BenchmarkRow,
-    Built,
-    Chance,
-    Checked,
-    Quantized,
-    Reference,
-    Rival,
-    Suspect,
-    Verdict,
-)
 
 #: 0.922 - 0.920 is a little more than 0.002 in binary; it is still inside that budget.
 ROUNDING = 1e-9
@@ -77,7 +71,7 @@ def cut_short(stopped: str) -> str:
     """That a search for INT8 ended before it was done, and what to raise; empty when it was not.
 
     Args:
-        stopped: Of `values.Quantized`.
+        stopped: Of `facts.int8.Quantized`.
     """
     if not stopped:
         return ""

@@ -17,13 +17,13 @@ from engineworks import hosts, targets
 from engineworks.errors import ArtifactError, BuildError, RecipeError
 from engineworks.evaluate import parity
 from engineworks.export.torch_onnx import runner
+from engineworks.facts.engine import Built
 from engineworks.manifest import Artifact
 from engineworks.runtime.session import open_engine
 from engineworks.stages.engine import build
 from engineworks.stages.requests import BuildRequest
 from engineworks.store import LocalStore, verify
 from engineworks.targets._base import UNREAD, BuildInput, BuildOutput
-from engineworks.values import Built
 from tests.builders import put_onnx, put_reference, quantized, samples, shared
 
 HOST = hosts.probe()

@@ -20,8 +20,9 @@ import yaml
 
 from artifacts.summary import Summary
 from docs import write
-from engineworks import hosts, recipe, targets, values
+from engineworks import hosts, recipe, targets
 from engineworks.codec import to_json
+from engineworks.facts.plan import Outcome
 from engineworks.manifest import Artifact
 from engineworks.recipe import Recipe
 from engineworks.runtime.postprocess import DetectionPostprocessor
@@ -248,7 +249,7 @@ class TestSummary:
 
     def test_every_verdict_is_explained(self):
         explained = {row[0] for row in rows(section("recipe.md", "`budget`"))}
-        assert set(typing.get_args(values.Outcome)) <= explained
+        assert set(typing.get_args(Outcome)) <= explained
 
     def test_the_schema_number_is_the_codes(self):
         from artifacts.summary import SCHEMA

@@ -18,9 +18,9 @@ import pytest
 from engineworks import child, hosts
 from engineworks.codec import from_json, to_json
 from engineworks.errors import BuildError, EngineworksError, ModelError, StageError, StoreError
+from engineworks.facts.engine import Built
 from engineworks.runtime.session import open_engine
 from engineworks.stages.requests import BuildRequest, ReferenceRequest
-from engineworks.values import Built
 from tests.builders import pinned, put_onnx, put_reference, samples, shared, write
 
 

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
 import json
+import pkgutil
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engineworks import manifest, specs, values
+from engineworks import facts, manifest, specs
 from engineworks.codec import digest, from_json, to_json
 from engineworks.errors import ArtifactError
+from engineworks.facts.plan import Plan
 from engineworks.stages import requests
 from tests.builders import example
 
+FACTS = [
+    importlib.import_module(f"{facts.__name__}.{module.name}")
+    for module in pkgutil.iter_modules(facts.__path__)
+]
 KINDS = [
     kind
-    for module in (specs, manifest, values, requests)
+    for module in (specs, manifest, requests, *FACTS)
     for _, kind in inspect.getmembers(module, dataclasses.is_dataclass)
     if kind.__module__ == module.__name__
 ]
@@ -109,7 +116,7 @@ def test_the_digest_ignores_places_and_nothing_else(kind):
 
 
 def test_a_nested_place_is_no_part_of_the_digest():
-    planned = example(values.Plan)
+    planned = example(Plan)
     elsewhere = dataclasses.replace(planned.host, name="other", memory_mib=1, packages={})
     assert digest(dataclasses.replace(planned, host=elsewhere)) == digest(planned)
     faster = dataclasses.replace(planned.host, cores=planned.host.cores + 1)

@@ -9,8 +9,8 @@ import pytest
 
 from engineworks import fleet, hosts
 from engineworks.codec import digest
+from engineworks.facts.host import Gpu, RegisteredHost
 from engineworks.specs import TargetSpec
-from engineworks.values import Gpu, RegisteredHost
 
 CARD = dataclasses.replace(hosts.probe(), packages={"onnxruntime": "1", "openvino": "2"})
 

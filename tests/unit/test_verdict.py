@@ -6,18 +6,10 @@ import dataclasses
 
 import pytest
 
+from engineworks.facts.engine import Accuracy, Built, Checked, Meaning, Parity
+from engineworks.facts.int8 import Quantized
+from engineworks.facts.timing import Benchmark, BenchmarkRow, Rival
 from engineworks.specs import BudgetSpec
-from engineworks.values import (
-    Accuracy,
-    Benchmark,
-    BenchmarkRow,
-    Built,
-    Checked,
-    Meaning,
-    Parity,
-    Quantized,
-    Rival,
-)
 from engineworks.verdict import decide, first_row, waiting
 from tests.builders import example
 

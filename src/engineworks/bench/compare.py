@@ -18,10 +18,10 @@ import numpy as np
 from engineworks import hosts
 from engineworks.bench import protocol
 from engineworks.bench.matrix import feed
+from engineworks.facts.timing import Comparison, Contender
 from engineworks.manifest import Manifest
 from engineworks.runtime.session import open_engine
 from engineworks.specs import Preprocess, Size
-from engineworks.values import Comparison, Contender
 
 ROUNDS = 21
 CALLS = 6

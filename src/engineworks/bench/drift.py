@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from engineworks.values import BenchmarkRow
+from engineworks.facts.timing import BenchmarkRow
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,11 +13,11 @@ import numpy as np
 from engineworks import hosts
 from engineworks.bench import environment, protocol
 from engineworks.errors import RecipeError
+from engineworks.facts.timing import Benchmark, BenchmarkRow
 from engineworks.manifest import Manifest
 from engineworks.runtime.preprocess import Preprocessor
 from engineworks.runtime.session import Session, open_engine
 from engineworks.specs import BenchmarkSpec, Preprocess, Size
-from engineworks.values import Benchmark, BenchmarkRow
 
 
 def feed(session: Session, preprocess: Preprocess, size: Size, batch: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from engineworks.calibrate.collect import Statistics
-from engineworks.values import Coverage, MovingRange
+from engineworks.facts.int8 import Coverage, MovingRange
 
 Array = np.ndarray[Any, Any]
 

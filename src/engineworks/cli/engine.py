@@ -109,7 +109,7 @@ def _opens_here(manifest: Manifest) -> str:
 
 def _bench(options: argparse.Namespace) -> int:
     from engineworks.bench import environment, matrix
-    from engineworks.values import Benchmark
+    from engineworks.facts.timing import Benchmark
 
     spec = BenchmarkSpec(
         batches=tuple(options.batch), threads=options.threads, seconds=options.seconds,

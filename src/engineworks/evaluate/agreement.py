@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from engineworks.values import DetectionDiff, PhotoDiff
+from engineworks.facts.engine import DetectionDiff, PhotoDiff
 
 Array = np.ndarray[Any, Any]
 Results = list[dict[str, Any]]

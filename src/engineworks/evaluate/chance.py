@@ -15,7 +15,7 @@ import numpy as np
 
 from engineworks.evaluate.annotations.coco import CocoLabels
 from engineworks.evaluate.precision import Side, average_precision, sides
-from engineworks.values import Chance
+from engineworks.facts.data import Chance
 
 Array = np.ndarray[Any, Any]
 

@@ -25,12 +25,12 @@ from engineworks.evaluate import pinned
 from engineworks.evaluate.annotations import truth as truths
 from engineworks.evaluate.annotations import turned
 from engineworks.evaluate.annotations.coco import CocoLabels
+from engineworks.facts.data import BadImage, PinnedData, Turned
 from engineworks.files import read_text
 from engineworks.manifest import Artifact
 from engineworks.runtime.pictures import DepthCheck
 from engineworks.specs import DataSpec, TaskSpec
 from engineworks.store import pinned_bytes
-from engineworks.values import BadImage, PinnedData, Turned
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 

@@ -12,7 +12,7 @@ from engineworks.evaluate.annotations import turned
 from engineworks.evaluate.annotations.coco import CocoLabels
 from engineworks.evaluate.chance import beats
 from engineworks.evaluate.precision import average_precision, sides
-from engineworks.values import Frames, PinnedData
+from engineworks.facts.data import Frames, PinnedData
 
 #: With fewer photos nothing has 95 % confidence, and only twice the score counts.
 FEW = 5

@@ -15,13 +15,13 @@ from engineworks import usercode, userfiles
 from engineworks.errors import InputError, ModelError
 from engineworks.evaluate import classification, datasets, detection
 from engineworks.evaluate.annotations.coco import CocoLabels, read_coco
+from engineworks.facts.data import PinnedData
 from engineworks.runtime.convert import to_coco
 from engineworks.runtime.heads import HEADS, Decoder
 from engineworks.runtime.postprocess import DetectionPostprocessor
 from engineworks.runtime.preprocess import Preprocessor
 from engineworks.runtime.scores import confidences
 from engineworks.specs import Preprocess, Size, TaskSpec
-from engineworks.values import PinnedData
 
 Array = np.ndarray[Any, Any]
 Infer = Callable[[Array], Mapping[str, Array]]

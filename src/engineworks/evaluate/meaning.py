@@ -18,9 +18,9 @@ from engineworks.evaluate import parity, readings, recognize
 from engineworks.evaluate.parity import Limit
 from engineworks.evaluate.readings import ClassReader, DetectionReader, Reader, ScoreReader
 from engineworks.evaluate.recognize import Layout
+from engineworks.facts.engine import Meaning, Reading
 from engineworks.runtime.heads import HEADS, Decoder
 from engineworks.specs import ScoreKind, Size, TaskSpec
-from engineworks.values import Meaning, Reading
 
 Array = np.ndarray[Any, Any]
 Infer = Callable[[Array], Mapping[str, Array]]

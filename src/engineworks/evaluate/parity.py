@@ -15,7 +15,7 @@ import numpy as np
 
 from engineworks.evaluate import groups
 from engineworks.evaluate.groups import EQUAL_DB, Group
-from engineworks.values import Parity, ParityRow
+from engineworks.facts.engine import Parity, ParityRow
 
 Array = np.ndarray[Any, Any]
 Infer = Callable[[Array], Mapping[str, Array]]

@@ -20,8 +20,8 @@ from engineworks.evaluate import chance, datasets
 from engineworks.evaluate.agreement import SAME, iou
 from engineworks.evaluate.annotations.coco import CocoLabels, read_coco
 from engineworks.evaluate.precision import Side, average_precision, sides
+from engineworks.facts.data import Chance, PinnedData, Suspect
 from engineworks.specs import LAYOUTS, Preprocess, TaskSpec
-from engineworks.values import Chance, PinnedData, Suspect
 
 Array = np.ndarray[Any, Any]
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from engineworks.errors import said
 from engineworks.export import given
+from engineworks.facts.model import Analysis, LayerCost
 from engineworks.specs import Size
-from engineworks.values import Analysis, LayerCost
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from engineworks import usercode, userfiles
 from engineworks.errors import EngineworksError, ModelError, said
 from engineworks.export import archives, checkpoint
 from engineworks.export.inputs import form
-from engineworks.values import PinnedModel
+from engineworks.facts.model import PinnedModel
 
 Array = np.ndarray[Any, Any]
 

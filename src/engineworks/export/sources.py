@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from engineworks.export import outside
+from engineworks.facts.model import PinnedModel
 from engineworks.manifest import Artifact, Provenance
 from engineworks.store import LocalStore, file_sha256, told_as
-from engineworks.values import PinnedModel
 
 #: Of the model file inside its artifact, where no name of its means anything else.
 FOLDER = "source"

@@ -20,9 +20,9 @@ from engineworks.errors import ExportError, ModelError, said
 from engineworks.evaluate import parity
 from engineworks.export import given
 from engineworks.export.source import Source
+from engineworks.facts.model import ExportAttempt, PinnedModel
 from engineworks.manifest import TensorSpec
 from engineworks.specs import ExportSpec
-from engineworks.values import ExportAttempt, PinnedModel
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,11 @@ import numpy as np
 
 from engineworks.errors import ArtifactError, ModelError, said
 from engineworks.export.source import flatten, open_source
+from engineworks.facts.model import PinnedModel
 from engineworks.manifest import Manifest, Provenance, TensorSpec
 from engineworks.runtime.session import SessionBase, Tensors
 from engineworks.runtime.spread import Opener
 from engineworks.specs import Preprocess
-from engineworks.values import PinnedModel
 
 #: Factories are code of the user's, which need not bear being run by several threads at once.
 _ONE_AT_A_TIME = threading.Lock()

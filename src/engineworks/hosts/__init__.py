@@ -11,8 +11,8 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
+from engineworks.facts.host import HostCard
 from engineworks.hosts import jetson, nvidia
-from engineworks.values import HostCard
 
 #: Distributions that change what a stage produces.
 PACKAGES = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from engineworks.values import Jetson
+from engineworks.facts.host import Jetson
 
 
 def probe(root: Path = Path("/"), jetpack: str = "") -> Jetson | None:

@@ -14,7 +14,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from engineworks.values import Gpu
+from engineworks.facts.host import Gpu
 
 #: What `nvidia-smi --query-gpu` is asked, in this order.
 QUERY = (

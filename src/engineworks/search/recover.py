@@ -25,6 +25,7 @@ from engineworks.calibrate.collect import Statistics
 from engineworks.calibrate.derive import derive
 from engineworks.codec import digest
 from engineworks.errors import ArtifactError, BuildError, EngineworksError
+from engineworks.facts.int8 import Rung, Sensitivity
 from engineworks.manifest import Artifact
 from engineworks.qdq import pairs
 from engineworks.qdq.graph import Graph
@@ -34,7 +35,6 @@ from engineworks.search.journal import Journal
 from engineworks.search.trial import Answers, Workshop, fidelity
 from engineworks.specs import Int8Spec
 from engineworks.targets._base import Int8Rules
-from engineworks.values import Rung, Sensitivity
 from engineworks.verdict import ROUNDING
 
 Array = np.ndarray[Any, Any]

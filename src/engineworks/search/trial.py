@@ -18,13 +18,15 @@ import numpy as np
 from engineworks.evaluate import agreement, judge, meaning, parity
 from engineworks.evaluate.groups import EQUAL_DB
 from engineworks.evaluate.meaning import Judge
+from engineworks.facts.data import PinnedData
+from engineworks.facts.engine import Meaning
+from engineworks.facts.host import HostCard
 from engineworks.manifest import Artifact, Provenance, TensorSpec
 from engineworks.runtime.heads import Decoder
 from engineworks.runtime.session import Session, open_engine
 from engineworks.specs import Preprocess, Size, TaskSpec
 from engineworks.store import LocalStore
 from engineworks.targets._base import BuildInput, Target
-from engineworks.values import HostCard, Meaning, PinnedData
 
 Array = np.ndarray[Any, Any]
 

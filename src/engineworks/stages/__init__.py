@@ -9,6 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from engineworks.facts.data import PinnedData
+from engineworks.facts.engine import Built, Checked
+from engineworks.facts.int8 import Calibration, Gathered, Quantized, Requantized
+from engineworks.facts.model import Analysis, Exported, Reference, Simplified
+from engineworks.facts.timing import Benchmark, Comparison
 from engineworks.stages import engine, gather, int8, model
 from engineworks.stages.requests import (
     AnalyzeRequest,
@@ -24,21 +29,6 @@ from engineworks.stages.requests import (
     RequantizeRequest,
     ScreenRequest,
     SimplifyRequest,
-)
-from engineworks.values import (
-    Analysis,
-    Benchmark,
-    Built,
-    Calibration,
-    Checked,
-    Comparison,
-    Exported,
-    Gathered,
-    PinnedData,
-    Quantized,
-    Reference,
-    Requantized,
-    Simplified,
 )
 
 

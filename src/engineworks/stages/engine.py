@@ -15,6 +15,8 @@ import numpy as np
 
 from engineworks import targets, usercode
 from engineworks.evaluate import parity
+from engineworks.facts.engine import Accuracy, Built, Checked, Meaning
+from engineworks.facts.timing import Benchmark, Comparison
 from engineworks.manifest import Manifest
 from engineworks.specs import TaskSpec
 from engineworks.stages import kept
@@ -27,7 +29,6 @@ from engineworks.stages.requests import (
     Shared,
 )
 from engineworks.store import LocalStore
-from engineworks.values import Accuracy, Benchmark, Built, Checked, Comparison, Meaning
 
 
 def build(request: BuildRequest) -> Built:

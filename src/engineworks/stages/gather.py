@@ -16,10 +16,10 @@ import numpy as np
 
 from engineworks import usercode, userfiles
 from engineworks.errors import DataError, EngineworksError
+from engineworks.facts.int8 import Gathered
 from engineworks.stages.records import provenance
 from engineworks.stages.requests import GatherRequest
 from engineworks.store import LocalStore
-from engineworks.values import Gathered
 
 WHAT = "calibration.images"
 

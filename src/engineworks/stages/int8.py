@@ -17,6 +17,8 @@ from engineworks import targets, usercode
 from engineworks.codec import digest, to_json
 from engineworks.errors import BuildError, DataError
 from engineworks.evaluate.datasets import spread
+from engineworks.facts.data import PinnedData
+from engineworks.facts.int8 import Calibration, Quantized, Requantized, Rung
 from engineworks.manifest import Artifact
 from engineworks.stages import kept
 from engineworks.stages.records import provenance
@@ -27,7 +29,6 @@ from engineworks.stages.requests import (
     Shared,
 )
 from engineworks.store import LocalStore
-from engineworks.values import Calibration, PinnedData, Quantized, Requantized, Rung
 from engineworks.verdict import cut_short
 
 STATISTICS = "statistics.npz"

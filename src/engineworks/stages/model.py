@@ -16,6 +16,8 @@ import numpy as np
 
 from engineworks import child, targets, usercode
 from engineworks.errors import EngineworksError, said
+from engineworks.facts.data import Chance, Frames, PinnedData
+from engineworks.facts.model import Analysis, Exported, Reference, Simplified
 from engineworks.manifest import Artifact, TensorSpec
 from engineworks.specs import Preprocess, TaskSpec
 from engineworks.stages.records import provenance, put_predictions
@@ -28,7 +30,6 @@ from engineworks.stages.requests import (
     SimplifyRequest,
 )
 from engineworks.store import LocalStore
-from engineworks.values import Analysis, Chance, Exported, Frames, PinnedData, Reference, Simplified
 
 log = logging.getLogger(__name__)
 

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from engineworks.codec import later, place
+from engineworks.facts.data import PinnedData
+from engineworks.facts.host import HostCard
+from engineworks.facts.model import PinnedCode, PinnedModel
 from engineworks.manifest import Artifact
 from engineworks.specs import (
     BenchmarkSpec,
@@ -20,7 +23,6 @@ from engineworks.specs import (
     Size,
     TaskSpec,
 )
-from engineworks.values import HostCard, PinnedCode, PinnedData, PinnedModel
 
 
 @dataclass(frozen=True, kw_only=True)

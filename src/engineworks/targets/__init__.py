@@ -15,8 +15,8 @@ from importlib import metadata
 
 from engineworks import hosts, usercode
 from engineworks.errors import RecipeError
+from engineworks.facts.host import HostCard
 from engineworks.targets._base import SEARCHED, Int8Rules, Target
-from engineworks.values import HostCard
 
 GROUP = "engineworks.targets"
 

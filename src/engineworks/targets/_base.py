@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from engineworks.errors import BuildError, RecipeError
+from engineworks.facts.engine import PrecisionTruth
+from engineworks.facts.host import HostCard
 from engineworks.manifest import Requires, TensorSpec
 from engineworks.qdq import accept
 from engineworks.qdq.pairs import Scheme
-from engineworks.values import HostCard, PrecisionTruth
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from engineworks.errors import BuildError, said
+from engineworks.facts.engine import PrecisionTruth
+from engineworks.facts.host import HostCard
 from engineworks.manifest import Requires
 from engineworks.qdq import accept
 from engineworks.qdq.pairs import Scheme
@@ -34,7 +36,6 @@ from engineworks.targets._base import (
 )
 from engineworks.targets._coreml import mil, replay
 from engineworks.targets._coreml.onnx_writer import dtype
-from engineworks.values import HostCard, PrecisionTruth
 
 UNITS = ("all", "cpu_only", "cpu_and_gpu", "cpu_and_ne")
 

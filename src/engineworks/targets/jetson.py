@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from engineworks.errors import BuildError
+from engineworks.facts.host import HostCard, Jetson
 from engineworks.manifest import Requires
 from engineworks.targets._base import BuildInput, BuildOutput, Int8Rules, Target
 from engineworks.targets._nvidia import builder, dla, settings, system, timing, truth, twin
 from engineworks.targets._nvidia import network as networks
 from engineworks.targets._nvidia.api import WEAK, Api
 from engineworks.targets._nvidia.settings import Settings
-from engineworks.values import HostCard, Jetson
 
 PACKAGES = ("tensorrt",)
 OPTIONS = {

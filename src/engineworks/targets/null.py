@@ -17,10 +17,11 @@ import numpy as np
 
 from engineworks.errors import BuildError
 from engineworks.export import reference
+from engineworks.facts.engine import PrecisionTruth
+from engineworks.facts.host import HostCard
 from engineworks.manifest import Requires
 from engineworks.runtime.engines.null import row_key
 from engineworks.targets._base import BuildInput, BuildOutput, Target
-from engineworks.values import HostCard, PrecisionTruth
 
 ACTS = ("ship", "refuse", "crash", "hang", "drift", "untruth")
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from engineworks.errors import BuildError, said
+from engineworks.facts.engine import PrecisionTruth
+from engineworks.facts.host import HostCard
 from engineworks.manifest import Requires
 from engineworks.qdq import accept
 from engineworks.qdq.pairs import Scheme
@@ -26,7 +28,6 @@ from engineworks.targets._base import (
     missing_package,
     package_version,
 )
-from engineworks.values import HostCard, PrecisionTruth
 
 #: x86 extensions with instructions for 8-bit products; without them sums of two products
 #: saturate, and weights get 7 bits.

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from engineworks.errors import BuildError, said
+from engineworks.facts.engine import PrecisionTruth
+from engineworks.facts.host import HostCard
 from engineworks.manifest import Requires
 from engineworks.runtime import failures
 from engineworks.runtime.engines.onnxruntime import QUIET
@@ -25,7 +27,6 @@ from engineworks.targets._base import (
     missing_package,
     package_version,
 )
-from engineworks.values import HostCard, PrecisionTruth
 
 PACKAGES = ("onnxruntime-gpu",)
 OPTIONS = {

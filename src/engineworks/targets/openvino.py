@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from engineworks.errors import BuildError, said
+from engineworks.facts.engine import PrecisionTruth
+from engineworks.facts.host import HostCard
 from engineworks.manifest import Requires
 from engineworks.qdq.pairs import Scheme
 from engineworks.targets._base import (
@@ -27,7 +29,6 @@ from engineworks.targets._base import (
     missing_package,
     package_version,
 )
-from engineworks.values import HostCard, PrecisionTruth
 
 
 def int8(host: HostCard) -> Int8Rules:

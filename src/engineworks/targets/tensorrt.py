@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from engineworks.facts.host import HostCard
 from engineworks.manifest import Requires
 from engineworks.targets._base import BuildInput, BuildOutput, Int8Rules, Target
 from engineworks.targets._nvidia import builder, settings, timing, truth, twin
@@ -19,7 +20,6 @@ from engineworks.targets._nvidia import network as networks
 from engineworks.targets._nvidia.api import Api
 from engineworks.targets._nvidia.builder import BuiltPlan
 from engineworks.targets._nvidia.settings import Settings
-from engineworks.values import HostCard
 
 #: Every distribution that may bring the module: NVIDIA's wheels by CUDA, and the system's own.
 PACKAGES = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")

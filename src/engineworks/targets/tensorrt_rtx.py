@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engineworks.errors import BuildError
+from engineworks.facts.host import HostCard
 from engineworks.manifest import Requires
 from engineworks.targets._base import (
     BuildInput,
@@ -24,7 +25,6 @@ from engineworks.targets._base import (
 from engineworks.targets._nvidia import builder, settings
 from engineworks.targets._nvidia import network as networks
 from engineworks.targets._nvidia.api import Api
-from engineworks.values import HostCard
 
 PACKAGES = ("tensorrt-rtx-cu13",)
 

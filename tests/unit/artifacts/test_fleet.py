@@ -15,7 +15,7 @@ from artifacts.fleet import Row
 from artifacts.summary import Variant
 from engineworks import hosts
 from engineworks.errors import ArtifactError, StoreError
-from engineworks.values import RegisteredHost
+from engineworks.facts.host import RegisteredHost
 from tests import builders
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from artifacts import mlflow_log, promoted
 from engineworks.errors import StoreError
-from engineworks.values import BenchmarkRow
+from engineworks.facts.timing import BenchmarkRow
 from tests import builders
 
 TAGS = {

@@ -13,27 +13,21 @@ import pytest
 
 from artifacts import report, report_pictures, report_plots
 from artifacts.summary import Engine, Registered, StageTiming, Summary, Variant
-from engineworks.manifest import Artifact, Manifest
-from engineworks.specs import BudgetSpec, DataSpec, Preprocess, TaskSpec
-from engineworks.store import LocalStore
-from engineworks.values import (
-    Accuracy,
+from engineworks.facts.data import BadImage, PinnedData
+from engineworks.facts.engine import Accuracy, Parity, ParityRow, PrecisionTruth
+from engineworks.facts.host import HostCard
+from engineworks.facts.model import (
     Analysis,
-    BadImage,
-    BenchmarkRow,
-    Comparison,
-    Contender,
     ExportAttempt,
     Exported,
-    HostCard,
     LayerCost,
-    Parity,
-    ParityRow,
-    PinnedData,
-    PrecisionTruth,
     Reference,
     Simplified,
 )
+from engineworks.facts.timing import BenchmarkRow, Comparison, Contender
+from engineworks.manifest import Artifact, Manifest
+from engineworks.specs import BudgetSpec, DataSpec, Preprocess, TaskSpec
+from engineworks.store import LocalStore
 from tests import builders
 from tests.builders import MADE_HERE
 

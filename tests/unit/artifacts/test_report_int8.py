@@ -11,20 +11,11 @@ import pytest
 
 from artifacts import report, report_int8, report_ladder, report_pictures
 from artifacts.summary import Engine, Summary, Variant
+from engineworks.facts.engine import Accuracy, DetectionDiff, PhotoDiff
+from engineworks.facts.int8 import Calibration, Coverage, MovingRange, Quantized, Rung, Sensitivity
+from engineworks.facts.timing import Rival
 from engineworks.specs import BudgetSpec
 from engineworks.store import LocalStore
-from engineworks.values import (
-    Accuracy,
-    Calibration,
-    Coverage,
-    DetectionDiff,
-    MovingRange,
-    PhotoDiff,
-    Quantized,
-    Rival,
-    Rung,
-    Sensitivity,
-)
 from tests.unit.artifacts.test_report import (
     HOSTILE,
     artifact,

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from engineworks.bench.drift import judge
-from engineworks.values import BenchmarkRow
+from engineworks.facts.timing import BenchmarkRow
 from tests import builders
 
 

@@ -14,7 +14,8 @@ from engineworks.errors import DataError
 from engineworks.evaluate import chance
 from engineworks.evaluate.annotations.coco import CocoLabels
 from engineworks.evaluate.precision import average_precision, sides
-from engineworks.values import Chance, Reference, Suspect
+from engineworks.facts.data import Chance, Suspect
+from engineworks.facts.model import Reference
 from tests.builders import example
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from engineworks.errors import DataError
 from engineworks.evaluate import datasets, pinned
+from engineworks.facts.data import PinnedData
 from engineworks.specs import DataSpec, TaskSpec
-from engineworks.values import PinnedData
 from tests.builders import ROOT, coco, picture
 
 NONE, DETECTION, CLASSIFICATION = (

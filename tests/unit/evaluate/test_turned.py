@@ -16,10 +16,10 @@ from engineworks.evaluate import datasets, frames
 from engineworks.evaluate.annotations import truth as truths
 from engineworks.evaluate.annotations import turned
 from engineworks.evaluate.annotations.coco import read_coco
+from engineworks.facts.model import Reference
 from engineworks.manifest import Artifact
 from engineworks.runtime.pictures import read_image
 from engineworks.specs import DataSpec, TaskSpec
-from engineworks.values import Reference
 from tests.builders import example
 
 Image = pytest.importorskip("PIL.Image")

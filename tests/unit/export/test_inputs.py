@@ -12,10 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engineworks.errors import ModelError
 from engineworks.export.inputs import adapted, form
+from engineworks.facts.model import PinnedModel
 from engineworks.specs import DataSpec, ExportSpec, InputSpec, Preprocess, TaskSpec
 from engineworks.stages import requests as asked
 from engineworks.stages.model import export, reference, screen
-from engineworks.values import PinnedModel
 from tests.builders import picture, pinned, shared
 
 KINDS = {

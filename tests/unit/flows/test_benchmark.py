@@ -15,8 +15,9 @@ from artifacts.remote_store import RemoteStore
 from artifacts.summary import Variant
 from engineworks import hosts
 from engineworks.errors import ArtifactError, StoreError
+from engineworks.facts.host import RegisteredHost
+from engineworks.facts.timing import BenchmarkRow
 from engineworks.store import LocalStore
-from engineworks.values import BenchmarkRow, RegisteredHost
 from flows import _command_benchmark, _nightly, _outcome, benchmark
 from flows._nightly import Untimed
 from tasks._cache import checkout_sha256

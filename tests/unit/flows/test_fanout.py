@@ -25,8 +25,9 @@ from prefect.states import (
 from artifacts import fleet, s3
 from artifacts.fleet import Row
 from engineworks import hosts
+from engineworks.facts.host import RegisteredHost
+from engineworks.facts.plan import PlannedVariant
 from engineworks.fleet import SILENT_S
-from engineworks.values import PlannedVariant, RegisteredHost
 from flows import _fanout
 from flows._fanout import RESUMES, Child, FanOut
 from tests import builders

@@ -10,8 +10,8 @@ import pytest
 
 from artifacts import fleet, s3
 from engineworks import hosts as cards
+from engineworks.facts.host import RegisteredHost
 from engineworks.fleet import SILENT_S
-from engineworks.values import RegisteredHost
 from flows import hosts
 from tasks._cache import checkout_sha256
 

@@ -13,9 +13,9 @@ from engineworks import recipe as recipes
 from engineworks.codec import from_json, to_json
 from engineworks.errors import InputError
 from engineworks.evaluate import pinned
+from engineworks.facts.data import PinnedData
 from engineworks.specs import DataSpec
 from engineworks.store import LocalStore
-from engineworks.values import PinnedData
 from flows import _order
 from flows._common import Model
 from flows._order import Order

@@ -7,9 +7,10 @@ import dataclasses
 import pytest
 
 from artifacts.summary import Variant
+from engineworks.facts.engine import Accuracy, Meaning
+from engineworks.facts.timing import Comparison, Contender
 from engineworks.specs import BenchmarkSpec
 from engineworks.stages.requests import SizedEngine
-from engineworks.values import Accuracy, Comparison, Contender, Meaning
 from flows._variant import _served, read_first
 from tests.builders import example, put_onnx
 

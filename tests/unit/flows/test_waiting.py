@@ -14,7 +14,8 @@ from artifacts.summary import Summary, Variant
 from engineworks import hosts
 from engineworks import recipe as recipes
 from engineworks.errors import ArtifactError, StoreError
-from engineworks.values import Plan, RegisteredHost
+from engineworks.facts.host import RegisteredHost
+from engineworks.facts.plan import Plan
 from flows import _command, _command_complete, _order, _outcome, _waiting, complete, ship
 from flows._common import Model
 from flows._outcome import Completion

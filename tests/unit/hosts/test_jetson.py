@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engineworks.facts.host import Jetson
 from engineworks.hosts import jetson
-from engineworks.values import Jetson
 from tests.builders import write
 
 R32 = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engineworks.facts.host import Gpu
 from engineworks.hosts import nvidia
-from engineworks.values import Gpu
 
 SMI = (
     "NVIDIA H200, 9.0, 143771, 580.65.06, 700.00, 1980\n"

@@ -17,13 +17,13 @@ from engineworks import hosts
 from engineworks.errors import ArtifactError, EngineworksError, MissingDependency
 from engineworks.evaluate import parity
 from engineworks.export.torch_onnx import runner
+from engineworks.facts.host import Gpu
 from engineworks.hosts import nvidia
 from engineworks.runtime import devices
 from engineworks.runtime.session import open_engine
 from engineworks.runtime.spread import Spread
 from engineworks.stages.engine import build
 from engineworks.stages.requests import BuildRequest
-from engineworks.values import Gpu
 from tests.builders import put_onnx, samples, shared
 from tests.doubles import tensorrt as double
 from tests.doubles.device import NumpyDevice

@@ -10,13 +10,13 @@ import pytest
 
 from engineworks import hosts, targets
 from engineworks.errors import ArtifactError, BuildError, RecipeError
+from engineworks.facts.host import Gpu
 from engineworks.hosts import nvidia
 from engineworks.manifest import Requires
 from engineworks.runtime.engines import onnxruntime_cuda as onnxruntime_cuda_engine
 from engineworks.runtime.session import open_engine
 from engineworks.targets import _half, onnxruntime_cuda
 from engineworks.targets._base import BuildInput, check_request
-from engineworks.values import Gpu
 from tests.builders import put_engine
 
 CUDA = targets.load("onnxruntime-cuda")

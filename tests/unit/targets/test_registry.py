@@ -132,7 +132,7 @@ def test_precisions_and_options_are_held_against_the_target():
 
 
 def test_a_missing_package_is_named_with_its_extra():
-    from engineworks.values import HostCard
+    from engineworks.facts.host import HostCard
 
     host = example(HostCard)
     assert "pip install 'engineworks[openvino]'" in missing_package(host, "openvino", "openvino")

@@ -14,8 +14,8 @@ from engineworks.evaluate.annotations.boxes import refuse_impossible
 from engineworks.evaluate.annotations.coco import CocoLabels, read_coco
 from engineworks.evaluate.annotations.matching import match
 from engineworks.evaluate.annotations.yolo import is_yolo, label_files, read_yolo
+from engineworks.facts.data import BadImage
 from engineworks.specs import DataSpec
-from engineworks.values import BadImage
 
 
 def read(

@@ -18,10 +18,10 @@ from engineworks.errors import DataError
 from engineworks.evaluate.annotations import turned
 from engineworks.evaluate.annotations.coco import CocoLabels, Row, fit
 from engineworks.evaluate.annotations.fields import number, text, whole
+from engineworks.facts.data import BadImage
 from engineworks.files import read_bytes, read_text
 from engineworks.runtime.picture_header import read_header
 from engineworks.specs import DataSpec
-from engineworks.values import BadImage
 
 #: Names of classes: the file that trainers read, and the one that LabelImg writes.
 NAMES = "data.yaml"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engineworks.errors import BuildError
+from engineworks.facts.engine import PrecisionTruth
 from engineworks.qdq import accept
 from engineworks.qdq.pairs import Scheme
 from engineworks.targets import _half
@@ -21,7 +22,6 @@ from engineworks.targets._nvidia import truth as truths
 from engineworks.targets._nvidia.api import STRONG, WEAK, Api
 from engineworks.targets._nvidia.log import BuildLog, progress
 from engineworks.targets._nvidia.settings import Settings, Shapes
-from engineworks.values import PrecisionTruth
 
 #: What every TensorRT reads as integers: symmetric, biases left as they are.
 SCHEME = Scheme(activation="int8", bias="float", outputs=False)

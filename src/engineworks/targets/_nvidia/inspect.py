@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from engineworks.errors import BuildError
+from engineworks.facts.engine import PrecisionTruth
 from engineworks.targets._base import dtype_word
 from engineworks.targets._nvidia.api import Api
 from engineworks.targets._nvidia.log import BuildLog
-from engineworks.values import PrecisionTruth
 
 #: `ParameterType` or `LayerType` of layers that multiply.
 ARITHMETIC = ("convolution", "deconvolution", "matrixmultiply", "fullyconnected", "gemm", "conv")

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from engineworks.errors import BuildError, said
+from engineworks.facts.engine import PrecisionTruth
 from engineworks.manifest import TensorSpec
 from engineworks.qdq import accept
 from engineworks.targets._base import UNREAD, BuildInput
 from engineworks.targets._nvidia import builder, dla, inspect, py36_builder, weak
 from engineworks.targets._nvidia import trtexec as command_lines
 from engineworks.targets._nvidia.settings import Settings, Shapes, compatibility
-from engineworks.values import PrecisionTruth
 
 PYTHON = "/usr/bin/python3"
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from engineworks.facts.engine import PrecisionTruth
 from engineworks.targets._base import dtype_word, int8_truth
 from engineworks.targets._nvidia.api import Api
-from engineworks.values import PrecisionTruth
 
 #: Layer type -> class of the layer, and its attributes that hold weights.
 _WEIGHTED = {

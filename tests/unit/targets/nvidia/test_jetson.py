@@ -22,6 +22,7 @@ from engineworks import hosts, targets
 from engineworks.calibrate import collect, derive
 from engineworks.errors import ArtifactError, BuildError
 from engineworks.export.torch_onnx import signature
+from engineworks.facts.host import Jetson
 from engineworks.qdq import pairs
 from engineworks.qdq.graph import Graph
 from engineworks.runtime import devices
@@ -36,7 +37,6 @@ from engineworks.targets._nvidia import (
     timing,
     trtexec,
 )
-from engineworks.values import Jetson
 from tests import builders
 from tests.doubles import tensorrt as double
 from tests.doubles.device import NumpyDevice

@@ -18,6 +18,7 @@ from engineworks import hosts, targets
 from engineworks.calibrate import collect, derive
 from engineworks.errors import ArtifactError, BuildError
 from engineworks.export.torch_onnx import signature
+from engineworks.facts.host import Gpu
 from engineworks.qdq import pairs
 from engineworks.qdq.graph import Graph
 from engineworks.runtime import devices
@@ -25,7 +26,6 @@ from engineworks.targets._base import UNREAD, BuildInput
 from engineworks.targets._nvidia import api as apis
 from engineworks.targets._nvidia import builder as builders_
 from engineworks.targets._nvidia import cache_file, timing, weak
-from engineworks.values import Gpu
 from tests import builders
 from tests.doubles import tensorrt as double
 from tests.doubles.device import NumpyDevice

@@ -13,9 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engineworks import hosts, targets
 from engineworks.errors import BuildError
+from engineworks.facts.host import Gpu
 from engineworks.qdq.pairs import Scheme
 from engineworks.targets._base import BuildInput
-from engineworks.values import Gpu
 from tests import builders
 
 trt = pytest.importorskip("tensorrt_rtx", reason="pip install 'engineworks[tensorrt-rtx]'")

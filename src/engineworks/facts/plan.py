@@ -1,0 +1,49 @@
+"""Which variant is built where, and what became of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from engineworks.facts.host import HostCard
+
+Outcome = Literal["shipped", "rejected", "skipped", "failed", "pending"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedVariant:
+    """One row of the plan."""
+
+    target: str
+    precision: str
+    options: dict[str, Any]
+    required: bool
+    action: Literal["run", "skip", "pending"]
+    """pending: there are machines for it, and none can take it now."""
+    reason: str
+    host: str = ""
+    """Machine of the fleet that it is for; empty: the one that runs the flow."""
+    pool: str = ""
+    everywhere: bool = False
+    """Whether other machines build it too."""
+
+    @property
+    def name(self) -> str:
+        """Name of the row in every table: `target/precision`, or `target/precision@host`."""
+        return f"{self.target}/{self.precision}" + (f"@{self.host}" if self.everywhere else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Every variant of a recipe: what runs where, and why the others do not."""
+
+    host: HostCard
+    variants: tuple[PlannedVariant, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The decision about one variant, in a word and in numbers."""
+
+    verdict: Outcome
+    reason: str
