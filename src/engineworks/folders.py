@@ -7,7 +7,8 @@ counted. Links are followed. Knows nothing of what the files hold.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,8 @@ class Found:
     """Hidden and system entries: folders, and files of a wanted kind."""
     loops: tuple[str, ...] = ()
     """Links that lead back to a folder which they lie in."""
+    others: tuple[str, ...] = ()
+    """Files that end in none of the wanted endings, hidden ones uncounted."""
 
 
 def find(root: Path, suffixes: Collection[str] = (), *, deep: bool = True) -> Found:
@@ -49,6 +52,7 @@ def find(root: Path, suffixes: Collection[str] = (), *, deep: bool = True) -> Fo
         DataError: It, or a folder inside it, cannot be read.
     """
     files: list[str] = []
+    others: list[str] = []
     left_out: list[str] = []
     loops: list[str] = []
 
@@ -59,10 +63,11 @@ def find(root: Path, suffixes: Collection[str] = (), *, deep: bool = True) -> Fo
             return
         for entry in _entries(folder):
             path = folder / entry.name
-            is_folder = entry.is_dir()
+            is_folder = _is_folder(entry)
             if not is_folder and suffixes and path.suffix.lower() not in suffixes:
-                continue
-            if entry.name.startswith(".") or (is_folder and entry.name.lower() in SYSTEM):
+                if not entry.name.startswith("."):
+                    others.append(path.relative_to(root).as_posix())
+            elif entry.name.startswith(".") or (is_folder and entry.name.lower() in SYSTEM):
                 left_out.append(path.relative_to(root).as_posix())
             elif not is_folder:
                 files.append(path.relative_to(root).as_posix())
@@ -70,7 +75,26 @@ def find(root: Path, suffixes: Collection[str] = (), *, deep: bool = True) -> Fo
                 search(path, (*above, here))
 
     search(root, ())
-    return Found(files=tuple(sorted(files)), left_out=tuple(left_out), loops=tuple(loops))
+    return Found(
+        files=tuple(sorted(files)),
+        left_out=tuple(left_out),
+        loops=tuple(loops),
+        others=tuple(sorted(others)),
+    )
+
+
+def by_ending(names: Iterable[str]) -> str:
+    """How many files end in what, in words: `2 .heic, 1 without ending`."""
+    counts = Counter(Path(name).suffix.lower() or "without ending" for name in names)
+    return ", ".join(f"{count} {ending}" for ending, count in sorted(counts.items()))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is one; a link that leads nowhere is a file, which its reader cannot open."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING
 
 from engineworks import folders
 from engineworks.errors import DataError, EngineworksError, StoreError
-from engineworks.runtime.outputs import make_folder
+from engineworks.runtime.outputs import fitting_name, make_folder
+from engineworks.runtime.pictures import SUFFIXES as SUFFIXES
 
 if TYPE_CHECKING:
     from engineworks.runtime.metrics import Recorder
 
-#: What a folder of images is searched for.
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+#: What drawn images are written as; others become JPEGs.
+_WRITTEN = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def files_of(given: Sequence[str], suffixes: Sequence[str] = SUFFIXES) -> Iterator[Path]:
     """Files as they are, and the images of folders in the order of their names.
+
+    What is left out of a folder for its ending is told on stderr.
 
     Raises:
         DataError: A folder without any.
@@ -34,10 +37,15 @@ def files_of(given: Sequence[str], suffixes: Sequence[str] = SUFFIXES) -> Iterat
             yield path
             continue
         found = folders.find(path, suffixes, deep=False)
+        others = folders.by_ending(found.others)
         if not found.files:
             raise DataError(
-                f"{path} holds no image ({', '.join(suffixes)})", hint="give images or their folder"
+                f"{path} holds no image ({', '.join(suffixes)})"
+                + (f"; there are {others}" if others else ""),
+                hint="give images or their folder",
             )
+        if others:
+            sys.stderr.write(f"left out of {path}, since no image that is read ends so: {others}\n")
         yield from (path / name for name in found.files)
 
 
@@ -61,12 +69,12 @@ def outputs_for(folder: Path, files: Sequence[Path], suffix: str | None = None) 
     outputs: list[Path] = []
     taken: set[str] = set()
     for path in files:
-        own = path.suffix if path.suffix.lower() in SUFFIXES else ".jpg"
+        own = path.suffix if path.suffix.lower() in _WRITTEN else ".jpg"
         ending = own if suffix is None else suffix
-        name, count = path.stem + ending, 1
+        name, count = fitting_name(path.stem, ending), 1
         while (key := unicodedata.normalize("NFC", name).casefold()) in taken:
             count += 1
-            name = f"{path.stem}-{count}{ending}"
+            name = fitting_name(path.stem, f"-{count}{ending}")
         taken.add(key)
         outputs.append(folder / name)
     return outputs

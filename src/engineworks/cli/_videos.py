@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -52,7 +53,7 @@ def find(given: Sequence[str], output: Path) -> Found:
                 f"-o {output} is or holds the folder to read, {folder}",
                 hint="give a folder of its own for -o",
             )
-        files = {path: path.resolve() for path in _walk(folder)}
+        files = {path: Path(os.path.realpath(path)) for path in _walk(folder)}
         files = {path: real for path, real in files.items() if not real.is_relative_to(written)}
         inside = [path for path in files if path.suffix.lower() in SUFFIXES]
         if not inside:

@@ -28,17 +28,18 @@ from engineworks.evaluate.annotations.coco import CocoLabels
 from engineworks.facts.data import BadImage, PinnedData, Turned
 from engineworks.files import read_text
 from engineworks.manifest import Artifact
-from engineworks.runtime.pictures import DepthCheck
+from engineworks.runtime.pictures import SUFFIXES, DepthCheck
 from engineworks.specs import DataSpec, TaskSpec
 from engineworks.store import pinned_bytes
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 #: Name of the boxes in the artifact that `screen` leaves.
 ANNOTATIONS = "annotations.json"
 
 #: Of a text file that lists images.
 LIST = ".txt"
+
+#: What annotations end in, which may lie among the images.
+_ANSWERS = {".txt", ".json", ".yaml", ".yml"}
 
 
 def root_of(spec: DataSpec) -> Path:
@@ -87,8 +88,10 @@ def _below(root: Path) -> list[str]:
     found = folders.find(root, SUFFIXES)
     if not found.files:
         others = f"; hidden ones do not count: {found.left_out[0]}" if found.left_out else ""
+        if found.others:
+            others += f"; there are {folders.by_ending(found.others)}"
         raise DataError(
-            f"data.images: {root} holds no image ({', '.join(sorted(SUFFIXES))}){others}",
+            f"data.images: {root} holds no image ({', '.join(SUFFIXES)}){others}",
             hint="put at least one labelled image there",
         )
     return list(found.files)
@@ -103,6 +106,14 @@ def _notes(spec: DataSpec, task: TaskSpec, labels: tuple[str, ...], files: list[
         if found.left_out:
             notes.append(
                 f"left out {len(found.left_out)} hidden or system entries: {_some(found.left_out)}"
+            )
+        others = found.others
+        if spec.annotations is not None:
+            others = tuple(name for name in others if Path(name).suffix.lower() not in _ANSWERS)
+        if others:
+            notes.append(
+                "left out, since no image that is read ends so: "
+                f"{folders.by_ending(others)} ({_some(others)})"
             )
         if found.loops:
             notes.append(f"left out links that lead back upward: {_some(found.loops)}")

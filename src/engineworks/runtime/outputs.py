@@ -32,6 +32,16 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(name)
 
 
+def fitting_name(stem: str, ending: str) -> str:
+    """A file's name; one that is too long for a file system is cut, and told apart by a digest."""
+    name = stem + ending
+    if len(os.fsencode(name)) <= LONGEST_NAME:
+        return name
+    mark = "-" + hashlib.sha256(os.fsencode(name)).hexdigest()[:8] + ending
+    room = LONGEST_NAME - len(os.fsencode(mark))
+    return os.fsencode(stem)[:room].decode(errors="ignore") + mark
+
+
 def identity(path: Path | int) -> Identity | None:
     """Of a file, or of an open descriptor; None for what is no ordinary file or not there."""
     try:

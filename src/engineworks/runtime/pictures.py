@@ -20,6 +20,12 @@ from engineworks.specs import MAX_PIXELS as MAX_PIXELS
 
 Array = np.ndarray[Any, Any]
 
+#: Of the files that a folder is searched for, in lower case: every format that is read here.
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"),
+    *(".pnm", ".ppm", ".pgm", ".pbm"),
+)
+
 #: Bytes of a file for each pixel of the limit: as many as the decoded picture has.
 _BYTES_PER_PIXEL = 3
 

@@ -8,6 +8,7 @@ import json
 import unicodedata
 
 import pytest
+from PIL import Image
 
 from engineworks.errors import DataError
 from engineworks.evaluate import datasets
@@ -298,6 +299,22 @@ class TestNames:
     def test_the_wrong_folder_is_recognised(self, place):
         with pytest.raises(DataError, match=r"there is a\.png: is data\.images the folder"):
             screen(place, document(("val/a.png", "val/b.png")))
+
+    @pytest.mark.parametrize("file", ["c.heic", "sub/C", "c.avif"])
+    def test_a_file_that_is_there_and_left_out_for_its_ending_is_not_said_to_be_missing(
+        self, place, file
+    ):
+        (place / "pics" / file).parent.mkdir(exist_ok=True)
+        (place / "pics" / file).write_bytes((place / "pics" / "a.png").read_bytes())
+        with pytest.raises(DataError, match=r"[cC].* no image that is read ends so: .* is there"):
+            screen(place, document(("a.png", "b.png", file)))
+
+    @pytest.mark.parametrize("file", ["c.jfif", "c.gif"])
+    def test_a_format_that_is_read_is_found_by_any_ending_of_it(self, place, file):
+        kind = "GIF" if file == "c.gif" else "JPEG"
+        with Image.open(place / "pics" / "a.png") as image:
+            image.convert("RGB").save(place / "pics" / file, kind)
+        assert file in screen(place, document(("a.png", "b.png", file))).files
 
     def test_pictures_that_the_annotations_do_not_name_are_told(self, place):
         picture(place / "pics" / "c.png", 24, 32)

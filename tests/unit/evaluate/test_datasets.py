@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from engineworks.errors import DataError
 from engineworks.evaluate import datasets, pinned
@@ -95,6 +96,34 @@ class TestClassFoldersAsPeopleHaveThem:
         (note,) = found.notes
         assert "left out 5 hidden or system entries" in note
         assert "red/.ipynb_checkpoints" in note
+
+    @pytest.mark.parametrize("ending", [".jfif", ".jpe", ".gif", ".pnm", ".ppm"])
+    def test_every_format_that_is_read_is_searched_for(self, photos, ending):
+        kind = {".gif": "GIF", ".pnm": "PPM", ".ppm": "PPM"}.get(ending, "JPEG")
+        with Image.open(photos / "red" / "1.png") as image:
+            image.convert("RGB").save(photos / "red" / f"1{ending}", kind)
+        (photos / "red" / "1.png").unlink()
+        found = self.screened(photos)
+        assert f"red/1{ending}" in found.files
+        assert (len(found.files), found.notes) == (6, ())
+
+    @pytest.mark.parametrize("ending", [".heic", ".AVIF", ".jp2", ""])
+    def test_what_is_left_out_for_its_ending_is_counted(self, photos, ending):
+        (photos / "red" / "1.png").rename(photos / "red" / f"1{ending}")
+        (photos / "blue" / "._0.png").write_bytes(b"")
+        found = self.screened(photos)
+        assert len(found.files) == 5
+        told = ending.lower() or "without ending"
+        assert f"no image that is read ends so: 1 {told} (red/1{ending})" in found.notes[1]
+
+    def test_a_link_to_itself_is_a_bad_image(self, photos):
+        (photos / "red" / "2.png").symlink_to("2.png")
+        with pytest.raises(DataError, match=r"2\.png cannot be read"):
+            self.screened(photos)
+        spec = DataSpec(images=str(photos), on_bad_image="skip")
+        found = datasets.screen(spec, CLASSIFICATION, self.LABELS)
+        assert len(found.files) == 6
+        assert [bad.file for bad in found.bad] == ["red/2.png"]
 
     def test_a_linked_folder_and_a_linked_file_are_read(self, photos, tmp_path):
         (photos / "red").rename(tmp_path / "elsewhere")

@@ -165,7 +165,9 @@ def test_a_folder_gives_its_images_and_names_the_bad_one(tmp_path):
     assert [frame.time_s for frame in found] == pytest.approx([0, 0.2, 0.3])
     np.testing.assert_array_equal(found[1].image, read_image(tmp_path / "b.png"))
     assert source.troubles.damaged == 1
-    assert "aa.jpg" in source.troubles.notes[0]
+    ending, bad = source.troubles.notes
+    assert "1 .txt" in ending
+    assert "aa.jpg" in bad
 
 
 def test_an_empty_folder_is_refused(tmp_path):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -26,7 +26,9 @@ class Matched:
     """Name in the annotations -> why no file is meant by it."""
 
 
-def match(labels: CocoLabels, files: Sequence[str], source: str) -> Matched:
+def match(
+    labels: CocoLabels, files: Sequence[str], source: str, *, others: Sequence[str] = ()
+) -> Matched:
     """Rename pictures to their files, where it is beyond doubt which is meant.
 
     Names that are equal come first. Others may differ in letter case, in separators and in the
@@ -36,6 +38,7 @@ def match(labels: CocoLabels, files: Sequence[str], source: str) -> Matched:
         labels: As read.
         files: Relative to the folder of images, separated by `/`.
         source: Name of the annotations, for messages.
+        others: Files there that are left out since no image ends so.
 
     Raises:
         DataError: Two names mean one file.
@@ -47,6 +50,7 @@ def match(labels: CocoLabels, files: Sequence[str], source: str) -> Matched:
     renamed: dict[str, str] = {}
     missing: dict[str, str] = {}
     taken = {_path(name): name for name in exact}
+    unread = _by_key(others)
     for name in labels.image_id:
         if name not in exact and _path(name) in taken:
             raise _both(taken[_path(name)], name, source, taken[_path(name)])
@@ -61,8 +65,7 @@ def match(labels: CocoLabels, files: Sequence[str], source: str) -> Matched:
             missing[name] = (
                 f"{name} could be {found[0]} or {found[1]}"
                 if found
-                else f"{name} is named in {source}, but there is no such file"
-                + _elsewhere(name, files)
+                else f"{name} is named in {source}, but " + _why(name, files, unread)
             )
     notes = []
     if renamed:
@@ -121,6 +124,16 @@ def _both(one: str, other: str, source: str, file: str) -> DataError:
         f"data.annotations: {one!r} and {other!r} in {source} both mean {file!r}",
         hint="list every picture once",
     )
+
+
+def _why(name: str, files: Sequence[str], unread: Collection[str]) -> str:
+    """Why no file is read for a name, whose key may be that of one that is left out."""
+    if _key(name) in unread:
+        return (
+            "no image that is read ends so: the file is there; convert it, or give it the ending "
+            "of its format"
+        )
+    return "there is no such file" + _elsewhere(name, files)
 
 
 def _elsewhere(name: str, files: Sequence[str]) -> str:

@@ -9,12 +9,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from engineworks import folders
 from engineworks.errors import DataError
 from engineworks.evaluate.annotations.boxes import refuse_impossible
 from engineworks.evaluate.annotations.coco import CocoLabels, read_coco
 from engineworks.evaluate.annotations.matching import match
 from engineworks.evaluate.annotations.yolo import is_yolo, label_files, read_yolo
 from engineworks.facts.data import BadImage
+from engineworks.runtime.pictures import SUFFIXES
 from engineworks.specs import DataSpec
 
 
@@ -45,7 +47,8 @@ def read(
         found, orphans = read_yolo(spec, labels, files, folder_of(spec))
         found = refuse_impossible(found, path.name, accepted="impossible_boxes" in spec.accept)
         return found, [] if chosen else orphans
-    matched = match(read_coco(path, labels), files, path.name)
+    others = () if chosen else folders.find(Path(spec.images), SUFFIXES).others
+    matched = match(read_coco(path, labels), files, path.name, others=others)
     found = matched.labels
     if not found.image_id:
         first = next(iter(matched.missing.values()), "it names no image")

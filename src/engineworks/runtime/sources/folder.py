@@ -8,10 +8,8 @@ from pathlib import Path
 
 from engineworks import folders
 from engineworks.errors import DataError
-from engineworks.runtime.pictures import DepthCheck, read_picture
+from engineworks.runtime.pictures import SUFFIXES, DepthCheck, read_picture
 from engineworks.runtime.sources import Frame, Source, SourceOptions, Troubles
-
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 LIVE = False
 LOCAL = True
@@ -24,8 +22,11 @@ def fits(address: str) -> bool:
 
 def files(address: str) -> list[Path]:
     """The images in it, in the order of their names."""
-    found = folders.find(Path(address), _SUFFIXES, deep=False)
-    return [Path(address, name) for name in found.files]
+    return [Path(address, name) for name in _found(address).files]
+
+
+def _found(address: str) -> folders.Found:
+    return folders.find(Path(address), SUFFIXES, deep=False)
 
 
 class FolderSource:
@@ -66,10 +67,15 @@ def open_source(address: str, options: SourceOptions, stop: threading.Event) -> 
     Raises:
         DataError: There is no image in it.
     """
-    paths = files(address)
-    if not paths:
+    found = _found(address)
+    others = folders.by_ending(found.others)
+    if not found.files:
         raise DataError(
-            f"{address} holds no image ({', '.join(sorted(_SUFFIXES))})",
+            f"{address} holds no image ({', '.join(SUFFIXES)})"
+            + (f"; there are {others}" if others else ""),
             hint="give a folder with images; for videos use: engineworks videos",
         )
-    return FolderSource(paths, options)
+    source = FolderSource([Path(address, name) for name in found.files], options)
+    if others:
+        source.troubles.note(f"left out, since no image that is read ends so: {others}")
+    return source
