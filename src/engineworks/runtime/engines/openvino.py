@@ -44,7 +44,7 @@ class OpenVinoSession(SessionBase):
         )
         self.hold_to(
             {
-                port.any_name: [
+                self._declared(port.names): [
                     size.get_length() if size.is_static else None for size in port.partial_shape
                 ]
                 for port in compiled.inputs
@@ -53,6 +53,16 @@ class OpenVinoSession(SessionBase):
         )
         self._request = compiled.create_infer_request()
         self._names = [spec.name for spec in self.outputs]
+
+    def _declared(self, names: set[str]) -> str:
+        """The name of an input that the manifest knows it by.
+
+        Where operators behind an input cancel each other out (a transpose and its reverse),
+        OpenVINO drops them and lets the input answer to the names of all their tensors.
+        """
+        return next(
+            (spec.name for spec in self.inputs if spec.name in names), min(names, default="")
+        )
 
     def __enter__(self) -> OpenVinoSession:
         return self
