@@ -77,6 +77,28 @@ def open_session(options: argparse.Namespace) -> Session:
     return runtime.open(place, threads=options.threads, sha256=sha256)
 
 
+#: What an engine of a task is for on the command line.
+_COMMANDS = {
+    "detection": "engineworks detect or engineworks video",
+    "classification": "engineworks classify",
+}
+_RAW = "engineworks run (its raw outputs)"
+
+
+def hold_to_task(session: Session, kind: str) -> None:
+    """Refuse an engine that another command is for.
+
+    Raises:
+        ArtifactError: Names that command.
+    """
+    found = session.manifest.task.kind if session.manifest.task else "none"
+    if found != kind:
+        raise ArtifactError(
+            f"{session.manifest.name} is an engine for the task {found}, not {kind}",
+            hint=f"use {_COMMANDS.get(found, _RAW)} for this engine",
+        )
+
+
 @contextlib.contextmanager
 def open_detector(
     options: argparse.Namespace, confidence: float | None = None
@@ -93,6 +115,7 @@ def open_detector(
         ModelError: That folder does not have the decoder.
     """
     with open_session(options) as session:
+        hold_to_task(session, "detection")
         task, decode = session.manifest.task, None
         if task is not None and ":" in task.layout:
             if options.decoder_from is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engineworks import runtime
-from engineworks.cli._engines import add_engine, open_session
+from engineworks.cli._engines import add_engine, hold_to_task, open_session
 from engineworks.cli._images import counted, files_of, tell_failure
 from engineworks.cli._numbers import add_max_pixels, whole
 from engineworks.cli._outputs import check
@@ -46,6 +46,7 @@ def _classify(options: argparse.Namespace) -> int:
         recorder(options) as record,
         open_session(options) as session,
     ):
+        hold_to_task(session, "classification")
         classifier = runtime.Classifier(session, top=options.top)
         for number, path in enumerate(files):
             try:

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar, overload
 
@@ -67,6 +67,11 @@ class _ImageModel(ABC, Generic[Answer]):
     _kind: str
 
     def __init__(self, session: Session, *, max_batch: int = 8) -> None:
+        if not hasattr(session, "manifest"):
+            raise FeedError(
+                f"{type(self).__name__} is given {type(session).__name__}, which is no open engine",
+                hint="give what engineworks.runtime.open(folder) returns",
+            )
         manifest = session.manifest
         if max_batch < 1:
             raise FeedError(
@@ -104,9 +109,16 @@ class _ImageModel(ABC, Generic[Answer]):
 
         Raises:
             DataError: One of them is no image.
+            FeedError: What is given is neither an image nor a sequence.
         """
         if isinstance(images, Planes):
             return self._run([images])[0]
+        if not isinstance(images, Iterable):
+            raise FeedError(
+                f"{type(self).__name__} is given {type(images).__name__}, which is neither an "
+                "image nor a sequence of images",
+                hint="give uint8 (height, width, 3) arrays, as engineworks.runtime.read_image does",
+            )
         if isinstance(images, np.ndarray) and images.ndim != 4:
             return self._run([images])[0]
         return self._run(list(images))
@@ -159,7 +171,15 @@ class _ImageModel(ABC, Generic[Answer]):
 
         Returns:
             For each row its outputs by name, without the batch dimension. They stay valid.
+
+        Raises:
+            FeedError: They are no rows of `prepare`.
         """
+        if not isinstance(rows, np.ndarray | Sequence):
+            raise FeedError(
+                f"rows are {type(rows).__name__}, neither an array nor a sequence of arrays",
+                hint="give what prepare returns, row by row",
+            )
         answers: list[Tensors] = []
         for first in range(0, len(rows), self.batch):
             batch = _stacked(rows[first : first + self.batch])

@@ -242,11 +242,16 @@ class SessionBase:
             raise FeedError(
                 f"{self.title} is closed", hint="open it anew, or run it before it is closed"
             )
+        if not isinstance(feeds, Mapping):
+            raise FeedError(
+                f"feeds are {type(feeds).__name__}, no mapping of input names to arrays",
+                hint=f"give {{{', '.join(f'{spec.name!r}: array' for spec in self.inputs)}}}",
+            )
         for spec in self.inputs:
             array = feeds.get(spec.name)
             if array is None:
                 raise FeedError(
-                    f"input {spec.name!r} is missing; given: {sorted(feeds)}",
+                    f"input {spec.name!r} is missing; given: {sorted(map(str, feeds))}",
                     hint="give an array for each of the session's inputs",
                 )
             if not isinstance(array, np.ndarray):

@@ -53,7 +53,15 @@ class TestClassify:
 
     def test_a_detector_is_refused(self, yolox_engine, red, capsys):
         assert main(["classify", str(yolox_engine), str(red)]) == 2
-        assert "detection, not classification" in capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert "detection, not classification" in told
+        assert "next: use engineworks detect" in told
+
+    def test_by_detect_it_is_refused_with_the_command_for_it(self, engine, red, capsys):
+        assert main(["detect", engine, str(red)]) == 2
+        told = capsys.readouterr().err
+        assert "classification, not detection" in told
+        assert "next: use engineworks classify" in told
 
 
 class TestRun:

@@ -276,6 +276,18 @@ class TestClassifier:
         assert answer.class_id[0] == 0
         np.testing.assert_allclose(answer.confidence[0], np.e / (np.e + 2), rtol=1e-5)
 
+    @pytest.mark.parametrize("given", [None, 7, Path("photo.jpg")])
+    def test_what_is_no_image_is_refused_in_own_words(self, yolox_engine: Path, given):
+        kind = type(given).__name__
+        with runtime.open(yolox_engine) as session:
+            detector = Detector(session)
+            with pytest.raises(FeedError, match=f"Detector is given {kind}"):
+                detector(given)
+            with pytest.raises(FeedError, match=f"rows are {kind}"):
+                detector.infer(given)
+        with pytest.raises(FeedError, match=f"Detector is given {kind}, which is no open engine"):
+            Detector(given)
+
     def test_a_detector_is_no_classifier(self, yolox_engine: Path):
         with (
             runtime.open(yolox_engine) as session,

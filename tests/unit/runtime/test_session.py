@@ -157,6 +157,9 @@ BAD_FEEDS = {
     "another shape": ({"images": ROWS[:, :2]}, r"\[2, 2, 4, 4\]"),
     "no batch dimension": ({"images": ROWS[0]}, r"got float32 \[3, 4, 4\]"),
     "a batch of nothing": ({"images": ROWS[:0]}, r"got float32 \[0, 3, 4, 4\]"),
+    "an array alone": (ROWS, "feeds are ndarray"),
+    "None": (None, "feeds are NoneType"),
+    "names of two kinds": ({1: ROWS, "x": ROWS}, "'images' is missing"),
     "a list": ({"images": ROWS.tolist()}, "is list, no array"),
 }
 
