@@ -137,6 +137,7 @@ def load(path: Path) -> Loaded:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
         raise _explain(path, error) from error
+    _refuse_booleans(raw, recipe, str(path))
     folder = path.absolute().parent
     recipe = _absolute(recipe, folder)
     labels = read_labels(recipe.task, folder)
@@ -156,8 +157,8 @@ def load(path: Path) -> Loaded:
 def _explain(path: Path, error: ValidationError) -> RecipeError:
     """The first problems in the user's words: where, what, and the nearest right spelling."""
     lines, hints = [], []
-    for problem in error.errors()[:5]:
-        location = [str(part) for part in problem["loc"]]
+    for problem in _meant(error)[:5]:
+        location = [str(part) for part in problem["loc"] if part not in _FORMS]
         where = ".".join(location)
         if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             lines.append(f"{where}: unknown key")
@@ -167,6 +168,10 @@ def _explain(path: Path, error: ValidationError) -> RecipeError:
         elif problem["type"] in ("missing", "missing_keyword_only_argument"):
             lines.append(f"{where}: missing")
             hints.append(f"add {where}")
+        elif problem["type"] == "string_type" and not isinstance(problem["input"], list | dict):
+            read = json.dumps(problem["input"], default=repr)[:60]
+            lines.append(f"{where}: YAML reads {read} there, no text")
+            hints.append("put names in quotes that look like numbers, yes, no, on, off or null")
         else:
             got = repr(problem.get("input"))[:60]
             lines.append(f"{where}: {problem['msg'].lower()}, got {got}")
@@ -175,6 +180,40 @@ def _explain(path: Path, error: ValidationError) -> RecipeError:
         f"{path}: " + "; ".join(lines),
         hint="; ".join(dict.fromkeys(hints)) + " (all keys: docs/recipe.md)",
     )
+
+
+#: What pydantic calls the two forms that a value may have (`task.labels`) in its places.
+_FORMS = ("tuple[str, ...]", "str")
+
+
+def _meant(error: ValidationError) -> list[Any]:
+    """The problems, those of the form left out that a value does not have."""
+    return [
+        problem
+        for problem in error.errors()
+        if not (problem["loc"][-1:] == ("str",) and isinstance(problem["input"], list))
+        and not (problem["loc"][-1:] == ("tuple[str, ...]",) and problem["type"] == "tuple_type")
+    ]
+
+
+def _refuse_booleans(raw: Any, made: Any, path: str, where: str = "") -> None:
+    """Refuse true where a number belongs, which pydantic takes for 1.
+
+    Raises:
+        RecipeError: Names the place.
+    """
+    if isinstance(raw, bool) and not isinstance(made, bool):
+        raise RecipeError(
+            f"{path}: {where}: {json.dumps(raw)} is no number",
+            hint=f"correct {where} (yes, no, on and off are true or false in YAML)",
+        )
+    if isinstance(raw, dict):
+        for key, value in raw.items():
+            part = made.get(key) if isinstance(made, dict) else getattr(made, key)
+            _refuse_booleans(value, part, path, f"{where}.{key}".lstrip("."))
+    elif isinstance(raw, list):
+        for number, (value, part) in enumerate(zip(raw, made, strict=True)):
+            _refuse_booleans(value, part, path, f"{where}.{number}")
 
 
 def _keys(location: list[str]) -> list[str]:
@@ -217,6 +256,11 @@ def _absolute(recipe: Recipe, folder: Path) -> Recipe:
 def read_labels(task: TaskSpec, folder: Path) -> tuple[str, ...]:
     """Class names in index order; a class without a name is called by its number."""
     if not isinstance(task.labels, str):
+        if task.labels and not any(name.strip() for name in task.labels):
+            raise RecipeError(
+                f"task.labels: all {len(task.labels)} names are empty",
+                hint="name the classes in the model's order, or leave task.labels out",
+            )
         return _numbered(task.labels)
     path = folder / task.labels
     try:

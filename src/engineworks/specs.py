@@ -508,8 +508,8 @@ class BudgetSpec:
             self.max_drop, self.max_p50_ms, self.max_p95_ms, self.max_p99_ms, self.max_size_mib
         )  # fmt: skip
         _must(
-            all(limit is None or limit >= 0 for limit in limits),
-            f"budget: limits {limits} must not be negative",
+            all(limit is None or 0 <= limit < math.inf for limit in limits),
+            f"budget: limits {limits} must be numbers of at least 0, not infinite",
             "leave a limit out when there is none",
         )
 

@@ -72,6 +72,12 @@ class _Loader(yaml.SafeLoader):
         count = 1 + sum(part for part, _ in weights)
         return count, 1 + max((depth for _, depth in weights), default=0)
 
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        """The tag of a node: 1:30 is text, not YAML 1.1's ninety."""
+        tag = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
+        number = tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+        return "tag:yaml.org,2002:str" if number and ":" in value else tag
+
     def construct_scalar(self, node: Any) -> Any:
         """A scalar that is text."""
         value = super().construct_scalar(node)

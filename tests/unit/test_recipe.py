@@ -84,6 +84,12 @@ MISTAKES = {
     "a word that is no choice": ([("preprocess.resize", "squash")], "'squash'", "preprocess"),
     "a name with spaces": ([("name", "My Model")], "'My Model'", "name"),
     "another format version": ([("version", 2)], "2", "version"),
+    "true for a number": ([("model.input.size", [True, 32])], "size.0: true", "size.0"),
+    "an endless budget": ([("budget.max_drop", float("inf"))], "inf", "leave a limit out"),
+    "no name at all": ([("task.labels", ["", " "])], "all 2 names are empty", "name the classes"),
+    "numbers as names": ([("task.labels", [0, 1])], "task.labels.1: YAML reads 1 ", "in quotes"),
+    "yes as a name": ([("task.labels", ["x", True])], "task.labels.1: YAML reads true", "quotes"),
+    "one number as names": ([("task.labels", 5)], "task.labels: YAML reads 5 ", "in quotes"),
     "no target": ([("targets", [])], "targets", "targets"),
     "an unknown target": ([("targets.0.target", "nul")], "'nul'", "onnxruntime-cpu"),
     "an unknown precision": ([("targets.0.precisions", ["fp8"])], "'fp8'", "fp32, fp16"),
@@ -246,6 +252,18 @@ def test_a_recipe_that_is_no_file_is_refused(folder, where):
     with pytest.raises(RecipeError) as caught:
         recipe.load(folder / where)
     assert str(folder) in caught.value.message
+
+
+def test_minutes_and_seconds_are_no_number(folder):
+    """YAML 1.1 reads 1:30 as ninety."""
+    with pytest.raises(RecipeError, match=r"max_p50_ms: .*'1:30'"):
+        load(folder, yaml.safe_dump(BASE) + "budget: {max_p50_ms: 1:30}\n")
+
+
+@pytest.mark.parametrize("value", [True, [True, 1], {"a": False}])
+def test_a_boolean_stays_one_where_anything_goes(folder, value):
+    made = load(folder, changed(("model.arguments", {"width": value}), ("model.trust", True)))
+    assert made.recipe.model.arguments == {"width": value}
 
 
 def test_a_date_stays_text(folder):
