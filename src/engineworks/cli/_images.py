@@ -49,17 +49,24 @@ def files_of(given: Sequence[str], suffixes: Sequence[str] = SUFFIXES) -> Iterat
         yield from (path / name for name in found.files)
 
 
+#: Endings of one file: a folder that is to be made is not called so.
+_OF_A_FILE = (*SUFFIXES, ".npy", ".npz")
+
+
 def outputs_for(folder: Path, files: Sequence[Path], suffix: str | None = None) -> list[Path]:
     """Where each file's answer goes: under its own name, numbered when two share one.
 
     Args:
-        folder: Made if it is not there.
+        folder: Made if it is not there. For one file it may be the answer itself, by its ending.
         files: What is read.
         suffix: Ending of the answers; None: that of an image.
 
     Raises:
-        StoreError: The folder holds images to read, cannot be made or takes no files.
+        StoreError: The folder holds images to read, cannot be made or takes no files; or it is
+            named like a file, and there are several answers or none that ends so.
     """
+    if folder.suffix.lower() in _OF_A_FILE and not folder.is_dir():
+        return [_one_output(folder, files, _WRITTEN if suffix is None else (suffix,))]
     if folder.resolve() in {path.parent.resolve() for path in files}:
         raise StoreError(
             f"{folder} holds images to read: they would be overwritten",
@@ -78,6 +85,20 @@ def outputs_for(folder: Path, files: Sequence[Path], suffix: str | None = None) 
         taken.add(key)
         outputs.append(folder / name)
     return outputs
+
+
+def _one_output(path: Path, files: Sequence[Path], written: Sequence[str]) -> Path:
+    if len(files) != 1:
+        raise StoreError(
+            f"-o {path} is the name of one file, and {len(files)} are read",
+            hint="give a folder for -o: a name without such an ending, or one that is there",
+        )
+    if path.suffix.lower() not in written:
+        raise StoreError(
+            f"-o {path}: no {path.suffix} is written here, but {', '.join(written)}",
+            hint="give a file that ends so, or a folder, for -o",
+        )
+    return path
 
 
 def tell_failure(options: argparse.Namespace, path: Path, error: EngineworksError) -> None:

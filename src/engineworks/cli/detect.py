@@ -31,7 +31,11 @@ def register(subparsers: Subparsers) -> None:
     add_detector(command)
     command.add_argument("images", nargs="+", metavar="IMG", help="image file, or folder of images")
     command.add_argument(
-        "-o", "--output", type=Path, metavar="DIR", help="write the images with boxes drawn there"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="write the images with boxes drawn there; of one image also the file itself",
     )
     add_max_pixels(command)
     add_recording(command)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import zipfile
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from engineworks.cli._recording import add_recording, recorder
 from engineworks.cli._words import add
 from engineworks.errors import ArtifactError, DataError, FeedError, StoreError
 from engineworks.runtime.detector import image_input
+from engineworks.runtime.outputs import temporary_name
 from engineworks.runtime.pictures import read_picture
 from engineworks.runtime.preprocess import Preprocessor
 from engineworks.runtime.session import Session
@@ -46,7 +46,11 @@ def register(subparsers: Subparsers) -> None:
         "input, or .npz with an array for each input, given as they are",
     )
     command.add_argument(
-        "-o", "--output", type=Path, metavar="DIR", help="write NAME.npz for each file there"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="write NAME.npz for each file there; of one file also the .npz itself",
     )
     add_max_pixels(command)
     add_recording(command)
@@ -150,7 +154,7 @@ def save(path: Path, arrays: Mapping[str, Array]) -> None:
     Raises:
         StoreError: The disk does not take it.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished = temporary_name(path)
     try:
         with zipfile.ZipFile(unfinished, "w") as archive:
             for name, array in arrays.items():

@@ -100,3 +100,12 @@ def test_a_long_name_is_written_and_the_others_go_on(oracle_engine, folder, long
     assert len(written) == 5 - long.endswith(".jp")
     assert {"a.png", "z.png"} < set(written)
     assert max(len(os.fsencode(name)) for name in written) <= 255
+
+
+def test_of_one_image_the_output_may_be_the_file_itself(oracle_engine, folder, tmp_path, capsys):
+    one, out = str(folder / "a.png"), tmp_path / "drawn.jpg"
+    assert main(["detect", str(oracle_engine), one, "-o", str(out)]) == 0
+    assert Image.open(out).size == (30, 20)
+    for given, name in ((str(folder), "b.jpg"), (one, "b.gif"), (one, "in/a.png")):
+        assert main(["detect", str(oracle_engine), given, "-o", str(tmp_path / name)]) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["drawn.jpg", "in"]

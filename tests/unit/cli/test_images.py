@@ -126,6 +126,39 @@ class TestRun:
             for name, array in arrays.items():
                 np.testing.assert_array_equal(found[name], array)
 
+    def test_of_one_input_the_output_may_be_the_file_itself(self, engine, red, tmp_path):
+        assert main(["run", engine, str(red), "-o", str(tmp_path / "raw.npz")]) == 0
+        with np.load(tmp_path / "raw.npz") as found:
+            np.testing.assert_allclose(found["scores"], [[4, 0, 0]], atol=1e-6)
+        (tmp_path / "there.npz").mkdir()
+        assert main(["run", engine, str(red), "-o", str(tmp_path / "there.npz")]) == 0
+        assert (tmp_path / "there.npz" / "red.npz").is_file()
+
+    @pytest.mark.parametrize(
+        ("name", "times", "words"),
+        [("raw.npz", 2, "one file, and 2 are read"), ("raw.npy", 1, "no .npy is written"),
+         ("new/raw.npz", 1, "there is no folder")],
+    )  # fmt: skip
+    def test_a_folder_named_like_a_file_is_not_made(
+        self, engine, red, tmp_path, capsys, name, times, words
+    ):
+        assert main(["run", engine, *[str(red)] * times, "-o", str(tmp_path / name)]) == 2
+        assert words in capsys.readouterr().err
+        assert not (tmp_path / name).exists()
+
+    def test_an_array_is_not_overwritten_by_its_answer(self, engine, tmp_path, capsys):
+        path = tmp_path / "in.npz"
+        np.savez(path, images=np.zeros((1, 3, 8, 8), np.float32))
+        before = path.read_bytes()
+        assert main(["run", engine, str(path), "-o", str(path)]) == 2
+        assert "it would be destroyed" in capsys.readouterr().err
+        assert path.read_bytes() == before
+
+    def test_a_name_as_long_as_the_disk_takes_is_written(self, engine, red, tmp_path):
+        long = red.rename(red.with_name("n" * 251 + ".png"))
+        assert main(["run", engine, str(long), "-o", str(tmp_path / "out")]) == 0
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["n" * 251 + ".npz"]
+
     def test_a_folder_with_inputs_takes_no_outputs(self, engine, red, capsys):
         assert main(["run", engine, str(red), "-o", str(red.parent)]) == 2
         assert "holds images to read" in capsys.readouterr().err
