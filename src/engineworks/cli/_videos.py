@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from engineworks import folders
 from engineworks.errors import DataError
+from engineworks.runtime.outputs import fitting_name
 from engineworks.runtime.sources import local_path, spoken
 
 #: What a folder of videos is searched for: containers, and streams without one.
@@ -23,6 +24,10 @@ SUFFIXES = frozenset(
         *(".obu", ".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".mjpeg", ".mjpg"),
     )
 )
+
+
+#: The longest that follows a stream's name in the names of its outputs.
+_AFTER_NAME = ".part9999.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +88,11 @@ def output_names(sources: Sequence[str]) -> list[str]:
     taken: set[str] = set()
     for source in sources:
         stem = _stem(source)
-        name, count = stem, 1
+        name, count = fitting_name(stem, _AFTER_NAME).removesuffix(_AFTER_NAME), 1
         while (key := unicodedata.normalize("NFC", name).casefold()) in taken:
             count += 1
-            name = f"{stem}-{count}"
+            number = f"-{count}"
+            name = fitting_name(stem, number + _AFTER_NAME).removesuffix(_AFTER_NAME)
         taken.add(key)
         names.append(name)
     return names

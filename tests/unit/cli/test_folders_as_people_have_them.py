@@ -109,3 +109,12 @@ def test_of_one_image_the_output_may_be_the_file_itself(oracle_engine, folder, t
     for given, name in ((str(folder), "b.jpg"), (one, "b.gif"), (one, "in/a.png")):
         assert main(["detect", str(oracle_engine), given, "-o", str(tmp_path / name)]) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["drawn.jpg", "in"]
+
+
+def test_a_long_name_of_a_video_does_not_stop_the_others(oracle_engine, tmp_path):
+    for name in ("a/" + "n" * 251 + ".gif", "b/" + "n" * 251 + ".gif", "c.gif"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), "red").save(tmp_path / "in" / name)
+    out = tmp_path / "out"
+    assert main(["videos", str(oracle_engine), str(tmp_path / "in"), "-o", str(out)]) == 0
+    assert len(list(out.glob("*.mp4"))) == len(list(out.glob("*.jsonl"))) == 3
