@@ -2,7 +2,8 @@
 
 They lie under `state_dict`, `model`, `ema.module`, `params` ... or at the top, with `module.`,
 `model.` or `_orig_mod.` before every name. The set whose names and shapes are those of the network
-is taken; of two different ones the user chooses. Knows the file, and the network's own names.
+is taken; of two different ones the user chooses, one with more tensors among its names included,
+since what is more may be the other set. Knows the file, and the network's own names.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ DEPTH = 4
 #: What torch.compile puts before the names of a network, or of any part of it.
 COMPILED = "_orig_mod."
 
+#: A word in a name that means averaged weights.
+AVERAGED = re.compile(r"(^|[._])(ema|shadow|swa|averaged?)([._]|$)", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -34,6 +38,8 @@ class Weights:
     """What stood before every name."""
     others: int
     """Tensors beside them that the network has no place for."""
+    within: bool = False
+    """Whether some of those have its prefix: it fits only beside another set that fits whole."""
 
     @property
     def key(self) -> str:
@@ -81,11 +87,55 @@ def load(module: Any, path: Path, *, trust: bool, key: str, source: str) -> str:
             hint="save it with torch.save(model.state_dict(), ...)",
         )
     fitting = [one for where, tensors in found for one in _fits(where, tensors, wanted)]
+    if all(one.within for one in fitting):
+        fitting = []  # more layers than the network has: another network
     chosen = _chosen(fitting, path, key)
     if chosen is None:
         raise _misfit(module, path, source, found, wanted)
+    _reject_complex(chosen, path, wanted)
     module.load_state_dict(dict(chosen.tensors), strict=True)
-    return chosen.said
+    return "; ".join(filter(None, (chosen.said, _left_average(state, fitting))))
+
+
+def _reject_complex(chosen: Weights, path: Path, wanted: Mapping[str, Any]) -> None:
+    for name, value in chosen.tensors.items():
+        if value.is_complex() and not wanted[name].is_complex():
+            raise ModelError(
+                f"model.weights: {name!r} in {path.name} is {str(value.dtype).split('.')[-1]}, "
+                f"the network's is {str(wanted[name].dtype).split('.')[-1]}: its imaginary part "
+                "would be lost",
+                hint="save real weights: those that the network was trained with",
+            )
+
+
+def _left_average(state: Any, fitting: list[Weights]) -> str:
+    """Words on averaged weights that cannot be held against the network's names, or ""."""
+    # Of one average among several, and of its counters, nothing new is to be said.
+    if any(AVERAGED.search(one.key) for one in fitting):
+        return ""
+    place = next((place for place in _tensor_places(state) if AVERAGED.search(place)), "")
+    return (
+        f"averaged weights (EMA) at {place} were left aside: they cannot be matched by name"
+        if place
+        else ""
+    )
+
+
+def _tensor_places(state: Any, place: str = "", depth: int = 0) -> Iterator[str]:
+    """Where tensors of more than one number lie: mappings by full name, lists as a whole."""
+    import torch
+
+    if isinstance(state, list | tuple):
+        if any(isinstance(value, torch.Tensor) and value.numel() > 1 for value in state):
+            yield place
+    elif isinstance(state, Mapping):
+        for name, value in state.items():
+            inner = f"{place}.{name}" if place else str(name)
+            if isinstance(value, torch.Tensor):
+                if value.numel() > 1:
+                    yield inner
+            elif depth < DEPTH:
+                yield from _tensor_places(value, inner, depth + 1)
 
 
 def _read(path: Path, *, trust: bool) -> Any:
@@ -142,12 +192,18 @@ def _sets(state: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
         state = state.state_dict()  # a whole network, which only a trusted file holds
     if not isinstance(state, Mapping):
         return
-    tensors = {
-        name.replace(COMPILED, ""): value
+    named = {
+        name: value
         for name, value in state.items()
         if isinstance(name, str) and isinstance(value, torch.Tensor)
     }
-    if tensors:
+    tensors = {name.replace(COMPILED, ""): value for name, value in named.items()}
+    if len(tensors) < len(named):  # the network and its compiled twin, side by side
+        compiled = {name: value for name, value in named.items() if COMPILED in name}
+        yield path, {name: value for name, value in named.items() if name not in compiled}
+        tensors = {name.replace(COMPILED, ""): value for name, value in compiled.items()}
+        yield (*path, COMPILED.rstrip(".")), tensors
+    elif tensors:
         yield path, tensors
     if len(path) < DEPTH:
         for name, value in state.items():
@@ -165,10 +221,11 @@ def _fits(
             for name, value in tensors.items()
             if name.startswith(prefix)
         }
-        if inside.keys() == wanted.keys() and all(
+        if inside.keys() >= wanted.keys() and all(
             inside[name].shape == wanted[name].shape for name in wanted
         ):
-            yield Weights(path, inside, prefix, len(tensors) - len(inside))
+            exact = {name: inside[name] for name in wanted}
+            yield Weights(path, exact, prefix, len(tensors) - len(exact), len(inside) > len(exact))
 
 
 def _prefixes(tensors: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
@@ -181,7 +238,9 @@ def _prefixes(tensors: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
 
 
 def _chosen(fitting: list[Weights], path: Path, key: str) -> Weights | None:
-    named = [one for one in fitting if key in ("", one.key, ".".join(one.path))]
+    named = [one for one in fitting if key in ("", one.key)] or [
+        one for one in fitting if key == ".".join(one.path)
+    ]
     if key and not named and fitting:
         raise ModelError(
             f"model.weights_key: {path.name} has no weights of this network under {key!r}",
@@ -190,11 +249,15 @@ def _chosen(fitting: list[Weights], path: Path, key: str) -> Weights | None:
     different = [one for one in named[1:] if not _equal(one, named[0])]
     if different:
         names = ", ".join(repr(one.key) for one in (named[0], *different))
+        keys = [one.key for one in (named[0], *different)]
+        averaged = next((one for one in reversed(keys) if AVERAGED.search(one)), "")
         raise ModelError(
-            f"model.weights: {path.name} holds {len(different) + 1} different sets of weights for "
+            f"model.weights: {path.name} holds {len(keys)} different sets of weights for "
             f"this network: {names}",
-            hint=f"name one: model.weights_key: {different[-1].key} (the averaged one, ema, is "
-            "what training programs usually score and publish)",
+            hint=f"name one: model.weights_key: {averaged} (the averaged one, ema, is "
+            "what training programs usually score and publish)"
+            if averaged
+            else f"name the one that was trained for this: model.weights_key: {' or '.join(keys)}",
         )
     return named[0] if named else None
 

@@ -54,6 +54,12 @@ TWO = {
         {"state_dict": {**before("model."), **before("model_ema.", EMA)}},
         "state_dict.model", "state_dict.model_ema",
     ),
+    "top and ema.": ({**LAST, **before("ema.", EMA)}, "the top", "ema"),
+    "beside old": ({"model": {**LAST, **before("ema.", EMA)}}, "model", "model.ema"),
+    "network and ema": (
+        {**before("net."), **before("net.ema.", EMA)},
+        "net", "net.ema",
+    ),
     "generator": ({"params": LAST, "params_ema": EMA}, "params", "params_ema"),
 }  # fmt: skip
 
@@ -125,3 +131,38 @@ def test_a_source_that_may_be_either_is_told_both_ways(name):
         ModelSpec(source=name, input=InputSpec(size=(8, 8)))
     assert "m.torchscript" in caught.value.hint
     assert "model.weights" in caught.value.hint
+
+
+@pytest.mark.parametrize("other", ["discriminator.", "_orig_mod.", "old."])
+def test_names_without_a_prefix_are_not_passed_over_for_others(other, tmp_path):
+    content = {**LAST, **before(other, EMA)}
+    for file, first in ((content, "the top"), ({"model": content}, "model")):
+        with pytest.raises(ModelError, match="2 different sets") as caught:
+            load(tmp_path, file)
+        assert repr(first) in caught.value.message
+        assert other.rstrip(".") in caught.value.message
+        assert "averaged" not in caught.value.hint
+        assert same(load(tmp_path, file, key=first)[0], LAST)
+
+
+def test_a_larger_network_is_not_cut_down_to_this_one(tmp_path):
+    with pytest.raises(ModelError, match="does not fit"):
+        load(tmp_path, {**LAST, "head2.weight": torch.ones(2)})
+
+
+@pytest.mark.parametrize("ema", [
+    {"ema": {"decay": 0.9, "shadow_params": list(EMA.values())}},
+    {"shadow": list(EMA.values())},
+    {"model_ema": {name.replace(".", ""): value for name, value in EMA.items()}},
+])  # fmt: skip
+def test_an_average_without_names_is_told_of(ema, tmp_path):
+    module, said = load(tmp_path, {"model": LAST, **ema})
+    assert same(module, LAST)
+    assert "weights from model; averaged weights (EMA) at " + next(iter(ema)) in said
+    assert "cannot be matched by name" in said
+
+
+def test_complex_weights_are_refused(tmp_path):
+    content = {k: v.to(torch.complex64) if v.is_floating_point() else v for k, v in LAST.items()}
+    with pytest.raises(ModelError, match=r"'0.weight' in w.pt is complex64.* float32"):
+        load(tmp_path, content)
