@@ -85,6 +85,7 @@ def _open_onnx(model: PinnedModel, sample: Array) -> Source:
         )
     names = tuple(value.name for value in session.get_outputs())
     wanted = form(inputs[0].type, inputs[0].shape, model.spec.input.channels)
+    _reject_batch(Path(model.path).name, inputs[0].shape, model.spec.input.channels)
 
     def infer(batch: Array) -> dict[str, Array]:
         batch = wanted.given(batch)
@@ -100,6 +101,23 @@ def _open_onnx(model: PinnedModel, sample: Array) -> Source:
     wanted.given(sample)
 
     return _guarded(Source(infer, names), sample)
+
+
+def _reject_batch(name: str, shape: list[Any], channels: int) -> None:
+    """Refuse an ONNX input that one image at a time cannot be given to, by its first axis."""
+    if len(shape) != 4 or not isinstance(shape[0], int) or shape[0] in (1, -1, 0):
+        return
+    if shape[0] == channels and shape[1] != channels:
+        raise ModelError(
+            f"model.source: {name} wants an image of {shape}: its first axis is the channels, "
+            "not the batch",
+            hint="export the model with an input of (batch, channels, height, width)",
+        )
+    raise ModelError(
+        f"model.source: {name} wants an image of {shape}: its batch is fixed at {shape[0]}, and "
+        "images are given one at a time",
+        hint="export it again with an open batch, or with a batch of 1",
+    )
 
 
 def _open_factory(model: PinnedModel, sample: Array) -> Source:

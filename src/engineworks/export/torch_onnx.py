@@ -127,8 +127,8 @@ def _nothing_agrees(
         else ""
     )
     if misplaced:
-        hint = f"put the batch first in the model's outputs{fixed}"
-        return ExportError(f"{misplaced}; {reasons}", hint=hint)
+        # A batch fixed at 1 would give as many rows.
+        return ExportError(f"{misplaced}; {reasons}", hint="put the batch first in the outputs")
     if model.spec.form == "onnx":
         hint = f"export the file again with a batch that is open throughout{fixed}"
         return ExportError(

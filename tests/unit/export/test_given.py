@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from engineworks.errors import ExportError
+from engineworks.errors import ExportError, ModelError
 from engineworks.export import given
 from engineworks.export.source import open_source
 from engineworks.export.torch_onnx import export, runner, signature
@@ -144,7 +144,24 @@ def test_a_batch_that_is_not_first_is_named(tmp_path):
     value = helper.make_tensor_value_info("out", TensorProto.FLOAT, [4, "batch"])
     with pytest.raises(ExportError, match="'out' gives 4 rows for one image") as caught:
         kept(save(tmp_path, nodes, constants=constants, outputs=[value]))
-    assert "batch first" in caught.value.hint
+    assert caught.value.hint == "put the batch first in the outputs"
+
+
+@pytest.mark.parametrize(("shape", "cause"), [
+    ([4, 3, 16, 16], r"batch is fixed at 4"),
+    ([3, "batch", 16, 16], r"first axis is the channels"),
+    ([3, 1, 16, 16], r"first axis is the channels"),
+])  # fmt: skip
+def test_a_batch_that_no_single_image_fits_is_named(shape, cause, tmp_path):
+    image, out = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("images", "out")
+    )
+    graph = helper.make_graph([helper.make_node("Relu", ["images"], ["out"])], "g", [image], [out])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    Path(tmp_path, "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=cause) as caught:
+        open_source(pinned(tmp_path, "m.onnx"), X[:1])
+    assert "model.input" not in caught.value.hint
 
 
 @pytest.mark.parametrize(("opset", "old"), [(11, True), (12, True), (13, False), (17, False)])
