@@ -47,8 +47,8 @@ def not_a_number():
 
 class Stubborn(Net):
     def forward(self, images):
-        found = torch.nonzero(images.flatten()[:50] > images.mean())
-        return found.float() * super().forward(images)[0, 0]
+        seen = torch.from_numpy(images.detach().numpy().mean((1, 2, 3)))  # no exporter sees this
+        return super().forward(images) * seen[:, None]
 
 
 def stubborn():
@@ -136,11 +136,11 @@ class Project:
         return [sys.executable, "-m", "flows.ship", str(self.recipe), *words]
 
     def environment(self, **extra: str) -> dict[str, str]:
-        environment = {**os.environ, "ENGINEWORKS_HOME": str(self.home), **extra}
+        # What other tests of this process have set for Prefect is none of this project's.
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+        environment = {**inherited, "ENGINEWORKS_HOME": str(self.home), **extra}
         if self.api:
             environment["PREFECT_API_URL"] = self.api
-        else:
-            environment.pop("PREFECT_API_URL", None)
         return environment
 
     def ship(self, *words: str, **extra: str) -> Outcome:

@@ -26,6 +26,8 @@ def behind_a_proxy(monkeypatch):
         monkeypatch.setenv(name, NOWHERE)
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.setenv("NO_PROXY", "intern.example")
+    # urllib keeps the proxies of its first call in a process.
+    monkeypatch.setattr(urllib.request, "_opener", None)
     return monkeypatch
 
 

@@ -69,9 +69,9 @@ def test_a_file_is_read_once_so_a_swap_in_between_cannot_be_seen(data, tmp_path,
     want, other = cv2.imread(str(dog)), cat.read_bytes()
     decode = pinned.decode_picture
 
-    def late(bytes_read, name):
+    def late(bytes_read, name, **limits):
         dog.write_bytes(other)
-        return decode(bytes_read, name)
+        return decode(bytes_read, name, **limits)
 
     monkeypatch.setattr(pinned, "decode_picture", late)
     np.testing.assert_array_equal(datasets.read(data, "dog/a.bmp"), want)
