@@ -25,7 +25,7 @@ HEAVY = [
 LIGHT = [
     f"engineworks.{name}"
     for name in (
-        "runtime", "cli", "targets", "store", "manifest", "codec", "values", "hosts", "child",
+        "runtime", "cli", "targets", "store", "manifest", "codec", "facts", "hosts", "child",
         "verdict", "bench", "errors", "specs",
     )
 ]  # fmt: skip
