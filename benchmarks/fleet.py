@@ -17,9 +17,10 @@ from pathlib import Path
 from artifacts import s3, transfers
 from artifacts.remote_store import RemoteStore
 from benchmarks._bars import Bar, finish
-from engineworks import fleet, hosts
+from engineworks import hosts
 from engineworks.facts.host import RegisteredHost
 from engineworks.manifest import Provenance
+from engineworks.plan import place
 from engineworks.specs import TargetSpec
 from infra.s3 import S3Server
 
@@ -89,7 +90,7 @@ def planner() -> tuple[int, float]:
         )
     ]
     begun = time.perf_counter()
-    planned = fleet.place(specs, machines, "same")
+    planned = place(specs, machines, "same")
     return len(planned), time.perf_counter() - begun
 
 

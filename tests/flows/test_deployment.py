@@ -203,7 +203,7 @@ def test_what_people_changed_stays_and_is_said(project, tmp_path):
 
 #: A module of each part, imported by the flow's process or by a stage's.
 CLONED = ("flows/ship.py", "tasks/build.py", "artifacts/summary.py",
-          "src/engineworks/recipe.py", "src/engineworks/targets/null.py")  # fmt: skip
+          "src/engineworks/recipe/load.py", "src/engineworks/targets/null.py")  # fmt: skip
 NOTE = """
 import os as _os
 

@@ -26,11 +26,21 @@ class PlannedVariant:
     pool: str = ""
     everywhere: bool = False
     """Whether other machines build it too."""
+    label: str = ""
+    """Tells two option sets of one target apart."""
 
     @property
     def name(self) -> str:
-        """Name of the row in every table: `target/precision`, or `target/precision@host`."""
-        return f"{self.target}/{self.precision}" + (f"@{self.host}" if self.everywhere else "")
+        """Name of the row in every table: `target/precision`, then `:label` and `@host` if any."""
+        return (
+            f"{self.target}/{self.precision}"
+            + (f":{self.label}" if self.label else "")
+            + (f"@{self.host}" if self.everywhere else "")
+        )
+
+    def beside(self, other: PlannedVariant) -> bool:
+        """Whether the other is of the same target and option set, in whatever precision."""
+        return (self.target, self.label) == (other.target, other.label)
 
 
 @dataclass(frozen=True, kw_only=True)

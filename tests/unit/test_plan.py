@@ -7,9 +7,10 @@ import time
 
 import pytest
 
-from engineworks import fleet, hosts
+from engineworks import hosts
 from engineworks.codec import digest
 from engineworks.facts.host import Gpu, RegisteredHost
+from engineworks.plan import SILENT_S, place
 from engineworks.specs import TargetSpec
 
 CARD = dataclasses.replace(hosts.probe(), packages={"onnxruntime": "1", "openvino": "2"})
@@ -23,7 +24,7 @@ def machine(name, pool="cpu", *, packages=None, age_s=1.0, code="same"):
 
 
 def plan(specs, machines):
-    return fleet.place(specs, machines, "same")
+    return place(specs, machines, "same")
 
 
 def where(planned):
@@ -81,7 +82,7 @@ def test_a_pool_is_obeyed():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"age_s": fleet.SILENT_S + 40}, "no worker: a was last heard of 2 min ago"),
+        ({"age_s": SILENT_S + 40}, "no worker: a was last heard of 2 min ago"),
         ({"age_s": 7 * 86400.0}, "7 days ago"),
         ({"code": "other"}, "another version"),
     ],

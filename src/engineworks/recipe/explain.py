@@ -1,0 +1,92 @@
+"""Why a recipe is refused, in its author's words: where, what, and the nearest right spelling."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import typing
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from engineworks.errors import RecipeError
+from engineworks.recipe.schema import Recipe
+
+
+def explain(path: Path, error: ValidationError) -> RecipeError:
+    """The first problems in the user's words: where, what, and the nearest right spelling."""
+    lines, hints = [], []
+    for problem in _meant(error)[:5]:
+        location = [str(part) for part in problem["loc"] if part not in _FORMS]
+        where = ".".join(location)
+        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            lines.append(f"{where}: unknown key")
+            near = difflib.get_close_matches(location[-1], _keys(location[:-1]), 1, 0.5)
+            allowed = ", ".join(_keys(location[:-1]))
+            hints.append(f"did you mean {near[0]!r}?" if near else f"allowed here: {allowed}")
+        elif problem["type"] in ("missing", "missing_keyword_only_argument"):
+            lines.append(f"{where}: missing")
+            hints.append(f"add {where}")
+        elif problem["type"] == "string_type" and not isinstance(problem["input"], list | dict):
+            read = json.dumps(problem["input"], default=repr)[:60]
+            lines.append(f"{where}: YAML reads {read} there, no text")
+            hints.append("put names in quotes that look like numbers, yes, no, on, off or null")
+        else:
+            got = repr(problem.get("input"))[:60]
+            lines.append(f"{where}: {problem['msg'].lower()}, got {got}")
+            hints.append(f"correct {where}")
+    return RecipeError(
+        f"{path}: " + "; ".join(lines),
+        hint="; ".join(dict.fromkeys(hints)) + " (all keys: docs/recipe.md)",
+    )
+
+
+#: What pydantic calls the two forms that a value may have (`task.labels`) in its places.
+_FORMS = ("tuple[str, ...]", "str")
+
+
+def _meant(error: ValidationError) -> list[Any]:
+    """The problems, those of the form left out that a value does not have."""
+    return [
+        problem
+        for problem in error.errors()
+        if not (problem["loc"][-1:] == ("str",) and isinstance(problem["input"], list))
+        and not (problem["loc"][-1:] == ("tuple[str, ...]",) and problem["type"] == "tuple_type")
+    ]
+
+
+def refuse_booleans(raw: Any, made: Any, path: str, where: str = "") -> None:
+    """Refuse true where a number belongs, which pydantic takes for 1.
+
+    Raises:
+        RecipeError: Names the place.
+    """
+    if isinstance(raw, bool) and not isinstance(made, bool):
+        raise RecipeError(
+            f"{path}: {where}: {json.dumps(raw)} is no number",
+            hint=f"correct {where} (yes, no, on and off are true or false in YAML)",
+        )
+    if isinstance(raw, dict):
+        for key, value in raw.items():
+            part = made.get(key) if isinstance(made, dict) else getattr(made, key)
+            refuse_booleans(value, part, path, f"{where}.{key}".lstrip("."))
+    elif isinstance(raw, list):
+        for number, (value, part) in enumerate(zip(raw, made, strict=True)):
+            refuse_booleans(value, part, path, f"{where}.{number}")
+
+
+def _keys(location: list[str]) -> list[str]:
+    """Keys that the recipe allows at a place such as ["model", "input"]."""
+    kind: Any = Recipe
+    for part in location:
+        if not part.isdigit():
+            hint = typing.get_type_hints(kind).get(part)
+            options = (hint, *typing.get_args(hint))
+            kind = next((option for option in options if dataclasses.is_dataclass(option)), None)
+        if kind is None:
+            return []
+    return [name for name in typing.get_type_hints(kind) if name in getattr(
+        kind, "model_fields", getattr(kind, "__dataclass_fields__", ())
+    )]  # fmt: skip

@@ -1,0 +1,96 @@
+"""Reads a recipe: the YAML a user writes, parsed once, checked, with every path made absolute.
+
+Nothing is run and nothing is written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from engineworks import files, yaml_text
+from engineworks.codec import digest
+from engineworks.errors import RecipeError, said
+from engineworks.recipe.explain import explain, refuse_booleans
+from engineworks.recipe.labels import read_labels
+from engineworks.recipe.rules import check_sections
+from engineworks.recipe.schema import Loaded, Recipe
+
+
+def load(path: Path) -> Loaded:
+    """Read and check a recipe.
+
+    Raises:
+        RecipeError: No YAML, an unknown key, a value out of range, an unknown target.
+        DataError: The labels file is missing.
+    """
+    try:
+        text = files.read_text(path, most=yaml_text.MOST_BYTES)
+        raw = yaml_text.parse(text)
+    except (FileNotFoundError, NotADirectoryError):
+        raise RecipeError(
+            f"{path} does not exist",
+            hint="give a recipe file, for example examples/yolox_nano/recipe.yaml",
+        ) from None
+    except OSError as error:
+        words = getattr(error, "strerror", None) or error
+        raise RecipeError(
+            f"the recipe {str(path)[:200]!r} cannot be read: {words}",
+            hint="give a recipe file, for example examples/yolox_nano/recipe.yaml",
+        ) from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise RecipeError(
+            f"{path} is not YAML: {said(error)}",
+            hint="check indentation and colons at the place named",
+        ) from error
+    if raw is None:
+        raise RecipeError(f"{path} is empty", hint="start from examples/yolox_nano/recipe.yaml")
+    if not isinstance(raw, dict):
+        raise RecipeError(
+            f"{path} holds {type(raw).__name__}, not a mapping of sections",
+            hint="start from examples/yolox_nano/recipe.yaml",
+        )
+    try:
+        recipe = Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise explain(path, error) from error
+    refuse_booleans(raw, recipe, str(path))
+    folder = path.absolute().parent
+    recipe = _absolute(recipe, folder)
+    labels = read_labels(recipe.task, folder)
+    check_sections(recipe, labels)
+    sections = {name: getattr(recipe, name) for name in Recipe.model_fields}
+    return Loaded(
+        recipe=recipe,
+        path=path,
+        folder=folder,
+        labels=labels,
+        sha256=digest({**sections, "labels": labels}),
+        text=text,
+        origin=str(path.absolute()),
+    )
+
+
+def _absolute(recipe: Recipe, folder: Path) -> Recipe:
+    """Paths relative to the recipe become absolute."""
+
+    def place(value: str | None) -> str | None:
+        return None if value is None else str((folder / Path(value).expanduser()).absolute())
+
+    model = dataclasses.replace(recipe.model, weights=place(recipe.model.weights))
+    data = recipe.data
+    if data is not None:
+        data = dataclasses.replace(
+            data, images=place(data.images) or "", annotations=place(data.annotations)
+        )
+    calibration = recipe.calibration
+    if calibration is not None:
+        calibration = dataclasses.replace(
+            calibration,
+            images=calibration.images if calibration.made else place(calibration.images) or "",
+            annotations=place(calibration.annotations),
+        )
+    return recipe.model_copy(update={"model": model, "data": data, "calibration": calibration})

@@ -1,0 +1,112 @@
+"""Rules between the sections of a recipe, checked before anything is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engineworks import targets
+from engineworks.calibrate.ranges import METHODS
+from engineworks.errors import RecipeError
+from engineworks.qdq import accept
+from engineworks.recipe.schema import Loaded, Recipe
+from engineworks.specs import P99_CALLS
+from engineworks.targets._base import check_request
+
+
+def check_sections(recipe: Recipe, labels: tuple[str, ...]) -> None:
+    """Rules between sections, all of them before anything is run."""
+    for spec in recipe.targets:
+        check_request(spec.target, targets.load(spec.target), spec.precisions, spec.options)
+    names = [(spec.target, precision) for spec in recipe.targets for precision in spec.precisions]
+    doubled = [name for name in names if names.count(name) > 1]
+    if doubled:
+        raise RecipeError(
+            f"targets: {'/'.join(doubled[0])} stands there twice", hint="name each variant once"
+        )
+    if recipe.task.kind == "classification" and not labels:
+        raise RecipeError(
+            "task.labels is empty: a classification needs the class names",
+            hint="give a list of names or a text file, in the model's order",
+        )
+    if max(recipe.benchmark.batches) > 1 and not recipe.export.dynamic_batch:
+        raise RecipeError(
+            f"benchmark.batches: {max(recipe.benchmark.batches)} needs an open batch, "
+            "but export.dynamic_batch is false",
+            hint="set export.dynamic_batch: true or benchmark.batches: [1]",
+        )
+    latencies = recipe.budget.latencies
+    if latencies and 1 not in recipe.benchmark.batches:
+        raise RecipeError(
+            f"budget.max_{next(iter(latencies))}_ms is judged at batch 1, which is not in "
+            f"benchmark.batches {list(recipe.benchmark.batches)}",
+            hint="add 1 to benchmark.batches",
+        )
+    if "p99" in latencies and recipe.benchmark.calls < P99_CALLS:
+        raise RecipeError(
+            f"budget.max_p99_ms: p99 is not known from fewer than {P99_CALLS} calls, "
+            f"benchmark.calls is {recipe.benchmark.calls}",
+            hint=f"write benchmark.calls: {P99_CALLS}; a row then takes that many calls, however "
+            "long they take",
+        )
+    if max(recipe.benchmark.batches) > recipe.export.largest_batch:
+        raise RecipeError(
+            f"benchmark.batches: {max(recipe.benchmark.batches)} is above export.largest_batch, "
+            f"{recipe.export.largest_batch}",
+            hint=f"set export.largest_batch: {max(recipe.benchmark.batches)}, so that parity is "
+            "checked there too, or leave that batch out",
+        )
+    _check_int8(recipe)
+    gray = recipe.preprocess.color == "gray"
+    if gray != (recipe.model.input.channels == 1):
+        raise RecipeError(
+            f"preprocess.color {recipe.preprocess.color} gives {1 if gray else 3} channels, "
+            f"model.input.channels is {recipe.model.input.channels}",
+            hint="use color: gray with channels: 1, else rgb or bgr with channels: 3",
+        )
+    others = [size for size in recipe.benchmark.sizes if size != recipe.model.input.size]
+    if others and recipe.model.form != "factory":
+        raise RecipeError(
+            f"benchmark.sizes: a {recipe.model.form} source has one size, "
+            f"{list(recipe.model.input.size)}; {list(others[0])} is asked for too",
+            hint="leave benchmark.sizes out, or use a module:factory source",
+        )
+
+
+def _check_int8(recipe: Recipe) -> None:
+    if _wants_int8(recipe) and recipe.calibration is None and recipe.model.form != "onnx":
+        raise _no_calibration(recipe)
+    unknown = [name for name in recipe.int8.methods if name not in METHODS]
+    if unknown:
+        raise RecipeError(
+            f"int8.methods: there is no method {unknown[0]!r}",
+            hint=f"the methods are: {', '.join(METHODS)}",
+        )
+
+
+def _wants_int8(recipe: Recipe) -> tuple[str, ...]:
+    return tuple(spec.target for spec in recipe.targets if "int8" in spec.precisions)
+
+
+def _no_calibration(recipe: Recipe) -> RecipeError:
+    return RecipeError(
+        f"calibration is missing: {_wants_int8(recipe)[0]}/int8 must see which values occur",
+        hint="add calibration.images, at least 16 photos like those in use (other ones than in "
+        "data), or remove int8",
+    )
+
+
+def refuse_float(loaded: Loaded) -> None:
+    """Without calibration, int8 needs an ONNX source that is a Q/DQ model already.
+
+    Raises:
+        RecipeError: It is a float model.
+    """
+    if loaded.recipe.calibration is not None or not _wants_int8(loaded.recipe):
+        return
+    path = loaded.folder / Path(loaded.recipe.model.source).expanduser()
+    try:
+        quantized = accept.is_quantized(accept.load(path))
+    except Exception:
+        return  # the stage `reference` says what is wrong with it
+    if not quantized:
+        raise _no_calibration(loaded.recipe)

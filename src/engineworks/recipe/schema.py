@@ -1,0 +1,92 @@
+"""What a recipe holds: its sections, its place on this machine, its JSON forms.
+
+Knows neither YAML nor the rules between sections.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from engineworks.codec import to_json
+from engineworks.specs import (
+    BenchmarkSpec,
+    BudgetSpec,
+    CalibrationSpec,
+    DataSpec,
+    ExportSpec,
+    Int8Spec,
+    LimitsSpec,
+    ModelSpec,
+    Preprocess,
+    TargetSpec,
+    TaskSpec,
+)
+
+
+class Recipe(BaseModel):
+    """One trained model, the data that judges it, the targets it goes to, what it may cost."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    version: Literal[1] = 1
+    """Version of the recipe format."""
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")
+    """Name of the model: of its runs, and of the registered model in MLflow."""
+    model: ModelSpec
+    """The trained model."""
+    preprocess: Preprocess = Preprocess()
+    """How an image becomes the model's input; travels with every engine."""
+    task: TaskSpec = TaskSpec()
+    """What the outputs mean."""
+    data: DataSpec | None = None
+    """Labelled images that judge every engine. Without them engines are compared with the
+    source model on synthetic images only."""
+    calibration: CalibrationSpec | None = None
+    """Images that INT8 is calibrated with; needed when a target asks for int8."""
+    int8: Int8Spec = Int8Spec()
+    """How far the search for an accurate and fast INT8 engine may go."""
+    export: ExportSpec = ExportSpec()
+    """How the model becomes ONNX."""
+    targets: tuple[TargetSpec, ...] = Field(min_length=1)
+    """Where it shall run."""
+    benchmark: BenchmarkSpec = BenchmarkSpec()
+    """What is timed."""
+    budget: BudgetSpec = BudgetSpec()
+    """What a variant may cost to be shipped."""
+    limits: LimitsSpec = LimitsSpec()
+    """Time limits of stages."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A recipe with its place on this machine."""
+
+    recipe: Recipe
+    path: Path
+    folder: Path
+    labels: tuple[str, ...]
+    sha256: str
+    """Of the recipe's meaning, without paths and comments."""
+    text: str = ""
+    """As its author wrote it, read once: the file may be edited while a run goes on."""
+    origin: str = ""
+    """The file that it was read from at first, absolute: whose models are registered."""
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a recipe, for editors; committed as docs/recipe.schema.json."""
+    schema = TypeAdapter(Recipe).json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "engineworks recipe"
+    return dict(schema)
+
+
+def resolved(loaded: Loaded) -> str:
+    """The recipe as it was understood, defaults filled in, as JSON."""
+    sections = {name: getattr(loaded.recipe, name) for name in Recipe.model_fields}
+    return json.dumps(to_json(sections), indent=1)
