@@ -90,6 +90,7 @@ def _workshop(
         inputs=(TensorSpec(name="images", dtype="float32", shape=("batch", 3, *size)),),
         outputs=(TensorSpec(name=graph.outputs[0], dtype="float32", shape=shape),),
         threads=threads,
+        precision="int8",
         yardstick=Yardstick(
             data=None, task=TaskSpec(), labels=(), preprocess=Preprocess(), size=size,
             decode=None, inputs=inputs, wanted=wanted,

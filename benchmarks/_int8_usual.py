@@ -112,6 +112,7 @@ def _workshop(request: dict[str, Any], runtime: str) -> Workshop:
         inputs=tuple(from_json(TensorSpec, spec) for spec in request["inputs"]),
         outputs=tuple(from_json(TensorSpec, spec) for spec in request["outputs"]),
         threads=0,
+        precision="int8",
         yardstick=Yardstick(
             data=from_json(PinnedData, request["data"]),
             task=task,

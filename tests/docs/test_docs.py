@@ -155,25 +155,27 @@ class TestRecipe:
             recipe.load(path)
 
     def test_the_parity_rules_are_those_of_the_code(self):
-        from engineworks.evaluate.parity import JUDGED, LIMITS, limit
+        from engineworks.precisions import PRECISIONS
 
+        judged = {name: row.judged for name, row in PRECISIONS.items()}
+        alone = {name: row.alone for name, row in PRECISIONS.items()}
         text = section("recipe.md", "`budget`")
-        assert {"fp32", "fp16", "bf16", "w8a16", "int8"} == set(LIMITS)
-        assert f"| fp32 | relative difference at most {LIMITS['fp32'].max_relative:g} |" in text
+        assert {"fp32", "fp16", "bf16", "w8a16", "int8"} == set(PRECISIONS)
+        assert f"| fp32 | relative difference at most {judged['fp32'].max_relative:g} |" in text
         for precision in ("fp16", "bf16"):
             (row,) = (row for row in rows(text) if row[0] == precision)
-            assert f"at least {LIMITS[precision].min_snr_db:g} dB" in row[1]
-        assert set(JUDGED) == {"w8a16", "int8"}
-        assert all(str(limit(name, judged=True)).startswith("no limit") for name in JUDGED)
+            assert f"at least {judged[precision].min_snr_db:g} dB" in row[1]
+        unlimited = {name for name, limit in judged.items() if str(limit).startswith("no limit")}
+        assert unlimited == {"w8a16", "int8"}
         (row,) = (row for row in rows(text) if row[0] == "w8a16, int8")
-        assert LIMITS["w8a16"].min_snr_db == LIMITS["int8"].min_snr_db
+        assert alone["w8a16"].min_snr_db == alone["int8"].min_snr_db
         assert "where a task metric judges: no numeric rule" in row[1]
-        assert f"else SNR at least {LIMITS['int8'].min_snr_db:g} dB" in row[1]
-        plain = {LIMITS[name].identical for name in ("fp32", "fp16", "bf16")}
+        assert f"else SNR at least {alone['int8'].min_snr_db:g} dB" in row[1]
+        plain = {judged[name].identical for name in ("fp32", "fp16", "bf16")}
         assert f"relative difference of {plain.pop():.4f}" in " ".join(text.split())
         assert not plain
-        assert f"(int8: {LIMITS['int8'].identical:g}," in text
-        assert JUDGED["int8"].identical == LIMITS["int8"].identical
+        assert f"(int8: {alone['int8'].identical:g}," in text
+        assert judged["int8"].identical == alone["int8"].identical
 
 
 class TestDecoder:
@@ -429,7 +431,7 @@ class TestInt8:
 
     def test_figures_are_those_of_the_code(self):
         from engineworks.calibrate import collect
-        from engineworks.evaluate.parity import LIMITS
+        from engineworks.precisions import get
         from engineworks.search import placement, recover
         from engineworks.specs import CalibrationSpec
 
@@ -437,6 +439,6 @@ class TestInt8:
         text = " ".join(self.TEXT.split())
         assert f"at least {collect.BINS // 2:,} bins" in text
         assert f"Among those within {recover.WORTH:.0%}".replace("%", " %") in text
-        assert f"held to {LIMITS['int8'].min_group_db:g} dB in every group" in text
+        assert f"held to {get('int8').alone.min_group_db:g} dB in every group" in text
         assert f"{spec.minimum} to {spec.limit}" in text
         assert placement.SHARES[:2] == (1 / 5, 2 / 5)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from engineworks import precisions
 from engineworks.evaluate import parity, readings, recognize
 from engineworks.evaluate.parity import Limit
 from engineworks.evaluate.readings import ClassReader, DetectionReader, Reader, ScoreReader
@@ -100,7 +101,7 @@ def limits(precision: str, found: Meaning | None) -> tuple[Limit, dict[str, Limi
         (limit, limits by output where they differ: class numbers are no magnitudes).
     """
     if found is None:
-        return parity.limit(precision, judged=precision not in parity.JUDGED), {}
+        return parity.limit(precision, judged=not precisions.get(precision).coarse), {}
     looser = replace(parity.limit(precision, judged=True), judge="what the answers mean")
     others = {
         name: replace(looser, min_snr_db=None) if reading.kind == "numbers" else looser

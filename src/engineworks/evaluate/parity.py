@@ -8,65 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from engineworks import precisions
 from engineworks.evaluate import groups
 from engineworks.evaluate.groups import EQUAL_DB, Group
 from engineworks.facts.engine import Parity, ParityRow
+from engineworks.precisions import Limit as Limit
 
 Array = np.ndarray[Any, Any]
 Infer = Callable[[Array], Mapping[str, Array]]
 
-
-@dataclass(frozen=True)
-class Limit:
-    """What agreement means at one precision; a rule that is None is not applied."""
-
-    max_relative: float | None = None
-    """Largest difference / max(1, largest reference value)."""
-    min_snr_db: float | None = None
-    """Signal-to-noise ratio of a whole output."""
-    max_hush: float = 1e-3
-    """Largest absolute difference in an output that is near silent, in place of a ratio."""
-    min_group_db: float | None = None
-    """The same of every group of channels, without its mean (`groups.py`): where nothing else
-    judges what a quieter group says beside a louder one."""
-    identical: float = 1e-4
-    """Largest relative difference between answers to identical rows of one batch: another tail
-    of a vector loop. In integers a difference in the last float bit may become one level."""
-    judge: str = "the task metric"
-    """Who judges where no rule is applied."""
-
-    def __str__(self) -> str:
-        rules = []
-        if self.max_relative is not None:
-            rules.append(f"relative difference <= {self.max_relative:g}")
-        if self.min_snr_db is not None:
-            rules.append(f"SNR >= {self.min_snr_db:g} dB")
-        if self.min_group_db is not None:
-            rules.append(f"{self.min_group_db:g} dB in every group of channels")
-        return ", ".join(rules) or f"no limit of its own: {self.judge} judges"
-
-
-#: fp32 may only sum in another order. Narrower types round every weight and value; the largest of
-#: a million differences then sits in some cell that no score ever picks, so the whole output is
-#: judged (docs/decisions/003-parity-by-precision.md).
-LIMITS = {
-    "fp32": Limit(max_relative=1e-3),
-    "fp16": Limit(min_snr_db=30),
-    "bf16": Limit(min_snr_db=20),
-    "w8a16": Limit(min_snr_db=20, min_group_db=20),
-    "int8": Limit(min_snr_db=20, min_group_db=20, identical=0.02, max_hush=1e-2),
-}
-
-#: Where neither labels nor meaning judge, halves are held to this in every group of channels, too.
-UNREAD = {"fp16": 20.0, "bf16": 10.0}
-
-#: Coarse weights or values: where a task metric judges them, outputs are reported, not limited.
-JUDGED = {"w8a16": Limit(), "int8": Limit(identical=0.02)}
 
 #: An output whose largest value stays below this is near silent: no ratio says anything about it.
 SILENT = 1e-2
@@ -78,13 +32,12 @@ def limit(precision: str, *, judged: bool) -> Limit:
     Args:
         precision: Of the engine.
         judged: Whether a task metric, or what the answers mean, judges the engine too.
+
+    Raises:
+        RecipeError: There is no such precision.
     """
-    if judged and precision in JUDGED:
-        return JUDGED[precision]
-    found = LIMITS.get(precision, Limit())
-    if not judged and precision in UNREAD:
-        return replace(found, min_group_db=UNREAD[precision])
-    return found
+    row = precisions.get(precision)
+    return row.judged if judged else row.alone
 
 
 def silent(answers: Mapping[str, Array]) -> dict[str, float]:

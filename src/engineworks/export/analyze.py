@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from engineworks import precisions
 from engineworks.errors import said
 from engineworks.export import given
 from engineworks.facts.model import Analysis, LayerCost
@@ -21,7 +22,7 @@ from engineworks.specs import Size
 log = logging.getLogger(__name__)
 
 #: Bytes of one weight by precision.
-WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+WEIGHT_BYTES = {row.name: row.stored_bits // 8 for row in precisions.by_width().values()}
 
 #: Position of the weight in a convolution's inputs.
 CONVOLUTIONS = {"Conv": 1, "FusedConv": 1, "NhwcFusedConv": 1, "ConvInteger": 1, "QLinearConv": 3}

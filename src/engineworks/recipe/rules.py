@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engineworks import targets
+from engineworks import precisions, targets
 from engineworks.calibrate.ranges import METHODS
 from engineworks.errors import RecipeError
 from engineworks.qdq import accept
@@ -73,7 +73,7 @@ def check_sections(recipe: Recipe, labels: tuple[str, ...]) -> None:
 
 
 def _check_int8(recipe: Recipe) -> None:
-    if _wants_int8(recipe) and recipe.calibration is None and recipe.model.form != "onnx":
+    if _calibrated(recipe) and recipe.calibration is None and recipe.model.form != "onnx":
         raise _no_calibration(recipe)
     unknown = [name for name in recipe.int8.methods if name not in METHODS]
     if unknown:
@@ -83,13 +83,18 @@ def _check_int8(recipe: Recipe) -> None:
         )
 
 
-def _wants_int8(recipe: Recipe) -> tuple[str, ...]:
-    return tuple(spec.target for spec in recipe.targets if "int8" in spec.precisions)
+def _calibrated(recipe: Recipe) -> tuple[str, ...]:
+    return tuple(
+        f"{spec.target}/{name}"
+        for spec in recipe.targets
+        for name in spec.precisions
+        if precisions.get(name).calibrated
+    )
 
 
 def _no_calibration(recipe: Recipe) -> RecipeError:
     return RecipeError(
-        f"calibration is missing: {_wants_int8(recipe)[0]}/int8 must see which values occur",
+        f"calibration is missing: {_calibrated(recipe)[0]} must see which values occur",
         hint="add calibration.images, at least 16 photos like those in use (other ones than in "
         "data), or remove int8",
     )
@@ -101,7 +106,7 @@ def refuse_float(loaded: Loaded) -> None:
     Raises:
         RecipeError: It is a float model.
     """
-    if loaded.recipe.calibration is not None or not _wants_int8(loaded.recipe):
+    if loaded.recipe.calibration is not None or not _calibrated(loaded.recipe):
         return
     path = loaded.folder / Path(loaded.recipe.model.source).expanduser()
     try:

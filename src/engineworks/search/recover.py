@@ -326,11 +326,13 @@ class Search:
         if key in self._engines:
             return self._engines[key]
         if candidate is None:
-            built = self.workshop.build(self.graph.path, "fp32", self._shelf / key)
+            built = self.workshop.build(
+                self.graph.path, self.workshop.target.precisions[0], self._shelf / key
+            )
         else:
             path = self._shelf / "candidate.onnx"
             onnx.save(self.model(candidate), str(path))
-            built = self.workshop.build(path, "int8", self._shelf / key)
+            built = self.workshop.build(path, self.workshop.precision, self._shelf / key)
             if len(self._engines) > SHELF:
                 oldest = next(k for k in self._engines if k != "float")
                 shutil.rmtree(self._shelf / oldest)

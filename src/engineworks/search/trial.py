@@ -74,6 +74,8 @@ class Workshop:
     outputs: tuple[TensorSpec, ...]
     yardstick: Yardstick
     threads: int
+    precision: str
+    """Of the engines that are searched for: how their numbers are judged."""
     timed: bool = True
     """False where another runtime stands in for the target's: its times say nothing."""
 
@@ -130,7 +132,7 @@ class Workshop:
             )  # fmt: skip
             metric = metrics[judge.METRIC[stick.task.kind]]
         found = stick.judge.compare(stick.judge.answers(infer)) if stick.judge else None
-        limit, others = meaning.limits("int8", found)
+        limit, others = meaning.limits(self.precision, found)
         agreed = parity.compare(infer, stick.inputs, stick.wanted, [1], limit, others)
         return Answers(
             metric=metric,

@@ -243,6 +243,7 @@ def _workshop(request: QuantizeRequest, store: LocalStore) -> Any:
         inputs=request.onnx.manifest.inputs,
         outputs=request.onnx.manifest.outputs,
         threads=request.threads,
+        precision=request.precision,
         yardstick=Yardstick(
             data=spread(request.data, request.spec.images) if request.data else None,
             task=task,

@@ -13,12 +13,15 @@ import pkgutil
 from functools import cache
 from importlib import metadata
 
-from engineworks import hosts, usercode
+from engineworks import hosts, precisions, usercode
 from engineworks.errors import RecipeError
 from engineworks.facts.host import HostCard
-from engineworks.targets._base import SEARCHED, Int8Rules, Target
+from engineworks.targets._base import Int8Rules, Target
 
 GROUP = "engineworks.targets"
+
+#: Precisions whose graph is searched for.
+SEARCHED = tuple(name for name, row in precisions.PRECISIONS.items() if row.searched)
 
 
 @cache
@@ -73,7 +76,7 @@ def int8_rules(name: str, host: HostCard, precision: str = "int8") -> Int8Rules:
     Args:
         name: The target.
         host: Where its engines will run.
-        precision: One of `SEARCHED`.
+        precision: One that is searched for.
 
     Raises:
         RecipeError: It has none.
@@ -84,7 +87,7 @@ def int8_rules(name: str, host: HostCard, precision: str = "int8") -> Int8Rules:
             f"targets: {name} has no {precision}", hint=f"it has: {', '.join(target.precisions)}"
         )
     rules = target.int8(host)
-    if precision == "int8":
+    if not precisions.get(precision).weights_only:
         return rules
     return dataclasses.replace(rules, scheme=dataclasses.replace(rules.scheme, activation="float"))
 

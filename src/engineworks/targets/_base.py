@@ -16,6 +16,7 @@ from engineworks.errors import BuildError, RecipeError
 from engineworks.facts.engine import PrecisionTruth
 from engineworks.facts.host import HostCard
 from engineworks.manifest import Requires, TensorSpec
+from engineworks.precisions import PRECISIONS
 from engineworks.qdq import accept
 from engineworks.qdq.pairs import Scheme
 
@@ -56,11 +57,6 @@ class BuildOutput:
     """Facts that the engine's session needs, into the manifest."""
 
 
-#: Precisions whose graph is searched for: which layers bear integers. w8a16 packs weights into 8
-#: bits and computes in fp16.
-SEARCHED = ("w8a16", "int8")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Int8Rules:
     """How a target wants its integers; given by `Target.int8`."""
@@ -83,7 +79,8 @@ class Target:
     """Everything that is to be known of a runtime on a kind of device: `TARGET` of its file.
 
     Raises:
-        ValueError: A precision that is searched for is listed without `int8`, or the reverse.
+        ValueError: A precision is unknown, or one that is searched for is listed without `int8`,
+            or the reverse.
     """
 
     title: str
@@ -106,7 +103,7 @@ class Target:
     check_options: Callable[[Mapping[str, Any]], None] = _any_value
     """Rules of the options' values: raises BuildError, touches no device and no file."""
     int8: Callable[[HostCard], Int8Rules] | None = None
-    """How it wants its integers; with a precision of `SEARCHED`, and only then."""
+    """How it wants its integers; with a precision that is searched for, and only then."""
     cannot_run: Callable[[HostCard], str] = _nothing_missing
     """Where engines can be built and not always opened: what a host lacks to open one, or ""."""
     replayed: Callable[[Path, Path], Path] | None = None
@@ -118,7 +115,14 @@ class Target:
     """Whether an engine takes no batch beyond the `largest_batch` it was built for."""
 
     def __post_init__(self) -> None:
-        if bool(set(self.precisions) & set(SEARCHED)) != (self.int8 is not None):
+        unknown = [name for name in self.precisions if name not in PRECISIONS]
+        if unknown:
+            raise ValueError(
+                f"{self.title}: there is no precision {unknown[0]!r}; the precisions are "
+                f"{', '.join(PRECISIONS)} (engineworks/precisions.py)"
+            )
+        searched = any(PRECISIONS[name].searched for name in self.precisions)
+        if searched != (self.int8 is not None):
             raise ValueError(
                 f"{self.title}: precisions {', '.join(self.precisions)} and "
                 f"{'an' if self.int8 else 'no'} int8: they go together"

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from engineworks.codec import to_json
+from engineworks.errors import RecipeError
 from engineworks.evaluate import parity
-from engineworks.evaluate.parity import EQUAL_DB, LIMITS, Limit, compare, difference
+from engineworks.evaluate.parity import EQUAL_DB, Limit, compare, difference
 
 INPUTS = np.random.default_rng(0).random((4, 3, 2, 2), np.float32)
 TIGHT = Limit(max_relative=1e-3)
@@ -137,7 +138,7 @@ def test_half_precision_is_judged_by_its_signal_to_noise_ratio(noise_db, holds):
             answers[name] = value + raw * np.float32(level)
         return answers
 
-    found = compare(infer, INPUTS, WANTED, [1], LIMITS["fp16"])
+    found = compare(infer, INPUTS, WANTED, [1], parity.limit("fp16", judged=True))
     assert found.snr_db == pytest.approx(noise_db, abs=0.1)
     assert found.holds is holds
     if not holds:
@@ -171,7 +172,12 @@ def test_a_limit_reads_as_a_sentence(limit, text):
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_floats_must_agree_whoever_judges(precision, judged):
     found = parity.limit(precision, judged=judged)
-    assert dataclasses.replace(found, min_group_db=None) == LIMITS[precision]
+    wanted = {
+        "fp32": Limit(max_relative=1e-3),
+        "fp16": Limit(min_snr_db=30),
+        "bf16": Limit(None, 20),
+    }
+    assert dataclasses.replace(found, min_group_db=None) == wanted[precision]
     assert (found.min_group_db is not None) is (not judged and precision != "fp32")
 
 
@@ -182,8 +188,9 @@ def test_integers_are_judged_by_the_task_and_by_their_noise_without_one():
     assert str(found) == "no limit of its own: the task metric judges"
 
 
-def test_another_precision_has_no_limit():
-    assert parity.limit("fp4", judged=True) == Limit()
+def test_a_precision_without_a_limit_is_refused():
+    with pytest.raises(RecipeError, match="there is no precision 'fp4'"):
+        parity.limit("fp4", judged=True)
 
 
 @pytest.mark.parametrize(("apart", "holds"), [(0.01, True), (0.03, False)])

@@ -19,6 +19,7 @@ from engineworks.export.torch_onnx import runner
 from engineworks.qdq import accept
 from engineworks.qdq.graph import Graph
 from engineworks.search import recover
+from engineworks.search.trial import Workshop
 from engineworks.specs import DataSpec, Int8Spec, TaskSpec
 from engineworks.stages import requests as asked
 from engineworks.stages.engine import build
@@ -359,9 +360,18 @@ class TestSearch:
         assert found.found.size_bytes == min(rung.size_bytes for rung in held)
 
     @pytest.mark.parametrize("max_drop", [1.0, -2.0])
-    def test_weights_alone_need_no_calibration(self, made, target, tmp_path, max_drop):
+    def test_weights_alone_need_no_calibration(
+        self, made, target, tmp_path, max_drop, monkeypatch
+    ):  # fmt: skip
         if "w8a16" not in targets.load(target).precisions:
             pytest.skip(f"{target} packs no weights")
+        built, build = set(), Workshop.build
+
+        def spy(workshop, onnx, precision, folder):
+            built.add(precision)
+            return build(workshop, onnx, precision, folder)
+
+        monkeypatch.setattr(Workshop, "build", spy)
         spec = Int8Spec(limit_s=300.0, images=4)
         found = quantize(
             made, target, tmp_path, spec, precision="w8a16", calibration=None, max_drop=max_drop
@@ -372,6 +382,7 @@ class TestSearch:
         assert "QuantizeLinear" not in kinds
         assert kinds.count("DequantizeLinear") == found.found.integer_layers == len(found.nodes)
         assert found.onnx.manifest.precision == "w8a16"
+        assert built == {"fp32", "w8a16"}
         assert found.holds is (max_drop > 0)
         assert "layers have their weights in 8 bits" in found.reason
         if max_drop > 0:
