@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from artifacts import s3
+from artifacts.store import s3
 from artifacts.summary import StageTiming, Variant
 from engineworks.codec import from_json, place, to_json
 from engineworks.errors import ArtifactError, StoreError

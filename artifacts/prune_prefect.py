@@ -19,7 +19,7 @@ from prefect.client.schemas.objects import TERMINAL_STATES
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
-from artifacts.prune_home import Item
+from artifacts.store.prune_home import Item
 
 PAGE = 200
 #: Of these flows alone: others may share the server.

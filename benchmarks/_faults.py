@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from artifacts import s3
+from artifacts.store import s3
 from infra.plant import TOP, Plant
 
 AWAY_S = 60

@@ -19,8 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from artifacts import s3
-from artifacts.remote_store import RemoteStore
+from artifacts.store import s3
+from artifacts.store.remote import RemoteStore
 from benchmarks import _faults
 from benchmarks._bars import Bar, finish
 from engineworks.errors import ArtifactError

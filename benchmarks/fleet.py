@@ -14,8 +14,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from artifacts import s3, transfers
-from artifacts.remote_store import RemoteStore
+from artifacts.store import s3, transfers
+from artifacts.store.remote import RemoteStore
 from benchmarks._bars import Bar, finish
 from engineworks import hosts
 from engineworks.facts.host import RegisteredHost

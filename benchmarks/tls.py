@@ -24,7 +24,7 @@ from pathlib import Path
 
 import httpx
 
-from artifacts import s3
+from artifacts.store import s3
 from benchmarks._bars import Bar, finish
 from benchmarks.chaos import POOLS, prepare
 from infra.plant import TOP, Plant

@@ -10,7 +10,7 @@ import sys
 
 if sys.argv[:1] == ["-m"]:  # Python looks for the module of `python -m flows.ship`, a command
     try:
-        from flows import _signals as _signals
+        from flows.commands import signals as signals
     except KeyboardInterrupt:  # between Python's own start and the line above
         sys.stderr.write("stopped\n")
         raise SystemExit(130) from None

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 if __name__ == "__main__":
     # Before Prefect is imported: it reads its settings then, and the command makes them.
-    from flows._command_benchmark import main
-    from flows._signals import end
+    from flows.commands.benchmark import main
+    from flows.commands.signals import end
 
     end(main())
 
@@ -23,15 +23,15 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from artifacts import mlflow_wait, promoted
-from artifacts.mlflow_log import public_uri
-from artifacts.promoted import Promoted, Stage
+from artifacts.registry import mlflow_wait, promoted
+from artifacts.registry.mlflow_log import public_uri
+from artifacts.registry.promoted import Promoted, Stage
 from engineworks.bench.drift import judge
 from engineworks.errors import EngineworksError
 from engineworks.facts.timing import BenchmarkRow
-from flows._machine import marked_as_running
-from flows._nightly import Answer, Untimed, time_all
-from flows._outcome import Timing, tell
+from flows.commands.outcome import Timing, tell
+from flows.fleet.machine import marked_as_running
+from flows.fleet.nightly import Answer, Untimed, time_all
 from tasks import _run
 
 

@@ -16,9 +16,9 @@ from prefect.states import Completed
 
 from artifacts import fleet
 from engineworks import targets
-from flows._machine import HostName, OrderDigest, RowName, at_work
-from flows._order import Order, unpack
-from flows._variant import ship_variant
+from flows.fleet.machine import HostName, OrderDigest, RowName, at_work
+from flows.fleet.order import Order, unpack
+from flows.steps.variant import ship_variant
 from tasks import _run
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 if __name__ == "__main__":
     # Before Prefect is imported: it reads its settings then, and the command makes them.
-    from flows._command_complete import main
-    from flows._signals import end
+    from flows.commands.complete import main
+    from flows.commands.signals import end
 
     end(main())
 
@@ -22,14 +22,16 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from artifacts import fleet, mlflow_log
-from artifacts.remote_store import RemoteStore
+from artifacts import fleet
+from artifacts.registry import mlflow_log
+from artifacts.store.remote import RemoteStore
 from engineworks.errors import ArtifactError, EngineworksError
-from flows import _fleet, _publish, _waiting
-from flows._machine import marked_as_running
-from flows._order import arrive
-from flows._outcome import Completion, tell
-from flows._waiting import Waiting
+from flows.commands.outcome import Completion, tell
+from flows.fleet import elsewhere, waiting
+from flows.fleet.machine import marked_as_running
+from flows.fleet.order import arrive
+from flows.fleet.waiting import Waiting
+from flows.steps import publish
 from tasks import _run
 
 
@@ -48,7 +50,7 @@ def complete(
     Raises:
         StoreError: There is no store that machines share, or it does not answer.
     """
-    store = _fleet.shared(_run.open_home_store())
+    store = elsewhere.shared(_run.open_home_store())
     found = []
     with marked_as_running():
         for name in [model] if model else fleet.waiting(store.bucket):
@@ -71,7 +73,7 @@ def _words(error: EngineworksError) -> str:
 def _complete(store: RemoteStore, name: str) -> Completion:
     """Go on with one model, as far as the machines that are there can."""
     try:
-        found = _waiting.read(store.bucket, name)
+        found = waiting.read(store.bucket, name)
     except ArtifactError as error:
         return Completion(model=name, outcome="left", reason=_words(error))
     if found is None:
@@ -86,13 +88,13 @@ def _complete(store: RemoteStore, name: str) -> Completion:
         return Completion(model=name, outcome="completed", reason="nothing of it waits")
     record, etag = found
     loaded = record.loaded(_run.home() / "recipe.yaml", store.root)
-    plan = _fleet.plan(loaded, store, record.host)
-    if not _waiting.ready(record, plan):
-        reasons = (f"{v.name}: {v.reason}" for v in _waiting.concerned(record, plan))
+    plan = elsewhere.plan(loaded, store, record.host)
+    if not waiting.ready(record, plan):
+        reasons = (f"{v.name}: {v.reason}" for v in waiting.concerned(record, plan))
         return Completion(
             model=name, outcome="waits", reason="; ".join(reasons), pending=record.variants
         )
-    if foreign := _waiting.foreign_mlflow(record):
+    if foreign := waiting.foreign_mlflow(record):
         hint = "set MLFLOW_TRACKING_URI to one server on both, or run the command there"
         return Completion(
             model=name, outcome="left", reason=f"{foreign}; next: {hint}", pending=record.variants
@@ -105,7 +107,7 @@ def _go_on(store: RemoteStore, record: Waiting, etag: str) -> Completion:
     run = _run.open_run(record.name, store)
     folder, (model, *sized) = arrive((record.model, *record.sized), record.luggage, store)
     loaded = record.loaded(run.folder / "recipe.yaml", folder)
-    built = _fleet.build_elsewhere(run, loaded, record.host, model, sized, record.luggage)
+    built = elsewhere.build_elsewhere(run, loaded, record.host, model, sized, record.luggage)
     if not fleet.still_waiting(store.bucket, record.name, etag):
         # Aliases must not go back to older versions.
         reason = "a newer run of this model has ended meanwhile, which counts; nothing is logged"
@@ -115,9 +117,9 @@ def _go_on(store: RemoteStore, record: Waiting, etag: str) -> Completion:
         return Completion(
             model=record.name, outcome="waits", reason="; ".join(reasons), pending=built.waiting
         )
-    summary = _publish.assemble(run, loaded, built.plan, model, built.variants, None)
-    summary = _publish.publish(run, loaded, summary)
-    _waiting.keep(store.bucket, dataclasses.replace(record, variants=built.waiting), etag)
+    summary = publish.assemble(run, loaded, built.plan, model, built.variants, None)
+    summary = publish.publish(run, loaded, summary)
+    waiting.keep(store.bucket, dataclasses.replace(record, variants=built.waiting), etag)
     return Completion(
         model=record.name,
         outcome="waits" if built.waiting else "completed",

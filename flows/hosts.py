@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from artifacts import fleet, s3
-from artifacts.remote_store import address
+from artifacts import fleet
+from artifacts.store import s3
+from artifacts.store.remote import address
 from engineworks import streams, targets
 from engineworks.codec import to_json
 from engineworks.errors import EngineworksError
@@ -97,6 +98,6 @@ def _state(host: RegisteredHost) -> str:
 
 
 if __name__ == "__main__":
-    from flows._signals import end
+    from flows.commands.signals import end
 
     end(main())

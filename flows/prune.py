@@ -8,7 +8,7 @@ from __future__ import annotations
 
 if __name__ == "__main__":
     # Before Prefect is imported: it reads its settings then, and the command makes them.
-    from flows._command_prune import main
+    from flows.commands.prune import main
 
     raise SystemExit(main())
 
@@ -19,8 +19,8 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import Field
 
-from flows._machine import marked_as_running
-from flows._pruning import Keep, plan, take, words
+from flows.fleet.machine import marked_as_running
+from flows.steps.prune import Keep, plan, take, words
 
 
 @flow(name="prune", validate_parameters=True)

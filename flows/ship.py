@@ -8,8 +8,8 @@ from __future__ import annotations
 
 if __name__ == "__main__":
     # Before Prefect is imported: it reads its settings then, and the command makes them.
-    from flows._command import main
-    from flows._signals import end
+    from flows.commands.ship import main
+    from flows.commands.signals import end
 
     end(main())
 
@@ -29,13 +29,14 @@ from engineworks.errors import EngineworksError
 from engineworks.evaluate import datasets
 from engineworks.facts.plan import Plan
 from engineworks.recipe import Loaded
-from flows import _fleet, _publish, _trigger, _waiting
-from flows._common import Model, calibration_data, prepare_model, prepare_size
-from flows._fanout import AWAY
-from flows._machine import marked_as_running
-from flows._order import pack_luggage
-from flows._variant import compare_shipped, ship_variant
-from flows._waiting import Waiting
+from flows.fleet import elsewhere, trigger, waiting
+from flows.fleet.fanout import AWAY
+from flows.fleet.machine import marked_as_running
+from flows.fleet.order import pack_luggage
+from flows.fleet.waiting import Waiting
+from flows.steps import publish
+from flows.steps.prepare import Model, calibration_data, prepare_model, prepare_size
+from flows.steps.variant import compare_shipped, ship_variant
 from tasks import _run
 from tasks._run import Run
 
@@ -61,7 +62,7 @@ def ship(
     """
     loaded, plan = preflight(recipe, fleet=fleet)
     with marked_as_running():
-        _publish.refuse_another(loaded, plan.host)
+        publish.refuse_another(loaded, plan.host)
         run = _run.open_run(loaded.recipe.name)
         run.on_stage = ProgressBar(loaded.recipe.name, _stages(loaded, plan)).step
         summary = _ship_fleet(run, loaded, plan) if fleet else _ship(run, loaded, plan)
@@ -77,19 +78,19 @@ def _ship(run: Run, loaded: Loaded, plan: Plan) -> Summary:
     model, sized = _prepare(run, loaded, plan)
     variants = [ship_variant(run, loaded, plan, v, model, sized) for v in plan.variants]
     comparison = compare_shipped(run, loaded, plan, variants, model)
-    summary = _publish.assemble(run, loaded, plan, model, variants, comparison)
-    return _publish.publish(run, loaded, summary)
+    summary = publish.assemble(run, loaded, plan, model, variants, comparison)
+    return publish.publish(run, loaded, summary)
 
 
 def _ship_fleet(run: Run, loaded: Loaded, plan: Plan) -> Summary:
     model, sized = _prepare(run, loaded, plan)
     luggage = pack_luggage(run.store, loaded, model)
-    built = _fleet.build_elsewhere(run, loaded, plan.host, model, sized, luggage)
-    summary = _publish.assemble(run, loaded, built.plan, model, built.variants, None)
-    record = _waiting.of(loaded, plan.host, model, sized, luggage, built.waiting)
+    built = elsewhere.build_elsewhere(run, loaded, plan.host, model, sized, luggage)
+    summary = publish.assemble(run, loaded, built.plan, model, built.variants, None)
+    record = waiting.of(loaded, plan.host, model, sized, luggage, built.waiting)
     # Before anything is registered: a run that completes an older record stops when it sees this.
-    _waiting.keep(_fleet.shared(run.store).bucket, record)
-    summary = _publish.publish(run, loaded, summary)
+    waiting.keep(elsewhere.shared(run.store).bucket, record)
+    summary = publish.publish(run, loaded, summary)
     if built.waiting:
         _ask_if_back(loaded, record, run)
     return summary
@@ -98,8 +99,8 @@ def _ship_fleet(run: Run, loaded: Loaded, plan: Plan) -> Summary:
 def _ask_if_back(loaded: Loaded, record: Waiting, run: Run) -> None:
     """A machine that came back while this run went on has found no record to speak up for."""
     try:
-        now = _fleet.plan(loaded, run.store, record.host)
-        if _waiting.ready(record, now) and _trigger.ask():
+        now = elsewhere.plan(loaded, run.store, record.host)
+        if waiting.ready(record, now) and trigger.ask():
             get_run_logger().info("a machine is back: a run of `complete` goes on with what waits")
     except (EngineworksError, *AWAY) as error:  # all is done but this; any machine's start does it
         get_run_logger().warning("no run of `complete`: %s", type(error).__name__)
@@ -142,7 +143,7 @@ def preflight(recipe: str, *, fleet: bool = False) -> tuple[Loaded, Plan]:
     elif spec is not None:
         datasets.look(calibration_data(spec))
     if fleet:
-        return loaded, _fleet.plan(loaded, _run.open_home_store())
+        return loaded, elsewhere.plan(loaded, _run.open_home_store())
     return loaded, recipes.plan(loaded)
 
 

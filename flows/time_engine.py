@@ -15,8 +15,8 @@ from prefect.states import Completed
 
 from artifacts import fleet
 from engineworks import targets
-from flows._machine import HostName, OrderDigest, RowName, at_work
-from flows._timing import TimeOrder, carry_out
+from flows.fleet.machine import HostName, OrderDigest, RowName, at_work
+from flows.fleet.timing import TimeOrder, carry_out
 from tasks import _run
 
 

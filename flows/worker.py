@@ -33,8 +33,8 @@ from engineworks.errors import EngineworksError, StoreError
 from engineworks.facts.host import RegisteredHost
 from engineworks.fleet import SILENT_S
 from engineworks.store import explain_os_error
-from flows._queues import REGISTRY, SHIP, TAKEN, limit_queue, make_queue
-from flows.settings import configure
+from flows.commands.settings import configure
+from flows.fleet.queues import REGISTRY, SHIP, TAKEN, limit_queue, make_queue
 
 log = logging.getLogger("engineworks.worker")
 
@@ -121,7 +121,7 @@ class _Worker:
     """One machine's place in the fleet."""
 
     def __init__(self, root: Path, pool: str, name: str) -> None:
-        from artifacts.remote_store import RemoteStore, open_store
+        from artifacts.store.remote import RemoteStore, open_store
         from tasks._cache import checkout_sha256
 
         store = open_store(root / "store")
@@ -152,12 +152,12 @@ class _Worker:
         """Run Prefect's worker until a signal comes or it ends."""
         import httpx
 
-        from flows import _left
+        from flows.fleet import left
 
         self._register()
         try:
             self._prepare_queues()
-            _left.take_up(self._root, self._name)
+            left.take_up(self._root, self._name)
         except httpx.TransportError as error:
             raise StoreError(
                 f"Prefect's server does not answer ({type(error).__name__})",
@@ -205,14 +205,14 @@ class _Worker:
     def _asked(self) -> bool:
         """Whether a run of `complete` is on its way, or none is needed; False: try again."""
         from artifacts import fleet
-        from flows import _trigger
+        from flows.fleet import trigger
 
         try:
             waiting = fleet.waiting(self._bucket)
-            if waiting and not _trigger.ask():
+            if waiting and not trigger.ask():
                 log.warning(
                     "%s waits for machines, and there is no deployment %s: make deploy",
-                    ", ".join(waiting), _trigger.DEPLOYMENT,
+                    ", ".join(waiting), trigger.DEPLOYMENT,
                 )  # fmt: skip
             elif waiting:
                 log.info("a run of `complete` goes on with %s", ", ".join(waiting))
@@ -279,6 +279,6 @@ def _end(worker: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    from flows._signals import end
+    from flows.commands.signals import end
 
     end(main())

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from engineworks import loopback, streams
-from flows._queues import SILENCE_WORDS, limit_queue, make_queue
+from flows.fleet.queues import SILENCE_WORDS, limit_queue, make_queue
 
 if TYPE_CHECKING:
     from infra.listed import Listed

@@ -25,7 +25,7 @@ from typing import Any
 
 import psutil
 
-from artifacts.databases import sqlite_url
+from artifacts.registry.databases import sqlite_url
 from engineworks import loopback, streams
 from infra import postgres
 from infra.ports import free_port

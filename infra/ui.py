@@ -16,11 +16,11 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from artifacts.databases import sqlite_url
+from artifacts.registry.databases import sqlite_url
 from engineworks import streams
 from engineworks.errors import StoreError
 from engineworks.store import explain_os_error
-from flows.settings import UI_FILE, configure
+from flows.commands.settings import UI_FILE, configure
 from infra.ports import free_port
 
 

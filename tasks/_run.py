@@ -21,7 +21,7 @@ from typing import IO, Any, Protocol, TypeVar
 from prefect import get_run_logger
 from prefect.utilities.annotations import quote
 
-from artifacts.remote_store import open_store
+from artifacts.store.remote import open_store
 from artifacts.summary import StageTiming
 from engineworks import userfiles
 from engineworks.codec import from_json

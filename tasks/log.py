@@ -11,10 +11,11 @@ from typing import Any
 
 from prefect import task
 
-from artifacts import confirmed, fleet, mlflow_log, mlflow_wait, registry
+from artifacts import fleet
 from artifacts import summary as summaries
-from artifacts.ownership import Owner
-from artifacts.remote_store import RemoteStore, open_store
+from artifacts.registry import confirmed, mlflow_log, mlflow_wait, versions
+from artifacts.registry.ownership import Owner
+from artifacts.store.remote import RemoteStore, open_store
 from artifacts.summary import Logged, Registered, Summary, Variant
 from engineworks.codec import place, to_json
 from engineworks.facts.timing import Comparison
@@ -64,7 +65,7 @@ def still_true(published: Published, summary: Summary, home: Path, owner: Owner)
 
     def ask() -> str:
         with mlflow_log.speaking(home):
-            return registry.contradiction(
+            return versions.contradiction(
                 summary, published.logged, published.registered, home, owner
             )
 
@@ -104,9 +105,9 @@ def log(request: LogRequest, folder: str, limit_s: float) -> dict[str, Any]:
     # unfinished run for one that was killed and delete it, and register one engine twice.
     def attempt() -> tuple[Logged, dict[str, Registered]]:
         with mlflow_log.speaking(home), _alone(request, store):
-            registry.refuse_another(mlflow_log.client(home), summary.name, request.owner)
+            versions.refuse_another(mlflow_log.client(home), summary.name, request.owner)
             logged = mlflow_log.log_run(summary, store, files, key, home)
-            return logged, registry.register(summary, logged, home, request.owner)
+            return logged, versions.register(summary, logged, home, request.owner)
 
     logged, registered = mlflow_wait.patiently(home, attempt)
     confirmed.keep_owner(home, summary.name, request.owner)

@@ -1,7 +1,7 @@
 """The local store: artifacts in folders named by their identity.
 
 An artifact is written under a temporary name, verified and renamed, so a folder that exists is
-whole. Knows no network; `artifacts/remote_store.py` puts S3 behind it with the same verbs.
+whole. Knows no network; `artifacts/store/remote.py` puts S3 behind it with the same verbs.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from artifacts import s3
-from artifacts.remote_store import RemoteStore
+from artifacts.store import s3
+from artifacts.store.remote import RemoteStore
 from engineworks.errors import ArtifactError, StoreError
 from engineworks.manifest import dump
 from engineworks.store import LocalStore

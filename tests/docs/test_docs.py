@@ -281,7 +281,7 @@ class TestSummary:
 
 
 def test_exit_codes_are_those_of_the_command():
-    from flows import _command
+    from flows.commands import ship as ship_command
 
     for page, heading in (
         ("summary.md", "Exit codes of `flows.ship`"),
@@ -290,7 +290,7 @@ def test_exit_codes_are_those_of_the_command():
         text = section(page, heading)
         for code in ("0", "1", "2", "3", "4", "130"):
             assert re.search(rf"\b{code}\b", text)
-            assert re.search(rf"\b{code}\b", _command.__doc__)
+            assert re.search(rf"\b{code}\b", ship_command.__doc__)
 
 
 def test_every_error_is_in_the_table():
@@ -415,7 +415,7 @@ class TestInt8:
     TEXT = (DOCS / "int8.md").read_text(encoding="utf-8")
 
     def test_the_ladder_has_the_steps_of_the_search(self):
-        from artifacts.report_int8 import STEPS
+        from artifacts.report.int8 import STEPS
 
         steps = re.findall(r"^\d\. \*\*(\w+)\*\*", section("int8.md", "The ladder"), re.M)
         assert steps == [step for step in STEPS if step != "given"]

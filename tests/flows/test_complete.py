@@ -12,8 +12,9 @@ import urllib.request
 import pytest
 from mlflow import MlflowClient
 
-from artifacts import fleet, s3
-from flows import _trigger
+from artifacts import fleet
+from artifacts.store import s3
+from flows.fleet import trigger
 from infra.plant import Plant
 from tests.flows.conftest import ROOT, Project
 from tests.flows.test_int8 import photos
@@ -121,7 +122,7 @@ def test_a_machine_that_comes_back_completes_the_model(plant, project, monkeypat
     assert (logged / "report.html").read_text().count("<img") >= 1
     asked = plant.log("worker-gpu").read_text()
     assert "a run of `complete` goes on with tiny" in asked
-    (run,) = runs(plant, _trigger.TAG)
+    (run,) = runs(plant, trigger.TAG)
     assert run["state_type"] == "COMPLETED"
     assert run["state"]["message"] == "tiny: completed"
 

@@ -19,7 +19,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled
 
-from flows import _trigger
+from flows.fleet import trigger
 from infra.deploy import DEAD_RUNS
 from tests.flows.conftest import ROOT
 
@@ -36,19 +36,19 @@ def asked_for(client):
     """Machines that ask for a run of `complete` share one, until it has begun or is gone."""
 
     def runs():
-        tagged = FlowRunFilter(tags=FlowRunFilterTags(all_=[_trigger.TAG]))
+        tagged = FlowRunFilter(tags=FlowRunFilterTags(all_=[trigger.TAG]))
         found = client.read_flow_runs(flow_run_filter=tagged)
         return sorted(found, key=lambda run: run.created, reverse=True)
 
-    assert "no worker of pool cpu" in _trigger.obstacle()
+    assert "no worker of pool cpu" in trigger.obstacle()
     made = []
     for _ in range(5):
-        assert _trigger.ask() and _trigger.ask()
+        assert trigger.ask() and trigger.ask()
         newest = runs()[0]
         made.append(newest.id)
         client.set_flow_run_state(newest.id, Cancelled(), force=True)
     assert [run.id for run in runs()] == made[::-1] and len(set(made)) == 5
-    assert {run.work_queue_name for run in runs()} == {_trigger.QUEUE}
+    assert {run.work_queue_name for run in runs()} == {trigger.QUEUE}
 
 
 def test_what_is_deployed_ships_through_a_worker_elsewhere(project, tmp_path_factory):

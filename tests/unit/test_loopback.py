@@ -13,9 +13,10 @@ import pytest
 import requests
 from botocore.utils import get_environ_proxies
 
-from artifacts import mlflow_wait, s3
+from artifacts.registry import mlflow_wait
+from artifacts.store import s3
 from engineworks import loopback
-from flows.settings import UI_FILE, running_server
+from flows.commands.settings import UI_FILE, running_server
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -99,8 +100,8 @@ def test_every_command_spares_this_machine_first():
     """Whoever opens a connection does it after one of these."""
     top = Path(__file__).parents[2]
     for name in (
-        "flows/settings.py",
-        "artifacts/s3.py",
+        "flows/commands/settings.py",
+        "artifacts/store/s3.py",
         "infra/deploy.py",
         "infra/plant.py",
         "src/engineworks/cli/_command.py",

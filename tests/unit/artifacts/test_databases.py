@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
-from artifacts.databases import embedded, plain, sqlite_url
-from artifacts.mlflow_log import client, public_uri, tracking_uri
+from artifacts.registry.databases import embedded, plain, sqlite_url
+from artifacts.registry.mlflow_log import client, public_uri, tracking_uri
 
 NAMES = ["plain", "a b", "what?", "%41", "100%", "a#b", "Grüße", "a&b=c", "x;y", "a?b %41#c", "@:"]
 
@@ -62,7 +62,7 @@ def test_prefect_is_told_where_its_database_is(tmp_path, name):
     script = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from flows.settings import configure\n"
+        "from flows.commands.settings import configure\n"
         "configure(Path(sys.argv[1]))\n"
         "from prefect.settings import get_current_settings\n"
         "from sqlalchemy import make_url\n"

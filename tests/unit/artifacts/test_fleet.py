@@ -10,8 +10,9 @@ import uuid
 
 import pytest
 
-from artifacts import fleet, s3
+from artifacts import fleet
 from artifacts.fleet import Row
+from artifacts.store import s3
 from artifacts.summary import Variant
 from engineworks import hosts
 from engineworks.errors import ArtifactError, StoreError

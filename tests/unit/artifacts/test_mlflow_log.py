@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from artifacts import mlflow_log
+from artifacts.registry import mlflow_log
 
 
 def test_an_experiment_that_another_run_makes_at_the_same_moment_is_taken(tmp_path, monkeypatch):

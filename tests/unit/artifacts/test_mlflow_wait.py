@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from artifacts import mlflow_wait
+from artifacts.registry import mlflow_wait
 from engineworks.errors import StoreError
 
 

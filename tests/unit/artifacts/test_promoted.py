@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from artifacts import mlflow_log, promoted
+from artifacts.registry import mlflow_log, promoted
 from engineworks.errors import StoreError
 from engineworks.facts.timing import BenchmarkRow
 from tests import builders

@@ -7,8 +7,9 @@ import json
 
 import pytest
 
-from artifacts import fleet, prune_bucket, s3
-from artifacts.remote_store import RemoteStore
+from artifacts import fleet
+from artifacts.store import prune_bucket, s3
+from artifacts.store.remote import RemoteStore
 from engineworks.errors import StoreError
 from tests.builders import put_bytes
 

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from artifacts import prune_home
-from artifacts.home_store import HomeStore
+from artifacts.store import prune_home
+from artifacts.store.home import HomeStore
 from engineworks.manifest import Provenance
 from tests.builders import MADE_HERE
 
@@ -103,7 +103,7 @@ def test_exactly_what_nothing_needs_may_go(data):
 RUN = """
 import random, sys, time
 from pathlib import Path
-from artifacts.home_store import HomeStore
+from artifacts.store.home import HomeStore
 from engineworks.errors import ArtifactError
 from engineworks.store import LocalStore
 from tests.unit.artifacts.test_prune_home import put

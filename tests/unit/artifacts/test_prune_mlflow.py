@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from artifacts import prune_mlflow
-from artifacts.mlflow_log import KEY_TAG, client
+from artifacts.registry import prune_mlflow
+from artifacts.registry.mlflow_log import KEY_TAG, client
 from engineworks.errors import StoreError
 
 OLD_MS = int((time.time() - 3 * 24 * 3600) * 1000)

@@ -8,7 +8,7 @@ import sqlite3
 
 import pytest
 
-from artifacts import confirmed, mlflow_log, ownership, registry
+from artifacts.registry import confirmed, mlflow_log, ownership, versions
 from artifacts.summary import Engine, Summary, Variant
 from engineworks.errors import StoreError
 from engineworks.specs import InputSpec, Preprocess, TaskSpec
@@ -79,13 +79,13 @@ def log(summary, store, home):
 
     def log(facts=summary, mine=MINE, key="k"):
         logged = mlflow_log.log_run(facts, store, {}, key, home)
-        return logged, registry.register(facts, logged, home, mine)
+        return logged, versions.register(facts, logged, home, mine)
 
     return log
 
 
 def ask(summary, published, home, mine=MINE):
-    return registry.contradiction(summary, *published, home, mine)
+    return versions.contradiction(summary, *published, home, mine)
 
 
 def test_what_was_registered_just_now_stands(log, summary, home):

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from artifacts import s3, transfers
-from artifacts.cache import Cache
-from artifacts.home_store import HomeStore
-from artifacts.remote_store import RemoteStore, open_store
+from artifacts.store import s3, transfers
+from artifacts.store.cache import Cache
+from artifacts.store.home import HomeStore
+from artifacts.store.remote import RemoteStore, open_store
 from engineworks.errors import ArtifactError, StoreError
 from engineworks.manifest import FileEntry, Manifest, dump
 from engineworks.store import LocalStore
@@ -144,7 +144,7 @@ class TestTransfers:
         path = tmp_path / "model.bin"
         path.write_bytes(os.urandom(LARGE))
         script = (
-            "import os, sys\nfrom pathlib import Path\nfrom artifacts import s3, transfers\n"
+            "import os, sys\nfrom pathlib import Path\nfrom artifacts.store import s3, transfers\n"
             "b = s3.Bucket(s3.parse(sys.argv[1]))\n"
             "transfers.upload(b, Path(sys.argv[2]), 'large', "
             "lambda done, total: os.kill(os.getpid(), 9))\n"
@@ -318,8 +318,8 @@ class TestCache:
 
 def _in_another_process(root, bucket, sha256):
     script = (
-        "import sys\nfrom pathlib import Path\nfrom artifacts import s3\n"
-        "from artifacts.remote_store import RemoteStore\n"
+        "import sys\nfrom pathlib import Path\nfrom artifacts.store import s3\n"
+        "from artifacts.store.remote import RemoteStore\n"
         "RemoteStore(Path(sys.argv[1]), s3.Bucket(s3.parse(sys.argv[2])), "
         "limit_bytes=int(sys.argv[3])).fetch(sys.argv[4])\n"
     )

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from artifacts import report, report_pictures, report_plots
+from artifacts.report import page as report
+from artifacts.report import pictures, plots
 from artifacts.summary import Engine, Registered, StageTiming, Summary, Variant
 from engineworks.facts.data import BadImage, PinnedData
 from engineworks.facts.engine import Accuracy, Parity, ParityRow, PrecisionTruth
@@ -344,7 +345,7 @@ def test_p99_with_too_few_calls(store: LocalStore) -> None:
 
 def test_detection_counts_and_draws_what_differs(store: LocalStore, tmp_path: Path) -> None:
     run = detection_run(store, tmp_path)
-    shown = report_pictures.gallery(run, store)
+    shown = pictures.gallery(run, store)
     assert shown is not None
     (change,) = shown.changes
     assert (change.before, change.after, change.lost, change.gained) == (2, 2, 1, 1)
@@ -374,7 +375,7 @@ def test_predictions_that_are_gone(store: LocalStore, tmp_path: Path) -> None:
 
 def test_classification_shows_images_that_change_class(store: LocalStore, tmp_path: Path) -> None:
     run = classification_run(store, tmp_path, [["cat/1.png", 1, 1.5], ["dog/2.png", 1, 4.0]])
-    shown = report_pictures.gallery(run, store)
+    shown = pictures.gallery(run, store)
     assert shown is not None
     (change,) = shown.changes
     assert (change.before, change.after, change.lost, change.gained) == (1, 1, 1, 1)
@@ -429,7 +430,7 @@ def test_unmatched_boxes(before: Any, after: Any, lost: set[int], gained: set[in
     def results(entries: Any) -> list[dict[str, Any]]:
         return [{"category_id": number, "bbox": list(bbox)} for number, bbox in entries]
 
-    assert report_plots.unmatched(results(before), results(after)) == (lost, gained)
+    assert plots.unmatched(results(before), results(after)) == (lost, gained)
 
 
 @pytest.mark.parametrize(
@@ -442,7 +443,7 @@ def test_unmatched_boxes(before: Any, after: Any, lost: set[int], gained: set[in
 )
 def test_plot_draws_the_budget(budget: BudgetSpec, texts: list[str], limit: str | None) -> None:
     scored = variant(accuracy=accuracy(0.30, 0.36), benchmark=(row(p50_ms=7.0),))
-    plot = report_plots.scatter(summary(scored, budget=budget), 720, 320)
+    plot = plots.scatter(summary(scored, budget=budget), 720, 320)
     assert plot is not None
     assert [level.text for level in plot.levels] == texts
     assert (plot.limit.text if plot.limit else None) == limit
@@ -452,7 +453,7 @@ def test_plot_draws_the_budget(budget: BudgetSpec, texts: list[str], limit: str 
 @pytest.mark.parametrize("times", [[7.0], [7.0, 7.0, 7.01], [0.2, 9.0], [0.28, 0.283, 0.288, 0.29]])
 def test_plot_stays_in_its_frame(width: int, times: list[float]) -> None:
     variants = [variant(f"target{i}/fp32", benchmark=(row(p50_ms=t),)) for i, t in enumerate(times)]
-    plot = report_plots.scatter(summary(*variants), width, 300)
+    plot = plots.scatter(summary(*variants), width, 300)
     assert plot is not None
     assert len(plot.marks) == len(times)
     for mark in plot.marks:

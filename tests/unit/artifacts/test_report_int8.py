@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from artifacts import report, report_int8, report_ladder, report_pictures
+from artifacts.report import int8, pictures, trials
+from artifacts.report import page as report
 from artifacts.summary import Engine, Summary, Variant
 from engineworks.facts.engine import Accuracy, DetectionDiff, PhotoDiff
 from engineworks.facts.int8 import Calibration, Coverage, MovingRange, Quantized, Rung, Sensitivity
@@ -72,7 +73,7 @@ def rival(speedup: float = 1.2, low: float = 1.15, high: float = 1.25) -> Rival:
     )
 
 
-def int8(word: Any = "shipped", **changes: Any) -> Variant:
+def integers(word: Any = "shipped", **changes: Any) -> Variant:
     values: dict[str, Any] = {
         "quantized": quantized(), "rival": rival(),
         "engine": Engine(sha256="e" * 64, size_bytes=int(1.5 * MIB), uri="store/ee"),
@@ -140,18 +141,18 @@ def accuracy(value: float) -> Accuracy:
 def test_the_sentence_joins_accuracy_and_speed(
     word: Any, changes: dict[str, Any], wanted: str
 ) -> None:
-    assert report_int8.sentence(int8(word, **changes), max_drop=0.01) == wanted
+    assert int8.sentence(integers(word, **changes), max_drop=0.01) == wanted
 
 
 def test_without_a_budget_no_limit_is_named() -> None:
-    words = report_int8.sentence(int8(accuracy=accuracy(0.3), rival=None), max_drop=None)
+    words = int8.sentence(integers(accuracy=accuracy(0.3), rival=None), max_drop=None)
     assert words == "openvino/int8 ships: it loses 0.0600 (AP 0.3000, source model 0.3600)."
 
 
 def test_what_ships_instead() -> None:
     half = variant("openvino/fp16")
     best = variant("onnxruntime-cpu/fp32", recommended=True)
-    rejected = int8("rejected")
+    rejected = integers("rejected")
     cases: list[tuple[Variant, list[Variant], str]] = [
         (rejected, [half], "openvino/fp16 ships instead."),
         (
@@ -162,17 +163,17 @@ def test_what_ships_instead() -> None:
         (rejected, [best], "onnxruntime-cpu/fp32 ships instead."),
         (rejected, [], "Nothing ships instead."),
         (rejected, [variant("openvino/fp16", "rejected")], "Nothing ships instead."),
-        (int8(recommended=True), [half], "It is the one to ship on this machine."),
-        (int8(), [half], ""),
-        (int8(), [best], "onnxruntime-cpu/fp32 is the one to ship on this machine."),
+        (integers(recommended=True), [half], "It is the one to ship on this machine."),
+        (integers(), [half], ""),
+        (integers(), [best], "onnxruntime-cpu/fp32 is the one to ship on this machine."),
     ]
     for one, others, wanted in cases:
-        assert report_int8.instead(one, summary(one, *others)) == wanted
+        assert int8.instead(one, summary(one, *others)) == wanted
     timed = dataclasses.replace(comparison(best.name), contenders=(
         *comparison(best.name).contenders[:1],
         dataclasses.replace(comparison(best.name).contenders[1], variant="openvino/int8"),
     ))  # fmt: skip
-    assert report_int8.instead(int8(), summary(int8(), best, comparison=timed)) == (
+    assert int8.instead(integers(), summary(integers(), best, comparison=timed)) == (
         "onnxruntime-cpu/fp32 is the one to ship on this machine: openvino/int8 takes 1.20x as "
         "long as the fastest."
     )
@@ -187,16 +188,18 @@ def test_a_benchmark_that_says_the_opposite_is_named() -> None:
         (rival(0.5, 0.4, 0.6), 6.0, True),
         (rival(0.5, 0.4, 0.6), 8.4, False),
     ):
-        one = int8(rival=speedup, benchmark=(row(p50_ms=p50_ms),))
-        words = report_int8.doubt(one, summary(half, one))
+        one = integers(rival=speedup, benchmark=(row(p50_ms=p50_ms),))
+        words = int8.doubt(one, summary(half, one))
         assert (f"{p50_ms:.2f} ms against 7.30 ms" in words) == wanted
         assert bool(words) == wanted
-    assert report_int8.doubt(int8(rival=None), summary(half)) == ""
-    assert report_int8.doubt(int8(), summary(int8())) == ""  # its rival is no variant of the recipe
+    assert int8.doubt(integers(rival=None), summary(half)) == ""
+    assert (
+        int8.doubt(integers(), summary(integers())) == ""
+    )  # its rival is no variant of the recipe
 
 
 def test_the_ladder_shows_what_has_both_figures() -> None:
-    (whole, near) = report_ladder.ladders(quantized(), max_drop=0.01)
+    (whole, near) = trials.ladders(quantized(), max_drop=0.01)
     assert [dot.rung for dot in whole.dots] == [None, USUAL, LOST, SLOWER, CHOSEN]
     assert [dot.rung for dot in near.dots] == [None, LOST, SLOWER, CHOSEN]
     assert [level.text for level in whole.levels] == ["float 0.3600", "budget 0.3500"]
@@ -209,7 +212,7 @@ def test_the_ladder_shows_what_has_both_figures() -> None:
     assert by_rung[SLOWER].y < by_rung[CHOSEN].y < by_rung[LOST].y < by_rung[USUAL].y
     assert by_rung[None].y == whole.levels[0].at
     assert by_rung[CHOSEN].y < whole.levels[1].at < by_rung[LOST].y
-    left, top, right, bottom = report_ladder.FRAME
+    left, top, right, bottom = trials.FRAME
     for ladder in (whole, near):
         for dot in ladder.dots:
             assert left <= dot.x <= right
@@ -221,7 +224,7 @@ def test_without_a_metric_the_ladder_shows_fidelity() -> None:
         dataclasses.replace(one, metric=None, drop=None, fidelity=value)
         for one, value in ((USUAL, 0.5), (CHOSEN, 0.95))
     ]
-    (plot,) = report_ladder.ladders(
+    (plot,) = trials.ladders(
         quantized(*rungs, found=rungs[1], reference=None, metric=""), max_drop=0.01
     )
     assert plot.metric == "fidelity"
@@ -231,11 +234,11 @@ def test_without_a_metric_the_ladder_shows_fidelity() -> None:
 
 @pytest.mark.parametrize("rungs", [(SWEPT, TIMED), (SWEPT,)])
 def test_no_ladder_where_nothing_has_both(rungs: tuple[Rung, ...]) -> None:
-    assert report_ladder.ladders(quantized(*rungs, found=SWEPT), max_drop=0.01) == ()
+    assert trials.ladders(quantized(*rungs, found=SWEPT), max_drop=0.01) == ()
 
 
 def test_without_a_budget_there_is_one_plot_and_no_limit() -> None:
-    (plot,) = report_ladder.ladders(quantized(), max_drop=None)
+    (plot,) = trials.ladders(quantized(), max_drop=None)
     assert [level.text for level in plot.levels] == ["float 0.3600"]
 
 
@@ -243,9 +246,9 @@ def test_a_long_search_shows_the_best_of_each_step() -> None:
     again = rung("island", 0.351, ratio=0.6)
     found = quantized(USUAL, SWEPT, rung("calibrator", 0.2), TIMED, LOST, again, SLOWER, CHOSEN)
     # The chosen one stands for its step, whatever else was faster there.
-    assert report_int8.highlights(found) == (USUAL, SWEPT, TIMED, LOST, CHOSEN)
+    assert int8.highlights(found) == (USUAL, SWEPT, TIMED, LOST, CHOSEN)
     found = quantized(USUAL, again, SLOWER, found=USUAL)
-    assert report_int8.highlights(found) == (USUAL, again)
+    assert int8.highlights(found) == (USUAL, again)
 
 
 def section(page: str, start: str, end: str) -> str:
@@ -262,7 +265,7 @@ def texts(html: str) -> list[list[str]]:
 
 
 def test_the_table_of_rungs(store: LocalStore) -> None:
-    page = report.render(summary(int8()), store)
+    page = report.render(summary(integers()), store)
     check(page)
     rows = texts(section(page, '<h3 class="variant">openvino/int8', "What integers cost"))
     assert rows[0][4] == "AP"
@@ -282,7 +285,7 @@ def test_the_table_of_rungs(store: LocalStore) -> None:
 def test_a_long_search_is_folded(store: LocalStore) -> None:
     rungs = (USUAL, *(rung("placement", 0.3 + n / 1000) for n in range(14)), CHOSEN)
     found = quantized(*rungs, stopped="the time limit of 5 s was reached")
-    page = report.render(summary(int8(quantized=found)), store)
+    page = report.render(summary(integers(quantized=found)), store)
     check(page)
     folded = section(page, "<summary>All 16 candidates", "</details>")
     assert len(texts(folded)) == 17
@@ -290,14 +293,14 @@ def test_a_long_search_is_folded(store: LocalStore) -> None:
 
 
 def test_parts_are_ranked_by_what_they_win(store: LocalStore) -> None:
-    page = report.render(summary(int8()), store)
+    page = report.render(summary(integers()), store)
     rows = texts(section(page, "What integers cost", "</table>"))
     assert rows[1:] == [
         ["conv_1", "3", "+0.0400", "", "+2.4\u202f%", "left in float"],
         ["conv_5", "1", "+0.0100", "", "\u22121.0\u202f%", ""],
         ["conv_8", "2", "\u22120.0010", "", "&ndash;", ""],
     ]
-    parts = report_int8.sections(summary(int8()), store)[0].parts
+    parts = int8.sections(summary(integers()), store)[0].parts
     assert [part.share for part in parts] == [1.0, 0.25, 0.0]
 
 
@@ -307,7 +310,7 @@ def test_a_graph_that_came_quantized(store: LocalStore) -> None:
         given, found=given, reference=None, images=0, sensitivity=(), float_layers=(),
         reason="quantized elsewhere, taken as it is", elapsed_s=0.0,
     )  # fmt: skip
-    page = report.render(summary(int8(quantized=found, rival=None)), store)
+    page = report.render(summary(integers(quantized=found, rival=None)), store)
     check(page)
     assert "quantized elsewhere, taken as it is" in page
     assert 'class="plot ladder"' not in page
@@ -336,13 +339,13 @@ def detector(store: LocalStore, folder: Path, label: str = "cat") -> Summary:
                PhotoDiff(image_id=999, lost=1, gained=0, moved=0)),
     )  # fmt: skip
     answers = boxes(101, (5, 0.8, (2, 2, 20, 20)))
-    found = int8(difference=diff, predictions=predictions(store, folder, answers))
+    found = integers(difference=diff, predictions=predictions(store, folder, answers))
     return dataclasses.replace(run, variants=(*run.variants, found))
 
 
 def test_objects_by_class_and_size(store: LocalStore, tmp_path: Path) -> None:
     run = detector(store, tmp_path)
-    objects = report_int8.sections(run, store)[0].objects
+    objects = int8.sections(run, store)[0].objects
     assert objects is not None
     assert objects.classes == (("class 9", 0, 2), ("cat", 1, 0))
     assert objects.most == 2
@@ -363,11 +366,11 @@ def test_objects_by_class_and_size(store: LocalStore, tmp_path: Path) -> None:
 def test_photos_of_objects_may_be_gone(store: LocalStore, tmp_path: Path) -> None:
     run = detector(store, tmp_path)
     (tmp_path / "images" / "a.jpg").unlink()
-    objects = report_int8.sections(run, store)[0].objects
+    objects = int8.sections(run, store)[0].objects
     assert objects is not None
     assert (objects.pictures, objects.missing) == ((), 1)
     (tmp_path / "truth.json").unlink()
-    objects = report_int8.sections(run, store)[0].objects
+    objects = int8.sections(run, store)[0].objects
     assert objects is not None
     assert objects.classes == (("class 9", 0, 2), ("class 5", 1, 0))
     check(report.render(run, store))
@@ -375,14 +378,14 @@ def test_photos_of_objects_may_be_gone(store: LocalStore, tmp_path: Path) -> Non
 
 def test_photos_show_the_variant_that_differs(store: LocalStore, tmp_path: Path) -> None:
     run = detector(store, tmp_path)
-    shown = report_pictures.gallery(run, store)
+    shown = pictures.gallery(run, store)
     assert shown is not None
     # The recommended variant loses and gains one in b.jpg; only INT8 differs in a.jpg.
     assert [(p.file, p.variant, p.differs) for p in shown.pictures] == [
         ("b.jpg", "openvino/fp16", True), ("a.jpg", "openvino/int8", True),
     ]  # fmt: skip
     # What is drawn under INT8 is not drawn again with the same variant.
-    shown = report_pictures.gallery(run, store, {("openvino/int8", "a.jpg")})
+    shown = pictures.gallery(run, store, {("openvino/int8", "a.jpg")})
     assert shown is not None
     assert [(p.file, p.variant, p.differs) for p in shown.pictures] == [
         ("b.jpg", "openvino/fp16", True), ("a.jpg", "openvino/fp16", False),
@@ -405,7 +408,7 @@ def coverage(**changes: Any) -> Coverage:
 
 def calibrated(**changes: Any) -> Summary:
     found = Calibration(artifact=artifact(), coverage=coverage(**changes), elapsed_s=3.5)
-    return summary(int8(), calibration=found)
+    return summary(integers(), calibration=found)
 
 
 def test_calibration(store: LocalStore) -> None:
@@ -426,9 +429,9 @@ def test_calibration(store: LocalStore) -> None:
 
 
 def test_the_curve_falls_from_left_to_right() -> None:
-    curve = report_ladder.curve(coverage())
+    curve = trials.curve(coverage())
     assert curve is not None
-    left, top, right, bottom = report_ladder.CURVE
+    left, top, right, bottom = trials.CURVE
     xs, ys = [x for x, *_ in curve.points], [y for _, y, _ in curve.points]
     assert xs == sorted(xs)
     assert left < xs[0] < xs[-1] < right
@@ -443,7 +446,7 @@ def test_the_curve_falls_from_left_to_right() -> None:
 
 
 def test_near_steps_leave_room_for_their_numbers() -> None:
-    curve = report_ladder.curve(coverage(steps=(256, 512, 520), convergence=(0.02, 0.01, 0.0)))
+    curve = trials.curve(coverage(steps=(256, 512, 520), convergence=(0.02, 0.01, 0.0)))
     assert curve is not None
     assert [tick.text for tick in curve.x_ticks] == ["256", "520"]
 
@@ -494,6 +497,6 @@ def test_change_as_text(ratio: float, wanted: str) -> None:
 
 
 def test_budget_of_the_recipe_is_used(store: LocalStore) -> None:
-    page = report.render(summary(int8(), budget=BudgetSpec(max_drop=0.02)), store)
+    page = report.render(summary(integers(), budget=BudgetSpec(max_drop=0.02)), store)
     assert "budget 0.3400" in page
     assert "allowed 0.0200" in page

@@ -9,17 +9,22 @@ import types
 
 import pytest
 
-from artifacts import fleet, promoted, s3
-from artifacts.promoted import Promoted
-from artifacts.remote_store import RemoteStore
+from artifacts import fleet
+from artifacts.registry import promoted
+from artifacts.registry.promoted import Promoted
+from artifacts.store import s3
+from artifacts.store.remote import RemoteStore
 from artifacts.summary import Variant
 from engineworks import hosts
 from engineworks.errors import ArtifactError, StoreError
 from engineworks.facts.host import RegisteredHost
 from engineworks.facts.timing import BenchmarkRow
 from engineworks.store import LocalStore
-from flows import _command_benchmark, _nightly, _outcome, benchmark
-from flows._nightly import Untimed
+from flows import benchmark
+from flows.commands import benchmark as benchmark_command
+from flows.commands import outcome
+from flows.fleet import nightly
+from flows.fleet.nightly import Untimed
 from tasks._cache import checkout_sha256
 from tests import builders
 
@@ -50,7 +55,7 @@ def flow(monkeypatch, tmp_path):
         monkeypatch.setattr(benchmark, "time_all", lambda run, _: list(answers.values()))
         monkeypatch.setattr(promoted, "note", note or (lambda *words: noted.append(words)))
         told.clear()
-        _outcome.TOLD.set(told)
+        outcome.TOLD.set(told)
         return benchmark.benchmark.fn(slower_than=slower_than), told, noted
 
     return run
@@ -111,12 +116,12 @@ def here(monkeypatch):
             raise ArtifactError("it is nowhere", hint="ship it again")
         return dataclasses.replace(builders.example(Variant), benchmark=(ROW,))
 
-    monkeypatch.setattr(_nightly, "carry_out", carry_out)
+    monkeypatch.setattr(nightly, "carry_out", carry_out)
     return asked
 
 
 def test_without_a_fleet_only_what_was_built_here_is_timed(run, here):
-    answers = _nightly.time_all(
+    answers = nightly.time_all(
         run,
         [
             version("mine"),
@@ -166,9 +171,9 @@ def test_in_a_fleet_its_own_machine_is_asked_and_one_that_is_away_holds_up_no_ot
                 fleet.put_row(bucket, child.order, row)
                 child.row = row
 
-    monkeypatch.setattr(_nightly, "FanOut", FanOut)
+    monkeypatch.setattr(nightly, "FanOut", FanOut)
     run = types.SimpleNamespace(store=RemoteStore(tmp_path / "store", bucket))
-    first, second, third, fourth = _nightly.time_all(
+    first, second, third, fourth = nightly.time_all(
         run,
         [
             version("a", machine="rack-1"),
@@ -196,15 +201,15 @@ def test_exit_codes(outcomes, code, monkeypatch, capsys, tmp_path):
     ]
 
     def run(model, stage, slower_than, return_state):
-        _outcome.tell(told)
+        outcome.tell(told)
         return types.SimpleNamespace(is_failed=lambda: code in (1, 3), message="nothing")
 
     monkeypatch.setattr(benchmark, "benchmark", run)
-    assert _command_benchmark.main(["--home", str(tmp_path), "--quiet", "--json"]) == code
+    assert benchmark_command.main(["--home", str(tmp_path), "--quiet", "--json"]) == code
     assert [one["outcome"] for one in json.loads(capsys.readouterr().out)] == outcomes
 
 
 def test_a_ratio_that_is_none_is_refused_at_once(capsys):
     with pytest.raises(SystemExit) as caught:
-        _command_benchmark.main(["--slower-than", "0"])
+        benchmark_command.main(["--slower-than", "0"])
     assert caught.value.code == 2 and "must be above 0" in capsys.readouterr().err

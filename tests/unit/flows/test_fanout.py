@@ -22,14 +22,15 @@ from prefect.states import (
     Scheduled,
 )
 
-from artifacts import fleet, s3
+from artifacts import fleet
 from artifacts.fleet import Row
+from artifacts.store import s3
 from engineworks import hosts
 from engineworks.facts.host import RegisteredHost
 from engineworks.facts.plan import PlannedVariant
 from engineworks.fleet import SILENT_S
-from flows import _fanout
-from flows._fanout import RESUMES, Child, FanOut
+from flows.fleet import fanout
+from flows.fleet.fanout import RESUMES, Child, FanOut
 from tests import builders
 
 ORDER = "a" * 64
@@ -102,7 +103,7 @@ def deployment(monkeypatch):
         fresh = types.SimpleNamespace(id=uuid.uuid4(), state=Scheduled())
         return made.setdefault(idempotency_key, fresh)
 
-    monkeypatch.setattr(_fanout, "run_deployment", run_deployment)
+    monkeypatch.setattr(fanout, "run_deployment", run_deployment)
     return made
 
 
@@ -198,11 +199,9 @@ def submit(world, monkeypatch):
                 raise answer
             return types.SimpleNamespace(id=uuid.uuid4(), state=answer)
 
-        monkeypatch.setattr(_fanout, "POLL_S", 0.01)
-        monkeypatch.setattr(_fanout, "run_deployment", run_deployment)
-        monkeypatch.setattr(
-            _fanout, "get_client", lambda **_: contextlib.nullcontext(world.prefect)
-        )
+        monkeypatch.setattr(fanout, "POLL_S", 0.01)
+        monkeypatch.setattr(fanout, "run_deployment", run_deployment)
+        monkeypatch.setattr(fanout, "get_client", lambda **_: contextlib.nullcontext(world.prefect))
         world.child.run_id = None
         row = dataclasses.replace(
             builders.example(Row), host=dataclasses.replace(world.card, name="m1")

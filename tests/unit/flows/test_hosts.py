@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from artifacts import fleet, s3
+from artifacts import fleet
+from artifacts.store import s3
 from engineworks import hosts as cards
 from engineworks.facts.host import RegisteredHost
 from engineworks.fleet import SILENT_S

@@ -10,10 +10,10 @@ import pytest
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Running, Scheduled
 
-from flows import _left
-from flows._fanout import RESUMES
-from flows._machine import running_file
-from flows._queues import SILENCE_WORDS
+from flows.fleet import left
+from flows.fleet.fanout import RESUMES
+from flows.fleet.machine import running_file
+from flows.fleet.queues import SILENCE_WORDS
 
 SILENT = Crashed(message=SILENCE_WORDS)
 
@@ -54,7 +54,7 @@ class Prefect:
 @pytest.fixture
 def prefect(monkeypatch):
     made = Prefect()
-    monkeypatch.setattr(_left, "get_client", lambda **_: made)
+    monkeypatch.setattr(left, "get_client", lambda **_: made)
     return made
 
 
@@ -69,7 +69,7 @@ def mark(root, name):
 def test_a_run_of_any_queue_whose_process_is_gone_goes_on(prefect, tmp_path, state):
     run = prefect.run(state)
     path = mark(tmp_path, run.id)
-    _left.take_up(tmp_path, "m1")
+    left.take_up(tmp_path, "m1")
     assert prefect.set == [(run.id, "AwaitingRetry")]
     assert not path.exists()  # the run makes its own again
 
@@ -82,20 +82,20 @@ def test_a_run_of_any_queue_whose_process_is_gone_goes_on(prefect, tmp_path, sta
 )  # fmt: skip
 def test_one_that_has_ended_does_not(prefect, tmp_path, state):
     path = mark(tmp_path, prefect.run(state).id)
-    _left.take_up(tmp_path, "m1")
+    left.take_up(tmp_path, "m1")
     assert prefect.set == [] and not path.exists()
 
 
 def test_a_command_of_a_person_is_not_begun_again(prefect, tmp_path):
     for name in (prefect.run(Running(), deployed=False).id, uuid.uuid4(), "by-hand-12"):
         mark(tmp_path, name)
-    _left.take_up(tmp_path, "m1")
+    left.take_up(tmp_path, "m1")
     assert prefect.set == []
 
 
 def test_one_that_died_again_and_again_is_left(prefect, tmp_path):
     mark(tmp_path, prefect.run(Running(), count=RESUMES + 1).id)
-    _left.take_up(tmp_path, "m1")
+    left.take_up(tmp_path, "m1")
     assert prefect.set == []
 
 
@@ -105,7 +105,7 @@ def test_one_that_lives_is_left_alone(prefect, tmp_path):
     path = mark(tmp_path, run.id)
     with path.open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        _left.take_up(tmp_path, "m1")
+        left.take_up(tmp_path, "m1")
     assert prefect.set == [] and path.exists()
 
 
@@ -115,5 +115,5 @@ def test_one_of_its_own_queue_goes_on_before_its_flow_has_begun(prefect, tmp_pat
         prefect.run(Pending()),
         prefect.run(Running(), worker="m2"),  # of another machine's worker
     ]
-    _left.take_up(tmp_path, "m1")
+    left.take_up(tmp_path, "m1")
     assert [run_id for run_id, _ in prefect.set] == [run.id for run in prefect.own[:2]]

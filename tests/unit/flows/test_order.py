@@ -16,9 +16,9 @@ from engineworks.evaluate import pinned
 from engineworks.facts.data import PinnedData
 from engineworks.specs import DataSpec
 from engineworks.store import LocalStore
-from flows import _order
-from flows._common import Model
-from flows._order import Order
+from flows.fleet import order as orders
+from flows.fleet.order import Order
+from flows.steps.prepare import Model
 from tests import builders
 
 RECIPE = """
@@ -45,8 +45,8 @@ def loaded(tmp_path):
 def write(loaded, model, precision="int8", luggage=None):
     plan = recipes.plan(loaded)
     planned = next(v for v in plan.variants if v.precision == precision)
-    luggage = luggage or _order.Luggage(data=None, code=None)
-    return _order.write(loaded, plan, planned, model, [], luggage, "c" * 64)
+    luggage = luggage or orders.Luggage(data=None, code=None)
+    return orders.write(loaded, plan, planned, model, [], luggage, "c" * 64)
 
 
 @pytest.fixture
@@ -92,13 +92,13 @@ def test_it_reaches_another_machine_with_its_photos(loaded, model, tmp_path, sto
     )  # fmt: skip
     model = dataclasses.replace(model, data=data)
     here = loaded()
-    luggage = _order.pack_luggage(store, here, model)
+    luggage = orders.pack_luggage(store, here, model)
     sent = json.dumps(to_json(write(here, model, luggage=luggage)))
 
     order = from_json(Order, json.loads(sent))
     there = LocalStore(store.root)
     card = builders.example(type(recipes.plan(here).host))
-    work = _order.unpack(order, there, card)
+    work = orders.unpack(order, there, card)
     assert work.planned.name == "onnxruntime-cpu/int8"
     assert [v.precision for v in work.plan.variants] == ["fp32", "int8"]
     assert work.plan.host == card
@@ -118,5 +118,5 @@ def test_photos_that_were_replaced_since_they_were_judged_do_not_travel(
     digests = {"a.jpg": hashlib.sha256(b"a photo").hexdigest()}
     data = PinnedData(spec=spec, files=("a.jpg",), sha256="d" * 64, digests=digests)
     with pytest.raises(InputError, match=r"a\.jpg changed while the run went on"):
-        _order.pack_luggage(store, loaded(), dataclasses.replace(model, data=data))
+        orders.pack_luggage(store, loaded(), dataclasses.replace(model, data=data))
     assert not [path for path in store.root.rglob("*") if path.is_file()]

@@ -14,10 +14,12 @@ import pytest
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 
-from artifacts import fleet, s3
+from artifacts import fleet
+from artifacts.store import s3
 from engineworks.errors import StoreError
 from engineworks.fleet import SILENT_S
-from flows import _left, _trigger, worker
+from flows import worker
+from flows.fleet import left, trigger
 
 
 class Prefect:
@@ -27,11 +29,11 @@ class Prefect:
         self.runs, self.keys, self.lock = [], {}, threading.Lock()
 
     def read_flow_runs(self, *, flow_run_filter, sort, limit):
-        assert flow_run_filter.tags.all_ == [_trigger.TAG] and limit == _trigger.RECENT
+        assert flow_run_filter.tags.all_ == [trigger.TAG] and limit == trigger.RECENT
         return sorted(self.runs, key=lambda run: run.id)
 
     def run_deployment(self, name, *, idempotency_key, tags, timeout, **_):
-        assert (name, tags, timeout) == ("complete/fleet", [_trigger.TAG], 0)
+        assert (name, tags, timeout) == ("complete/fleet", [trigger.TAG], 0)
         with self.lock:
             if idempotency_key not in self.keys:
                 created = datetime(2026, 1, 1) + timedelta(seconds=len(self.runs))
@@ -46,22 +48,22 @@ class Prefect:
 @pytest.fixture
 def prefect(monkeypatch):
     made = Prefect()
-    monkeypatch.setattr(_trigger, "get_client", lambda **_: contextlib.nullcontext(made))
-    monkeypatch.setattr(_trigger, "run_deployment", made.run_deployment)
+    monkeypatch.setattr(trigger, "get_client", lambda **_: contextlib.nullcontext(made))
+    monkeypatch.setattr(trigger, "run_deployment", made.run_deployment)
     return made
 
 
 def test_a_run_that_has_not_begun_is_enough(prefect):
-    assert _trigger.ask() and _trigger.ask()
+    assert trigger.ask() and trigger.ask()
     assert len(prefect.runs) == 1
 
 
 def test_one_that_has_begun_or_ended_is_not(prefect):
     states = [StateType.RUNNING, StateType.COMPLETED, StateType.CRASHED] * 5
     for count, state in enumerate(states, 2):
-        assert _trigger.ask()
+        assert trigger.ask()
         prefect.runs[-1].state_type = state
-        assert _trigger.ask()
+        assert trigger.ask()
         assert len(prefect.runs) == count
 
 
@@ -74,7 +76,7 @@ def test_those_that_look_at_the_same_moment_share_one(prefect, monkeypatch):
         return found
 
     monkeypatch.setattr(prefect, "read_flow_runs", together)
-    asking = [threading.Thread(target=_trigger.ask) for _ in range(4)]
+    asking = [threading.Thread(target=trigger.ask) for _ in range(4)]
     for thread in asking:
         thread.start()
     for thread in asking:
@@ -86,8 +88,8 @@ def test_without_the_deployment_it_says_so(prefect, monkeypatch):
     def missing(*_, **__):
         raise ObjectNotFound(Exception("no"))
 
-    monkeypatch.setattr(_trigger, "run_deployment", missing)
-    assert not _trigger.ask()
+    monkeypatch.setattr(trigger, "run_deployment", missing)
+    assert not trigger.ask()
 
 
 @pytest.fixture
@@ -104,7 +106,7 @@ def machine(s3_prefix, tmp_path, monkeypatch, caplog):
 
 def test_a_machine_asks_only_when_something_waits(machine, monkeypatch, caplog):
     asked = []
-    monkeypatch.setattr(_trigger, "ask", lambda: not asked.append(1))
+    monkeypatch.setattr(trigger, "ask", lambda: not asked.append(1))
     assert machine._asked()
     assert asked == [] and caplog.text == ""
     fleet.put_waiting(machine._bucket, "tiny", {"any": "record"})
@@ -116,7 +118,7 @@ def test_a_machine_asks_only_when_something_waits(machine, monkeypatch, caplog):
 def test_whatever_goes_wrong_with_it_hurts_nobody(machine, monkeypatch, caplog, how):
     fleet.put_waiting(machine._bucket, "tiny", {})
     if how == "no deployment":
-        monkeypatch.setattr(_trigger, "ask", lambda: False)
+        monkeypatch.setattr(trigger, "ask", lambda: False)
     if how == "no store":
 
         def away(_):
@@ -128,7 +130,7 @@ def test_whatever_goes_wrong_with_it_hurts_nobody(machine, monkeypatch, caplog, 
         def refused(**_):
             raise httpx.ConnectError("nothing listens")
 
-        monkeypatch.setattr(_trigger, "get_client", refused)
+        monkeypatch.setattr(trigger, "get_client", refused)
     assert machine._asked() is (how == "no deployment")  # else it is tried again
     words = {
         "no deployment": "make deploy",
@@ -160,7 +162,7 @@ def test_a_machine_that_was_given_up_asks_again_when_it_is_back(machine, monkeyp
     monkeypatch.setattr(worker, "_end", ends.append)
     monkeypatch.setattr(machine, "_register", lambda: ages.pop(0) if spoken else 0.0)
     monkeypatch.setattr(machine, "_prepare_queues", lambda: None)
-    monkeypatch.setattr(_left, "take_up", lambda *_: None)
+    monkeypatch.setattr(left, "take_up", lambda *_: None)
     monkeypatch.setattr(machine, "_start", lambda lock: process)
     monkeypatch.setattr(machine, "_speak_up", lambda _: spoken.append(len(ages)))
     machine.serve(threading.Event(), None)

@@ -11,7 +11,7 @@ from engineworks.facts.engine import Accuracy, Meaning
 from engineworks.facts.timing import Comparison, Contender
 from engineworks.specs import BenchmarkSpec
 from engineworks.stages.requests import SizedEngine
-from flows._variant import _served, read_first
+from flows.steps.variant import _served, read_first
 from tests.builders import example, put_onnx
 
 

@@ -9,16 +9,23 @@ import types
 import httpx
 import pytest
 
-from artifacts import fleet, mlflow_log, s3
+from artifacts import fleet
+from artifacts.registry import mlflow_log
+from artifacts.store import s3
 from artifacts.summary import Summary, Variant
 from engineworks import hosts
 from engineworks import recipe as recipes
 from engineworks.errors import ArtifactError, StoreError
 from engineworks.facts.host import RegisteredHost
 from engineworks.facts.plan import Plan
-from flows import _command, _command_complete, _order, _outcome, _waiting, complete, ship
-from flows._common import Model
-from flows._outcome import Completion
+from flows import complete, ship
+from flows.commands import complete as complete_command
+from flows.commands import outcome
+from flows.commands import ship as ship_command
+from flows.commands.outcome import Completion
+from flows.fleet import order as orders
+from flows.fleet import waiting
+from flows.steps.prepare import Model
 from tasks._cache import checkout_sha256
 from tests import builders
 
@@ -59,8 +66,8 @@ def of(loaded, variants):
         model, shared=dataclasses.replace(model.shared, name="tiny", labels=())
     )
     card = builders.example(type(hosts.probe()))
-    luggage = _order.Luggage(data=None, code=None)
-    return _waiting.of(loaded, card, model, [model], luggage, variants)
+    luggage = orders.Luggage(data=None, code=None)
+    return waiting.of(loaded, card, model, [model], luggage, variants)
 
 
 def join(bucket, pool, name="m1", code=None):
@@ -70,15 +77,15 @@ def join(bucket, pool, name="m1", code=None):
 
 
 def test_a_record_comes_back_as_it_was_and_gives_the_same_orders(bucket, record, loaded, tmp_path):
-    _waiting.keep(bucket, record)
-    found, etag = _waiting.read(bucket, "tiny")
+    waiting.keep(bucket, record)
+    found, etag = waiting.read(bucket, "tiny")
     assert found == record and etag
     assert found.recipe_text == RECIPE
     there = found.loaded(tmp_path / "elsewhere.yaml", tmp_path)
     plan = recipes.plan(loaded)
 
     def order(loaded, record):
-        return _order.write(
+        return orders.write(
             loaded, plan, plan.variants[0], record.model, list(record.sized), record.luggage, "c"
         ).sha256
 
@@ -86,30 +93,30 @@ def test_a_record_comes_back_as_it_was_and_gives_the_same_orders(bucket, record,
 
 
 def test_a_newer_run_replaces_it_and_one_with_nothing_left_removes_it(bucket, record):
-    _waiting.keep(bucket, record)
-    _waiting.keep(bucket, dataclasses.replace(record, variants=("null/fp32",)))
-    assert _waiting.read(bucket, "tiny")[0].variants == ("null/fp32",)
+    waiting.keep(bucket, record)
+    waiting.keep(bucket, dataclasses.replace(record, variants=("null/fp32",)))
+    assert waiting.read(bucket, "tiny")[0].variants == ("null/fp32",)
     assert fleet.waiting(bucket) == ["tiny"]
-    _waiting.keep(bucket, dataclasses.replace(record, variants=()))
-    _waiting.keep(bucket, dataclasses.replace(record, variants=()))
+    waiting.keep(bucket, dataclasses.replace(record, variants=()))
+    waiting.keep(bucket, dataclasses.replace(record, variants=()))
     assert fleet.waiting(bucket) == []
 
 
 @pytest.mark.parametrize("left", [(), ("null/fp32",)])
 def test_who_completes_an_older_record_leaves_a_newer_one_alone(bucket, record, left):
-    _waiting.keep(bucket, record)
-    _, etag = _waiting.read(bucket, "tiny")
+    waiting.keep(bucket, record)
+    _, etag = waiting.read(bucket, "tiny")
     newer = dataclasses.replace(record, recipe_text="newer")
-    _waiting.keep(bucket, newer)
-    _waiting.keep(bucket, dataclasses.replace(record, variants=left), etag)
-    assert _waiting.read(bucket, "tiny")[0] == newer
+    waiting.keep(bucket, newer)
+    waiting.keep(bucket, dataclasses.replace(record, variants=left), etag)
+    assert waiting.read(bucket, "tiny")[0] == newer
 
 
 def test_a_record_of_another_version_is_left_with_the_next_step(bucket, told):
     text = {"checkout_sha256": "other", "fields": "of then"}
     bucket.write("waiting/tiny.json", json.dumps(text).encode(), only_new=True)
     with pytest.raises(ArtifactError, match="another version") as caught:
-        _waiting.read(bucket, "tiny")
+        waiting.read(bucket, "tiny")
     assert "run its recipe again" in caught.value.hint
     state, (one,), _ = told()
     assert state.is_completed() and state.message == "tiny: left"
@@ -131,9 +138,9 @@ def test_only_what_waits_makes_it_ready(loaded, bucket, waits, planned, is_ready
     variant = dataclasses.replace(variant, host="m1", everywhere="@" in planned)
     assert variant.name == planned
     record = of(loaded, (waits,))
-    assert _waiting.ready(record, Plan(host=record.host, variants=(variant,))) is is_ready
+    assert waiting.ready(record, Plan(host=record.host, variants=(variant,))) is is_ready
     pending = dataclasses.replace(variant, action="pending")
-    assert not _waiting.ready(record, Plan(host=record.host, variants=(pending,)))
+    assert not waiting.ready(record, Plan(host=record.host, variants=(pending,)))
 
 
 @pytest.fixture
@@ -156,11 +163,11 @@ def told(monkeypatch):
             made = builders.example(Summary)
             return dataclasses.replace(made, run_id=run.run_id, variants=tuple(variants))
 
-        monkeypatch.setattr(complete._fleet, "build_elsewhere", build_elsewhere)
-        monkeypatch.setattr(complete._publish, "assemble", assemble)
-        monkeypatch.setattr(complete._publish, "publish", publish)
+        monkeypatch.setattr(complete.elsewhere, "build_elsewhere", build_elsewhere)
+        monkeypatch.setattr(complete.publish, "assemble", assemble)
+        monkeypatch.setattr(complete.publish, "publish", publish)
         found = []
-        _outcome.TOLD.set(found)
+        outcome.TOLD.set(found)
         return complete.complete.fn(model), found, published
 
     def rows(waiting):
@@ -183,7 +190,7 @@ def ready(bucket, record, monkeypatch):
     uri = "http://127.0.0.1:9"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     made = dataclasses.replace(record, tracking_uri=uri, variants=(*GONE, "null/fp32"))
-    _waiting.keep(bucket, made)
+    waiting.keep(bucket, made)
     join(bucket, "gpu")
     return made
 
@@ -194,7 +201,7 @@ def test_nothing_waits(bucket, told):
 
 
 def test_a_model_that_nobody_knows_is_no_success(bucket, record, told, tmp_path):
-    _waiting.keep(bucket, record)
+    waiting.keep(bucket, record)
     state, (one,), _ = told(model="timy")
     assert state.is_failed() and one.outcome == "failed"
     assert "there is no model 'timy'" in one.reason
@@ -213,7 +220,7 @@ def test_a_model_of_which_nothing_waits_any_more_is(bucket, told, tmp_path):
 
 @pytest.mark.parametrize("case", ["nobody", "other pool", "other version"])
 def test_while_no_machine_can_take_it_nothing_is_run(bucket, record, told, case, tmp_path):
-    _waiting.keep(bucket, record)
+    waiting.keep(bucket, record)
     before = bucket.read("waiting/tiny.json").etag
     if case == "other pool":
         join(bucket, "cpu")
@@ -228,56 +235,56 @@ def test_while_no_machine_can_take_it_nothing_is_run(bucket, record, told, case,
 
 
 def test_a_machine_whose_mlflow_is_its_own_logs_nothing(bucket, record, told, monkeypatch):
-    _waiting.keep(bucket, record)
+    waiting.keep(bucket, record)
     join(bucket, "gpu")
     state, (one,), _ = told()
     assert state.is_completed() and one.outcome == "left"
     assert "MLFLOW_TRACKING_URI" in one.reason and record.tracking_uri in one.reason
     here = dataclasses.replace(record, host=hosts.probe())
-    assert _waiting.foreign_mlflow(here) == ""
+    assert waiting.foreign_mlflow(here) == ""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
-    assert _waiting.foreign_mlflow(here) != ""
+    assert waiting.foreign_mlflow(here) != ""
     there = dataclasses.replace(here, tracking_uri="http://127.0.0.1:5000")
-    assert _waiting.foreign_mlflow(there) == ""
+    assert waiting.foreign_mlflow(there) == ""
 
 
-@pytest.mark.parametrize("waiting", [(), GONE])
-def test_what_is_completed_does_not_wait_any_more(bucket, ready, told, waiting):
-    state, (one,), ((text, summary),) = told(lambda *_: waiting)
+@pytest.mark.parametrize("still", [(), GONE])
+def test_what_is_completed_does_not_wait_any_more(bucket, ready, told, still):
+    state, (one,), ((text, summary),) = told(lambda *_: still)
     assert state.is_completed() and text == RECIPE
     assert one == Completion(
-        model="tiny", outcome="waits" if waiting else "completed",
-        reason=f"{2 - len(waiting)} of 2 shipped", pending=waiting, run_id=summary.run_id,
+        model="tiny", outcome="waits" if still else "completed",
+        reason=f"{2 - len(still)} of 2 shipped", pending=still, run_id=summary.run_id,
     )  # fmt: skip
-    assert fleet.waiting(bucket) == (["tiny"] if waiting else [])
-    if waiting:
-        assert _waiting.read(bucket, "tiny")[0].variants == waiting
+    assert fleet.waiting(bucket) == (["tiny"] if still else [])
+    if still:
+        assert waiting.read(bucket, "tiny")[0].variants == still
 
 
 def test_where_nothing_came_of_it_nothing_is_logged(bucket, ready, told):
     state, (one,), published = told(lambda *_: ready.variants)
     assert state.is_completed() and published == []
     assert one.outcome == "waits" and one.reason == f"{GONE[0]}: so; null/fp32: so"
-    assert _waiting.read(bucket, "tiny")[0] == ready
+    assert waiting.read(bucket, "tiny")[0] == ready
 
 
 def test_an_older_record_registers_nothing_when_a_newer_run_has_ended(bucket, ready, told):
     newer = dataclasses.replace(ready, recipe_text="newer")
 
     def build(*_):  # takes its time
-        _waiting.keep(bucket, newer)
+        waiting.keep(bucket, newer)
         return ()
 
     state, (one,), published = told(build)
     assert state.is_completed() and one.outcome == "left" and "newer run" in one.reason
     assert published == []
-    assert _waiting.read(bucket, "tiny")[0] == newer
+    assert waiting.read(bucket, "tiny")[0] == newer
 
 
 def test_one_that_fails_keeps_its_record_and_sinks_no_other(bucket, ready, told):
     other = dataclasses.replace(ready.model.shared, name="small")
     other = dataclasses.replace(ready, model=dataclasses.replace(ready.model, shared=other))
-    _waiting.keep(bucket, other)
+    waiting.keep(bucket, other)
 
     def build(run, loaded, host, model, sized, luggage):
         if model.shared.name == "small":
@@ -303,7 +310,7 @@ def test_a_machine_that_came_back_during_the_run_is_asked_at_its_end(
             raise httpx.ConnectError("nothing listens")
         return True
 
-    monkeypatch.setattr(ship._trigger, "ask", ask)
+    monkeypatch.setattr(ship.trigger, "ask", ask)
     monkeypatch.setattr(ship, "get_run_logger", lambda: complete._run.log)
     if case != "away":
         join(bucket, "gpu")
@@ -323,11 +330,11 @@ def test_a_machine_that_came_back_during_the_run_is_asked_at_its_end(
 )
 def test_what_a_run_promises_is_true(bucket, record, monkeypatch, waits, mlflow, obstacle, words):
     if waits:
-        _waiting.keep(bucket, record)
+        waiting.keep(bucket, record)
     if mlflow:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
-    monkeypatch.setattr(ship._trigger, "obstacle", lambda: obstacle)
-    said = _command._later("tiny")
+    monkeypatch.setattr(ship.trigger, "obstacle", lambda: obstacle)
+    said = ship_command._later("tiny")
     assert words in said and bool(said) is waits
 
 
@@ -353,18 +360,18 @@ def test_exit_codes(outcomes, code, words, bucket, monkeypatch, capsys, tmp_path
 
     def run(model, return_state):
         assert model == "tiny"
-        _outcome.tell(told)
+        outcome.tell(told)
         return types.SimpleNamespace(is_failed=lambda: code in (1, 3))
 
     monkeypatch.setattr(complete, "complete", run)
     options = ["--home", str(tmp_path), "--quiet", "--model", "tiny"]
-    assert _command_complete.main(options) == code
+    assert complete_command.main(options) == code
     assert words in capsys.readouterr().out
-    assert _command_complete.main([*options, "--json"]) == code
+    assert complete_command.main([*options, "--json"]) == code
     assert len(json.loads(capsys.readouterr().out)) == len(outcomes)
 
 
 def test_without_a_store_it_says_so_at_once(monkeypatch, capsys, tmp_path):
     monkeypatch.delenv("ENGINEWORKS_STORE", raising=False)
-    assert _command_complete.main(["--home", str(tmp_path), "--quiet"]) == 3
+    assert complete_command.main(["--home", str(tmp_path), "--quiet"]) == 3
     assert "ENGINEWORKS_STORE is not set" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""MLflow: what is logged, registered, promoted, and whose it is."""

@@ -1,0 +1,86 @@
+"""An MLflow server that is away for a while is waited for, as the other servers are.
+
+What is logged comes at the end of a run: minutes of work must not depend on a server that
+restarts just then. Knows only whether a server answers; what is asked of it is the caller's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from artifacts.registry.mlflow_log import public_uri
+from engineworks.errors import StoreError
+
+log = logging.getLogger("engineworks.flow")
+
+T = TypeVar("T")
+
+#: Seconds that a server may be away; ENGINEWORKS_MLFLOW_PATIENCE_S sets others.
+PATIENCE_S = 480.0
+#: Pause between two looks, and between two words about it.
+LOOK_S, SAY_S = 3.0, 60.0
+#: Answers of a proxy whose server is away.
+BEHIND = (502, 503, 504)
+
+
+def patiently(home: Path, work: Callable[[], T]) -> T:
+    """Do something with MLflow; while its server does not answer, wait and begin anew.
+
+    Args:
+        home: State folder.
+        work: What to do; may be begun several times. Raises StoreError as `speaking`.
+
+    Raises:
+        StoreError: The server was away for too long, or answers and something else is wrong.
+    """
+    patience_s = float(os.environ.get("ENGINEWORKS_MLFLOW_PATIENCE_S") or PATIENCE_S)
+    until: float | None = None
+    while True:
+        try:
+            return work()
+        except StoreError as error:
+            uri = public_uri(home)
+            if not away(uri):
+                raise
+            until = until or time.monotonic() + patience_s
+            if not _is_back(uri, until):
+                if not patience_s:
+                    raise
+                raise StoreError(
+                    f"MLflow at {uri} did not answer for {patience_s:.0f} s",
+                    hint=error.hint,
+                ) from error
+
+
+def away(uri: str) -> bool:
+    """Whether `uri` is that of a server, and it does not answer."""
+    if not uri.startswith(("http://", "https://")):
+        return False
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5):  # noqa: S310
+            return False
+    except urllib.error.HTTPError as error:
+        return error.code in BEHIND  # any other answer is one
+    except (OSError, ValueError):
+        return True
+
+
+def _is_back(uri: str, until: float) -> bool:
+    """Wait until a server answers; False: it has not until then."""
+    said = -SAY_S
+    while away(uri):
+        left_s = until - time.monotonic()
+        if left_s <= 0:
+            return False
+        if time.monotonic() - said >= SAY_S:
+            said = time.monotonic()
+            log.warning("MLflow at %s does not answer, waiting up to %.0f s", uri, left_s)
+        time.sleep(min(LOOK_S, left_s))
+    return time.monotonic() < until

@@ -1,0 +1,146 @@
+"""What of MLflow may go, and what its registry needs of everything else.
+
+A registered version needs its engine, and the run that it came from. Runs that are not of
+engineworks are nobody's business here.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from artifacts.registry.mlflow_log import KEY_TAG, client, speaking, tracking_uri
+from artifacts.store.prune_home import YOUNG_S, Item
+from engineworks.errors import StoreError
+
+PAGE = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needed:
+    """What registered versions need."""
+
+    engines: frozenset[str]
+    """Identities."""
+    runs: frozenset[str]
+    """MLflow's own ids."""
+
+
+def is_there(home: Path) -> bool:
+    """Whether there is an MLflow to ask: a server, or the state folder's own database."""
+    uri = tracking_uri(home)
+    return not uri.startswith("sqlite:") or (home / "mlflow.db").exists()
+
+
+def needed(home: Path) -> Needed:
+    """What the registry needs.
+
+    Raises:
+        StoreError: MLflow does not answer: then nobody knows what may go.
+    """
+    if not is_there(home):
+        return Needed(engines=frozenset(), runs=frozenset())
+    with speaking(home):
+        found = list(_pages(client(home).search_model_versions))
+    return Needed(
+        engines=frozenset(version.tags.get("sha256", "") for version in found),
+        runs=frozenset(version.run_id or "" for version in found),
+    )
+
+
+def plan(home: Path, last: int, keep: frozenset[str]) -> list[Item]:
+    """Runs of MLflow that may go.
+
+    Args:
+        home: State folder.
+        last: Runs of every experiment that are kept.
+        keep: Ids of runs that are kept in any case.
+
+    Raises:
+        StoreError: MLflow does not answer.
+    """
+    if not is_there(home):
+        return []
+    items = []
+    with speaking(home):
+        mlflow = client(home)
+        for experiment in _pages(mlflow.search_experiments):
+            found = _pages(
+                mlflow.search_runs,
+                experiment_ids=[experiment.experiment_id],
+                order_by=["attributes.start_time DESC"],
+            )
+            ours = [run for run in found if KEY_TAG in run.data.tags]
+            for run in ours[last:]:
+                if run.info.run_id not in keep and _is_old(run):
+                    items.append(
+                        Item(
+                            kind="MLflow run",
+                            name=f"{experiment.name} {run.info.run_name}",
+                            size_bytes=_size(home, experiment.name, run.info.run_id),
+                            detail=run.info.run_id,
+                        )
+                    )
+    return items
+
+
+def _is_old(run: Any) -> bool:
+    ended_ms = run.info.end_time
+    return ended_ms is not None and time.time() - ended_ms / 1000 > YOUNG_S
+
+
+def _pages(ask: Any, **words: Any) -> list[Any]:
+    found, token = [], None
+    while True:
+        page = ask(max_results=PAGE, page_token=token, **words)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def _size(home: Path, experiment: str, run_id: str) -> int:
+    """Bytes of a run's files where they lie on this machine; 0: on a server, which keeps them."""
+    folder = home / "mlruns" / experiment / run_id
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def take(home: Path, items: list[Item]) -> list[Item]:
+    """Remove runs; those that a version needs by now stay.
+
+    A server marks them as deleted, and `mlflow gc` there frees their space; the state folder's own
+    database gives it back at once.
+
+    Raises:
+        StoreError: MLflow does not answer.
+    """
+    keep = needed(home).runs  # some may have been registered meanwhile
+    gone = [item for item in items if item.detail not in keep]
+    if not gone:
+        return []
+    with speaking(home):
+        mlflow = client(home)
+        for item in gone:
+            mlflow.delete_run(item.detail)
+    uri = tracking_uri(home)
+    if uri.startswith("sqlite:"):
+        ids = ",".join(item.detail for item in gone)
+        done = subprocess.run(
+            [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", uri,
+             "--tracking-uri", uri, "--run-ids", ids],
+            capture_output=True, text=True, timeout=600,
+        )  # fmt: skip
+        if done.returncode:
+            raise StoreError(
+                f"mlflow gc: {' '.join(done.stderr.split())[-300:]}",
+                hint="the runs are marked as deleted; run mlflow gc by hand to free their space",
+            )
+        for item in gone:  # gc leaves empty folders
+            for folder in (home / "mlruns").glob(f"*/{item.detail}"):
+                shutil.rmtree(folder, ignore_errors=True)
+    return gone

@@ -1,0 +1,295 @@
+"""What report.html says of INT8: verdict and speed in a sentence, the search, what it changed.
+
+Knows how to choose and place facts; `int8.html.j2` writes them. Reads no pixel itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from artifacts.report import pictures as gallery
+from artifacts.report.pictures import Picture
+from artifacts.report.trials import Curve, Ladder, curve, ladders
+from artifacts.summary import Summary, Variant, main_row
+from engineworks.facts.engine import DetectionDiff
+from engineworks.facts.int8 import Calibration, Coverage, Quantized, Rung, Sensitivity
+from engineworks.store import LocalStore
+
+#: Photos drawn of one variant: the page holds them all as data.
+PHOTOS = 4
+
+#: A search with more rungs shows the best of each step, and the others folded.
+LONG = 12
+
+#: Steps of the ladder in its order; each has its colour.
+STEPS = {
+    "given": "quantized elsewhere",
+    "usual": "usual INT8",
+    "calibrator": "ranges",
+    "placement": "which layers",
+    "sensitivity": "one part in float",
+    "island": "parts in float",
+    "polish": "polish",
+}
+
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A part of the graph and what it loses in integers."""
+
+    found: Sensitivity
+    share: float
+    """Its gain relative to the largest, 0..1."""
+    left: bool
+    """Whether the chosen graph leaves it in float."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objects:
+    """Objects seen differently: by class and by size, name -> (lost, gained, moved)."""
+
+    found: DetectionDiff
+    classes: tuple[tuple[str, int, int], ...]
+    most: int
+    pictures: tuple[Picture, ...]
+    missing: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """Everything about one INT8 variant."""
+
+    variant: Variant
+    sentence: str
+    instead: str
+    doubt: str
+    """Where the benchmark's own rows say the opposite of the side-by-side timing."""
+    ladders: tuple[Ladder, ...]
+    steps: tuple[str, ...]
+    """Those in the plots, for the legend."""
+    highlights: tuple[Rung, ...]
+    parts: tuple[Part, ...]
+    objects: Objects | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """The calibration section."""
+
+    coverage: Coverage
+    elapsed_s: float
+    curve: Curve | None
+    classes: tuple[tuple[str, int], ...]
+    """Seen on calibration images, most first."""
+    absent: tuple[str, ...]
+
+
+def sections(summary: Summary, store: LocalStore) -> tuple[Section, ...]:
+    """One for each variant in INT8, in the recipe's order."""
+    return tuple(
+        _section(variant, summary, store)
+        for variant in summary.variants
+        if variant.precision == "int8" or variant.quantized is not None
+    )
+
+
+def _section(variant: Variant, summary: Summary, store: LocalStore) -> Section:
+    found = variant.quantized
+    drawn = ladders(found, summary.budget.max_drop) if found else ()
+    steps = {dot.rung.step for ladder in drawn for dot in ladder.dots if dot.rung}
+    return Section(
+        variant=variant,
+        sentence=sentence(variant, summary.budget.max_drop),
+        instead=instead(variant, summary),
+        doubt=doubt(variant, summary),
+        ladders=drawn,
+        steps=tuple(sorted(steps, key=_order)),
+        highlights=highlights(found) if found else (),
+        parts=_parts(found) if found else (),
+        objects=_objects(variant, summary, store),
+    )
+
+
+def _order(step: str) -> int:
+    return list(STEPS).index(step) if step in STEPS else len(STEPS)
+
+
+# --- words ---
+
+
+def sentence(variant: Variant, max_drop: float | None) -> str:
+    """The verdict, joining accuracy and speed."""
+    if variant.verdict not in ("shipped", "rejected"):
+        return f"{variant.name} {variant.verdict}: {variant.reason}."
+    accurate, first = _accuracy(variant, max_drop)
+    quick, second = _speed(variant)
+    ships = variant.verdict == "shipped"
+    words = f"{variant.name} {'ships' if ships else 'does not ship'}: it {first}"
+    if second:
+        words += f"{' and' if accurate == quick else ', but'} {second}"
+    other = not ships and accurate and quick  # what keeps it is neither of the two
+    return f"{words}. {variant.reason}." if other else f"{words}."
+
+
+def _accuracy(variant: Variant, max_drop: float | None) -> tuple[bool, str]:
+    accuracy, found = variant.accuracy, variant.quantized
+    if accuracy is None and variant.meaning is not None:
+        meaning = variant.meaning
+        return (
+            meaning.holds,
+            meaning.words if meaning.holds else f"says other things: {meaning.reason}",
+        )
+    if accuracy is None:
+        if found is None or found.found.fidelity is None:
+            return True, "was judged by no metric"
+        score = found.found.fidelity
+        return found.holds, f"agrees with the float engine to {score:.3f} of 1 (there is no metric)"
+    values = f"{accuracy.metric} {accuracy.value:.4f}, source model {accuracy.reference:.4f}"
+    if accuracy.drop < 0.00005:
+        return True, f"loses nothing ({values})"
+    allowed = "" if max_drop is None else f"; allowed {max_drop:.4f}"
+    inside = max_drop is None or accuracy.drop <= max_drop + ROUNDING
+    return inside, f"loses {accuracy.drop:.4f} ({values}{allowed})"
+
+
+def _speed(variant: Variant) -> tuple[bool, str]:
+    rival, engine = variant.rival, variant.engine
+    if rival is None:
+        return True, ""
+    low, high = rival.ci95
+    if low > 1:
+        words = f"is {rival.speedup:.2f}x as fast as {rival.variant}"
+    elif high < 1:
+        words = f"takes {1 / rival.speedup:.2f}x as long as {rival.variant}"
+        low, high = 1 / high, 1 / low
+    else:
+        words = f"is not surely faster than {rival.variant}: {rival.speedup:.2f}x as fast"
+    words += f" (95 % interval {low:.2f}\u2013{high:.2f})"
+    if engine is not None:
+        sizes = engine.size_bytes / 2**20, rival.size_bytes / 2**20
+        words += ", in {:.2f} MiB instead of {:.2f}".format(*sizes)
+    # What ships has gained what the recipe wants, be it size.
+    return variant.verdict == "shipped" or rival.ci95[0] > 1, words
+
+
+def instead(variant: Variant, summary: Summary) -> str:
+    """What goes to this machine in its place; empty when it is the one."""
+    best = next((v.name for v in summary.variants if v.recommended), "")
+    if variant.recommended:
+        return "It is the one to ship on this machine."
+    if variant.verdict == "shipped":
+        return f"{best} is the one to ship on this machine{_behind(variant, summary)}." * bool(best)
+    shipped = [other.name for other in summary.shipped]
+    if variant.rival is not None and variant.rival.variant in shipped:
+        words = f"{variant.rival.variant} ships instead"
+        also = best and best != variant.rival.variant
+        return f"{words}; {best} is the one to ship on this machine." if also else f"{words}."
+    if best or shipped:
+        return f"{best or shipped[0]} ships instead."
+    return "Nothing ships instead."
+
+
+def doubt(variant: Variant, summary: Summary) -> str:
+    """Whether separate benchmarks contradict the timing in turn; empty when they agree."""
+    rival = variant.rival
+    other = next((v for v in summary.variants if rival and v.name == rival.variant), None)
+    mine = main_row(variant, summary.size)
+    theirs = main_row(other, summary.size) if other else None
+    if rival is None or mine is None or theirs is None:
+        return ""
+    low, high = rival.ci95
+    if (low > 1) == (mine.p50_ms < theirs.p50_ms) or low <= 1 <= high:
+        return ""
+    return (
+        f"In the benchmark, each timed by itself, it is the other way round: {mine.p50_ms:.2f} ms "
+        f"against {theirs.p50_ms:.2f} ms. Blocks in turn see the same machine, separate runs do "
+        "not, so the blocks decide."
+    )
+
+
+def _behind(variant: Variant, summary: Summary) -> str:
+    contenders = summary.comparison.contenders if summary.comparison else ()
+    ratio = next((c.ratio for c in contenders if c.variant == variant.name), None)
+    return "" if ratio is None else f": {variant.name} takes {ratio:.2f}x as long as the fastest"
+
+
+# --- the search ---
+
+
+def highlights(found: Quantized) -> tuple[Rung, ...]:
+    """The chosen rung and the best of each other step, in the order they were tried."""
+    best: dict[str, Rung] = {}
+    for rung in found.rungs:
+        held = best.setdefault(rung.step, rung)
+        if rung == found.found or (held != found.found and _better(rung) > _better(held)):
+            best[rung.step] = rung
+    return tuple(sorted(best.values(), key=found.rungs.index))
+
+
+def _better(rung: Rung) -> tuple[bool, bool, float, float]:
+    """Inside the budget the fastest, else the most accurate of those that were scored."""
+    fast = -math.inf if rung.ratio is None else -rung.ratio
+    if rung.holds:
+        return True, True, fast, 0.0
+    value = rung.metric if rung.metric is not None else rung.fidelity
+    return False, value is not None, value or 0.0, fast
+
+
+def _parts(found: Quantized) -> tuple[Part, ...]:
+    most = max((part.gain for part in found.sensitivity), default=0.0)
+    return tuple(
+        Part(
+            found=part,
+            share=max(0.0, part.gain / most) if most > 0 else 0.0,
+            left=part.part in found.float_layers,
+        )
+        for part in sorted(found.sensitivity, key=lambda part: -part.gain)
+    )
+
+
+# --- what changed, and what calibration saw ---
+
+
+def _objects(variant: Variant, summary: Summary, store: LocalStore) -> Objects | None:
+    found = variant.difference
+    if found is None:
+        return None
+    known = gallery.photos(summary.data, store)
+    names = {str(key): name for key, name in known.names.items()} if known else {}
+    counts = {
+        key: (found.lost_by_class.get(key, 0), found.gained_by_class.get(key, 0))
+        for key in {**found.lost_by_class, **found.gained_by_class}
+    }
+    ranked = sorted(counts.items(), key=lambda item: (-sum(item[1]), -item[1][0], item[0]))
+    pictures, missing = gallery.worst(summary, store, variant, PHOTOS)
+    most = max([1, *(n for pair in counts.values() for n in pair), *_most(found.by_size)])
+    return Objects(
+        found=found,
+        classes=tuple((names.get(key, f"class {key}"), *pair) for key, pair in ranked),
+        most=most,
+        pictures=pictures,
+        missing=missing,
+    )
+
+
+def _most(sizes: Mapping[str, tuple[int, int, int]]) -> list[int]:
+    return [number for counts in sizes.values() for number in counts[:2]]
+
+
+def samples(calibration: Calibration | None) -> Samples | None:
+    """What the calibration samples cover."""
+    if calibration is None:
+        return None
+    coverage = calibration.coverage
+    seen = [(name, number) for name, number in coverage.classes.items() if number]
+    return Samples(
+        coverage=coverage,
+        elapsed_s=calibration.elapsed_s,
+        curve=curve(coverage),
+        classes=tuple(sorted(seen, key=lambda item: (-item[1], item[0]))),
+        absent=tuple(name for name, number in coverage.classes.items() if not number),
+    )

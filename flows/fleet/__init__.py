@@ -1,0 +1,1 @@
+"""Machines of the fleet: orders, rows, queues, and how long they are waited for."""

@@ -1,0 +1,1 @@
+"""Parts that flows are made of."""
