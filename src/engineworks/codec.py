@@ -52,7 +52,10 @@ def _encode(value: Any, *, key_only: bool) -> Any:
             and not (field.metadata.get("later") and getattr(value, field.name) == field.default)
         }
     if isinstance(value, Mapping):
-        return {str(key): _encode(item, key_only=key_only) for key, item in value.items()}
+        strange = next((key for key in value if not isinstance(key, str)), "")
+        if not isinstance(strange, str):  # as text, 1 and "1" would be one key of one digest
+            raise TypeError(f"the key {strange!r} is not text")
+        return {key: _encode(item, key_only=key_only) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_encode(item, key_only=key_only) for item in value]
     if value is None or isinstance(value, str | int | float | bool):

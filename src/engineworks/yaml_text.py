@@ -6,6 +6,7 @@ without end: both are counted while they are read. Knows no recipe.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -29,6 +30,27 @@ def parse(text: str) -> Any:
         ValueError: A number that is none.
     """
     return yaml.load(text, Loader=_Loader)  # noqa: S506 - is safe
+
+
+def foreign(value: Any, at: str = "") -> tuple[str, str]:
+    """(where, what) of the first thing in a value that JSON has not; both empty without one.
+
+    YAML knows keys that are numbers, sets and bytes. As JSON, which stages receive, they would be
+    something else than what was written.
+    """
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if not isinstance(key, str):
+                return at, f"YAML reads the key {json.dumps(key, default=repr)} there, no text"
+            if (found := foreign(part, f"{at}.{key}".lstrip(".")))[1]:
+                return found
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            if (found := foreign(part, f"{at}.{number}"))[1]:
+                return found
+    elif value is not None and not isinstance(value, str | int | float | bool):
+        return at, f"YAML reads {type(value).__name__} there"
+    return "", ""
 
 
 class _Loader(yaml.SafeLoader):

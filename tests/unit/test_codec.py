@@ -151,6 +151,14 @@ def test_plain_json_passes_through_unchanged(value):
     assert to_json(value) == value
 
 
+@pytest.mark.parametrize("key", [1, None, True, 1.5, (1, 2)])
+def test_a_key_that_would_become_another_is_refused(key):
+    """As text, 1 and "1" were one key: two values had one digest, and of both one was lost."""
+    for asked in (to_json, digest):
+        with pytest.raises(TypeError, match="is not text"):
+            asked({"a": {key: 1}})
+
+
 def test_a_value_without_json_form_is_refused():
     with pytest.raises(TypeError, match="complex"):
         to_json({"a": [1j]})

@@ -273,6 +273,28 @@ def test_a_date_stays_text(folder):
     assert load(folder, raw).recipe.model.arguments == {"when": "2026-01-01"}
 
 
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [("{1: a}", "width: YAML reads the key 1 there"),
+     ("[{deep: {true: a}}]", "width.0.deep: YAML reads the key true there"),
+     ("{~: a}", "width: YAML reads the key null there"),
+     ("!!set {a, b}", "width: YAML reads set there"),
+     ("!!binary aGVsbG8=", "width: YAML reads bytes there")],
+)  # fmt: skip
+def test_what_stages_would_receive_as_something_else_is_refused(folder, value, what):
+    """A factory would get the key "1" for 1, and both recipes had one digest."""
+    raw = yaml.safe_dump(changed(("model.arguments", {"width": "VALUE"})))
+    with pytest.raises(RecipeError) as caught:
+        load(folder, raw.replace("VALUE", value))
+    assert f"model.arguments.{what}" in caught.value.message
+    assert "in quotes" in caught.value.hint
+
+
+def test_a_key_in_quotes_may_look_like_a_number(folder):
+    raw = yaml.safe_dump(changed(("model.arguments", {"width": {"1": 2}})))
+    assert load(folder, raw).recipe.model.arguments == {"width": {"1": 2}}
+
+
 class TestLabels:
     RAW = changed(
         ("task", {"kind": "classification", "labels": "labels.txt"}), ("data", {"images": "x"})

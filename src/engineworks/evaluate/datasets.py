@@ -49,7 +49,7 @@ def root_of(spec: DataSpec) -> Path:
 
 
 def list_images(spec: DataSpec) -> list[str]:
-    """Image files of `spec.images`, relative to its folder, at most `spec.limit`.
+    """Image files of `spec.images`, relative to its folder, at most `spec.limit`, spread evenly.
 
     Those of a folder are sorted by name; those of a list file keep its order.
 
@@ -65,7 +65,7 @@ def list_images(spec: DataSpec) -> list[str]:
                 f"data.images: the file name {os.fsencode(name)!r} is not readable text",
                 hint="rename it to plain UTF-8",
             )
-    return files[: spec.limit]
+    return _spread(files, spec.limit or len(files))
 
 
 def look(spec: DataSpec) -> None:
@@ -339,7 +339,11 @@ def read(data: PinnedData, name: str) -> np.ndarray[Any, Any]:
 
 def spread(data: PinnedData, most: int) -> PinnedData:
     """The same data with at most so many images, spread evenly over the names."""
-    if len(data.files) <= most:
-        return data
-    picked = np.linspace(0, len(data.files) - 1, most).round().astype(int)
-    return dataclasses.replace(data, files=tuple(data.files[i] for i in picked))
+    return dataclasses.replace(data, files=tuple(_spread(data.files, most)))
+
+
+def _spread(names: Sequence[str], most: int) -> list[str]:
+    """At most so many names, evenly: the first ones of class folders are of one class."""
+    if len(names) <= most:
+        return list(names)
+    return [names[i] for i in np.linspace(0, len(names) - 1, most).round().astype(int)]

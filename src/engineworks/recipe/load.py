@@ -58,6 +58,13 @@ def load(path: Path) -> Loaded:
     except ValidationError as error:
         raise explain(path, error) from error
     refuse_booleans(raw, recipe, str(path))
+    where, what = yaml_text.foreign(raw)
+    if what:
+        raise RecipeError(
+            f"{path}: {where}: {what}",
+            hint="write text, numbers, true, false, null, lists and mappings; put keys in quotes "
+            "that look like numbers, yes, no, on, off or null",
+        )
     folder = path.absolute().parent
     recipe = _absolute(recipe, folder)
     labels = read_labels(recipe.task, folder)

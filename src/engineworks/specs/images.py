@@ -78,7 +78,7 @@ class DataSpec:
     on_bad_image: Literal["stop", "skip"] = "stop"
     """An unreadable image: stop the run, or name it in the report and go on without."""
     limit: int | None = None
-    """Use only the first N images, sorted by name."""
+    """Use at most N images, spread evenly over the names, or over the lines of a list."""
     max_pixels: int = later(default=MAX_PIXELS)
     """A larger image is unreadable, by its header; 67108864 is 8192 x 8192. Reading one takes up to
     12 bytes of memory for each pixel."""

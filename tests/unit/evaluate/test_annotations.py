@@ -181,6 +181,37 @@ class TestTwice:
         assert data.objects == 4
         assert "twice" in data.notes[0]
 
+    @pytest.mark.parametrize("again", [[2, 2, 10, 8], [2.0, 2, 10, 8.0]])
+    def test_an_object_annotated_twice_is_one(self, place, again):
+        """As two merged exports have it: what is found once would be missed once."""
+        raw = document()
+        right = plain_ap(raw, answers(raw))
+        raw["annotations"] += [{**row, "id": 99, "bbox": again} for row in raw["annotations"][::2]]
+        found_once = answers(document())
+        assert plain_ap(raw, found_once) < 0.8 < right
+        data, labels = screen(place, raw), read(place, raw)
+        assert data.objects == 4
+        assert ap(labels, found_once) == pytest.approx(right)
+        assert "2 of 6 boxes stand in boxes.json twice: counted once" in data.notes
+
+    @pytest.mark.parametrize(
+        ("change", "nearly"),
+        [
+            ({"bbox": [2.02, 2, 10, 8]}, True),  # IoU 79.84 / 80.16
+            ({"bbox": [2, 2, 10, 7]}, False),  # IoU 0.875: two things may lie like that
+            ({"category_id": 2}, False),
+            ({"image_id": 2, "bbox": [5, 9, 4, 4]}, False),
+            ({"iscrowd": 1}, False),
+        ],
+    )
+    def test_what_is_not_quite_the_same_stays(self, place, change, nearly):
+        raw = document()
+        raw["annotations"].append({**raw["annotations"][0], **change})
+        labels = read(place, raw)
+        assert len(labels.raw["annotations"]) == 5
+        told = [words for words in labels.notes if words.startswith("1 of 5 boxes in boxes.json")]
+        assert bool(told) == nearly
+
     def test_categories_of_one_name_are_one_class(self, place):
         raw = document()
         raw["categories"].append({"id": 7, "name": "red"})

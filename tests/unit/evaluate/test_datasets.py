@@ -43,10 +43,30 @@ def test_pictures_are_listed_sorted_and_nothing_else(folder):
     assert datasets.list_images(spec(folder)) == ["a.png", "c.png", "sub/b.png"]
 
 
-@pytest.mark.parametrize(("limit", "count"), [(1, 1), (2, 2), (3, 3), (99, 3)])
-def test_a_limit_takes_the_first_by_name(folder, limit, count):
-    found = datasets.list_images(spec(folder, limit=limit))
-    assert found == ["a.png", "c.png", "sub/b.png"][:count]
+@pytest.mark.parametrize(
+    ("limit", "names"),
+    [(1, ["a.png"]), (2, ["a.png", "sub/b.png"]), (3, ["a.png", "c.png", "sub/b.png"]),
+     (99, ["a.png", "c.png", "sub/b.png"])],
+)  # fmt: skip
+def test_a_limit_is_spread_over_the_names(folder, limit, names):
+    assert datasets.list_images(spec(folder, limit=limit)) == names
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_limit_sees_every_class_in_its_share(tmp_path, listed):
+    """Sorted by name, the first photos of class folders are all of one class."""
+    for label, count in (("cat", 6), ("dog", 12)):
+        for number in range(count):
+            picture(tmp_path / "pics" / label / f"{number:02}.png")
+    images = tmp_path / "pics"
+    if listed:
+        names = sorted(str(path.relative_to(images)) for path in images.rglob("*.png"))
+        images = images / "list.txt"
+        images.write_text("\n".join(names))
+    chosen = DataSpec(images=str(images), limit=6)
+    data = datasets.screen(chosen, CLASSIFICATION, LABELS)
+    assert datasets.class_ids(data, LABELS).tolist() == [0, 0, 1, 1, 1, 1]
+    assert data.notes == ()
 
 
 @pytest.mark.parametrize("name", ["gone", "pics/a.png"])

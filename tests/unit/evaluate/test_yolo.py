@@ -206,6 +206,12 @@ class TestLines:
             read(spec(tmp_path))
         assert len(read(spec(tmp_path, on_bad_image="skip"))[0].files) == 2
 
+    def test_a_line_that_stands_there_twice_is_one_object(self, tmp_path):
+        tree(tmp_path, lines={"a": [*LINES["a"], LINES["a"][0]], "b": LINES["b"]})
+        data, boxes = read(spec(tmp_path))
+        assert boxes == expected()
+        assert "1 of 4 boxes stand in val twice: counted once" in data.notes
+
     def test_boxes_beyond_the_picture_are_impossible_here_too(self, tmp_path):
         tree(tmp_path, lines={"a": ["0 0.9 0.5 0.8 0.5"]})
         with pytest.raises(DataError, match="cannot be"):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engineworks.errors import DataError
+from engineworks.evaluate.annotations.doubled import unique_boxes
 from engineworks.evaluate.annotations.fields import flag, number, read_json, text, whole
 
 #: Read from an annotation and its picture.
@@ -82,11 +83,13 @@ def fit(
         row["category_id"] = merged.get(row["category_id"], row["category_id"])
     kept, told = _without_unused(path, kept, annotations, labels)
     notes += told
+    boxes, told = unique_boxes(path.name, annotations)
+    notes += told
     return CocoLabels(
         raw={
             "images": once,
             # Ids are counted anew: COCOeval takes id 0 for "unmatched", and equal ids for one box.
-            "annotations": [{**row, "id": i} for i, row in enumerate(annotations, start=1)],
+            "annotations": [{**row, "id": i} for i, row in enumerate(boxes, start=1)],
             "categories": kept,
         },
         image_id={row["file_name"]: row["id"] for row in once},
