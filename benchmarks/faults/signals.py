@@ -115,7 +115,7 @@ def commands(engine: Path, photo: Path, home: Path) -> list[Command]:
         Command(
             name="video",
             words=(*library, "video", one, str(photo.parent), "--jsonl", "-"),
-            codes=(0, 1),
+            codes=(0,),
         ),
         Command(name="bench", words=(*library, "bench", one, "--seconds", "30"), codes=()),
         Command(name="inspect", words=(*library, "inspect", one), codes=(0,)),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from engineworks import hosts, runtime
 from engineworks.cli._engines import add_detector, open_detector
+from engineworks.cli._idle import given, refuse_idle
 from engineworks.cli._numbers import MOST_ROWS, add_max_pixels, number, size, whole
 from engineworks.cli._outputs import check, files_of
 from engineworks.cli._progress import shown
@@ -95,14 +96,14 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--resume", action="store_true", help="go on where a run was interrupted")
     command.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     command.add_argument(
-        "--fps", type=number(0, 1000), default=25.0, metavar="N",
+        "--fps", type=number(0, 1000), metavar="N",
         help="of images and raw frames (default: 25)",
     )  # fmt: skip
     command.add_argument(
-        "--hardware", default="auto", help="decode by auto, none, or a device kind such as cuda"
+        "--hardware", help="decode by auto, none, or a device kind such as cuda (default: auto)"
     )
     command.add_argument(
-        "--give-up", type=number(0, 1e9), default=60.0, metavar="S",
+        "--give-up", type=number(0, 1e9), dest="give_up_s", metavar="S",
         help="end a live source that sent nothing for so many seconds (default: 60)",
     )  # fmt: skip
     add_max_pixels(command)
@@ -110,7 +111,10 @@ def _add_common(command: argparse.ArgumentParser) -> None:
 
 
 def _video(options: argparse.Namespace) -> int:
-    """0: read to its end, or stopped and live; 1: a part of it is done; 2: refused."""
+    """0: read to its end, or closed and live; 1: a part of it is done; 2: refused.
+
+    130 and 143: asked to end by a signal.
+    """
     outputs = Outputs(
         video=options.output,
         jsonl=Path(options.jsonl) if options.jsonl not in (None, "-") else None,
@@ -120,6 +124,7 @@ def _video(options: argparse.Namespace) -> int:
         raise DataError("--mot writes tracks, and none are made", hint="add --track")
     if not (options.show or options.jsonl or options.log or any(map(bool, vars(outputs).values()))):
         sys.stderr.write("nothing is kept: add -o out.mp4, --jsonl, --mot or --show\n")
+    refuse_idle(options, [options.source], drawn=bool(options.output or options.show))
     resume = options.resume
     continued = [path for path in (outputs.jsonl, outputs.mot) if path is not None and resume]
     written = outputs.written(resume=resume)
@@ -134,13 +139,18 @@ def _video(options: argparse.Namespace) -> int:
             recorder=record,
             refresh=window.refresh if window else None,
         )
-        (report,) = _run(pipeline, [job])
+        reports, asked = _run(pipeline, [job])
+    if not reports:  # asked to end before it was opened
+        return _stopped(asked)
+    (report,) = reports
     if report.outcome == "failed" and not report.frames and not options.json:
         sys.stderr.write(f"{report.name}: {report.reason}\n")
-        return 2
+        return _stopped(asked) if asked else 2
     # Standard output may hold JSON Lines; the summary goes beside them then.
     out = sys.stderr if options.jsonl == "-" else sys.stdout
     _tell(options, [report], out, asdict(report))
+    if asked:
+        return _stopped(asked)
     if report.outcome == "failed" and not report.frames:
         return 2
     live_ended = report.outcome == "stopped" and report.expected_frames is None
@@ -151,6 +161,8 @@ def _videos(options: argparse.Namespace) -> int:
     """0: all were read to their end; 1: some were not, each is named."""
     found = find(options.sources, options.output)
     sources, names = found.sources, output_names(found.sources)
+    options.show, options.jsonl, options.raw_size = False, None, None
+    refuse_idle(options, sources, drawn=not options.no_video)
     if found.left_out:
         told = ", ".join(f"{count} {ending}" for ending, count in found.left_out.items())
         sys.stderr.write(f"left out, since no video ends so: {told}\n")
@@ -166,12 +178,11 @@ def _videos(options: argparse.Namespace) -> int:
     written = [path for outputs in every for path in outputs.written(resume=options.resume)]
     continued = [outputs.jsonl for outputs in every if outputs.jsonl and options.resume]
     check(options, [*written, summary_file], files_of(sources), goes_on=continued)
-    options.show, options.jsonl, options.raw_size = False, None, None
     with _engine(options, sources) as (detectors, record):
         plan = _Plan(options, detectors[0].labels)
         jobs = [plan.job(source, outputs) for source, outputs in zip(sources, every, strict=True)]
         pipeline = Pipeline(detectors, at_once=min(options.at_once, len(jobs)), recorder=record)
-        reports = _run(pipeline, jobs)
+        reports, asked = _run(pipeline, jobs)
     counts = {
         word: sum(report.outcome == word for report in reports)
         for word in ("whole", "stopped", "lost", "failed")
@@ -187,6 +198,8 @@ def _videos(options: argparse.Namespace) -> int:
     if not options.json:
         told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
         sys.stdout.write(f"{len(jobs)} videos: {told}\n")
+    if asked:
+        return _stopped(asked)
     return 0 if counts["whole"] == len(jobs) else 1
 
 
@@ -210,12 +223,9 @@ class _Plan:
                 hint="add --overwrite to replace it, or --resume to go on from where it stopped",
             )
         reading = SourceOptions(
-            fps=options.fps,
-            raw_size=options.raw_size,
             after_s=begun.after_s if begun else None,
-            hardware=options.hardware,
-            give_up_s=options.give_up,
             max_pixels=options.max_pixels,
+            **given(options),
         )
 
         def sinks(opened: Source) -> list[Sink]:
@@ -266,23 +276,38 @@ def _engine(
         yield [stack.enter_context(open_detector(each, least)) for _ in range(count)], record
 
 
-def _run(pipeline: Pipeline, jobs: Sequence[Job]) -> list[StreamReport]:
-    """Run; the first Ctrl-C or SIGTERM finishes the outputs, a second one ends at once."""
+def _run(pipeline: Pipeline, jobs: Sequence[Job]) -> tuple[list[StreamReport], int]:
+    """Run; the first Ctrl-C or SIGTERM finishes the outputs, a second one ends at once.
+
+    Returns:
+        (reports, the signal that asked to end or 0).
+    """
     before: dict[int, Any] = {}
+    asked: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
         sys.stderr.write("\nstopping: the outputs are being finished\n")
         pipeline.stop()
         signal.signal(number, before[number])
 
     for chosen in (signal.SIGINT, signal.SIGTERM):
-        before[chosen] = signal.signal(chosen, stop)
+        handler = signal.getsignal(chosen)
+        if handler not in (signal.SIG_IGN, None):  # `nohup`, or the background of a script
+            before[chosen] = handler
+            signal.signal(chosen, stop)
     try:
         with shown(pipeline):
-            return pipeline.run(jobs)
+            return pipeline.run(jobs), next(iter(asked), 0)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _stopped(number: int) -> int:
+    """The exit code after a signal, by the shell's rule, however much was done before it."""
+    sys.stderr.write("stopped\n")
+    return 128 + number
 
 
 def _tell(

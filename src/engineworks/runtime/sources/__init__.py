@@ -177,6 +177,12 @@ def is_live(address: str) -> bool:
     return bool(_kind(address)[0].LIVE)
 
 
+def uses(address: str) -> tuple[str, ...]:
+    """The fields of `SourceOptions` that this kind has a use for, and not every kind."""
+    found: tuple[str, ...] = _kind(address)[0].USES
+    return found
+
+
 def _kind(address: str) -> tuple[Any, str]:
     """The module for an address, and the address; a path in place of a `file://` one.
 

@@ -15,6 +15,7 @@ from engineworks.runtime.sources.network import LiveSource
 
 LIVE = True
 LOCAL = False
+USES = ("give_up_s",)
 
 #: OpenCV's LOG_LEVEL_SILENT.
 _SILENT = 0

@@ -13,6 +13,7 @@ from engineworks.runtime.sources.wholeness import cut
 
 LIVE = False
 LOCAL = True
+USES = ("hardware",)
 
 
 def fits(address: str) -> bool:

@@ -13,6 +13,7 @@ from engineworks.runtime.sources import Frame, Source, SourceOptions, Troubles
 
 LIVE = False
 LOCAL = True
+USES = ("fps",)
 
 
 def fits(address: str) -> bool:

@@ -33,6 +33,7 @@ _SCHEMES = frozenset(
 
 LIVE = True
 LOCAL = False
+USES = ("hardware", "give_up_s")
 
 
 def fits(address: str) -> bool:

@@ -21,6 +21,7 @@ _LOOK_S = 0.2
 
 LIVE = False
 LOCAL = False
+USES = ("raw_size", "fps")
 
 
 def fits(address: str) -> bool:
