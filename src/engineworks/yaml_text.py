@@ -21,6 +21,13 @@ MOST_VALUES, DEEPEST = 100_000, 64
 #: A zero byte, or half of a character, which no file and no terminal takes.
 _STRANGE = re.compile("[\0\ud800-\udfff]")
 
+_TEXT, _INT, _FLOAT = (f"tag:yaml.org,2002:{word}" for word in ("str", "int", "float"))
+
+#: Digits behind a zero, which YAML 1.1 takes for octal; and a number with an exponent, of which it
+#: wants both a point and a sign.
+_ZERO_FIRST = re.compile(r"[-+]?0[0-9_]+")
+_EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
+
 
 def parse(text: str) -> Any:
     """The value that a YAML text stands for: dates stay text, and a key may stand once.
@@ -95,10 +102,15 @@ class _Loader(yaml.SafeLoader):
         return count, 1 + max((depth for _, depth in weights), default=0)
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
-        """The tag of a node: 1:30 is text, not YAML 1.1's ninety."""
+        """The tag of a node, as everybody reads it and YAML 1.1 does not.
+
+        1:30 is text, not ninety; 010 is text, not eight; 1e-3 is a number, not text.
+        """
         tag = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
-        number = tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-        return "tag:yaml.org,2002:str" if number and ":" in value else tag
+        if tag in (_INT, _FLOAT):
+            return _TEXT if ":" in value or _ZERO_FIRST.fullmatch(value) else tag
+        plain = kind is yaml.ScalarNode and implicit[0]
+        return _FLOAT if plain and tag == _TEXT and _EXPONENT.fullmatch(value) else tag
 
     def construct_scalar(self, node: Any) -> Any:
         """A scalar that is text."""

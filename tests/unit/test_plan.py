@@ -10,6 +10,7 @@ import pytest
 from engineworks import hosts
 from engineworks.codec import digest
 from engineworks.facts.host import Gpu, RegisteredHost
+from engineworks.facts.plan import slug
 from engineworks.plan import SILENT_S, place
 from engineworks.specs import TargetSpec
 
@@ -100,6 +101,31 @@ def test_on_all_devices_each_has_a_row_of_its_own():
     machines = [machine("a"), machine("b", age_s=500), machine("c", packages=[])]
     found = where(plan([spec], machines))
     assert found == {"openvino/fp16@a": ("run", "a"), "openvino/fp16@b": ("pending", "b")}
+
+
+def test_sets_of_options_stay_on_one_machine_and_keep_their_labels():
+    """Only there can their times be compared."""
+    graph = dataclasses.replace(OPENVINO, label="graph", options={"a": 1})
+    found = where(plan([OPENVINO, graph], [machine("a"), machine("b")]))
+    assert found == {
+        "openvino/fp32": ("run", "a"),
+        "openvino/fp16": ("run", "a"),
+        "openvino/fp32:graph": ("run", "a"),
+        "openvino/fp16:graph": ("run", "a"),
+    }
+    everywhere = dataclasses.replace(graph, devices="all", precisions=("fp16",))
+    (row,) = plan([everywhere], [machine("a")])
+    assert (row.name, row.name_anywhere) == ("openvino/fp16:graph@a", "openvino/fp16:graph")
+
+
+def test_no_two_names_share_a_slug_and_old_ones_keep_theirs():
+    assert slug("openvino/fp16") == "openvino-fp16"
+    assert slug("tensorrt/fp16@rack-3") == "tensorrt-fp16-rack-3"
+    assert slug("tensorrt/fp16@a.b:1") == "tensorrt-fp16-a-b-1"
+    words = ["a", "a-b", "a_b", "b"]
+    names = [f"x/fp16:{w}" for w in words] + [f"x/fp16@{w}" for w in words]
+    names += [f"x/fp16:{one}@{other}" for one in words for other in words]
+    assert len({slug(name) for name in names}) == len(names)
 
 
 def test_where_it_is_built_is_no_part_of_what_it_is():

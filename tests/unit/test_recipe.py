@@ -98,6 +98,28 @@ MISTAKES = {
         [("targets", [{"target": "null"}, {"target": "null", "precisions": ["fp16", "fp32"]}])],
         "null/fp32", "once",
     ),
+    "one label twice": (
+        [("targets", [{"target": "null", "label": "a"}, {"target": "null", "label": "a"}])],
+        "null/fp32:a stands there twice", "a label each",
+    ),
+    "two labels that mean the same": (
+        [("targets", [{"target": "null", "label": "a"}, {"target": "null"}])],
+        "null/fp32:a and null/fp32 have the same options", "change the options",
+    ),
+    "a label that is no name": (
+        [("targets.0.label", "two--dashes")], "'two--dashes'", "single - or _",
+    ),
+    "an upper-case label": ([("targets.0.label", "Graph")], "'Graph'", "a-z"),
+    "a label with a slash": ([("targets.0.label", "a/b")], "'a/b'", "a-z"),
+    "a label that never ends": ([("targets.0.label", "a" * 32)], "aaa", "up to 31"),
+    "a size as text": (
+        [("model.input.size", ["32", 32])], 'size.0: "32" is text, no number', "without quotes",
+    ),
+    "a number for trust": ([("model.trust", 1)], "trust: 1 is neither", "write true or false"),
+    "a word for trust": ([("model.trust", "yes")], 'trust: "yes" is neither', "without quotes"),
+    "a broken size": (
+        [("model.input.size", [32.0, 32])], "size.0: 32.0 is no whole number", "without a point",
+    ),
     "p99 from few calls": (
         [("budget.max_p99_ms", 5.0)], "benchmark.calls is 30", "calls: 660",
     ),
@@ -258,6 +280,43 @@ def test_minutes_and_seconds_are_no_number(folder):
     """YAML 1.1 reads 1:30 as ninety."""
     with pytest.raises(RecipeError, match=r"max_p50_ms: .*'1:30'"):
         load(folder, yaml.safe_dump(BASE) + "budget: {max_p50_ms: 1:30}\n")
+
+
+@pytest.mark.parametrize("size", ["010", "08", "+012", "0_8"])
+def test_digits_behind_a_zero_are_no_number(folder, size):
+    """YAML 1.1 reads 010 as eight, and 08 as text."""
+    text = yaml.safe_dump(BASE).replace("- 16", f"- {size}", 1)
+    assert size in text
+    with pytest.raises(RecipeError, match="is text, no number") as caught:
+        load(folder, text)
+    assert "zeros in front" in caught.value.hint
+
+
+def test_names_of_digits_behind_a_zero_are_names(folder):
+    text = yaml.safe_dump(BASE) + "task: {labels: [007, 08, 0x]}\n"
+    assert load(folder, text).labels == ("007", "08", "0x")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-3", 1e-3), ("2E2", 200.0), ("1.5e3", 1500.0), ("1.e1", 10.0), ("0", 0)]
+)
+def test_a_number_may_have_an_exponent(folder, text, value):
+    """YAML 1.1 reads most of them as text."""
+    made = load(folder, yaml.safe_dump(BASE) + f"budget: {{max_p50_ms: {text}}}\n")
+    assert made.recipe.budget.max_p50_ms == value
+    quoted = yaml.safe_dump(BASE) + f"budget: {{max_p50_ms: '{text}'}}\n"
+    with pytest.raises(RecipeError, match="is text, no number"):
+        load(folder, quoted)
+
+
+def test_two_sets_of_options_of_one_target_are_two_variants(folder):
+    first = {"target": "null", "precisions": ["fp32", "fp16"]}
+    second = {"target": "null", "label": "drift", "options": {"act": "drift"}}
+    loaded = load(folder, changed(("targets", [first, second])))
+    names = [(v.name, v.options) for v in recipe.plan(loaded).variants]
+    assert names == [
+        ("null/fp32", {}), ("null/fp16", {}), ("null/fp32:drift", {"act": "drift"}),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("value", [True, [True, 1], {"a": False}])

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from engineworks.facts.host import HostCard
 
 Outcome = Literal["shipped", "rejected", "skipped", "failed", "pending"]
+
+
+def slug(name: str) -> str:
+    """A variant's name where only letters, digits, `-` and `_` are allowed.
+
+    A label stands behind two dashes, of which it has none itself, so that it cannot be mistaken
+    for a machine: `a/fp16:b` and `a/fp16@b` differ.
+    """
+    head, at, host = name.partition("@")
+    joined = head.replace(":", "--")
+    if at:
+        joined += ("--" if ":" in head else "-") + host
+    return re.sub(r"[^A-Za-z0-9_-]", "-", joined)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +46,12 @@ class PlannedVariant:
     @property
     def name(self) -> str:
         """Name of the row in every table: `target/precision`, then `:label` and `@host` if any."""
-        return (
-            f"{self.target}/{self.precision}"
-            + (f":{self.label}" if self.label else "")
-            + (f"@{self.host}" if self.everywhere else "")
-        )
+        return self.name_anywhere + (f"@{self.host}" if self.everywhere else "")
+
+    @property
+    def name_anywhere(self) -> str:
+        """The name without a machine."""
+        return f"{self.target}/{self.precision}" + (f":{self.label}" if self.label else "")
 
     def beside(self, other: PlannedVariant) -> bool:
         """Whether the other is of the same target and option set, in whatever precision."""

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from engineworks import files, yaml_text
 from engineworks.codec import digest
 from engineworks.errors import RecipeError, said
-from engineworks.recipe.explain import explain, refuse_booleans
+from engineworks.recipe.explain import explain, refuse_converted
 from engineworks.recipe.labels import read_labels
 from engineworks.recipe.rules import check_sections
 from engineworks.recipe.schema import Loaded, Recipe
@@ -57,7 +57,7 @@ def load(path: Path) -> Loaded:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
         raise explain(path, error) from error
-    refuse_booleans(raw, recipe, str(path))
+    refuse_converted(raw, recipe, str(path))
     where, what = yaml_text.foreign(raw)
     if what:
         raise RecipeError(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
-from engineworks import precisions, targets
+from engineworks import plan, precisions, targets
 from engineworks.calibrate.ranges import METHODS
+from engineworks.codec import digest
 from engineworks.errors import RecipeError
 from engineworks.qdq import accept
 from engineworks.recipe.schema import Loaded, Recipe
@@ -17,12 +19,7 @@ def check_sections(recipe: Recipe, labels: tuple[str, ...]) -> None:
     """Rules between sections, all of them before anything is run."""
     for spec in recipe.targets:
         check_request(spec.target, targets.load(spec.target), spec.precisions, spec.options)
-    names = [(spec.target, precision) for spec in recipe.targets for precision in spec.precisions]
-    doubled = [name for name in names if names.count(name) > 1]
-    if doubled:
-        raise RecipeError(
-            f"targets: {'/'.join(doubled[0])} stands there twice", hint="name each variant once"
-        )
+    _check_variants(recipe)
     if recipe.task.kind == "classification" and not labels:
         raise RecipeError(
             "task.labels is empty: a classification needs the class names",
@@ -70,6 +67,27 @@ def check_sections(recipe: Recipe, labels: tuple[str, ...]) -> None:
             f"{list(recipe.model.input.size)}; {list(others[0])} is asked for too",
             hint="leave benchmark.sizes out, or use a module:factory source",
         )
+
+
+def _check_variants(recipe: Recipe) -> None:
+    """Every variant has a name of its own, and no two labels mean the same."""
+    rows = [(spec, row) for spec in recipe.targets for row in plan.rows(spec)]
+    counts = Counter(row.name for _, row in rows)
+    name, count = counts.most_common(1)[0]
+    if count > 1:
+        raise RecipeError(
+            f"targets: {name} stands there twice",
+            hint="name each variant once; two sets of options of one target need a label each",
+        )
+    first: dict[str, str] = {}
+    for spec, row in rows:
+        meaning = digest((row.target, row.precision, row.options, spec.pool, spec.devices))
+        other = first.setdefault(meaning, row.name)
+        if other != row.name:
+            raise RecipeError(
+                f"targets: {other} and {row.name} have the same options",
+                hint="labels tell sets of options apart: change the options, or leave one out",
+            )
 
 
 def _check_int8(recipe: Recipe) -> None:

@@ -42,9 +42,10 @@ class TargetSpec:
             "name each wanted precision once, for example [fp32, fp16]",
         )
         must(
-            not self.label or re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,30}", self.label) is not None,
+            not self.label
+            or re.fullmatch(r"(?=.{1,31}$)[a-z0-9]+([_-][a-z0-9]+)*", self.label) is not None,
             f"targets: {self.target} has the label {self.label!r}",
-            "use up to 31 of a-z, 0-9, _, . and -, for example graph",
+            "use up to 31 of a-z and 0-9, with single - or _ between them, for example graph",
         )
 
 
