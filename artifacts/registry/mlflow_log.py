@@ -21,6 +21,7 @@ from artifacts.registry.databases import embedded, sqlite_url
 from artifacts.summary import Logged, Summary, Variant, main_row, markdown
 from engineworks.codec import to_json
 from engineworks.errors import EngineworksError, StoreError, said
+from engineworks.facts.plan import slug
 from engineworks.manifest import Artifact
 from engineworks.store import LocalStore, disk_error
 
@@ -117,11 +118,6 @@ def has_files(mlflow: Any, run_id: str, folder: str) -> bool:
         if not missing(error):
             raise
         return False
-
-
-def slug(variant: str) -> str:
-    """A variant's name where only letters, digits, '-' and '_' are allowed."""
-    return re.sub(r"[^A-Za-z0-9_-]", "-", variant)
 
 
 def log_run(

@@ -12,8 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from artifacts.registry.mlflow_log import client, public_uri, slug, speaking
+from artifacts.registry.mlflow_log import client, public_uri, speaking
 from engineworks.errors import StoreError
+from engineworks.facts.plan import slug
 from engineworks.facts.timing import BenchmarkRow
 from engineworks.specs import Size
 

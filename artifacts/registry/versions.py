@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.registry import ownership
-from artifacts.registry.mlflow_log import client, engine_path, has_files, is_finished, missing, slug
+from artifacts.registry.mlflow_log import client, engine_path, has_files, is_finished, missing
 from artifacts.registry.ownership import Owner
 from artifacts.summary import Logged, Registered, Summary, Variant, main_row
+from engineworks.facts.plan import slug
 
 
 def alias_of(variant: str) -> str:
@@ -35,7 +36,7 @@ def register(summary: Summary, logged: Logged, home: Path, owner: Owner) -> dict
     versions = _versions(mlflow, summary)
     for variant in summary.variants:
         if variant.verdict != "shipped" and variant.engine is not None:
-            _withdraw(mlflow, summary.name, variant, versions.get(variant.engine.sha256))
+            _withdraw(mlflow, summary.name, variant, versions.get(_key(variant)))
     return {
         variant.name: _register(mlflow, summary, logged, variant, versions, owner)
         for variant in summary.shipped
@@ -73,7 +74,7 @@ def contradiction(
     for variant in summary.variants:
         if variant.engine is None:
             continue
-        version, alias = versions.get(variant.engine.sha256), alias_of(variant.name)
+        version, alias = versions.get(_key(variant)), alias_of(variant.name)
         carries = str(model.aliases.get(alias, ""))
         if variant.verdict == "shipped":
             claimed = registered.get(variant.name)
@@ -101,17 +102,29 @@ def _found(mlflow: Any, name: str) -> Any:
         return None
 
 
-def _versions(mlflow: Any, summary: Summary) -> dict[str, str]:
-    """Version by the identity of its engine, for a run's engines, where its files still are."""
-    wanted = {variant.engine.sha256 for variant in summary.variants if variant.engine is not None}
+#: The identity of an engine, and the variant that it is registered as: two sets of options may give
+#: the same bytes.
+Key = tuple[str, str]
+
+
+def _key(variant: Variant) -> Key:
+    return (variant.engine.sha256 if variant.engine is not None else "", variant.name)
+
+
+def _versions(mlflow: Any, summary: Summary) -> dict[Key, str]:
+    """Version by its engine and variant, for a run's engines, where its files still are."""
+    wanted = {_key(variant) for variant in summary.variants if variant.engine is not None}
     known = mlflow.search_model_versions(f"name = '{summary.name}'", max_results=10000)
-    found: dict[str, str] = {}
+    found: dict[Key, str] = {}
     for version in sorted(known, key=lambda one: int(one.version)):
-        if version.tags.get("sha256") not in wanted:
+        tags = version.tags
+        # One that does not say whose it is stands for its bytes.
+        keys = [key for key in wanted if key == (tags.get("sha256"), tags.get("variant", key[1]))]
+        if not keys:
             continue
         place = (version.source or "").removeprefix(f"runs:/{version.run_id}/")
         if version.run_id and has_files(mlflow, version.run_id, place):
-            found[version.tags["sha256"]] = str(version.version)
+            found |= dict.fromkeys(keys, str(version.version))
     return found
 
 
@@ -167,12 +180,12 @@ def _register(
     summary: Summary,
     logged: Logged,
     variant: Variant,
-    versions: dict[str, str],
+    versions: dict[Key, str],
     owner: Owner,
 ) -> Registered:
     assert variant.engine is not None  # noqa: S101 - it is shipped
     tags = _tags(summary, variant, owner)
-    version = versions.get(variant.engine.sha256)
+    version = versions.get(_key(variant))
     if version is None:
         created = mlflow.create_model_version(
             summary.name,
@@ -181,7 +194,7 @@ def _register(
             tags=tags,
             description=variant.reason,
         )
-        version = versions[variant.engine.sha256] = str(created.version)
+        version = versions[_key(variant)] = str(created.version)
     else:
         for name, value in tags.items():
             mlflow.set_model_version_tag(summary.name, version, name, value)

@@ -92,6 +92,21 @@ def test_what_was_registered_just_now_stands(log, summary, home):
     assert ask(summary, log(), home) == ""
 
 
+def test_two_sets_of_options_with_one_engine_have_a_version_and_an_alias_each(log, summary, home):
+    """What their tags say of a variant is then true of each, and a later run finds both."""
+    first = summary.variants[0]
+    rows = tuple(dataclasses.replace(first, name=f"null/fp32{label}") for label in ("", ":graph"))
+    both = dataclasses.replace(summary, variants=rows)
+    logged, registered = log(both)
+    aliases = versions.client(home).get_registered_model("tiny").aliases
+    assert {name: str(version) for name, version in aliases.items()} == {
+        "candidate-null-fp32": "1", "candidate-null-fp32--graph": "2",
+    }  # fmt: skip
+    assert [registered[row.name].version for row in rows] == ["1", "2"]
+    assert ask(both, (logged, registered), home) == ""
+    assert log(both)[1] == registered
+
+
 def drop_version(mlflow, home, published):
     mlflow.delete_model_version("tiny", "1")
 
