@@ -16,6 +16,7 @@ from engineworks.cli._outputs import check
 from engineworks.cli._recording import add_recording, recorder
 from engineworks.cli._words import add
 from engineworks.errors import DataError
+from engineworks.runtime.metrics import name_of
 from engineworks.runtime.pictures import DepthCheck, read_picture
 
 if TYPE_CHECKING:
@@ -43,9 +44,10 @@ def _classify(options: argparse.Namespace) -> int:
     check(options, [], files)
     failed, depth = 0, DepthCheck()
     with (
-        recorder(options) as record,
+        recorder(options) as recorded,
         open_session(options) as session,
     ):
+        record = recorded.of(name_of(session.manifest))
         hold_to_task(session, "classification")
         classifier = runtime.Classifier(session, top=options.top)
         for number, path in enumerate(files):

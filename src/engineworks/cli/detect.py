@@ -18,6 +18,7 @@ from engineworks.cli._recording import add_recording, recorder
 from engineworks.cli._words import add
 from engineworks.errors import DataError, StoreError
 from engineworks.runtime.drawing import draw
+from engineworks.runtime.metrics import name_of
 from engineworks.runtime.outputs import temporary_name
 from engineworks.runtime.pictures import DepthCheck, read_picture
 
@@ -47,7 +48,8 @@ def _detect(options: argparse.Namespace) -> int:
     outputs = outputs_for(options.output, files) if options.output is not None else []
     check(options, outputs, files)
     failed, depth = 0, DepthCheck()
-    with recorder(options) as record, open_detector(options) as detector:
+    with recorder(options) as recorded, open_detector(options) as detector:
+        record = recorded.of(name_of(detector.session.manifest))
         for number, path in enumerate(files):
             try:
                 picture = read_picture(path, max_pixels=options.max_pixels)

@@ -20,6 +20,7 @@ from engineworks.cli._recording import add_recording, recorder
 from engineworks.cli._words import add
 from engineworks.errors import ArtifactError, DataError, FeedError, StoreError
 from engineworks.runtime.detector import image_input
+from engineworks.runtime.metrics import name_of
 from engineworks.runtime.outputs import temporary_name
 from engineworks.runtime.pictures import read_picture
 from engineworks.runtime.preprocess import Preprocessor
@@ -64,9 +65,10 @@ def _run(options: argparse.Namespace) -> int:
     check(options, outputs, files)
     failed = 0
     with (
-        recorder(options) as record,
+        recorder(options) as recorded,
         open_session(options) as session,
     ):
+        record = recorded.of(name_of(session.manifest))
         for number, path in enumerate(files):
             try:
                 feeds = _feeds(session, path, options.max_pixels)

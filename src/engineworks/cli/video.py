@@ -23,7 +23,7 @@ from engineworks.cli._recording import add_recording, recorder
 from engineworks.cli._videos import find, output_names
 from engineworks.cli._words import add
 from engineworks.errors import DataError
-from engineworks.runtime.metrics import Recorder
+from engineworks.runtime.metrics import Recorder, name_of
 from engineworks.runtime.outputs import make_folder, write_text
 from engineworks.runtime.pipeline import Pipeline
 from engineworks.runtime.resume import Outputs, look_back
@@ -273,7 +273,8 @@ def _engine(
     least = min(_WEAK, options.confidence) if options.track else options.confidence
     with contextlib.ExitStack() as stack:
         record = stack.enter_context(recorder(options))
-        yield [stack.enter_context(open_detector(each, least)) for _ in range(count)], record
+        detectors = [stack.enter_context(open_detector(each, least)) for _ in range(count)]
+        yield detectors, record.of(name_of(detectors[0].session.manifest))
 
 
 def _run(pipeline: Pipeline, jobs: Sequence[Job]) -> tuple[list[StreamReport], int]:

@@ -1,15 +1,17 @@
-"""A fair queue between many streams and one engine.
+"""The queues between those who ask and one engine: of streams, and of a server's clients.
 
-Holds what waits, hands out batches in turns, and bounds what is under way. Knows neither images
+`FairQueue` hands out frames of streams in turns and bounds what is under way. `RequestQueue` merges
+the rows of requests into batches, as far as that pays, within their deadlines. Knows neither images
 nor engines; every method may be called from any thread.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -156,4 +158,216 @@ class FairQueue(Generic[Key, Item]):
             self._stopped = True
             for lane in self._lanes.values():
                 lane.waiting.clear()
+            self._changed.notify_all()
+
+
+class QueueFull(Exception):
+    """No more is taken in now.
+
+    Args:
+        waiting: Rows that wait.
+        retry_s: Seconds after which there should be room.
+    """
+
+    def __init__(self, waiting: int, retry_s: float) -> None:
+        super().__init__(f"{waiting} rows wait already")
+        self.waiting, self.retry_s = waiting, retry_s
+
+
+class BatchTimes:
+    """What an engine needed here for each size of batch, and so which size pays.
+
+    Without figures, and wherever a larger batch does not make each row cheaper, it says 1: a small
+    net on a CPU gains nothing from waiting for others.
+    """
+
+    #: A larger batch must make a row cheaper by this share, or it is not worth the waiting.
+    GAIN = 0.05
+
+    def __init__(self, ms: Mapping[int, float] | None = None) -> None:
+        self.ms = dict(sorted((ms or {}).items()))
+
+    def best(self, rows: int) -> int:
+        """The size of batch to run when so many rows could run now."""
+        chosen, cheapest = 1, self.ms.get(1, 0.0)
+        for size, took_ms in self.ms.items():
+            if 1 < size <= rows and took_ms / size < cheapest * (1 - self.GAIN):
+                chosen, cheapest = size, took_ms / size
+        return chosen
+
+
+@dataclass(eq=False)
+class Ticket(Generic[Item]):
+    """One request's place in a `RequestQueue`."""
+
+    item: Item
+    rows: int
+    kind: Hashable
+    priority: int
+    deadline_s: float
+    arrived_s: float
+    number: int
+
+
+@dataclass(frozen=True)
+class Turn(Generic[Item]):
+    """What leaves a `RequestQueue` together."""
+
+    batch: list[Ticket[Item]]
+    late: list[Ticket[Item]]
+    """Those whose deadline has passed; they are not run."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the batch."""
+        return sum(ticket.rows for ticket in self.batch)
+
+
+class RequestQueue(Generic[Item]):
+    """Requests of clients wait here, and leave in batches of rows.
+
+    Those of one kind (tensor names, types, row shapes) may share a batch; kind None shares with
+    nobody. Higher priority first, then by arrival. A request waits for others at most `wait_s`,
+    and only where `times` says that more rows pay. Rows are counted, never requests.
+
+    Args:
+        most_rows: Rows of one batch.
+        most_waiting: Rows that may wait.
+        wait_s: Seconds that a request may wait for others.
+        times: What each batch took.
+        clock: Seconds, monotonic; tests give their own.
+    """
+
+    def __init__(
+        self,
+        *,
+        most_rows: int,
+        most_waiting: int,
+        wait_s: float = 0.0,
+        times: BatchTimes | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.most_rows, self.most_waiting, self.wait_s = most_rows, most_waiting, wait_s
+        self.times = times or BatchTimes()
+        self._clock = clock
+        self._waiting: dict[int, Ticket[Item]] = {}
+        self._rows = self._number = 0
+        self._row_s = 0.0
+        self._changed = threading.Condition()
+        self._closed = False
+
+    @property
+    def rows(self) -> int:
+        """Rows that wait."""
+        return self._rows
+
+    @property
+    def row_s(self) -> float:
+        """Seconds a row took lately; 0 before the first."""
+        return self._row_s
+
+    def put(
+        self,
+        item: Item,
+        *,
+        rows: int = 1,
+        kind: Hashable = None,
+        priority: int = 0,
+        deadline_s: float = math.inf,
+    ) -> Ticket[Item]:
+        """Add a request.
+
+        Args:
+            item: What `take` gives back.
+            rows: How many rows it brings, at least 1.
+            kind: Those of equal kind may be merged.
+            priority: Larger goes first.
+            deadline_s: On the queue's clock; it is not run afterwards.
+
+        Raises:
+            QueueFull: Too many rows wait, or as many as to let its deadline pass.
+        """
+        with self._changed:
+            now = self._clock()
+            ahead_s = self._row_s * self._rows
+            full = self._rows > 0 and self._rows + rows > self.most_waiting
+            if self._closed or full or (self._rows > 0 and now + ahead_s > deadline_s):
+                raise QueueFull(self._rows, max(ahead_s, self._row_s))
+            self._number += 1
+            ticket = Ticket(item, rows, kind, priority, deadline_s, now, self._number)
+            self._waiting[self._number] = ticket
+            self._rows += rows
+            self._changed.notify()
+            return ticket
+
+    def cancel(self, ticket: Ticket[Item]) -> bool:
+        """Take a request out; whether it still waited."""
+        with self._changed:
+            if self._waiting.pop(ticket.number, None) is None:
+                return False
+            self._rows -= ticket.rows
+            return True
+
+    def ran(self, rows: int, took_s: float) -> None:
+        """Say what a batch took; later estimates follow it."""
+        per_row = took_s / max(1, rows)
+        self._row_s = per_row if not self._row_s else 0.8 * self._row_s + 0.2 * per_row
+
+    def turn(self) -> tuple[Turn[Item], float | None]:
+        """Whose turn it is now, taken out of the queue; and when to look again if it is nobody's.
+
+        Returns:
+            The turn, and the seconds from now at which waiting ends: None where nothing waits.
+        """
+        with self._changed:
+            return self._turn()
+
+    def _turn(self) -> tuple[Turn[Item], float | None]:
+        now = self._clock()
+        late = [ticket for ticket in self._waiting.values() if ticket.deadline_s <= now]
+        self._remove(late)
+        if not self._waiting:
+            return Turn([], late), None
+        order = sorted(self._waiting.values(), key=lambda t: (-t.priority, t.number))
+        first = order[0]
+        batch, rows = [first], first.rows
+        if first.kind is not None and rows < self.most_rows:
+            same = [ticket for ticket in order[1:] if ticket.kind == first.kind]
+            could = rows
+            for ticket in same:
+                if could + ticket.rows > self.most_rows:
+                    break
+                could += ticket.rows
+            worth = self.times.best(could)
+            for ticket in same:
+                if rows + ticket.rows > worth:
+                    break
+                batch.append(ticket)
+                rows += ticket.rows
+            wait_until = min(first.arrived_s + self.wait_s, first.deadline_s - self._row_s * rows)
+            if self.times.best(self.most_rows) > could and now < wait_until and not self._closed:
+                return Turn([], late), wait_until - now
+        self._remove(batch)
+        return Turn(batch, late), None
+
+    def _remove(self, tickets: Iterable[Ticket[Item]]) -> None:
+        for ticket in tickets:
+            del self._waiting[ticket.number]
+            self._rows -= ticket.rows
+
+    def take(self, idle_s: float) -> Turn[Item]:
+        """Wait for the next turn; an empty one after `idle_s` seconds without."""
+        until = time.monotonic() + idle_s
+        with self._changed:
+            while True:
+                turn, again_s = self._turn()
+                left_s = until - time.monotonic()
+                if turn.batch or turn.late or (again_s is None and (left_s <= 0 or self._closed)):
+                    return turn
+                self._changed.wait(left_s if again_s is None else again_s)
+
+    def close(self) -> None:
+        """Take nothing in any more; what waits still leaves, at once."""
+        with self._changed:
+            self._closed = True
             self._changed.notify_all()

@@ -6,12 +6,13 @@ lines of the same kind. Configures nothing globally.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from engineworks.errors import MissingDependency
-from engineworks.runtime.metrics import Recorder
+from engineworks.runtime.metrics import EngineName, Recorder
 
 
 class LogRecorder(Recorder):
@@ -31,6 +32,14 @@ class LogRecorder(Recorder):
             processors=[*_stamps(structlog), structlog.processors.JSONRenderer()],
             wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         )
+
+    def of(self, engine: EngineName) -> LogRecorder:
+        """See `Recorder.of`."""
+        named = copy.copy(self)
+        named._log = self._log.bind(
+            model=engine.model, variant=engine.variant, version=engine.version
+        )
+        return named
 
     def inference(
         self,

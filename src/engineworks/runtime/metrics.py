@@ -8,11 +8,41 @@ and opens no port by itself.
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from engineworks.errors import EngineworksError, MissingDependency
+from engineworks.manifest import Manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineName:
+    """Which engine a series or a line is about; the labels that all of them share."""
+
+    model: str = ""
+    variant: str = ""
+    version: str = ""
+
+    @property
+    def labels(self) -> tuple[str, str, str]:
+        """The values of `OF_ENGINE`."""
+        return self.model, self.variant, self.version
+
+
+def name_of(manifest: Manifest, model: str = "") -> EngineName:
+    """What metrics and logs call an engine; `model` in place of the manifest's name."""
+    return EngineName(
+        model=model or manifest.name,
+        variant=f"{manifest.target}/{manifest.precision}",
+        version=manifest.sha256[:12],
+    )
+
+
+#: The labels of every series about an engine.
+OF_ENGINE = ("model", "variant", "version")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +62,14 @@ INFERENCES = Metric(
     kind="counter",
     unit="images",
     help="Images that went through the engine.",
-    labels=("stream", "status"),
+    labels=(*OF_ENGINE, "stream", "status"),
 )
 STAGE = Metric(
     name="engineworks_stage_seconds",
     kind="histogram",
     unit="seconds",
     help="Time of one stage for one image.",
-    labels=("stage",),
+    labels=(*OF_ENGINE, "stage"),
     # From 0.25 ms (suppression on a CPU) doubling to 8 s (a large model on a small board).
     buckets=tuple(0.00025 * 2**step for step in range(16)),
 )
@@ -48,21 +78,21 @@ DETECTIONS = Metric(
     kind="counter",
     unit="detections",
     help="Objects found.",
-    labels=("class",),
+    labels=(*OF_ENGINE, "class"),
 )
 QUEUE = Metric(
     name="engineworks_queue_depth",
     kind="gauge",
     unit="frames",
     help="Frames that wait for the engine.",
-    labels=("stream",),
+    labels=(*OF_ENGINE, "stream"),
 )
 DROPPED = Metric(
     name="engineworks_dropped_frames_total",
     kind="counter",
     unit="frames",
     help="Frames of live streams that were left out because newer ones had come.",
-    labels=("stream",),
+    labels=(*OF_ENGINE, "stream"),
 )
 GPU_MEMORY = Metric(
     name="engineworks_gpu_memory_used_bytes",
@@ -72,12 +102,50 @@ GPU_MEMORY = Metric(
     labels=("gpu",),
 )
 
+ENGINE = Metric(
+    name="engineworks_engine_info",
+    kind="gauge",
+    unit="engines",
+    help="1 while this engine answers, 0 once another took its place.",
+    labels=OF_ENGINE,
+)
+REQUESTS = Metric(
+    name="engineworks_requests_total",
+    kind="counter",
+    unit="requests",
+    help="Requests of clients, each under one outcome; those that chose no engine have no model.",
+    labels=(*OF_ENGINE, "route", "outcome"),
+)
+REQUEST = Metric(
+    name="engineworks_request_seconds",
+    kind="histogram",
+    unit="seconds",
+    help="Time of a whole request, from its head to its answer.",
+    labels=(*OF_ENGINE, "route"),
+    # From 1 ms doubling to 33 s.
+    buckets=tuple(0.001 * 2**step for step in range(16)),
+)
+BATCH = Metric(
+    name="engineworks_batch_rows",
+    kind="histogram",
+    unit="rows",
+    help="Rows of one inference.",
+    labels=OF_ENGINE,
+    buckets=tuple(float(2**step) for step in range(9)),
+)
+
 #: Names, units and buckets, shared by every command and server.
-TABLE = (INFERENCES, STAGE, DETECTIONS, QUEUE, DROPPED, GPU_MEMORY)
+TABLE = (
+    INFERENCES, STAGE, DETECTIONS, QUEUE, DROPPED, GPU_MEMORY, ENGINE, REQUESTS, REQUEST, BATCH
+)  # fmt: skip
 
 
 class Recorder:
     """Takes note of nothing: the base of all recorders, and the one where none was asked for."""
+
+    def of(self, engine: EngineName) -> Recorder:
+        """The recorder for what one engine does: the same place, under its name."""
+        return self
 
     def inference(
         self,
@@ -109,12 +177,25 @@ class Recorder:
     def queue(self, stream: str, depth: int) -> None:
         """So many frames of this stream wait now."""
 
+    def request(self, route: str, outcome: str, took_s: float) -> None:
+        """A client's request has ended so, after so many seconds."""
+
+    def batch(self, rows: int) -> None:
+        """So many rows went through the engine at once."""
+
+    def answers(self, serving: bool) -> None:
+        """The engine answers from now on, or no longer."""
+
 
 class Recorders(Recorder):
     """Passes everything on to several recorders."""
 
     def __init__(self, recorders: Iterable[Recorder]) -> None:
         self._all = tuple(recorders)
+
+    def of(self, engine: EngineName) -> Recorders:
+        """See `Recorder.of`."""
+        return Recorders(recorder.of(engine) for recorder in self._all)
 
     def inference(self, *arguments: Any, **named: Any) -> None:
         """See `Recorder.inference`."""
@@ -130,6 +211,21 @@ class Recorders(Recorder):
         """See `Recorder.queue`."""
         for recorder in self._all:
             recorder.queue(stream, depth)
+
+    def request(self, route: str, outcome: str, took_s: float) -> None:
+        """See `Recorder.request`."""
+        for recorder in self._all:
+            recorder.request(route, outcome, took_s)
+
+    def batch(self, rows: int) -> None:
+        """See `Recorder.batch`."""
+        for recorder in self._all:
+            recorder.batch(rows)
+
+    def answers(self, serving: bool) -> None:
+        """See `Recorder.answers`."""
+        for recorder in self._all:
+            recorder.answers(serving)
 
 
 class PrometheusRecorder(Recorder):
@@ -147,7 +243,8 @@ class PrometheusRecorder(Recorder):
         kinds = {
             "counter": prometheus.Counter,
             "histogram": prometheus.Histogram,
-            "gauge": prometheus.Gauge,
+            # Of several processes that share a folder the sum over those that live.
+            "gauge": functools.partial(prometheus.Gauge, multiprocess_mode="livesum"),
         }
         self.registry = prometheus.CollectorRegistry() if registry is None else registry
         made = {}
@@ -158,7 +255,14 @@ class PrometheusRecorder(Recorder):
                     metric.name, metric.help, metric.labels, registry=self.registry, **extra
                 )
         self._made = made
-        self.registry.register(_GpuMemory())
+        self._engine = EngineName().labels
+        self.registry.register(GpuMemory())
+
+    def of(self, engine: EngineName) -> PrometheusRecorder:
+        """See `Recorder.of`."""
+        named = copy.copy(self)
+        named._engine = engine.labels
+        return named
 
     def inference(
         self,
@@ -172,22 +276,35 @@ class PrometheusRecorder(Recorder):
         error: BaseException | None = None,
     ) -> None:
         """See `Recorder.inference`."""
-        self._made[INFERENCES.name].labels(stream, status).inc()
+        self._made[INFERENCES.name].labels(*self._engine, stream, status).inc()
         for stage, spent_ms in stage_ms.items():
-            self._made[STAGE.name].labels(stage).observe(spent_ms / 1e3)
+            self._made[STAGE.name].labels(*self._engine, stage).observe(spent_ms / 1e3)
         for name, found in detections_by_class.items():
-            self._made[DETECTIONS.name].labels(name).inc(found)
+            self._made[DETECTIONS.name].labels(*self._engine, name).inc(found)
 
     def dropped(self, stream: str, n: int = 1) -> None:
         """See `Recorder.dropped`."""
-        self._made[DROPPED.name].labels(stream).inc(n)
+        self._made[DROPPED.name].labels(*self._engine, stream).inc(n)
 
     def queue(self, stream: str, depth: int) -> None:
         """See `Recorder.queue`."""
-        self._made[QUEUE.name].labels(stream).set(depth)
+        self._made[QUEUE.name].labels(*self._engine, stream).set(depth)
+
+    def request(self, route: str, outcome: str, took_s: float) -> None:
+        """See `Recorder.request`."""
+        self._made[REQUESTS.name].labels(*self._engine, route, outcome).inc()
+        self._made[REQUEST.name].labels(*self._engine, route).observe(took_s)
+
+    def batch(self, rows: int) -> None:
+        """See `Recorder.batch`."""
+        self._made[BATCH.name].labels(*self._engine).observe(rows)
+
+    def answers(self, serving: bool) -> None:
+        """See `Recorder.answers`."""
+        self._made[ENGINE.name].labels(*self._engine).set(int(serving))
 
 
-class _GpuMemory:
+class GpuMemory:
     """Asks NVML when the metrics are read; gives nothing where there is no GPU or no NVML."""
 
     def __init__(self) -> None:

@@ -18,18 +18,28 @@ from prometheus_client.parser import text_string_to_metric_families
 from engineworks.errors import DataError, EngineworksError
 from engineworks.runtime import metrics
 from engineworks.runtime.logs import LogRecorder, json_handler
-from engineworks.runtime.metrics import PrometheusRecorder, Recorder, Recorders, serve
+from engineworks.runtime.metrics import (
+    EngineName,
+    PrometheusRecorder,
+    Recorder,
+    Recorders,
+    serve,
+)
 
+ENGINE = {"model", "variant", "version"}
 USED = metrics.GPU_MEMORY.name
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 
 def read(port, host="127.0.0.1"):
-    """Sample name and labels -> value, as a Prometheus server reads them."""
+    """Name and labels of a sample, without those of an engine -> value, as Prometheus reads it."""
     with urlopen(f"http://{host}:{port}/metrics", timeout=10) as answer:
         families = list(text_string_to_metric_families(answer.read().decode()))
     return {
-        (sample.name, *sorted(sample.labels.items())): sample.value
+        (
+            sample.name,
+            *(pair for pair in sorted(sample.labels.items()) if pair[0] not in ENGINE),
+        ): sample.value
         for family in families
         for sample in family.samples
     }
@@ -59,6 +69,28 @@ def test_a_server_reads_what_was_recorded():
     below = "engineworks_stage_seconds_bucket"
     assert found[below, ("le", "0.032"), ("stage", "infer")] == 1
     assert found[below, ("le", "0.064"), ("stage", "infer")] == 2
+
+
+def test_two_engines_are_told_apart_by_name_variant_and_version():
+    recorder, file = PrometheusRecorder(), io.StringIO()
+    both = Recorders([recorder, LogRecorder(file)])
+    for version in ("a" * 12, "b" * 12):
+        engine = EngineName(model="cars", variant="openvino/int8", version=version)
+        both.of(engine).inference("cam", {"infer": 1.0}, {"car": 2})
+    samples = {
+        (sample.name, sample.labels["model"], sample.labels["version"]): sample.value
+        for family in recorder.registry.collect()
+        for sample in family.samples
+        if sample.name in ("engineworks_detections_total", "engineworks_inferences_total")
+    }
+    assert samples == {
+        (f"engineworks_{what}_total", "cars", version): value
+        for what, value in (("detections", 2), ("inferences", 1))
+        for version in ("a" * 12, "b" * 12)
+    }
+    lines = [json.loads(line) for line in file.getvalue().splitlines()]
+    assert [line["version"] for line in lines] == ["a" * 12, "b" * 12]
+    assert {line["variant"] for line in lines} == {"openvino/int8"}
 
 
 def test_the_port_is_on_this_machine_only_and_closed_afterwards():

@@ -1,0 +1,348 @@
+"""The HTTP routes of a worker: images, health, metrics, changes, the page.
+
+The Open Inference Protocol has its own (`protocol.py`). Each handler picks an engine once and
+answers by that one, whatever takes its place meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import pydantic
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from engineworks import __version__
+from engineworks.errors import (
+    ArtifactError,
+    EngineworksError,
+    FeedError,
+    InferenceError,
+    MissingDependency,
+)
+from engineworks.server import bodies, pages
+from engineworks.server.gate import Note, refusal_body
+from engineworks.server.heads import HEADS, MOST_CLASSES, Ask, Head
+from engineworks.server.models import Models
+from engineworks.server.refusals import Refusal, bad_request
+from engineworks.server.settings import Served
+
+Answer = TypeVar("Answer")
+
+#: Asks the supervisor to change what all workers serve.
+Change = Callable[[str, Served | None], Awaitable[None]]
+
+PRIORITIES = {"low": -1, "normal": 0, "high": 1}
+
+#: Paths that have a label of their own in the metrics.
+ROUTES = frozenset(
+    {"/", "/health/live", "/health/ready", "/metrics", *(f"/{head.route}" for head in HEADS)}
+)
+
+
+class Choices(pydantic.BaseModel):
+    """What a JSON body may say beside its image."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    confidence: float | None = pydantic.Field(default=None, ge=0, lt=1)
+    iou: float | None = pydantic.Field(default=None, gt=0, le=1)
+    top: int | None = pydantic.Field(default=None, ge=1, le=MOST_CLASSES)
+
+
+class Swap(pydantic.BaseModel):
+    """What an admin says to change an engine."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    engine: str = pydantic.Field(min_length=1, max_length=4096, description="Folder of the engine")
+    sha256: str = pydantic.Field(default="", pattern=r"^([0-9a-f]{64})?$")
+
+
+def create(models: Models, change: Change, metrics: Callable[[], bytes]) -> FastAPI:
+    """The application of one worker.
+
+    Args:
+        models: Its engines.
+        change: Changes what all workers serve.
+        metrics: The text for Prometheus.
+    """
+    from engineworks.server import protocol
+
+    app = FastAPI(
+        title="engineworks",
+        version=__version__,
+        summary="Engines behind HTTP",
+        docs_url=None,
+        redoc_url=None,
+    )
+    for kind in (Refusal, EngineworksError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, _told)
+    for head in HEADS:
+        _add_head(app, models, head)
+    _add_health(app, models)
+    _add_admin(app, models, change)
+    pages.add(app)
+
+    @app.get("/metrics", tags=["operation"], summary="Metrics for Prometheus")
+    async def metrics_text() -> Response:
+        text = await asyncio.get_running_loop().run_in_executor(None, metrics)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    protocol.add(app, models, change)
+    return app
+
+
+def _told(request: Request, error: Exception) -> Response:
+    """Any error as its status, one line of words and the next step."""
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first.get("loc", ()))
+        error = bad_request(f"{where}: {first.get('msg', 'wrong')}", hint="see /openapi.json")
+    elif isinstance(error, HTTPException):
+        word = "unknown_path" if error.status_code == 404 else "bad_request"
+        error = Refusal(error.status_code, word, str(error.detail), hint="see /openapi.json")
+    elif isinstance(error, FeedError):
+        error = bad_request(error.message, hint=error.hint)
+    elif not isinstance(error, Refusal):
+        engine_at_fault = isinstance(error, ArtifactError | InferenceError | MissingDependency)
+        word = "engine_error" if engine_at_fault else "error"
+        words = error if isinstance(error, EngineworksError) else None
+        error = Refusal(
+            500, word, words.message if words else type(error).__name__,
+            hint=words.hint if words else "see the server's log",
+        )  # fmt: skip
+    note_of(request).outcome = error.outcome
+    status, headers, body = refusal_body(error)
+    answer = Response(body, status_code=status)
+    answer.raw_headers = headers
+    return answer
+
+
+def note_of(request: Request) -> Note:
+    """What the gate wants to know about a request."""
+    note: Note = request.scope["engineworks"]
+    return note
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
+    """Do it, unless the client leaves before.
+
+    Raises:
+        Refusal: The client has left; the work is cancelled.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise Refusal(499, "cancelled", "the client left", hint="stay")
+    finally:
+        gone.cancel()
+        if not task.done():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, EngineworksError):
+                await task
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def deadline_of(request: Request, models: Models, timeout_ms: float | None) -> float:
+    """When a request is late, on `time.monotonic`."""
+    within_ms = models.settings.limits.timeout_ms if timeout_ms is None else timeout_ms
+    begun: float = request.scope.get("begun", time.monotonic())
+    return begun + within_ms / 1e3
+
+
+def _add_head(app: FastAPI, models: Models, head: type[Head]) -> None:
+    limits = models.settings.limits
+
+    async def answer(
+        request: Request,
+        model: Annotated[str | None, Query(max_length=128, description="Name of an engine")] = None,
+        confidence: Annotated[
+            float | None,
+            Query(ge=0, lt=1, allow_inf_nan=False, description="Leave out what scores less"),
+        ] = None,
+        iou: Annotated[
+            float | None,
+            Query(gt=0, le=1, allow_inf_nan=False, description="Overlap that suppresses a box"),
+        ] = None,
+        top: Annotated[
+            int | None, Query(ge=1, le=MOST_CLASSES, description="Classes to name")
+        ] = None,
+        timeout_ms: Annotated[
+            float | None,
+            Query(gt=0, le=3.6e6, allow_inf_nan=False, description="Give up after so long"),
+        ] = None,
+        priority: Literal["low", "normal", "high"] = "normal",
+    ) -> Response:
+        note = note_of(request)
+        engine = note.engine = models.pick(model, head.task)
+        deadline_s = deadline_of(request, models, timeout_ms)
+        body = await bodies.receive(request, limits)
+        upload = bodies.upload(body, request.headers.get("content-type", ""), limits.max_pixels)
+        said = _choices(upload.options) if upload.options else None
+        ask = Ask(
+            confidence=confidence if said is None or confidence is not None else said.confidence,
+            iou=iou if said is None or iou is not None else said.iou,
+            top=top or (said.top if said is not None else None) or Ask.top,
+        )
+        found, _ = await unless_gone(
+            request,
+            engine.image(upload.data, ask, deadline_s=deadline_s, priority=PRIORITIES[priority]),
+        )
+        note.outcome = "ok"
+        return Response(found, media_type="application/json")
+
+    app.add_api_route(
+        f"/{head.route}",
+        answer,
+        methods=["POST"],
+        name=head.route,
+        summary=head.summary,
+        tags=["images"],
+        response_class=JSONResponse,
+        responses=_responses(head),
+        openapi_extra=_REQUEST_BODY,
+    )
+
+
+def _choices(options: dict[str, Any]) -> Choices:
+    try:
+        return Choices.model_validate(options)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise bad_request(f"{where}: {first['msg']}", hint="see /openapi.json") from None
+
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_REQUEST_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "image/jpeg": _BINARY,
+            "image/png": _BINARY,
+            "application/octet-stream": _BINARY,
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                }
+            },
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "image": {"type": "string", "description": "The file as base64"},
+                        "confidence": {"type": "number", "minimum": 0, "exclusiveMaximum": 1},
+                        "iou": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+                        "top": {"type": "integer", "minimum": 1, "maximum": MOST_CLASSES},
+                    },
+                },
+                "example": {"image": "/9j/4AAQSkZJRgABAQ...", "confidence": 0.5},
+            },
+        },
+    }
+}
+
+_ERROR = {"application/json": {"example": {"error": "what is wrong", "hint": "what to do"}}}
+
+
+def _responses(head: type[Head]) -> dict[int | str, dict[str, Any]]:
+    answer = {
+        "model": {
+            "name": "yolox-nano",
+            "version": "3f1c02a7b9de",
+            "variant": "onnxruntime-cpu/fp32",
+            "digest": "3f1c02a7b9de...",
+        },
+        "height": 480,
+        "width": 640,
+        **head.example,
+        "stage_ms": {"decode": 1.9, "preprocess": 0.6, "infer": 8.1, "postprocess": 0.4},
+    }
+    words = {
+        400: "Bad option or broken image", 404: "No such engine", 408: "Body too slow",
+        413: "Body or image too large", 415: "No format that is read",
+        503: "Queue full or deadline passed; see Retry-After",
+    }  # fmt: skip
+    return {
+        200: {
+            "description": "What was found",
+            "content": {"application/json": {"example": answer}},
+        },
+        **{status: {"description": text, "content": _ERROR} for status, text in words.items()},
+    }
+
+
+def _add_health(app: FastAPI, models: Models) -> None:
+    @app.get("/health/live", tags=["operation"], summary="Whether the process answers at all")
+    async def live() -> dict[str, bool]:
+        return {"live": True}
+
+    @app.get(
+        "/health/ready",
+        tags=["operation"],
+        summary="Whether every engine is loaded and warm",
+        responses={503: {"description": "Not yet, or no longer"}},
+    )
+    async def ready() -> Response:
+        engines = {name: engine.about for name, engine in models.engines.items()}
+        return JSONResponse(
+            {"ready": models.ready, "models": engines}, status_code=200 if models.ready else 503
+        )
+
+
+def _add_admin(app: FastAPI, models: Models, change: Change) -> None:
+    @app.post(
+        "/admin/models/{name}/swap",
+        tags=["operation"],
+        summary="Let another engine answer under a name, without a failed request",
+    )
+    async def swap(name: str, wanted: Swap) -> dict[str, Any]:
+        if name not in models.known:
+            raise Refusal(
+                404, "unknown_model", f"no engine {name[:80]!r} is known here",
+                hint=f"known are: {', '.join(models.known)}",
+            )  # fmt: skip
+        folder = _within(models.settings.roots, wanted.engine)
+        try:
+            await change(name, Served(name=name, folder=str(folder), sha256=wanted.sha256))
+        except EngineworksError as error:
+            raise Refusal(409, "refused", error.message, hint=error.hint) from error
+        return {"model": models.engines[name].about}
+
+
+def _within(roots: tuple[str, ...], text: str) -> Path:
+    """The real folder that is meant, where it lies below one that may be named.
+
+    Raises:
+        Refusal: It does not.
+    """
+    if "\0" not in text:
+        for root in roots:
+            base = Path(root).resolve()
+            with contextlib.suppress(OSError, RuntimeError, ValueError):
+                folder = (base / text).resolve()
+                if folder.is_relative_to(base) and folder.is_dir():
+                    return folder
+    raise Refusal(
+        403, "forbidden", f"{text[:80]!r} is no folder below those that may be named",
+        hint="start the server with --allow DIR, and name an engine's folder below it",
+    )  # fmt: skip

@@ -1,0 +1,329 @@
+"""One engine behind the server: open, warm, with its queue, its threads and its name.
+
+Requests come in on the event loop and leave there; inference runs on the engine's own threads, one
+for each session. Knows no HTTP and no other engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from engineworks import runtime
+from engineworks.errors import EngineworksError
+from engineworks.runtime import Session
+from engineworks.runtime.batching import BatchTimes, QueueFull, RequestQueue, Turn
+from engineworks.runtime.metrics import Recorder, name_of
+from engineworks.server.heads import Ask, head_of
+from engineworks.server.jobs import Arrays, ImageJob, Job
+from engineworks.server.refusals import Refusal, busy, too_large, too_late
+from engineworks.server.settings import Served, Settings
+from engineworks.server.trials import BatchTrial, Kept, may_merge, repeated, row
+
+_log = logging.getLogger(__name__)
+
+
+class Engine:
+    """An engine that answers.
+
+    Opening it runs it: what does not answer a warm-up raises here, before anybody depends on it.
+
+    Args:
+        served: Its folder, identity and name.
+        settings: The server's.
+        pool: Threads that decode.
+        record: Takes note of everything.
+        threads: Of one session.
+        measures: Whether this process times its batches while idle.
+
+    Raises:
+        EngineworksError: It cannot be opened, or fails on its first rows.
+    """
+
+    def __init__(
+        self,
+        served: Served,
+        settings: Settings,
+        pool: ThreadPoolExecutor,
+        record: Recorder,
+        *,
+        threads: int,
+        measures: bool = True,
+    ) -> None:
+        self.served, self._settings, self._pool = served, settings, pool
+        limits = settings.limits
+        devices = settings.devices or (0,)
+        self._sessions: list[Session] = []
+        try:
+            for number in range(settings.instances):
+                device = devices[number % len(devices)]
+                self._sessions.append(
+                    runtime.open(
+                        served.folder, threads=threads, device=device, sha256=served.sha256
+                    )
+                )
+            first = self._sessions[0]
+            self.manifest = first.manifest
+            self.head = head_of(first, settings)
+            fixed = first.inputs[0].shape[0] if first.inputs[0].shape else 1
+            self.fixed = fixed if isinstance(fixed, int) else 0
+            bounds = self.manifest.batches(limits.max_batch)
+            self.least, self.most = (self.fixed, self.fixed) if self.fixed else bounds
+            self._warm()
+            self.merges = not self.fixed and self.least == 1 and may_merge(first, self.most)
+        except BaseException:
+            self._close_sessions()
+            raise
+        name = name_of(self.manifest, served.name)
+        self.name, self.version, self.variant = served.name, name.version, name.variant
+        self.about = {
+            "name": self.name,
+            "version": self.version,
+            "variant": self.variant,
+            "digest": self.manifest.sha256,
+        }
+        self.record = record.of(name)
+        self._kept = Kept(settings.cache, self.manifest, threads, devices[0])
+        self._trial = BatchTrial(first, self.most) if self.merges and measures else None
+        self.queue: RequestQueue[Job] = RequestQueue(
+            most_rows=self.most,
+            most_waiting=limits.queue,
+            wait_s=limits.wait_ms / 1e3,
+            times=BatchTimes(self._kept.read() if self.merges else None),
+        )
+        self._finishing = ThreadPoolExecutor(1, thread_name_prefix="finish")
+        self.open_rows = 0
+        """Rows of requests that were taken in and have not ended; the event loop's alone."""
+        self._retired: asyncio.Future[None] | None = None
+        self._closing = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._work, args=(session,), name=f"engine-{number}")
+            for number, session in enumerate(self._sessions)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _warm(self) -> None:
+        made = row(self._sessions[0])
+        if made is None:
+            return
+        for session in self._sessions:
+            for _ in range(2):
+                session.infer(repeated(made, max(1, self.least)))
+        if self.head is not None:
+            grey = np.full((48, 64, 3), 114, np.uint8)
+            self.head.model(grey)
+
+    # ------------------------------------------------------------------ on the event loop
+
+    async def image(
+        self, data: bytes, ask: Ask, *, deadline_s: float, priority: int = 0
+    ) -> tuple[bytes, ImageJob]:
+        """The answer for one image as JSON; cancelling it takes it out of the queue.
+
+        Raises:
+            Refusal: The image cannot be read, the queue is full, or the deadline has passed.
+            EngineworksError: The engine failed.
+        """
+        assert self.head is not None  # noqa: S101 - routes look for engines with their head
+        job = ImageJob(
+            self.head,
+            data,
+            ask,
+            max_pixels=self._settings.limits.max_pixels,
+            ready=self._enqueue,
+            about=self.about,
+            deadline_s=deadline_s,
+            priority=priority,
+        )
+        answer: bytes = await self._through(job, lambda: self._pool.submit(job.prepare))
+        self.record.inference("requests", job.stage_ms, job.counts)
+        return answer, job
+
+    async def tensors(
+        self, feeds: Arrays, rows: int, *, deadline_s: float, priority: int = 0
+    ) -> Arrays:
+        """The engine's outputs for a request's own tensors.
+
+        Args:
+            feeds: Input name -> array, as the engine declares them.
+            rows: How many rows they have.
+            deadline_s: On `time.monotonic`.
+            priority: Larger goes first.
+
+        Raises:
+            Refusal: As `image`; or more rows than can be run.
+            EngineworksError: The engine failed.
+        """
+        if rows > self.most and not self.merges:
+            raise too_large(
+                f"{rows} rows, and {self.name} takes {self.most} at once and cannot be split",
+                hint=f"send at most {self.most}",
+            )
+        if rows > self._settings.limits.queue:
+            raise too_large(
+                f"{rows} rows, more than the queue's {self._settings.limits.queue}",
+                hint="send fewer rows in a request",
+            )
+        job = Job(feeds, rows=rows, deadline_s=deadline_s, priority=priority)
+        outputs: Arrays = await self._through(job, lambda: self._enqueue(job))
+        self.record.inference("requests", job.stage_ms, {})
+        return outputs
+
+    async def _through(self, job: Job, begin: Any) -> Any:
+        """Take a job in, wait for its end, and let nothing of it behind."""
+        if self.open_rows and self.open_rows + job.rows > self._settings.limits.queue:
+            raise busy(
+                f"{self.name}: {self.open_rows} rows are in work, as many as may be",
+                self.queue.row_s * self.open_rows,
+            )
+        self.open_rows += job.rows
+        try:
+            begin()
+            left_s = job.deadline_s - time.monotonic()
+            timer = job.future.get_loop().call_later(max(0.0, left_s), job._failed, _late(job))
+            try:
+                return await job.future
+            finally:
+                timer.cancel()
+        except QueueFull as full:
+            raise busy(f"{self.name}: {full}", full.retry_s) from None
+        finally:
+            job.cancelled = True
+            if job.ticket is not None:
+                self.queue.cancel(job.ticket)
+            self.open_rows -= job.rows
+            if not self.open_rows and self._retired and not self._retired.done():
+                self._retired.set_result(None)
+
+    async def retire(self) -> None:
+        """Wait until all that was taken in has ended, then close."""
+        if self.open_rows:
+            self._retired = asyncio.get_running_loop().create_future()
+            await self._retired
+        await asyncio.get_running_loop().run_in_executor(None, self.close)
+
+    # ------------------------------------------------------------------ on other threads
+
+    def _enqueue(self, job: Job) -> None:
+        job.ticket = self.queue.put(
+            job,
+            rows=job.rows,
+            kind=job.kind() if self.merges else None,
+            priority=job.priority,
+            deadline_s=job.deadline_s,
+        )
+
+    def _work(self, session: Session) -> None:
+        """Run what comes until the engine is closed."""
+        while True:
+            turn = self.queue.take(0.25)
+            for ticket in turn.late:
+                ticket.item.fail(_late(ticket.item))
+            if turn.batch:
+                self._run(session, turn)
+            elif self._closing.is_set():
+                return
+            elif session is self._sessions[0] and not self.open_rows:
+                self._idle()
+
+    def _idle(self) -> None:
+        """Learn what batches take, one at a time."""
+        if not self.merges or self.queue.times.ms:
+            return
+        known = self._kept.read()
+        if known is None and self._trial is not None:
+            while known is None and not self.open_rows and not self._closing.is_set():
+                known = self._trial.step()
+            if known:
+                self._kept.write(known)
+        if known:
+            self.queue.times = BatchTimes(known)
+            _log.info("%s: ms by batch %s", self.name, known)
+
+    def _run(self, session: Session, turn: Turn[Job]) -> None:
+        jobs = [ticket.item for ticket in turn.batch]
+        begun = time.perf_counter()
+        try:
+            answers = self._infer(session, jobs)
+        except Exception as error:
+            if len(jobs) == 1:
+                jobs[0].fail(error)
+                return
+            for ticket in turn.batch:  # one of them is at fault: the others must not pay
+                self._run(session, Turn([ticket], []))
+            return
+        took_s = time.perf_counter() - begun
+        self.queue.ran(turn.rows, took_s)
+        self.record.batch(turn.rows)
+        for job, outputs in zip(jobs, answers, strict=True):
+            job.ran(outputs, took_s * 1e3, self._finishing.submit)
+
+    def _infer(self, session: Session, jobs: list[Job]) -> list[Arrays]:
+        """Each job's own outputs."""
+        feeds = {
+            name: np.concatenate([job.feeds[name] for job in jobs])  # type: ignore[index]
+            if len(jobs) > 1
+            else array
+            for name, array in (jobs[0].feeds or {}).items()
+        }
+        rows = sum(job.rows for job in jobs)
+        if not self.merges:
+            return [self._own(session, self._padded(feeds, rows))]
+        parts = [
+            self._own(session, {n: a[at : at + self.most] for n, a in feeds.items()})
+            for at in range(0, rows, self.most)
+        ]
+        outputs = (
+            {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            if len(parts) > 1
+            else parts[0]
+        )
+        answers: list[Arrays] = []
+        at = 0
+        for job in jobs:
+            answers.append({name: array[at : at + job.rows] for name, array in outputs.items()})
+            at += job.rows
+        return answers
+
+    def _own(self, session: Session, feeds: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+        outputs = session.infer(feeds)
+        if session.reuses_outputs:
+            return {name: array.copy() for name, array in outputs.items()}
+        return outputs
+
+    def _padded(self, feeds: Arrays, rows: int) -> Arrays:
+        """Rows of zeros behind, for an engine that wants more of them than an image has."""
+        lacking = self.least - rows
+        if lacking <= 0:
+            return feeds
+        return {
+            name: np.concatenate([array, np.zeros((lacking, *array.shape[1:]), array.dtype)])
+            for name, array in feeds.items()
+        }
+
+    def close(self) -> None:
+        """End its threads and free it; what still waits is run before."""
+        self._closing.set()
+        self.queue.close()
+        for thread in self._threads:
+            thread.join()
+        self._finishing.shutdown()
+        self._close_sessions()
+
+    def _close_sessions(self) -> None:
+        for session in self._sessions:
+            try:
+                session.close()
+            except EngineworksError:
+                _log.exception("an engine could not be closed")
+
+
+def _late(job: Job) -> Refusal:
+    return too_late("the request's time was over before the engine had answered it")

@@ -1,0 +1,202 @@
+"""The engines of one worker by name: which answers, which is being made ready, which goes.
+
+A change has two steps: `prepare` opens and warms the new engine beside the old one, `commit` lets
+it answer. Lives on the event loop; opening and closing happen on threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from engineworks import hosts
+from engineworks import manifest as manifests
+from engineworks.errors import ArtifactError
+from engineworks.runtime.metrics import Recorder
+from engineworks.server.engine import Engine
+from engineworks.server.refusals import Refusal, bad_request, busy
+from engineworks.server.settings import Served, Settings
+
+_log = logging.getLogger(__name__)
+
+#: Left to everything else on the machine when a second engine is opened.
+SPARE_BYTES = 128 * 2**20
+
+
+class Models:
+    """Names and their engines.
+
+    Args:
+        settings: The server's.
+        record: Takes note of everything.
+        measures: Whether this process times batches.
+    """
+
+    def __init__(self, settings: Settings, record: Recorder, *, measures: bool) -> None:
+        self.settings = settings
+        self.engines: dict[str, Engine] = {}
+        self.known: dict[str, Served] = {served.name: served for served in settings.engines}
+        """All names there are, loaded or not."""
+        self.complete = False
+        self.draining = False
+        self._record, self._measures = record, measures
+        self._pool = ThreadPoolExecutor(max(2, hosts.cores()), thread_name_prefix="decode")
+        self._prepared: dict[int, Engine] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are answered: all engines of the start are loaded, no end is near."""
+        return self.complete and not self.draining
+
+    async def open(self, served: Served) -> Engine:
+        """Open and warm an engine; nobody reaches it yet.
+
+        Raises:
+            EngineworksError: It cannot be opened, or both do not fit into memory.
+        """
+        settings = self.settings
+        share = max(1, hosts.cores() // (settings.workers * settings.instances))
+
+        def opened() -> Engine:
+            if served.name in self.engines:
+                _fits(served)
+            return Engine(
+                served,
+                settings,
+                self._pool,
+                self._record,
+                threads=settings.threads or share,
+                measures=self._measures,
+            )
+
+        return await asyncio.get_running_loop().run_in_executor(None, opened)
+
+    async def prepare(self, change: int, served: Served) -> None:
+        """Open the engine of a change, and keep it until `commit` or `abort`."""
+        self._prepared[change] = await self.open(served)
+
+    def commit(self, change: int) -> None:
+        """Let the engine of a change answer; the old one ends what it has."""
+        engine = self._prepared.pop(change, None)
+        if engine is not None:
+            self.put(engine)
+
+    def abort(self, change: int) -> None:
+        """Close the engine of a change that comes to nothing."""
+        engine = self._prepared.pop(change, None)
+        if engine is not None:
+            self._retire(engine)
+
+    def put(self, engine: Engine) -> None:
+        """Let an engine answer under its name."""
+        before = self.engines.get(engine.name)
+        if before is not None:
+            before.record.answers(False)
+        engine.record.answers(True)
+        self.engines[engine.name] = engine
+        self.known[engine.name] = engine.served
+        if before is not None:
+            self._retire(before)
+        _log.info("%s is %s %s now", engine.name, engine.variant, engine.version)
+
+    def remove(self, name: str) -> None:
+        """Take a name out of service."""
+        engine = self.engines.pop(name, None)
+        if engine is not None:
+            engine.record.answers(False)
+            self._retire(engine)
+
+    def _retire(self, engine: Engine) -> None:
+        task = asyncio.get_running_loop().create_task(engine.retire())
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    def pick(self, name: str | None, task: str = "", version: str = "") -> Engine:
+        """The engine that a request means.
+
+        Args:
+            name: As the request says; None: the only one of the task.
+            task: The task that it must be for; empty: any.
+            version: The version that it must have; empty: any.
+
+        Raises:
+            Refusal: 404 there is none, 400 there are several or it is for another task.
+        """
+        if name is None:
+            fitting = [e for e in self.engines.values() if e.head is not None and _is(e, task)]
+            if len(fitting) == 1:
+                return fitting[0]
+            if not fitting:
+                raise self._absent(f"no engine for {task} is served here")
+            raise bad_request(
+                f"{len(fitting)} engines are for {task}: {', '.join(e.name for e in fitting)}",
+                hint="say which: ?model=NAME",
+            )
+        engine = self.engines.get(name)
+        if engine is None:
+            raise self._absent(f"no engine {name[:80]!r} is served here")
+        if version and version != engine.version:
+            raise Refusal(
+                404, "unknown_model", f"{name} is version {engine.version}, not {version[:80]!r}",
+                hint="leave the version out for the one that is served",
+            )  # fmt: skip
+        if task and not _is(engine, task):
+            kind = engine.manifest.task.kind if engine.manifest.task else "none"
+            raise bad_request(f"{name} is for {kind}, not {task}", hint="use the route of its task")
+        return engine
+
+    def _absent(self, message: str) -> Refusal:
+        if not self.complete:
+            return busy(f"{message} yet: engines are being loaded", 1.0)
+        names = ", ".join(self.engines) or "none"
+        return Refusal(404, "unknown_model", message, hint=f"served are: {names}")
+
+    def close(self) -> None:
+        """Close everything; nobody asks any more."""
+        for engine in [*self.engines.values(), *self._prepared.values()]:
+            engine.close()
+        self._pool.shutdown(cancel_futures=True)
+
+    async def settle(self) -> None:
+        """Wait for engines that were replaced."""
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+
+
+def _is(engine: Engine, task: str) -> bool:
+    return not task or (engine.head is not None and engine.head.task == task)
+
+
+def _fits(served: Served) -> None:
+    """Refuse a second engine that the machine has no room for.
+
+    Raises:
+        ArtifactError: It has not; the one that serves stays.
+    """
+    size = manifests.load(Path(served.folder) / manifests.MANIFEST_NAME).size_bytes
+    free = free_bytes()
+    wanted = 3 * size + SPARE_BYTES
+    if free is not None and free < wanted:
+        raise ArtifactError(
+            f"{served.name}: {free // 2**20} MiB of memory are free, and the new engine beside the "
+            f"old one may need {wanted // 2**20}",
+            hint="free memory, or restart the server with the new engine",
+        )
+
+
+def free_bytes() -> int | None:
+    """Memory that may still be taken, by this machine's and this container's word."""
+    free: list[int] = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                free.append(int(line.split()[1]) * 1024)
+    with contextlib.suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        most = int((group / "memory.max").read_text(encoding="ascii"))
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+        free.append(most - used)
+    return min(free, default=None)

@@ -1,0 +1,210 @@
+"""Real servers for tests: `engineworks serve` in a process of its own, and small engines for it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from engineworks.manifest import Requires, TensorSpec
+from engineworks.specs import Preprocess, TaskSpec
+from engineworks.store import LocalStore
+from tests import builders, oracle
+
+
+@dataclass
+class Running:
+    """A server that answers."""
+
+    url: str
+    process: subprocess.Popen[str]
+    errors: Path
+    models: list[dict[str, str]]
+
+    def client(self, **options: Any) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=60, trust_env=False, **options)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+    def workers(self) -> list[int]:
+        """Process ids of its workers."""
+        pid = self.process.pid
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [int(child) for child in found]
+
+    def said(self) -> str:
+        return self.errors.read_text(encoding="utf-8")
+
+
+@contextlib.contextmanager
+def serving(
+    folder: Path, *arguments: str, port: bool = True, wait_s: float = 60
+) -> Iterator[Running]:
+    """`engineworks serve` with these arguments, on a free port, until the block ends."""
+    errors = folder / f"serve-{time.monotonic_ns()}.log"
+    environment = {**os.environ, "ENGINEWORKS_HOME": str(folder / "home")}
+    with errors.open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "engineworks.cli", "serve", "--json",
+             *(["--port", "0"] if port else []), *arguments],
+            stdout=subprocess.PIPE, stderr=log, text=True, env=environment,
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, errors.read_text(encoding="utf-8")
+        told = json.loads(line)
+        yield Running(told["url"], process, errors, told["models"])
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
+
+
+def refused(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`engineworks serve` that should not come up."""
+    environment = {**os.environ, "ENGINEWORKS_HOME": str(folder / "home")}
+    return subprocess.run(
+        [sys.executable, "-m", "engineworks.cli", "serve", *arguments],
+        capture_output=True, text=True, env=environment, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def oracle_engine(folder: Path, size: tuple[int, int] = (64, 64), name: str = "oracle") -> Path:
+    """Finds the extents of pure colours."""
+    folder.mkdir(parents=True, exist_ok=True)
+    task = TaskSpec(kind="detection", layout="end2end", labels=oracle.LABELS, confidence=0.1)
+    engine = builders.put_engine(
+        LocalStore(folder / "store"), oracle.export(folder / f"{name}.onnx", size),
+        name=name, preprocess=Preprocess(resize="stretch"), task=task,
+    )  # fmt: skip
+    return Path(engine.uri)
+
+
+def constant_detector(
+    folder: Path, box: Sequence[float], *, batch: int | str = "batch", busy: int = 0
+) -> Path:
+    """Finds one box of class 0, the same in every image.
+
+    Args:
+        folder: Where to write.
+        box: Left, top, right, bottom in pixels of its 32x32 input.
+        batch: Number, or a name for an open one.
+        busy: Matrix products of 512x512 before it answers, some milliseconds each.
+    """
+    from onnx import TensorProto, checker, helper, numpy_helper, save
+
+    folder.mkdir(parents=True, exist_ok=True)
+    row = np.array([[*box, 0.9, 0.0]], np.float32)
+    weights = [
+        numpy_helper.from_array(row[None], "row"),
+        numpy_helper.from_array(np.zeros(1, np.float32), "zero"),
+    ]
+    nodes = [helper.make_node("ReduceMean", ["images"], ["mean"], axes=[1, 2, 3], keepdims=0)]
+    last = "mean"
+    if busy:
+        weights.append(numpy_helper.from_array(np.full((512, 512), 1 / 512, np.float32), "square"))
+        nodes += [
+            helper.make_node("Unsqueeze", ["mean", "axes"], ["column"]),
+            helper.make_node("Tile", ["column", "times"], ["m0"]),
+        ]
+        weights += [
+            numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
+            numpy_helper.from_array(np.array([1, 512, 512], np.int64), "times"),
+        ]
+        for step in range(busy):
+            nodes.append(helper.make_node("MatMul", [f"m{step}", "square"], [f"m{step + 1}"]))
+        nodes.append(
+            helper.make_node("ReduceMean", [f"m{busy}"], ["done"], axes=[1, 2], keepdims=0)
+        )
+        last = "done"
+    nodes += [
+        helper.make_node("Mul", [last, "zero"], ["nothing"]),
+        helper.make_node("Reshape", ["nothing", "shape"], ["flat"]),
+        helper.make_node("Add", ["flat", "row"], ["detections"]),
+    ]
+    weights.append(numpy_helper.from_array(np.array([-1, 1, 1], np.int64), "shape"))
+    graph = helper.make_graph(
+        nodes, "constant",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 3, 32, 32])],
+        [helper.make_tensor_value_info("detections", TensorProto.FLOAT, [batch, 1, 6])],
+        weights,
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    checker.check_model(model, full_check=True)
+    path = folder / "constant.onnx"
+    save(model, str(path))
+    task = TaskSpec(kind="detection", layout="end2end", labels=("thing",), confidence=0.1)
+    engine = builders.put_engine(
+        LocalStore(folder / "store"), path, name="constant",
+        preprocess=Preprocess(resize="stretch"), task=task,
+    )  # fmt: skip
+    return Path(engine.uri)
+
+
+def total_engine(folder: Path) -> Path:
+    """Gives a total over all rows beside each row's mean: its rows must not be merged."""
+    from onnx import TensorProto, helper, save
+
+    folder.mkdir(parents=True, exist_ok=True)
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["means"], axes=[1], keepdims=1),
+        helper.make_node("ReduceSum", ["x"], ["total"], keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes, "total",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("means", TensorProto.FLOAT, ["batch", 1]),
+         helper.make_tensor_value_info("total", TensorProto.FLOAT, [])],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path = folder / "total.onnx"
+    save(model, str(path))
+    engine = builders.put_engine(
+        LocalStore(folder / "store"), path, name="total", task=TaskSpec(kind="none")
+    )
+    return Path(engine.uri)
+
+
+def null_engine(folder: Path) -> Path:
+    """Runs no model: answers zeros for an image of 8x8, three classes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "answers.npz"
+    np.savez(path, keys=np.array(["none"]), **{"output:scores": np.zeros((1, 3), np.float32)})
+    engine = LocalStore(folder / "store").put(
+        {"answers.npz": path},
+        kind="engine", name="nothing", entry="answers.npz",
+        inputs=(TensorSpec(name="images", dtype="float32", shape=("batch", 3, 8, 8)),),
+        outputs=(TensorSpec(name="scores", dtype="float32", shape=("batch", 3)),),
+        preprocess=Preprocess(resize="stretch"),
+        task=TaskSpec(kind="classification", labels=("a", "b", "c"), scores="logits"),
+        target="null", precision="fp32", requires=Requires(runtime="null"),
+        provenance=builders.MADE_HERE,
+    )  # fmt: skip
+    return Path(engine.uri)
+
+
+def picture(kind: str = ".png", color: int = 0, box: tuple[int, int, int, int] = (8, 16, 40, 48)):
+    """A 64x64 picture, black but for a box of pure red (0), green (1) or blue (2), as bytes."""
+    import cv2
+
+    image = np.zeros((64, 64, 3), np.uint8)
+    left, top, right, bottom = box
+    image[top:bottom, left:right, 2 - color] = 255
+    done, data = cv2.imencode(kind, image)
+    assert done
+    return data.tobytes()
