@@ -13,6 +13,7 @@ from artifacts.report import pictures as gallery
 from artifacts.report.pictures import Picture
 from artifacts.report.trials import Curve, Ladder, curve, ladders
 from artifacts.summary import Summary, Variant, main_row
+from engineworks import precisions
 from engineworks.facts.engine import DetectionDiff
 from engineworks.facts.int8 import Calibration, Coverage, Quantized, Rung, Sensitivity
 from engineworks.store import LocalStore
@@ -93,7 +94,7 @@ def sections(summary: Summary, store: LocalStore) -> tuple[Section, ...]:
     return tuple(
         _section(variant, summary, store)
         for variant in summary.variants
-        if variant.precision == "int8" or variant.quantized is not None
+        if variant.precision in precisions.CALIBRATED or variant.quantized is not None
     )
 
 

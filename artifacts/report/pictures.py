@@ -14,7 +14,7 @@ from typing import Any
 from artifacts.report import plots
 from artifacts.summary import Summary, Variant
 from engineworks.errors import ArtifactError, DataError, InputError
-from engineworks.evaluate import datasets
+from engineworks.evaluate import agreement, datasets
 from engineworks.evaluate.annotations.coco import read_coco
 from engineworks.facts.data import PinnedData
 from engineworks.manifest import Artifact
@@ -157,7 +157,7 @@ def _detection(
     found = {variant: plots.by_image(results) for variant, results in answers.items()}
     differ = {
         variant: {
-            file: plots.unmatched(before[image_id], boxes[image_id])
+            file: agreement.unmatched(before[image_id], boxes[image_id])
             for file, image_id in known.ids.items()
         }
         for variant, boxes in found.items()
@@ -218,7 +218,7 @@ def worst(
             continue
         sides = before[photo.image_id], after[photo.image_id]
         picture = _pair(
-            known, file, variant.name, sides, plots.unmatched(*sides),
+            known, file, variant.name, sides, agreement.unmatched(*sides),
             f"{photo.lost} lost, {photo.gained} gained, {photo.moved} moved",
         )  # fmt: skip
         if picture is None:

@@ -6,7 +6,6 @@ Only geometry and pixels; the template writes every tag, and `report.py` chooses
 from __future__ import annotations
 
 import base64
-import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ import cv2
 import numpy as np
 
 from artifacts.summary import Summary, Variant, main_row
+from engineworks.evaluate import agreement
 
 Array = np.ndarray[Any, Any]
 Box = tuple[float, float, float, float]
@@ -27,10 +27,6 @@ Box = tuple[float, float, float, float]
 LEAST_METRIC, LEAST_LATENCY = 0.02, 0.3
 #: Pixels around the plot for the axes' texts: left, top, right, bottom.
 MARGIN = (48, 28, 16, 36)
-#: Boxes below this score are neither drawn nor counted.
-MIN_SCORE = 0.3
-#: Two boxes of one class that overlap this much are the same object.
-SAME_IOU = 0.5
 #: Where a label may stand beside its point, best first: (dx, dy of its baseline, text-anchor).
 TRIES: tuple[tuple[float, float, str], ...] = (
     (0, -13, "middle"), (0, 21, "middle"), (12, 4, "start"), (-12, 4, "end"),
@@ -266,40 +262,12 @@ def _overlap(a: Box, b: Box) -> bool:
 
 
 def by_image(results: Iterable[dict[str, Any]]) -> defaultdict[Any, list[dict[str, Any]]]:
-    """COCO results of at least `MIN_SCORE` by image id, best first."""
+    """COCO results of at least `agreement.VISIBLE` by image id, best first."""
     boxes: defaultdict[Any, list[dict[str, Any]]] = defaultdict(list)
     for entry in sorted(results, key=lambda entry: -entry["score"]):
-        if entry["score"] >= MIN_SCORE:
+        if entry["score"] >= agreement.VISIBLE:
             boxes[entry["image_id"]].append(entry)
     return boxes
-
-
-def unmatched(
-    before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]
-) -> tuple[set[int], set[int]]:
-    """Positions of boxes that only one side has: best overlaps of one class pair up first."""
-    pairs = sorted(
-        (
-            (_iou(a["bbox"], b["bbox"]), i, j)
-            for (i, a), (j, b) in itertools.product(enumerate(before), enumerate(after))
-            if a["category_id"] == b["category_id"]
-        ),
-        key=lambda pair: -pair[0],
-    )
-    lost, gained = set(range(len(before))), set(range(len(after)))
-    for iou, i, j in pairs:
-        if iou >= SAME_IOU and i in lost and j in gained:
-            lost.remove(i)
-            gained.remove(j)
-    return lost, gained
-
-
-def _iou(a: Sequence[float], b: Sequence[float]) -> float:
-    """Overlap of two boxes (left, top, width, height)."""
-    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    shared = max(0.0, width) * max(0.0, height)
-    return float(shared / max(a[2] * a[3] + b[2] * b[3] - shared, 1e-9))
 
 
 def photo(

@@ -134,6 +134,12 @@ _TABLE = (
 #: By name, from high to low.
 PRECISIONS = {precision.name: precision for precision in _TABLE}
 
+#: Names of those that are so, for who reads names that may be of another version.
+SEARCHED, CALIBRATED, COARSE = (
+    tuple(row.name for row in _TABLE if getattr(row, what))
+    for what in ("searched", "calibrated", "coarse")
+)
+
 
 def get(name: str) -> Precision:
     """A precision by its name.

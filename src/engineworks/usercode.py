@@ -1,6 +1,7 @@
 """Loads a user's `module:name`: a model factory or a decoder that lies beside the recipe.
 
-Only ever called in a stage's child process, so that user code cannot touch the flow. Also
+In a run only ever called in a stage's child process, so that user code cannot touch the flow; a
+command that is given a recipe's folder runs its code itself. Also
 computes the digest that stands for that code in cache keys, and lets a process import no other
 bytes than those. Knows Python's import system, no model.
 """

@@ -99,6 +99,22 @@ def _match(left: Results, right: Results) -> tuple[list[tuple[Any, Any, float]],
     return pairs, lost, [right[j] for j in sorted(free)]
 
 
+def unmatched(reference: Results, answers: Results) -> tuple[set[int], set[int]]:
+    """Positions of the objects of one image that only one side has, paired as `difference` does.
+
+    Args:
+        reference: COCO results of the float model.
+        answers: COCO results of the other one.
+    """
+    places = [{id(entry): n for n, entry in enumerate(side)} for side in (reference, answers)]
+    only: tuple[set[int], set[int]] = (set(), set())
+    for left, right in _by_image_and_class(reference, answers, 0.0):
+        _, lost, gained = _match(left, right)
+        for side, entries in enumerate((lost, gained)):
+            only[side].update(places[side][id(entry)] for entry in entries)
+    return only
+
+
 def _boxes(entries: Results) -> Array:
     return np.array([entry["bbox"] for entry in entries], np.float64)
 

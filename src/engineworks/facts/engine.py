@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from engineworks.codec import place
+from engineworks.codec import later, place
 from engineworks.manifest import Artifact
 
 
@@ -42,6 +42,12 @@ class Built:
     engine: Artifact
     truth: PrecisionTruth
     build_s: float = place()
+    whole_from_s: float = later(default=0.0)
+    """`limits.build_s` from which more would have been built beside it; 0: all of it was."""
+
+    def holds_within(self, limit_s: float) -> bool:
+        """Whether a build of this time limit would leave out the same."""
+        return not self.whole_from_s or limit_s < self.whole_from_s
 
 
 @dataclass(frozen=True, kw_only=True)

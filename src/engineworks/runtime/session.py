@@ -11,7 +11,7 @@ import platform
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -185,7 +185,7 @@ def open_engine(
     except ModuleNotFoundError as error:
         raise MissingDependency(
             f"{manifest.target}/{manifest.precision} needs the package {error.name!r}",
-            hint=f"pip install 'engineworks[{name}]'",
+            hint=_install(engine, name, error.name or ""),
         ) from error
     except Exception as error:
         known = failures.reason(
@@ -200,6 +200,17 @@ def open_engine(
             "version, or build the engine anew",
         ) from error
     return cast(Session, opened)
+
+
+def _install(engine: ModuleType, runtime: str, module: str) -> str:
+    """How to get a module that an engine's file imports."""
+    extra = getattr(engine, "EXTRA", "")
+    if extra:
+        return f"pip install 'engineworks[{extra}]'"
+    return (
+        f"install the package that provides {module!r}: the runtime {runtime!r} is not one of this "
+        "project's own"
+    )
 
 
 class SessionBase:

@@ -20,7 +20,7 @@ JOINING = MOVING | {"Concat", "Add"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class Toggle:
     """Layers, or all carriers of some kinds, that go into integers or back into float."""
 
     label: str
@@ -88,7 +88,7 @@ def kinds_of(graph: Graph, nodes: frozenset[str]) -> frozenset[str]:
     return frozenset(graph.nodes[name].op_type for name in nodes - set(graph.computing))
 
 
-def changes(graph: Graph, nodes: frozenset[str]) -> list[Change]:
+def changes(graph: Graph, nodes: frozenset[str]) -> list[Toggle]:
     """Single steps from a placement: each part of the layers, each kind of carrier."""
     layers = nodes & set(graph.computing)
     used = kinds_of(graph, nodes)
@@ -97,14 +97,14 @@ def changes(graph: Graph, nodes: frozenset[str]) -> list[Change]:
         if piece != layers:
             inside = piece <= layers
             label = f"{name_of(graph, piece)} in {'float' if inside else 'integers'}"
-            found.append(Change(label=label, layers=piece, integers=not inside))
+            found.append(Toggle(label=label, layers=piece, integers=not inside))
     for kind in sorted({graph.nodes[name].op_type for name in carriers(graph, layers)}):
         label = f"{kind} in {'float' if kind in used else 'integers'}"
-        found.append(Change(label=label, kinds=frozenset({kind}), integers=kind not in used))
+        found.append(Toggle(label=label, kinds=frozenset({kind}), integers=kind not in used))
     return found
 
 
-def changed(graph: Graph, nodes: frozenset[str], steps: Iterable[Change]) -> frozenset[str]:
+def changed(graph: Graph, nodes: frozenset[str], steps: Iterable[Toggle]) -> frozenset[str]:
     """A placement after some steps; carriers follow the layers that they serve."""
     layers, kinds = nodes & set(graph.computing), kinds_of(graph, nodes)
     for step in steps:

@@ -69,7 +69,12 @@ def build(request: BuildRequest) -> Built:
             details=output.details,
             provenance=provenance("build", shared, (request.onnx,), *target.packages),
         )
-    return Built(engine=engine, truth=output.truth, build_s=time.perf_counter() - started)
+    return Built(
+        engine=engine,
+        truth=output.truth,
+        build_s=time.perf_counter() - started,
+        whole_from_s=output.whole_from_s,
+    )
 
 
 def _with_labels(shared: Shared) -> TaskSpec:

@@ -16,12 +16,10 @@ from importlib import metadata
 from engineworks import hosts, precisions, usercode
 from engineworks.errors import RecipeError
 from engineworks.facts.host import HostCard
+from engineworks.precisions import SEARCHED
 from engineworks.targets._base import Int8Rules, Target
 
 GROUP = "engineworks.targets"
-
-#: Precisions whose graph is searched for.
-SEARCHED = tuple(name for name, row in precisions.PRECISIONS.items() if row.searched)
 
 
 @cache

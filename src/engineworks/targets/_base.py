@@ -55,6 +55,9 @@ class BuildOutput:
     truth: PrecisionTruth
     details: dict[str, Any] = field(default_factory=dict)
     """Facts that the engine's session needs, into the manifest."""
+    whole_from_s: float = 0.0
+    """`limit_s` from which more would have been built beside the engine; 0: all of it was. With
+    such a limit the build is done again, and not taken from the cache."""
 
 
 @dataclass(frozen=True, kw_only=True)

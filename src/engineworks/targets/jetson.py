@@ -121,7 +121,7 @@ def build(request: BuildInput) -> BuildOutput:
     started = time.perf_counter()
     made = _make(way, request, checked, options, core, least)
     placement = made.placement
-    files, found = made.files, made.truth
+    files, found, whole_from_s = made.files, made.truth, 0.0
     took_s = time.perf_counter() - started
     if placement is not None and not request.draft:
         timed, _ = twin.attempt(lambda: _time(way, made, request, checked, options, core, True))
@@ -131,12 +131,14 @@ def build(request: BuildInput) -> BuildOutput:
     if other is not None and checked.twin and not request.draft:
         cost = _cost(way, made, request, checked, options, core, other, took_s)
         files = {**files, twin.NAME: twin.write(cost, request.work)}
+        whole_from_s = cost.needs_s
         found = truth.with_note(found, cost.words())
     return BuildOutput(
         files=files,
         entry="engine.plan",
         requires=Requires(runtime="tensorrt", arch=request.host.arch),
         truth=found,
+        whole_from_s=whole_from_s,
         details={
             "module": "tensorrt",
             "version": made.version,

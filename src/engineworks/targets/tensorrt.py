@@ -66,16 +66,18 @@ def build(request: BuildInput) -> BuildOutput:
     started = time.perf_counter()
     made = builder.build(tensorrt, request, checked, on_device=True)
     version = Api(tensorrt).version
-    files, found = made.files, made.truth
+    files, found, whole_from_s = made.files, made.truth, 0.0
     if settings.compatibility(checked) and checked.twin and not request.draft:
         cost = _cost(tensorrt, request, checked, made, time.perf_counter() - started)
         files = {**files, twin.NAME: twin.write(cost, request.work)}
+        whole_from_s = cost.needs_s
         found = truth.with_note(found, cost.words())
     return BuildOutput(
         files=files,
         entry="engine.plan",
         requires=Requires(runtime="tensorrt", arch=request.host.arch),
         truth=found,
+        whole_from_s=whole_from_s,
         details={
             "module": "tensorrt",
             "version": version,

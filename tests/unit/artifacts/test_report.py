@@ -414,26 +414,6 @@ def test_a_task_without_answers(store: LocalStore, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "lost", "gained"),
-    [
-        ([(1, (0, 0, 10, 10))], [(1, (0, 0, 10, 10))], set(), set()),
-        ([(1, (0, 0, 10, 10))], [(2, (0, 0, 10, 10))], {0}, {0}),
-        ([(1, (0, 0, 10, 10))], [(1, (0, 0, 10, 5))], set(), set()),
-        ([(1, (0, 0, 10, 10))], [(1, (0, 0, 10, 4.9))], {0}, {0}),
-        # One box pairs up once, with its best partner.
-        ([(1, (0, 0, 10, 10))], [(1, (0, 0, 10, 6)), (1, (0, 0, 10, 9))], set(), {0}),
-        ([], [(1, (0, 0, 10, 10))], set(), {0}),
-        ([(1, (0, 0, 0, 0))], [], {0}, set()),
-    ],
-)
-def test_unmatched_boxes(before: Any, after: Any, lost: set[int], gained: set[int]) -> None:
-    def results(entries: Any) -> list[dict[str, Any]]:
-        return [{"category_id": number, "bbox": list(bbox)} for number, bbox in entries]
-
-    assert plots.unmatched(results(before), results(after)) == (lost, gained)
-
-
-@pytest.mark.parametrize(
     ("budget", "texts", "limit"),
     [
         (BudgetSpec(max_drop=0.005), ["source model 0.3600", "budget 0.3550"], None),

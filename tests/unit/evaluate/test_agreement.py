@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engineworks.evaluate import agreement
 from engineworks.evaluate.agreement import WORST, difference, fidelity
 
 
@@ -151,3 +153,45 @@ class TestDifference:
         assert found.matched + found.gained == sum(entry["score"] >= 0.3 for entry in other)
         assert sum(n[0] for n in found.by_size.values()) == found.lost
         assert found.moved <= found.matched
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "lost", "gained"),
+    [
+        ([(1, (0, 0, 10, 10))], [(1, (0, 0, 10, 10))], set(), set()),
+        ([(1, (0, 0, 10, 10))], [(2, (0, 0, 10, 10))], {0}, {0}),
+        ([(1, (0, 0, 10, 10))], [(1, (0, 0, 10, 5))], set(), set()),
+        ([(1, (0, 0, 10, 10))], [(1, (0, 0, 10, 4.9))], {0}, {0}),
+        # One box pairs up once, with its best partner.
+        ([(1, (0, 0, 10, 10))], [(1, (0, 0, 10, 6)), (1, (0, 0, 10, 9))], set(), {0}),
+        ([], [(1, (0, 0, 10, 10))], set(), {0}),
+        ([(1, (0, 0, 0, 0))], [], {0}, set()),
+    ],
+)
+def test_what_only_one_side_has_is_told_by_its_place(before, after, lost, gained):
+    def side(entries):
+        return [
+            {"image_id": 1, "category_id": number, "bbox": list(box), "score": 0.9}
+            for number, box in entries
+        ]
+
+    assert agreement.unmatched(side(before), side(after)) == (lost, gained)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_places_and_counts_agree_on_a_crowded_picture(seed):
+    """A picture that shows other objects as lost than the table counts would contradict it."""
+    random = np.random.default_rng(seed)
+
+    def side(boxes):
+        return [
+            {"image_id": 1, "category_id": 1, "bbox": [*box, 30.0, 30.0], "score": score}
+            for box, score in zip(boxes.tolist(), random.uniform(0.3, 1, len(boxes)), strict=True)
+        ]
+
+    boxes = random.uniform(0, 60, (60, 2))
+    left, right = side(boxes), side(boxes[random.permutation(60)] + random.normal(0, 5, (60, 2)))
+    found = agreement.difference(left, right)
+    lost, gained = agreement.unmatched(left, right)
+    assert (len(lost), len(gained)) == (found.lost, found.gained)
+    assert found.matched == 60 - len(lost) > 10

@@ -6,21 +6,25 @@ import dataclasses
 import json
 import os
 import platform
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tomllib
 
 from engineworks import hosts, runtime
 from engineworks.codec import to_json
-from engineworks.errors import ArtifactError, FeedError
+from engineworks.errors import ArtifactError, FeedError, MissingDependency
 from engineworks.manifest import CHECKSUM, Manifest, Requires
+from engineworks.runtime import engines
 from engineworks.runtime.engines.null import row_key
 from engineworks.runtime.session import SessionBase, check_machine, check_version, open_engine
 from engineworks.specs import Preprocess
 from tests.builders import MADE_HERE, example, put_bytes, tensor
 
+ROOT = Path(__file__).parents[3]
 ANSWERS = np.arange(8, dtype=np.float32).reshape(2, 4)
 ROWS = np.random.default_rng(0).random((2, 3, 4, 4), np.float32)
 
@@ -177,6 +181,45 @@ def test_a_closed_engine_says_so(engine):
         session.infer({"images": ROWS})
     with pytest.raises(FeedError, match=r"tiny \(null/fp32\) is closed"):
         session.infer({"images": ROWS})
+
+
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
+@pytest.mark.parametrize(
+    ("runtime", "advice"),
+    [
+        ("onnxruntime", "engineworks[onnxruntime]"),
+        ("onnxruntime_cuda", "engineworks[onnxruntime-gpu]"),
+        ("openvino", "engineworks[openvino]"),
+        ("coreml", "engineworks[coreml]"),
+        ("tensorrt", "engineworks[tensorrt]"),
+        ("null", "install the package that provides 'vendor'"),
+    ],
+)
+def test_a_missing_package_is_named_with_an_extra_that_there_is(
+    engine, monkeypatch, runtime, advice
+):
+    def lacking(*args, **options):
+        raise ModuleNotFoundError("No module named 'vendor'", name="vendor")
+
+    monkeypatch.setattr(engines.load(runtime), "open_session", lacking)
+    rewrite(engine, requires={"runtime": runtime})
+    with pytest.raises(MissingDependency, match="needs the package 'vendor'") as caught:
+        open_engine(engine)
+    assert advice in caught.value.hint
+    assert advice.partition("[")[2].rstrip("]") in {*EXTRAS, ""}
+
+
+def test_every_extra_that_a_message_advises_is_one():
+    advised = {
+        extra
+        for path in (ROOT / "src").rglob("*.py")
+        for extras in re.findall(r"engineworks\[([a-z,-]+)\]", path.read_text())
+        for extra in extras.split(",")
+    }
+    assert "onnxruntime" in advised or "metrics" in advised
+    assert advised <= set(EXTRAS)
 
 
 @pytest.mark.parametrize("wrong", [{"threads": -1}, {"device": -1}])

@@ -1,7 +1,8 @@
 """One file per runtime; the listing is the registry, a file is imported at first use.
 
 Each file has `open_session(folder, manifest, threads) -> Session`; one that says `ON_GPU = True`
-takes `device`, the number of the GPU, too. Packages elsewhere add runtimes through the entry-point
+takes `device`, the number of the GPU, too; `EXTRA` names the extra of this project that installs
+what it imports. Packages elsewhere add runtimes through the entry-point
 group `engineworks.engines` (name -> module); a file of this folder wins over one of the same name.
 """
 

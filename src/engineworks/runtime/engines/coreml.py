@@ -18,6 +18,8 @@ from engineworks.errors import ArtifactError
 from engineworks.manifest import Manifest
 from engineworks.runtime.session import SessionBase, Tensors
 
+EXTRA = "coreml"
+
 
 class CoreMLSession(SessionBase):
     """One open package."""

@@ -14,6 +14,8 @@ import numpy as np
 from engineworks.manifest import Manifest
 from engineworks.runtime.session import SessionBase, Tensors
 
+EXTRA = "onnxruntime"
+
 CPU = "CPUExecutionProvider"
 
 #: Severity from which ONNX Runtime writes to the console. Fatal: what fails is raised in any case,

@@ -25,6 +25,7 @@ from engineworks.runtime.session import Tensors
 PROVIDER = "CUDAExecutionProvider"
 
 ON_GPU = True
+EXTRA = "onnxruntime-gpu"
 
 #: The provider's options that an engine may carry; `enable_cuda_graph` in older ones.
 SETTINGS = frozenset(

@@ -16,6 +16,8 @@ from engineworks import hosts
 from engineworks.manifest import Manifest
 from engineworks.runtime.session import SessionBase, Tensors
 
+EXTRA = "openvino"
+
 #: Held while OpenVINO's Python layer makes its tables of types, see `_make_tables`.
 _MAKING = threading.Lock()
 

@@ -29,6 +29,7 @@ from engineworks.runtime.session import SessionBase, Tensors
 log = logging.getLogger(__name__)
 
 ON_GPU = True
+EXTRA = "tensorrt"
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Side:
+class Weighed:
     """One of the two engines."""
 
     size_bytes: int
@@ -41,10 +41,12 @@ class Cost:
 
     what: str
     """How the twin differs, "without version_compatible" or "on the GPU alone"."""
-    own: Side
-    twin: Side | None
+    own: Weighed
+    twin: Weighed | None
     untold: str = ""
     """Why something is missing."""
+    needs_s: float = 0.0
+    """`limits.build_s` from which the twin is built; 0: it was, or it cannot be."""
 
     def words(self) -> str:
         """For a table's note."""
@@ -77,10 +79,11 @@ def weigh(
         took_s: Seconds that the engine itself has taken.
         limit_s: Seconds that both may take; beyond it the engine would be lost, too.
     """
-    mine = Side(size_bytes=own.stat().st_size, ms=None)
+    mine = Weighed(size_bytes=own.stat().st_size, ms=None)
     if limit_s and took_s * SPARE > limit_s:
         spent = f"the engine took {took_s:.0f} of the {limit_s:.0f} s of limits.build_s"
-        return Cost(what=what, own=mine, twin=None, untold=f"not built, since {spent}")
+        untold = f"not built, since {spent}"
+        return Cost(what=what, own=mine, twin=None, untold=untold, needs_s=took_s * SPARE)
     made, untold = attempt(build)
     if made is None:
         return Cost(what=what, own=mine, twin=None, untold=f"cannot be built: {untold}")
@@ -89,14 +92,14 @@ def weigh(
     for time in (time_own, time_twin) * TURNS:
         timed, untold = attempt(time)
         if timed is None:
-            other = Side(size_bytes=plan.stat().st_size, ms=None)
+            other = Weighed(size_bytes=plan.stat().st_size, ms=None)
             return Cost(what=what, own=mine, twin=other, untold=untold)
         found[time].append(timed.ms)
     # The better turn of each: what else a machine does only ever slows it down.
     return Cost(
         what=what,
-        own=Side(size_bytes=mine.size_bytes, ms=min(found[time_own])),
-        twin=Side(size_bytes=plan.stat().st_size, ms=min(found[time_twin])),
+        own=Weighed(size_bytes=mine.size_bytes, ms=min(found[time_own])),
+        twin=Weighed(size_bytes=plan.stat().st_size, ms=min(found[time_twin])),
     )
 
 

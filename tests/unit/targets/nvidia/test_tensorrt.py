@@ -295,6 +295,11 @@ class TestOptions:
         made, _ = make(tiny_onnx, version_compatible=True, limit_s=1e-6)
         assert json.loads(made.files["twin.json"].read_text())["twin"] is None
         assert "without version_compatible: not built, since the engine took" in made.truth.note
+        # With that limit it is: who has the engine from a cache must know.
+        assert made.whole_from_s > 1e-6
+        longer, _ = make(tiny_onnx, version_compatible=True, limit_s=made.whole_from_s * 1000)
+        assert "not built" not in longer.truth.note
+        assert longer.whole_from_s == 0
 
     @each
     def test_without_a_gpu_the_cost_in_bytes_is_told_all_the_same(
