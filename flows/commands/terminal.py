@@ -34,6 +34,7 @@ from engineworks.errors import (
     said,
 )
 from engineworks.store import disk_error
+from flows.commands.names import refuse_unwritable
 from flows.commands.settings import configure, running_server
 
 STOPPED = "\nstopped. Finished stages are kept: the same command goes on there.\n"
@@ -61,6 +62,7 @@ def guarded(options: argparse.Namespace, work: Callable[[argparse.Namespace, Con
     root = options.home or Path(os.environ.get("ENGINEWORKS_HOME") or ".engineworks")
     console = Console(stderr=True, quiet=options.quiet)
     try:
+        refuse_unwritable(options, root)
         configure(root.absolute())
         return work(options, console)
     except EngineworksError as error:
