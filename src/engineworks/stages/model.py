@@ -68,6 +68,7 @@ def reference(request: ReferenceRequest) -> Reference:
 
     started = time.perf_counter()
     shared, store = request.shared, LocalStore(Path(request.shared.store))
+    stored = request.model.stored
     samples = _samples(request)
     first = next(samples)
     usercode.hold_to(request.model.code, Path(request.model.folder))
@@ -92,7 +93,14 @@ def reference(request: ReferenceRequest) -> Reference:
             outputs=tuple(_tensor(name, answer) for name, answer in outputs.items()),
             preprocess=shared.preprocess,
             task=shared.task,
-            provenance=provenance("reference", shared, (), "torch", "onnxruntime", "numpy"),
+            provenance=provenance(
+                "reference",
+                shared,
+                (stored,) if stored else (),
+                "torch",
+                "onnxruntime",
+                "numpy",
+            ),
         )
     return Reference(
         artifact=artifact,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -17,8 +18,11 @@ from hypothesis import strategies as st
 
 from artifacts.store import prune_home
 from artifacts.store.home import HomeStore
+from engineworks.export import sources
 from engineworks.manifest import Provenance
-from tests.builders import MADE_HERE
+from engineworks.stages import model as model_stages
+from engineworks.stages.requests import ReferenceRequest
+from tests.builders import MADE_HERE, pinned, shared
 
 OLD = time.time() - 3 * 24 * 3600
 
@@ -37,6 +41,25 @@ def age(home):
     """Everything was used three days ago."""
     for path in home.rglob("*"):
         os.utime(path, (OLD, OLD), follow_symlinks=False)
+
+
+def test_the_source_file_of_what_is_needed_stays_and_others_go(tmp_path, tiny_onnx):
+    """A registered engine is kept with all that it was made of, down to the user's model file."""
+    store = HomeStore(tmp_path / "store")
+    model = pinned(tiny_onnx.parent, tiny_onnx.name)
+    stored, other = (sources.hold(tiny_onnx, "onnx", store, name) for name in ("tiny", "other"))
+    reference = model_stages.reference(
+        ReferenceRequest(
+            shared=shared(store, name="tiny"), model=dataclasses.replace(model, stored=stored),
+            data=None, size=(16, 16), score=False,
+        )
+    ).artifact  # fmt: skip
+    engine = put(store, tmp_path, b"engine", [reference.sha256])
+    end(store)
+    age(tmp_path)
+    gone = {item.name for item in prune_home.plan(tmp_path, 20, {engine})}
+    assert other.sha256 != stored.sha256
+    assert gone == {other.sha256}
 
 
 def run_folder(home, number, model, names):
