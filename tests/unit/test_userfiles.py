@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -57,22 +58,37 @@ def test_a_file_that_changes_before_the_stage_ends_is_refused_by_name(tmp_path):
         gather(tmp_path, 'Path(HERE, "level.txt").write_text("9")')
 
 
-def test_only_what_is_read_in_the_folder_while_user_code_runs_is_noted(tmp_path):
+def test_only_data_that_is_read_while_user_code_runs_is_noted(tmp_path):
     script = f"""
 import json, os
 from pathlib import Path
+import cv2
+import numpy as np
 from engineworks import userfiles
 here = Path({str(tmp_path)!r}, "recipe")
 (here / ".venv").mkdir(parents=True)
-for name in ("before", "read", "low", "code.py", ".venv/x", "../outside"):
+data = here.parent / "data"
+for folder in (data, data / ".cache", here.parent / "state", here.parent / "temporary"):
+    folder.mkdir()
+names = ("before", "read", "low", "code.py", ".venv/x", "../data/outside", "../data/.cache/x",
+         "../state/x", "../temporary/x", "../data/gone", "../data/code.py")
+for name in names:
     (here / name).write_text(name)
+cv2.imwrite(str(data / "photo.png"), np.zeros((4, 4, 3), np.uint8))
+cv2.imwrite(str(here / "own.png"), np.zeros((4, 4, 3), np.uint8))
 (here / "before").read_text()
 with userfiles.noted(here):
     (here / "read").read_text()
     os.close(os.open(here / "low", os.O_RDONLY))
     (here / "code.py").read_text()
     (here / ".venv/x").read_text()
-    (here / "../outside").read_text()
+    for name in names[5:]:
+        (here / name).read_text()
+    Path("/etc/passwd").read_text()
+    assert cv2.imread(str(data / "photo.png")).shape == (4, 4, 3)
+    assert cv2.imread(filename=str(here / "own.png")).shape == (4, 4, 3)
+    assert cv2.imread(str(data / "nowhere.png")) is None
+    (data / "gone").unlink()
     (here / "written").write_text("w")
     try:
         (here / "missing").read_text()
@@ -80,5 +96,11 @@ with userfiles.noted(here):
         pass
 print(json.dumps(sorted(Path(path).name for path in userfiles.seen())))
 """
-    out = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True)
-    assert json.loads(out.stdout) == ["low", "read"]
+    surroundings = {
+        **os.environ, "TMPDIR": str(tmp_path / "temporary"),
+        "ENGINEWORKS_HOME": str(tmp_path / "state"),
+    }  # fmt: skip
+    out = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, text=True, env=surroundings
+    )
+    assert json.loads(out.stdout) == ["low", "outside", "own.png", "photo.png", "read"]
