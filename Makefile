@@ -11,7 +11,7 @@ STAMP := $(ENVIRONMENT)/.engineworks-$(shell cksum < requirements.lock | cut -d'
 PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup deploy plant plant-demo plant-stop chaos prove-tls demo test test-fast test-gpu lint ui \
+.PHONY: help setup deploy plant plant-demo plant-stop chaos prove-tls demo test test-fast test-gpu test-servers servers lint ui \
 	bench-spine bench-int8 bench-runtime bench-video bench-nvidia bench-fleet bench-faults bench-house soak-video schemas clean
 
 help: ## list these commands
@@ -40,6 +40,14 @@ test-fast: setup ## the tests that need no Prefect
 
 test-gpu: setup ## what only a machine with an NVIDIA GPU can prove; says what ran
 	$(PY) -m pytest -m gpu tests/hardware -v -rsA
+
+test-servers: servers ## what only servers of other projects can prove: packages and protocols
+	ENGINEWORKS_HOME=$(SERVERS_HOME) $(PY) -m pytest -m servers tests/servers -rsA
+
+NAMES ?=
+SERVERS_HOME ?= $(or $(ENGINEWORKS_HOME),$(CURDIR)/.engineworks)
+servers: setup ## install the servers that packages are proven with, each apart (NAMES=triton ...)
+	$(PY) -m infra.servers $(NAMES) --home $(SERVERS_HOME)
 
 lint: setup ## style, types and the import rules
 	$(PY) -m ruff check .

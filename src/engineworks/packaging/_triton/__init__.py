@@ -1,0 +1,1 @@
+"""What belongs to Triton alone: its configuration, and the code that runs inside it."""
