@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from engineworks import __version__, loopback
+from engineworks import __version__, loglevels, loopback
 from engineworks.cli import about, classify, detect, engine, raw, serve, video
 from engineworks.errors import EngineworksError
 
@@ -18,6 +18,9 @@ def run(arguments: Sequence[str] | None) -> int:
     """Run the command line and return its exit code; a signal rises as `Stopped`."""
     options = _parser().parse_args(arguments)
     loopback.spare(os.environ)
+    level = getattr(options, "log_level", "") or loglevels.asked("")
+    if level:
+        loglevels.configure(level)
     try:
         code: int = options.run(options)
         sys.stdout.flush()
@@ -40,4 +43,6 @@ def _parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", required=True)
     for group in GROUPS:
         group.register(subparsers)
+    for command in (parser, *subparsers.choices.values()):
+        loglevels.add_option(command)
     return parser

@@ -49,8 +49,9 @@ def recorder(options: argparse.Namespace) -> Iterator[Recorder]:
             handler, log = json_handler(file), logging.getLogger("engineworks")
             log.addHandler(handler)
             stack.callback(log.removeHandler, handler)
-            stack.callback(log.setLevel, log.level)
-            log.setLevel(logging.INFO)
+            if log.level == logging.NOTSET:  # else --log-level has said which
+                stack.callback(log.setLevel, log.level)
+                log.setLevel(logging.INFO)
         yield chosen[0] if len(chosen) == 1 else Recorders(chosen) if chosen else Recorder()
 
 

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from engineworks import child, streams, userfiles
+from engineworks import child, loglevels, streams, userfiles
 from engineworks.codec import from_json, to_json
 from engineworks.errors import EngineworksError, StageError, said
 from engineworks.stages import STAGES
@@ -27,9 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the stage whose `request.json` lies in the folder named by the first argument."""
     streams.tolerate()
     (folder,) = map(Path, arguments if arguments is not None else sys.argv[1:])
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    loglevels.configure(loglevels.asked("info"), "%(asctime)s %(levelname)s %(name)s: %(message)s")
     _die_with_parent()
     started = time.perf_counter()
     asked = json.loads((folder / "request.json").read_text(encoding="utf-8"))

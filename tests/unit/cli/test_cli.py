@@ -110,3 +110,54 @@ def test_labels_and_names_of_any_script_reach_any_terminal(oracle_engine, tmp_pa
         capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding},
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+TALKATIVE = """
+import logging, sys
+from engineworks import hosts
+probe = hosts.probe
+def talk():
+    for name in ("engineworks.some", "vendor"):
+        for level in ("DEBUG", "INFO", "WARNING", "ERROR"):
+            logging.getLogger(name).log(getattr(logging, level), "here")
+    return probe()
+hosts.probe = talk
+from engineworks.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+QUIET = ["here", "here", "here", "here"]  # Python's own last resort: warnings, without a name
+
+
+@pytest.mark.parametrize(
+    ("options", "variable", "ours", "theirs"),
+    [
+        (["host"], "", None, None),
+        (["host"], "chatty", None, None),
+        (["host", "--log-level", "debug"], "", "DIWE", "IWE"),
+        (["--log-level", "info", "host"], "", "IWE", "IWE"),
+        (["host", "--log-level", "warning"], "debug", "WE", "WE"),
+        (["host", "--log-level", "error"], "", "E", "E"),
+        (["host"], "info", "IWE", "IWE"),
+    ],
+)
+def test_the_log_level_is_chosen_by_an_option_or_the_environment(options, variable, ours, theirs):
+    done = subprocess.run(
+        [sys.executable, "-c", TALKATIVE, *options], capture_output=True, text=True,
+        env={**os.environ, "ENGINEWORKS_LOG_LEVEL": variable}, check=True,
+    )  # fmt: skip
+    lines = done.stderr.splitlines()
+    if ours is None:
+        assert lines == QUIET
+    else:
+        assert "".join(line[0] for line in lines if "engineworks.some: here" in line) == ours
+        assert "".join(line[0] for line in lines if "vendor: here" in line) == theirs
+
+
+def test_every_command_takes_a_log_level(capsys):
+    subparsers = argparse.ArgumentParser().add_subparsers()
+    for group in _command.GROUPS:
+        group.register(subparsers)
+    for name in subparsers.choices:
+        with pytest.raises(SystemExit, match="0"):
+            main([name, "--help"])
+        assert "--log-level {debug,info,warning,error}" in capsys.readouterr().out, name
