@@ -180,6 +180,52 @@ def total_engine(folder: Path) -> Path:
     return Path(engine.uri)
 
 
+def picky_engine(folder: Path) -> Path:
+    """Gives each row's largest number's whole part, and fails for a batch that holds 1 or more."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    folder.mkdir(parents=True, exist_ok=True)
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["most"], axes=[1], keepdims=0),
+        helper.make_node("Cast", ["most"], ["index"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "index"], ["y"], axis=0),
+    ]
+    graph = helper.make_graph(
+        nodes, "picky",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 1])],
+        [numpy_helper.from_array(np.zeros((1, 1), np.float32), "table")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path = folder / "picky.onnx"
+    save(model, str(path))
+    engine = builders.put_engine(
+        LocalStore(folder / "store"), path, name="picky", task=TaskSpec(kind="none")
+    )
+    return Path(engine.uri)
+
+
+def metric(client: httpx.Client, name: str, **labels: str) -> float:
+    """Sum of the samples of that name whose labels are these."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(client.get("/metrics").text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
+
+
+def until(true: Any, wait_s: float = 20.0) -> Any:
+    """Ask until the answer is true."""
+    end = time.monotonic() + wait_s
+    while not (answer := true()):
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.05)
+    return answer
+
+
 def null_engine(folder: Path) -> Path:
     """Runs no model: answers zeros for an image of 8x8, three classes."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -191,18 +191,21 @@ def _add_head(app: FastAPI, models: Models, head: type[Head]) -> None:
         note = note_of(request)
         engine = note.engine = models.pick(model, head.task)
         deadline_s = deadline_of(request, models, timeout_ms)
-        body = await bodies.receive(request, limits)
-        upload = bodies.upload(body, request.headers.get("content-type", ""), limits.max_pixels)
-        said = _choices(upload.options) if upload.options else None
-        ask = Ask(
-            confidence=confidence if said is None or confidence is not None else said.confidence,
-            iou=iou if said is None or iou is not None else said.iou,
-            top=top or (said.top if said is not None else None) or Ask.top,
-        )
-        found, _ = await unless_gone(
-            request,
-            engine.image(upload.data, ask, deadline_s=deadline_s, priority=PRIORITIES[priority]),
-        )
+        with engine.used():
+            body = await bodies.receive(request, limits)
+            upload = bodies.upload(body, request.headers.get("content-type", ""), limits.max_pixels)
+            said = _choices(upload.options) if upload.options else Choices()
+            ask = Ask(
+                confidence=said.confidence if confidence is None else confidence,
+                iou=said.iou if iou is None else iou,
+                top=top or said.top or Ask.top,
+            )
+            found = await unless_gone(
+                request,
+                engine.image(
+                    upload.data, ask, deadline_s=deadline_s, priority=PRIORITIES[priority]
+                ),
+            )
         note.outcome = "ok"
         return Response(found, media_type="application/json")
 

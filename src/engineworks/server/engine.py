@@ -7,9 +7,11 @@ for each session. Knows no HTTP and no other engine.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -100,6 +102,7 @@ class Engine:
         self._finishing = ThreadPoolExecutor(1, thread_name_prefix="finish")
         self.open_rows = 0
         """Rows of requests that were taken in and have not ended; the event loop's alone."""
+        self._users = 0
         self._retired: asyncio.Future[None] | None = None
         self._closing = threading.Event()
         self._threads = [
@@ -122,9 +125,7 @@ class Engine:
 
     # ------------------------------------------------------------------ on the event loop
 
-    async def image(
-        self, data: bytes, ask: Ask, *, deadline_s: float, priority: int = 0
-    ) -> tuple[bytes, ImageJob]:
+    async def image(self, data: bytes, ask: Ask, *, deadline_s: float, priority: int = 0) -> bytes:
         """The answer for one image as JSON; cancelling it takes it out of the queue.
 
         Raises:
@@ -144,7 +145,7 @@ class Engine:
         )
         answer: bytes = await self._through(job, lambda: self._pool.submit(job.prepare))
         self.record.inference("requests", job.stage_ms, job.counts)
-        return answer, job
+        return answer
 
     async def tensors(
         self, feeds: Arrays, rows: int, *, deadline_s: float, priority: int = 0
@@ -199,12 +200,21 @@ class Engine:
             if job.ticket is not None:
                 self.queue.cancel(job.ticket)
             self.open_rows -= job.rows
-            if not self.open_rows and self._retired and not self._retired.done():
+
+    @contextlib.contextmanager
+    def used(self) -> Iterator[None]:
+        """Keep it open while the block runs, though another may take its place."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if not self._users and self._retired and not self._retired.done():
                 self._retired.set_result(None)
 
     async def retire(self) -> None:
-        """Wait until all that was taken in has ended, then close."""
-        if self.open_rows:
+        """Wait until nobody uses it any more, then close it."""
+        if self._users:
             self._retired = asyncio.get_running_loop().create_future()
             await self._retired
         await asyncio.get_running_loop().run_in_executor(None, self.close)
@@ -222,8 +232,13 @@ class Engine:
 
     def _work(self, session: Session) -> None:
         """Run what comes until the engine is closed."""
+        told = 0
         while True:
             turn = self.queue.take(0.25)
+            waiting = self.queue.rows
+            if waiting != told:
+                told = waiting
+                self.record.queue("requests", waiting)
             for ticket in turn.late:
                 ticket.item.fail(_late(ticket.item))
             if turn.batch:

@@ -67,7 +67,8 @@ def add(app: FastAPI, models: Models, change: Change) -> None:
     async def infer(request: Request, model: str, version: str = "") -> Response:
         note = note_of(request)
         engine = note.engine = models.pick(model, version=version)
-        answer = await _infer(request, models, engine)
+        with engine.used():
+            answer = await _infer(request, models, engine)
         note.outcome = "ok"
         return answer
 

@@ -20,7 +20,7 @@ import uvicorn
 
 from engineworks.codec import from_json
 from engineworks.errors import EngineworksError
-from engineworks.runtime.metrics import PrometheusRecorder
+from engineworks.runtime.metrics import GpuMemory, PrometheusRecorder
 from engineworks.server import app, connection, keys
 from engineworks.server.control import Asker, Line, as_words
 from engineworks.server.gate import Gate
@@ -162,6 +162,7 @@ def _metrics(record: PrometheusRecorder) -> Any:
             return prometheus_client.generate_latest(record.registry)
         registry = prometheus_client.CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        registry.register(GpuMemory())
         return prometheus_client.generate_latest(registry)
 
     return text

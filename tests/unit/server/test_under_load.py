@@ -1,0 +1,172 @@
+"""Batches, deadlines, full queues and clients that leave, on a real server."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import numpy as np
+import pytest
+
+from tests import servers
+from tests.servers import metric, until
+
+PHOTO = servers.picture()
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory):
+    """An engine that takes a tenth of a second or more for an image, on one thread."""
+    return servers.constant_detector(tmp_path_factory.mktemp("slow"), (1, 2, 3, 4), busy=40)
+
+
+@pytest.fixture(scope="module")
+def server(slow, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("serve")
+    picky = servers.picky_engine(folder / "picky")
+    with servers.serving(
+        folder, f"slow={slow}", f"picky={picky}", "--queue", "6", "--threads", "1",
+        "--wait-ms", "300",
+    ) as running:  # fmt: skip
+        yield running
+
+
+@pytest.fixture
+def client(server):
+    with server.client(limits=httpx.Limits(max_connections=100)) as client:
+        yield client
+
+
+def at_once(count, send):
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(send, range(count)))
+
+
+def rows(*values):
+    data = [[value, 0, 0, 0] for value in values]
+    return {"inputs": [{"name": "x", "datatype": "FP32", "shape": [len(values), 4], "data": data}]}
+
+
+def test_one_bad_item_harms_no_batch_mate(server, client):
+    until(lambda: re.search(r"picky: ms by batch \{1: .*8:", server.said()))
+    url = "/v2/models/picky/infer"
+
+    def send(number):
+        return client.post(url, json={**rows(5.0 if number == 3 else 0.5), "id": str(number)})
+
+    before = metric(client, "engineworks_batch_rows_count", model="picky")
+    done = at_once(6, send)
+    assert [answer.status_code == 200 for answer in done] == [n != 3 for n in range(6)]
+    assert [answer.json().get("id") for answer in done if answer.status_code == 200] == list(
+        "01245"
+    )
+    answered = at_once(4, lambda n: client.post(url, json=rows(0.1 * n)))
+    assert all(answer.status_code == 200 for answer in answered)
+    # The five good ones ran alone after their batch had failed; the four ran together.
+    assert metric(client, "engineworks_batch_rows_count", model="picky") - before < 9
+    assert metric(client, "engineworks_batch_rows_bucket", model="picky", le="1.0") < metric(
+        client, "engineworks_batch_rows_count", model="picky"
+    )
+
+
+def test_rows_of_a_request_stay_together_and_in_order(client):
+    answer = client.post("/v2/models/picky/infer", json=rows(*np.linspace(0, 0.9, 5)))
+    assert answer.json()["outputs"][0]["shape"] == [5, 1]
+
+
+def test_a_full_queue_answers_at_once_and_says_when_to_come_back(client):
+    client.post("/detect", content=PHOTO)
+    begun = time.monotonic()
+    done = at_once(18, lambda _: client.post("/detect", content=PHOTO))
+    took_s = time.monotonic() - begun
+    codes = [answer.status_code for answer in done]
+    assert set(codes) == {200, 503}
+    assert 6 <= codes.count(200) < 18
+    refused = [answer for answer in done if answer.status_code == 503]
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+    assert all(answer.elapsed.total_seconds() < took_s / 2 for answer in refused)
+    assert metric(client, "engineworks_requests_total", outcome="queue_full") == len(refused)
+
+
+def test_a_deadline_is_held_in_milliseconds(client):
+    client.post("/detect", content=PHOTO)
+    needs_ms = client.post("/detect", content=PHOTO).json()["stage_ms"]["infer"]
+    assert needs_ms > 20
+    assert client.post(f"/detect?timeout_ms={needs_ms * 20}", content=PHOTO).status_code == 200
+    begun = time.monotonic()
+    late = client.post(f"/detect?timeout_ms={needs_ms / 4}", content=PHOTO)
+    waited_ms = (time.monotonic() - begun) * 1e3
+    assert late.status_code == 503
+    assert "Retry-After".lower() in late.headers
+    assert needs_ms / 4 <= waited_ms < needs_ms  # told when it is late, not when it is done
+    before = metric(client, "engineworks_requests_total", outcome="too_late")
+    request = {**rows(0.5), "parameters": {"timeout": 1}}  # a microsecond
+    assert client.post("/v2/models/picky/infer", json=request).status_code == 503
+    assert metric(client, "engineworks_requests_total", outcome="too_late") == before + 1
+
+
+def test_what_its_client_has_left_is_not_run(server, client):
+    client.post("/detect", content=PHOTO)
+    needs_s = client.post("/detect", content=PHOTO).json()["stage_ms"]["infer"] / 1e3
+    before = metric(client, "engineworks_batch_rows_sum", model="slow")
+    host, port = re.match(r"http://([\d.]+):(\d+)", server.url).groups()
+    head = (
+        f"POST /detect HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(PHOTO)}\r\n\r\n"
+    ).encode()
+    left = [socket.create_connection((host, int(port))) for _ in range(6)]
+    for connection in left:
+        connection.sendall(head + PHOTO)
+    time.sleep(0.3 * needs_s)
+    for connection in left:
+        connection.close()
+    until(lambda: metric(client, "engineworks_requests_total", outcome="cancelled") == 6)
+    time.sleep(2 * needs_s)
+    assert metric(client, "engineworks_batch_rows_sum", model="slow") - before <= 2
+
+
+def test_health_answers_while_an_engine_works(client):
+    with ThreadPoolExecutor(4) as pool:
+        working = [pool.submit(client.post, "/detect", content=PHOTO) for _ in range(4)]
+        waited_s = []
+        while not all(future.done() for future in working):
+            begun = time.monotonic()
+            assert client.get("/health/ready").status_code == 200
+            waited_s.append(time.monotonic() - begun)
+            time.sleep(0.01)
+    assert sorted(waited_s)[len(waited_s) // 2] < 0.05
+    assert all(future.result().status_code == 200 for future in working)
+
+
+def test_who_is_more_urgent_goes_first(client):
+    ended: list[str] = []
+
+    def send(priority):
+        answer = client.post(f"/detect?priority={priority}", content=PHOTO)
+        assert answer.status_code == 200
+        ended.append(priority)
+
+    with ThreadPoolExecutor(6) as pool:
+        done = []
+        for priority in ("normal", "low", "low", "low", "high"):
+            done.append(pool.submit(send, priority))
+            time.sleep(0.01)
+        for future in done:
+            future.result()
+    # The first runs at once, and another may have been taken meanwhile.
+    assert ended.index("high") <= 2
+    assert ended[-1] == "low"
+
+
+def test_the_smallest_limits_serve(tmp_path, slow):
+    with (
+        servers.serving(
+            tmp_path, str(slow), "--queue", "1", "--max-batch", "1", "--wait-ms", "0"
+        ) as running,
+        running.client() as client,
+    ):
+        assert client.post("/detect", content=PHOTO).status_code == 200
+        codes = {a.status_code for a in at_once(3, lambda _: client.post("/detect", content=PHOTO))}
+        assert codes == {200, 503}
