@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from engineworks import loopback, streams
+from flows.fleet import pools as kinds
 from flows.fleet.queues import SILENCE_WORDS, limit_queue, make_queue
 
 if TYPE_CHECKING:
@@ -36,11 +37,10 @@ def pools(client: Any, listed: list[Listed]) -> None:
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists
 
-    described = yaml.safe_load((TOP / "deployments" / "pools.yaml").read_text(encoding="utf-8"))
-    for name, description in described.items():
+    for pool in kinds.pools():
         with contextlib.suppress(ObjectAlreadyExists):
             client.create_work_pool(
-                WorkPoolCreate(name=name, type="process", description=description)
+                WorkPoolCreate(name=pool.name, type="process", description=pool.description)
             )
     for one in listed:
         make_queue(client, one.entry["work_pool"]["name"], one.queue)

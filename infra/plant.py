@@ -27,13 +27,14 @@ import psutil
 
 from artifacts.registry.databases import sqlite_url
 from engineworks import loopback, streams
+from flows.fleet import pools as kinds
 from infra import postgres
 from infra.ports import free_port
 from infra.s3 import S3Server
 
 TOP = Path(__file__).parents[1]
 #: One worker each, in the pool of that name.
-POOLS = ("cpu", "gpu", "jetson", "mac")
+POOLS = kinds.names()
 BUCKET = "engineworks"
 
 

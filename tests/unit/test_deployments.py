@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flows.fleet import pools
+from flows.fleet.queues import REGISTRY, SHIP
+
 TOP = Path(__file__).parents[2] / "deployments"
 SCRIPTS = sorted(TOP.rglob("*.sh"))
 
@@ -25,10 +28,21 @@ def test_scripts_are_sound(script):
 
 
 def test_there_is_a_script_per_pool():
-    pools = yaml.safe_load((TOP / "pools.yaml").read_text())
-    assert {path.parent.name for path in TOP.glob("*/setup.sh")} == set(pools)
+    names = pools.names()
+    assert {path.parent.name for path in TOP.glob("*/setup.sh")} == set(names)
     listed = yaml.safe_load((TOP.parent / "prefect.yaml").read_text())["deployments"]
-    assert {d["work_pool"]["name"] for d in listed} == set(pools)
+    assert {d["work_pool"]["name"] for d in listed} == set(names)
+
+
+def test_the_runs_that_plan_and_log_are_in_the_pool_whose_workers_do():
+    listed = yaml.safe_load((TOP.parent / "prefect.yaml").read_text())["deployments"]
+    queues = {(d["work_pool"]["name"], d["work_pool"].get("work_queue_name", "")) for d in listed}
+    planning = {queue for pool, queue in queues if pool == pools.planning()} - {""}
+    assert planning == {*SHIP, *REGISTRY}
+    assert {pool for pool, queue in queues if queue} == {pools.planning()}
+    assert [pool.name for pool in pools.pools() if pool.plans] == [pools.planning()]
+    assert pools.plans(pools.planning())
+    assert not pools.plans("a pool of somebody's own")
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")
