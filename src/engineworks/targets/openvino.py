@@ -84,6 +84,7 @@ def build(request: BuildInput) -> BuildOutput:
     path = request.work / "model.xml"
     try:
         model = ov.convert_model(request.onnx)
+        _name_inputs(model, request)
         ov.save_model(model, path, compress_to_fp16=request.precision == "fp16")
     except Exception as error:
         raise BuildError(
@@ -99,6 +100,18 @@ def build(request: BuildInput) -> BuildOutput:
         truth=UNREAD if request.draft else _truth(path, request, compile_options),
         details={"compile": compile_options},
     )
+
+
+def _name_inputs(model: Any, request: BuildInput) -> None:
+    """Let every input answer to its own name alone, for servers that take the first of several.
+
+    Where a transpose and its reverse behind an input cancel each other out, OpenVINO gives the
+    input the names of all their tensors.
+    """
+    for port in model.inputs:
+        own = [spec.name for spec in request.inputs if spec.name in port.names]
+        if own:
+            port.get_tensor().set_names(set(own[:1]))
 
 
 def _hint(request: BuildInput) -> str:

@@ -110,6 +110,10 @@ def test_an_input_is_known_by_its_name_where_operators_behind_it_cancel_out(firs
             options={}, host=hosts.probe(), work=tmp_path / "work", draft=True,
         )
     )  # fmt: skip
+    import openvino
+
+    (port,) = openvino.Core().read_model(built.files["model.xml"]).inputs
+    assert port.names == {"x"}, "other servers take any of several names"
     engine = LocalStore(tmp_path / "store").put(
         built.files, kind="engine", name="net", entry=built.entry, inputs=inputs,
         outputs=outputs, target="openvino", precision="fp32", requires=built.requires,
