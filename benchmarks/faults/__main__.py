@@ -1,7 +1,8 @@
 """`make bench-faults [PARTS="signals kills"]`: every part in a process of its own, then all bars.
 
 A part is a module of this folder that prints lines `bar: ...` (`benchmarks/_bars.py`). One that
-ends without any has failed, and is said.
+ends without any has failed, and is said. Parts may be run one by one, on any day: `faults.json`
+holds the last bars of each, with what they were measured on.
 """
 
 from __future__ import annotations
@@ -45,6 +46,16 @@ def run(name: str) -> tuple[list[dict[str, str]], float, int]:
     return bars, time.monotonic() - started, part.returncode
 
 
+def keep(rows: list[dict[str, Any]]) -> None:
+    """Put the parts that were run in the place of their earlier bars."""
+    path = Path(__file__).parents[1] / "faults.json"
+    known = json.loads(path.read_text(encoding="utf-8"))["parts"] if path.exists() else []
+    fresh = [{**row, "environment": environment.record()} for row in rows]
+    by_name = {row["part"]: row for row in (*known, *fresh) if row["part"] in parts()}
+    record = {"parts": [by_name[name] for name in sorted(by_name)]}
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
 def main(names: list[str]) -> int:
     """Run the parts named, else all; 0 only if every part printed bars and all of them hold."""
     unknown = set(names) - set(parts())
@@ -68,10 +79,7 @@ def main(names: list[str]) -> int:
             print("bar: {name} {value} {unit} ({rule} {limit}) {state}".format(**bar))
     for name in dead:
         print(f"{name} ended without a bar: python -m benchmarks.faults.{name}")
-    record = {"parts": rows, "environment": environment.record()}
-    if not names:
-        path = Path(__file__).parents[1] / "faults.json"
-        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    keep(rows)
     return int(bool(dead) or any(bar["state"] != "ok" for row in rows for bar in row["bars"]))
 
 
