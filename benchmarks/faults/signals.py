@@ -107,6 +107,7 @@ def judge(told: Told, number: int, codes: Sequence[int]) -> str:
 def commands(engine: Path, photo: Path, home: Path) -> list[Command]:
     """Every command, each with something to do."""
     recipe = TOP / "examples" / "yolox_nano" / "recipe.yaml"
+    clip = recipe.with_name("clip.mp4")
     library = (sys.executable, "-m", "engineworks.cli")
     flows = (sys.executable, "-m")
     one, state = str(engine), ("--home", str(home))
@@ -117,6 +118,17 @@ def commands(engine: Path, photo: Path, home: Path) -> list[Command]:
             words=(*library, "video", one, str(photo.parent), "--jsonl", "-"),
             codes=(0,),
         ),
+        Command(
+            name="videos",
+            words=(*library, "videos", one, str(clip), "-o", str(home / "out"), "--overwrite"),
+            codes=(0,),
+        ),
+        Command(
+            name="run",
+            words=(*library, "run", one, *[str(photo)] * 3000, "-o", str(home / "out")),
+            codes=(),
+        ),
+        Command(name="verify", words=(*library, "verify", one), codes=(0,)),
         Command(name="bench", words=(*library, "bench", one, "--seconds", "30"), codes=()),
         Command(name="inspect", words=(*library, "inspect", one), codes=(0,)),
         Command(name="targets", words=(*library, "targets"), codes=(0,)),
@@ -130,6 +142,7 @@ def commands(engine: Path, photo: Path, home: Path) -> list[Command]:
         ),
         Command(name="complete", words=(*flows, "flows.complete", *state), codes=(3,)),
         Command(name="benchmark", words=(*flows, "flows.benchmark", *state), codes=(0,)),
+        Command(name="prune", words=(*flows, "flows.prune", *state), codes=(0,)),
         Command(name="hosts", words=(*flows, "flows.hosts"), codes=(3,)),
         Command(name="worker", words=(*flows, "flows.worker", "--pool", "cpu", *state), codes=(3,)),
     ]
