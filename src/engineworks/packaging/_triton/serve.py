@@ -108,9 +108,9 @@ class TritonServed:
                 hint="pip install 'engineworks[remote]'",
             ) from error
         self._http_module, self._grpc_module = over_http, over_grpc
-        self._address = f"127.0.0.1:{http}"
+        self.address = f"127.0.0.1:{http}"
         self._http = over_http.InferenceServerClient(
-            self._address, connection_timeout=_PATIENCE_S, network_timeout=_PATIENCE_S
+            self.address, connection_timeout=_PATIENCE_S, network_timeout=_PATIENCE_S
         )
         self._grpc = over_grpc.InferenceServerClient(f"127.0.0.1:{grpc}")
         self._engine = site.engine
@@ -216,7 +216,7 @@ class TritonServed:
         before = self._counted()
 
         def ask(_: int) -> bool:
-            client = self._http_module.InferenceServerClient(self._address)
+            client = self._http_module.InferenceServerClient(self.address)
             try:
                 return same(self._photo(client, self._http_module, photo), wanted)
             finally:
