@@ -95,6 +95,13 @@ def _add_limits(command: argparse.ArgumentParser) -> None:
         "--drain-s", type=number(0, 3600), default=30.0,
         help="requests under way may take so long at the end (default: 30)",
     )  # fmt: skip
+    command.add_argument(
+        "--head-s", type=number(0, 3600), default=10.0,
+        help="the head of a request may take so long to arrive (default: 10)",
+    )  # fmt: skip
+    command.add_argument(
+        "--body-s", type=number(0, 3600), default=30.0, help="and its body (default: 30)"
+    )
     command.add_argument("--connections", type=whole(1, 65536), default=512, help="of one worker")
 
 
@@ -217,6 +224,8 @@ def _limits(options: argparse.Namespace) -> Limits:
         wait_ms=max(0.0, options.wait_ms),
         timeout_ms=options.timeout_ms,
         connections=options.connections,
+        header_s=options.head_s,
+        receive_s=options.body_s,
         drain_s=options.drain_s,
     )
 

@@ -23,8 +23,8 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._head_bytes = 0
-        self._in_head = True
+        self._heads = 0
+        self._begin_head()
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -35,8 +35,11 @@ class Connection(HttpToolsProtocol):
         else:
             self._await_head()
 
+    def _begin_head(self) -> None:
+        self._in_head, self._head_bytes, self._unfinished = True, 0, 0
+        self._heads += 1
+
     def _await_head(self) -> None:
-        self._in_head, self._head_bytes = True, 0
         self._head_timer = self.loop.call_later(self.header_s, self._too_slow)
 
     def _too_slow(self) -> None:
@@ -52,19 +55,39 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes have come; those of a head are counted."""
+        """Bytes have come."""
         if self.transport.is_closing():
             return
-        if self._head_timer is None and self._idle():
+        if self._head_timer is None and self._in_head:
             self._await_head()  # the next request of a kept connection has begun
-        if self._in_head:
-            self._head_bytes += len(data)
+        before = self._heads
         super().data_received(data)
-        if self._in_head and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
-            self._turn_away(b"431 Request Header Fields Too Large")
+        # A name or a value without end is not told of before it ends.
+        if self._in_head and self._heads == before:
+            self._unfinished += len(data)
+            if self._unfinished > 2 * HEAD_BYTES and not self.transport.is_closing():
+                self._turn_away(b"431 Request Header Fields Too Large")
 
-    def _idle(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
+    def on_url(self, url: bytes) -> None:
+        """A part of the request line."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        self._count(len(name) + len(value) + len(b": \r\n"))
+        super().on_header(name, value)
+
+    def _count(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > HEAD_BYTES:
+            self._turn_away(b"431 Request Header Fields Too Large")
+            raise ValueError("the head of the request is too large")
+
+    def send_400_response(self, msg: str) -> None:
+        """The parser gave up; nothing is said where that was said already."""
+        if not self.transport.is_closing():
+            super().send_400_response(msg)
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
@@ -75,7 +98,7 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The body is whole; what follows is another head."""
         super().on_message_complete()
-        self._in_head, self._head_bytes = True, 0
+        self._begin_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone."""

@@ -97,22 +97,18 @@ class Gate:
         scope["engineworks"] = note
         scope["begun"] = begun
 
-        async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                note.status = message["status"]
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (b"x-request-id", note.request_id.encode()),
-                ]
-            await send(message)
-
+        exchange = _Exchange(headers, receive, send, note)
         try:
             self._check(scope["path"], scope["method"], headers)
         except Refusal as refusal:
             note.outcome = refusal.outcome
-            await _refuse(refusal, receive, sending)
+            status, answer_headers, body = refusal_body(refusal)
+            await exchange.send(
+                {"type": "http.response.start", "status": status, "headers": answer_headers}
+            )
+            await exchange.send({"type": "http.response.body", "body": body})
         else:
-            await self._app(scope, receive, sending)
+            await self._app(scope, exchange.receive, exchange.send)
         self._told(scope, note, time.monotonic() - begun)
 
     def _check(self, path: str, method: str, headers: dict[bytes, bytes]) -> None:
@@ -209,21 +205,46 @@ def refusal_body(refusal: Refusal) -> tuple[int, list[tuple[bytes, bytes]], byte
     return refusal.status, headers, body
 
 
-async def _refuse(refusal: Refusal, receive: Receive, send: Send) -> None:
-    """Say why; read on a little, so that a client in the middle of sending gets to see it."""
-    status, headers, body = refusal_body(refusal)
-    headers = [*headers, (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": True})
-    with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(_drained(receive), 1.0)
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+class _Exchange:
+    """The way in and out of one request.
 
+    An answer given before the body has come ends the connection, but not before a client in the
+    middle of sending has had a moment to see it.
+    """
 
-async def _drained(receive: Receive) -> None:
-    left = _DRAIN_BYTES
-    while left > 0:
-        message = await receive()
-        if message["type"] != "http.request" or not message.get("more_body"):
-            return
-        left -= len(message.get("body", b""))
+    def __init__(
+        self, headers: dict[bytes, bytes], receive: Receive, send: Send, note: Note
+    ) -> None:
+        self._receive, self._send, self._note = receive, send, note
+        none = headers.get(b"content-length", b"0") == b"0"
+        self._complete = none and b"transfer-encoding" not in headers
+
+    async def receive(self) -> Message:
+        """See ASGI."""
+        message = await self._receive()
+        if message["type"] == "http.request" and not message.get("more_body"):
+            self._complete = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        """See ASGI."""
+        if message["type"] == "http.response.start":
+            self._note.status = message["status"]
+            more = [(b"x-request-id", self._note.request_id.encode())]
+            if not self._complete:
+                more.append((b"connection", b"close"))
+            message["headers"] = [*message.get("headers", ()), *more]
+        elif not self._complete and not message.get("more_body"):
+            await self._send({**message, "more_body": True})
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._drain(), 1.0)
+            message = {"type": "http.response.body", "body": b"", "more_body": False}
+        await self._send(message)
+
+    async def _drain(self) -> None:
+        left = _DRAIN_BYTES
+        while left > 0 and not self._complete:
+            message = await self.receive()
+            if message["type"] != "http.request":
+                return
+            left -= len(message.get("body", b""))
