@@ -24,6 +24,7 @@ from engineworks.manifest import TensorSpec
 from engineworks.qdq.graph import Graph
 from engineworks.search import recover
 from engineworks.search.journal import Journal
+from engineworks.search.measure import Candidate
 from engineworks.search.trial import Workshop, Yardstick
 from engineworks.specs import Int8Spec, Preprocess, TaskSpec
 
@@ -99,7 +100,7 @@ def _workshop(
 
 
 def _race(
-    home: Path, workshop: Workshop, search: recover.Search, candidate: recover.Candidate
+    home: Path, workshop: Workshop, search: recover.Search, candidate: Candidate
 ) -> dict[str, Any]:
     import onnx
 

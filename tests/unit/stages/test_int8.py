@@ -18,7 +18,7 @@ from engineworks.evaluate import parity
 from engineworks.export.torch_onnx import runner
 from engineworks.qdq import accept
 from engineworks.qdq.graph import Graph
-from engineworks.search import recover
+from engineworks.search import measure
 from engineworks.search.trial import Workshop
 from engineworks.specs import DataSpec, Int8Spec, TaskSpec
 from engineworks.stages import requests as asked
@@ -53,8 +53,8 @@ X = samples(3)
 def short_blocks():
     """Nothing here depends on times, so a few calls of each engine are enough."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recover, "ROUNDS", 2)
-        patch.setattr(recover, "FINAL_ROUNDS", 2)
+        patch.setattr(measure, "ROUNDS", 2)
+        patch.setattr(measure, "FINAL_ROUNDS", 2)
         patch.setattr(compare, "BLOCK_S", 0.002)
         patch.setattr(compare, "SETTLE_S", 0.0)
         patch.setattr(protocol, "STABLE", 1e9)
