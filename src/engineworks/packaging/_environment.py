@@ -33,6 +33,8 @@ class ServerEnvironment:
     """What it takes on the disk."""
     programs: tuple[str, ...] = ()
     """Programs that must be on the PATH, with how they are had: `java (apt install ...)`."""
+    index: str = ""
+    """An index beside PyPI that has what the lock file names; empty: PyPI has it all."""
     pythons: tuple[str, ...] = ("3.11",)
     """Versions of Python that the lock file was installed with."""
 
@@ -48,7 +50,8 @@ class ServerEnvironment:
     @property
     def command(self) -> str:
         """How a person installs it."""
-        return f"make servers NAMES={self.name}"
+        index = f"PIP_EXTRA_INDEX_URL={self.index} " if self.index else ""
+        return f"{index}make servers NAMES={self.name}"
 
     def missing(self, home: Path) -> str:
         """What keeps it from being used, with the command; "" where it is ready."""
