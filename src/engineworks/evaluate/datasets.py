@@ -127,6 +127,23 @@ def _notes(spec: DataSpec, task: TaskSpec, labels: tuple[str, ...], files: list[
     return notes
 
 
+def _torn(digests: Mapping[str, str], labels: tuple[str, ...]) -> list[str]:
+    """Images that lie in the folders of two classes, byte for byte the same."""
+    first: dict[str, str] = {}
+    pairs = [(first.setdefault(sha256, name), name) for name, sha256 in digests.items()]
+    torn = [
+        f"{one} = {other}"
+        for one, other in pairs
+        if one != other and _class_of(one, labels) != _class_of(other, labels)
+    ]
+    if not torn:
+        return []
+    return [
+        f"{len(torn)} images lie in the folders of two classes, one of which any model gets wrong: "
+        f"{_some(torn)}"
+    ]
+
+
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f", ... ({len(names)})" if len(names) > 5 else "")
 
@@ -161,11 +178,15 @@ def _listed(path: Path) -> list[str]:
 
 
 def in_both(one: PinnedData, other: PinnedData | None) -> int:
-    """How many images of one set are the same files as images of the other."""
+    """How many images of one set are images of the other, also as copies under other names."""
     if other is None:
         return 0
-    files = {(root_of(other.spec) / name).resolve() for name in other.files}
-    return sum((root_of(one.spec) / name).resolve() in files for name in one.files)
+    known = {other.digests[name] for name in other.files if name in other.digests}
+    paths = {(root_of(other.spec) / name).resolve() for name in other.files}
+    return sum(
+        one.digests.get(name) in known or (root_of(one.spec) / name).resolve() in paths
+        for name in one.files
+    )
 
 
 def _class_of(name: str, labels: tuple[str, ...]) -> int:
@@ -271,6 +292,7 @@ def screen(
         notes=(
             *(truth.notes if truth else ()),
             *_notes(spec, task, labels, usable),
+            *(_torn(kept, labels) if task.kind == "classification" else ()),
             *filter(None, [depth.warning]),
         ),
         turned=tuple(Turned(file=name, orientation=n) for name, n in numbers.items()),

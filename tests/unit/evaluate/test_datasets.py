@@ -57,7 +57,7 @@ def test_a_limit_sees_every_class_in_its_share(tmp_path, listed):
     """Sorted by name, the first photos of class folders are all of one class."""
     for label, count in (("cat", 6), ("dog", 12)):
         for number in range(count):
-            picture(tmp_path / "pics" / label / f"{number:02}.png")
+            picture(tmp_path / "pics" / label / f"{number:02}.png", seed=count + number)
     images = tmp_path / "pics"
     if listed:
         names = sorted(str(path.relative_to(images)) for path in images.rglob("*.png"))
@@ -259,16 +259,27 @@ class TestList:
         assert pinned.bytes_sha256(after, None) != pinned.bytes_sha256(before, None)
 
 
-def test_images_in_both_sets_are_counted_by_file(folder):
+def test_images_in_both_sets_are_counted_also_as_copies(folder):
     (folder / "some.txt").write_text("pics/a.png\npics/sub/../c.png\n")
     every = datasets.screen(spec(folder), NONE, ())
     some = datasets.screen(DataSpec(images=str(folder / "some.txt")), NONE, ())
     assert datasets.in_both(some, every) == 2
     assert datasets.in_both(every, some) == 2
     assert datasets.in_both(some, None) == 0
-    picture(folder / "other" / "a.png", seed=0)
+    picture(folder / "other" / "a.png", seed=9)
+    picture(folder / "other" / "copied.png", seed=0)  # what c.png is
     other = datasets.screen(DataSpec(images=str(folder / "other")), NONE, ())
-    assert datasets.in_both(other, every) == 0
+    assert datasets.in_both(other, every) == 1
+
+
+def test_an_image_in_the_folders_of_two_classes_is_told(tmp_path):
+    for place, seed in (("cat/1", 1), ("cat/2", 2), ("dog/3", 3), ("dog/copy", 2), ("dog/x", 3)):
+        picture(tmp_path / "pics" / f"{place}.png", seed=seed)
+    data = datasets.screen(spec(tmp_path), CLASSIFICATION, LABELS)
+    assert data.notes == (
+        "1 images lie in the folders of two classes, one of which any model gets wrong: "
+        "cat/2.png = dog/copy.png",
+    )
 
 
 def test_usable_pictures_are_pinned(folder):
