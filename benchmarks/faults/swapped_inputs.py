@@ -1,10 +1,10 @@
 """Inputs are replaced while a stage runs: nothing computed from them may be kept.
 
-    python -m benchmarks.faults.swapped_inputs [STAGE ...]
+    python -m benchmarks.faults.swapped_inputs [in-turn] [STAGE ...]
 
 Weights, code, photos, calibration photos, their list and the recipe are replaced at once, by files
 of equal size. Three ways: replaced for good; the same with their times kept; replaced at a random
-moment of the stage and put back a moment later. A run may end well, with what the files were at its
+moment of the stage and put back a moment later; `in-turn`: one of the three at each stage. A run may end well, with what the files were at its
 beginning, or refuse and name a file. Then the first files come back, and the same home ships again:
 cache, registry and MLflow must hold what they were first, and nothing else.
 """
@@ -102,8 +102,8 @@ def one(stage: str, way: str, truth: dict[str, Any], dice: random.Random) -> dic
         return {"stage": stage, "way": way, "refused": first.summary is None, "wrong": wrong}
 
 
-def run(stages: tuple[str, ...] = ()) -> tuple[list[Bar], dict[str, Any]]:
-    """Swap at every stage in every way."""
+def run(stages: tuple[str, ...] = (), *, in_turn: bool = False) -> tuple[list[Bar], dict[str, Any]]:
+    """Swap at every stage in every way, or in one."""
     dice = random.Random(5)  # noqa: S311 - no secret
     with tempfile.TemporaryDirectory() as work:
         project.write(Path(work, "project"), project.inputs(FIRST))
@@ -114,8 +114,8 @@ def run(stages: tuple[str, ...] = ()) -> tuple[list[Bar], dict[str, Any]]:
         if truth["fp32"] != project.top1(project.inputs(FIRST)):
             raise SystemExit(f"top1 {truth['fp32']} is not what plain PyTorch finds")
     rows = []
-    for stage in stages or (*project.STAGES, LOG):
-        for way in WAYS:
+    for number, stage in enumerate(stages or (*project.STAGES, LOG)):
+        for way in (WAYS[number % len(WAYS)],) if in_turn else WAYS:
             rows.append(one(stage, way, truth, dice))
             print(rows[-1], flush=True)
     wrong = sum(bool(row["wrong"]) for row in rows)
@@ -123,4 +123,6 @@ def run(stages: tuple[str, ...] = ()) -> tuple[list[Bar], dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(finish("faults_swapped_inputs", *run(tuple(sys.argv[1:]))))
+    given = [word for word in sys.argv[1:] if word != "in-turn"]
+    found = run(tuple(given), in_turn="in-turn" in sys.argv)
+    raise SystemExit(finish("faults_swapped_inputs", *found))
