@@ -4,9 +4,11 @@
 
 Weights, code, photos, calibration photos, their list and the recipe are replaced at once, by files
 of equal size. Three ways: replaced for good; the same with their times kept; replaced at a random
-moment of the stage and put back a moment later; `in-turn`: one of the three at each stage. A run may end well, with what the files were at its
-beginning, or refuse and name a file. Then the first files come back, and the same home ships again:
-cache, registry and MLflow must hold what they were first, and nothing else.
+moment of the stage and put back a moment later. `in-turn`: one of the three at each stage.
+
+A run may end well, with what the files were at its beginning, or refuse and name a file. Then the
+first files come back, and the same home ships again: cache, registry and MLflow must hold what they
+were first, and nothing else.
 """
 
 from __future__ import annotations
