@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 #: Run by other means: this very test run, a test below, a benchmark of minutes.
-ELSEWHERE = {"make test", "make ui", "make bench-spine", "make lint"}
+SERVE = "engineworks serve onnxruntime-cpu/fp32"
+ELSEWHERE = {"make test", "make ui", "make bench-spine", "make lint", SERVE}
 
 pytestmark = pytest.mark.flows
 
@@ -86,6 +87,29 @@ def test_the_python_of_the_readme_finds_objects(environment):
     confident = scope["found"].confidence > 0.5
     assert confident.sum() >= 5
     assert (scope["found"].class_id[confident] == 0).sum() >= 5  # people playing tennis
+
+
+def test_the_server_of_the_readme_finds_objects(environment):
+    """With the engine of the demo above, by the README's own command."""
+    assert SERVE in README
+    process = subprocess.Popen(
+        [*SERVE.split(), "--port", "0", "--json"],
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        url = json.loads(process.stdout.readline())["url"]
+        with urllib.request.urlopen(url, timeout=10) as page:
+            assert b"Choose photos" in page.read()
+        photo = ROOT / "examples/yolox_nano/data/val2017/000000001000.jpg"
+        request = urllib.request.Request(f"{url}/detect?confidence=0.5", photo.read_bytes())
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            found = json.load(answer)["detections"]
+        assert sum(entry["label"] == "person" for entry in found) >= 5  # people playing tennis
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_make_ui_serves_both_pages_and_runs_use_its_server(environment):

@@ -306,7 +306,10 @@ def _add_health(app: FastAPI, models: Models) -> None:
         responses={503: {"description": "Not yet, or no longer"}},
     )
     async def ready() -> Response:
-        engines = {name: engine.about for name, engine in models.engines.items()}
+        engines = {
+            name: {**engine.about, "route": engine.head.route if engine.head else ""}
+            for name, engine in models.engines.items()
+        }
         return JSONResponse(
             {"ready": models.ready, "models": engines}, status_code=200 if models.ready else 503
         )

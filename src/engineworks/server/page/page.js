@@ -1,0 +1,194 @@
+// Photos in, boxes out. Talks to this server alone; keeps nothing once the page is closed.
+"use strict";
+const at = (id) => document.getElementById(id);
+const LEAST = 0.05;   // asked for once; the slider then chooses among what came
+const MOST_PHOTOS = 50;
+const photos = [];
+let current = -1;
+let engines = {};
+
+function colorOf(number) {
+  return `hsl(${(number * 137.5) % 360} 85% ${number % 2 ? 45 : 55}%)`;
+}
+
+function say(text, wrong = false) {
+  at("status").textContent = text;
+  at("status").classList.toggle("wrong", wrong);
+}
+
+async function loadEngines() {
+  const answer = await (await fetch("/health/ready")).json();
+  engines = Object.fromEntries(Object.entries(answer.models).filter(([, about]) => about.route));
+  const chosen = at("engine").value;
+  at("engine").replaceChildren(...Object.values(engines).map((about) => {
+    const option = new Option(`${about.name} (${about.variant})`, about.name);
+    option.selected = about.name === chosen;
+    return option;
+  }));
+  if (!Object.keys(engines).length) {
+    say(answer.ready ? "No engine here answers images." : "Engines are being loaded.", true);
+    if (!answer.ready) setTimeout(loadEngines, 1000);
+  }
+}
+
+async function add(files) {
+  const images = [...files].filter((file) => file.type.startsWith("image/") || !file.type);
+  if (!images.length) { say("That holds no image.", true); return; }
+  for (const file of images) {
+    const photo = { file, url: URL.createObjectURL(file), answer: null, bitmap: null };
+    if (photos.length === MOST_PHOTOS) URL.revokeObjectURL(photos.shift().url);
+    photos.push(photo);
+    await ask(photo);
+    show(photos.indexOf(photo));
+  }
+}
+
+async function ask(photo) {
+  const about = engines[at("engine").value];
+  if (!about) { say("There is no engine to ask.", true); return; }
+  say(`${photo.file.name || "The photo"} is being looked at ...`);
+  const query = new URLSearchParams({ model: about.name, confidence: LEAST });
+  if (about.route === "classify") query.set("confidence", 0);
+  const begun = performance.now();
+  try {
+    const answer = await fetch(`/${about.route}?${query}`, { method: "POST", body: photo.file,
+      headers: { "Content-Type": photo.file.type || "application/octet-stream" } });
+    const found = await answer.json();
+    photo.waited_ms = performance.now() - begun;
+    if (!answer.ok) throw new Error(`${found.error}: ${found.hint}`);
+    photo.answer = found;
+    photo.wrong = "";
+    photo.bitmap = await createImageBitmap(photo.file, { imageOrientation: "from-image" });
+    say("");
+  } catch (error) {
+    photo.wrong = error.message || String(error);
+    say(`${photo.file.name || "The photo"}: ${photo.wrong}`, true);
+  }
+}
+
+function visible(answer) {
+  const least = Number(at("confidence").value);
+  return (answer.detections || answer.classes || []).filter((entry) => entry.confidence >= least);
+}
+
+function show(index) {
+  if (index < 0 || index >= photos.length) return;
+  current = index;
+  at("shown").hidden = false;
+  at("strip").replaceChildren(...photos.map((photo, number) => {
+    const button = document.createElement("button");
+    const image = new Image();
+    image.src = photo.url;
+    image.alt = photo.file.name || `photo ${number + 1}`;
+    button.setAttribute("aria-pressed", number === current);
+    button.append(image);
+    button.onclick = () => show(number);
+    return button;
+  }));
+  draw();
+}
+
+function draw() {
+  const photo = photos[current];
+  if (!photo) return;
+  const canvas = at("canvas"), pen = canvas.getContext("2d");
+  if (!photo.answer || !photo.bitmap) {
+    canvas.width = canvas.height = 1;
+    at("rows").replaceChildren();
+    at("facts").textContent = photo.wrong || "";
+    return;
+  }
+  const { answer, bitmap } = photo;
+  const found = visible(answer);
+  canvas.width = bitmap.width;
+  canvas.height = bitmap.height;
+  pen.drawImage(bitmap, 0, 0);
+  const shown = canvas.getBoundingClientRect().width || canvas.width;
+  const unit = canvas.width / shown;    // pixels of the photo for one on the screen
+  pen.lineWidth = 2.5 * unit;
+  pen.font = `600 ${(shown < 500 ? 10 : 12) * unit}px system-ui, sans-serif`;
+  pen.textBaseline = "bottom";
+  const boxed = found.filter((entry) => entry.xyxy).reverse();
+  for (const entry of boxed) outline(pen, entry);
+  for (const entry of boxed) tag(pen, entry, unit);   // above every line
+  const names = found.map((entry) => entry.label);
+  const counted = [...new Set(names)].map((name) => `${names.filter((n) => n === name).length} ${name}`);
+  canvas.setAttribute("aria-label", counted.join(", ") || "nothing found");
+  const stages = Object.entries(answer.stage_ms).map(([name, ms]) => `${name} ${ms.toFixed(1)}`);
+  at("facts").textContent = `${answer.width} x ${answer.height} · ${found.length} found · ` +
+    `${photo.waited_ms.toFixed(0)} ms in all (${stages.join(", ")} ms) · ` +
+    `${answer.model.name} ${answer.model.variant} ${answer.model.version}`;
+  at("rows").replaceChildren(...found.map(row));
+}
+
+function outline(pen, entry) {
+  const [left, top, right, bottom] = entry.xyxy;
+  pen.strokeStyle = colorOf(entry.class_id);
+  pen.strokeRect(left, top, right - left, bottom - top);
+}
+
+function tag(pen, entry, unit) {
+  const [left, top] = entry.xyxy;
+  const text = `${entry.label} ${entry.confidence.toFixed(2)}`;
+  const width = pen.measureText(text).width + 6 * unit, height = 16 * unit;
+  const y = Math.max(top, height);
+  const x = Math.max(0, Math.min(left, pen.canvas.width - width));
+  pen.fillStyle = colorOf(entry.class_id);
+  pen.fillRect(x, y - height, width, height);
+  pen.fillStyle = "#000";
+  pen.fillText(text, x + 3 * unit, y - 2 * unit);
+}
+
+function row(entry) {
+  const line = document.createElement("tr");
+  const mark = document.createElement("i");
+  mark.style.background = colorOf(entry.class_id);
+  const place = entry.xyxy ? entry.xyxy.map((side) => Math.round(side)).join(" ") : "";
+  const cells = [entry.label, entry.confidence.toFixed(3), place].map((text) => {
+    const cell = document.createElement("td");
+    cell.textContent = text;
+    return cell;
+  });
+  cells[0].prepend(mark);
+  line.append(...cells);
+  return line;
+}
+
+function setConfidence(value) {
+  at("confidence").value = value;
+  at("least").textContent = Number(at("confidence").value).toFixed(2);
+  draw();
+}
+
+at("confidence").oninput = (event) => setConfidence(event.target.value);
+at("files").onchange = (event) => { add(event.target.files); event.target.value = ""; };
+at("engine").onchange = async () => {
+  for (const photo of photos) await ask(photo);
+  draw();
+};
+for (const name of ["dragover", "dragenter"]) document.addEventListener(name, (event) => {
+  event.preventDefault();
+  at("drop").classList.add("over");
+});
+for (const name of ["dragleave", "drop"]) document.addEventListener(name, (event) => {
+  event.preventDefault();
+  at("drop").classList.remove("over");
+});
+document.addEventListener("drop", (event) => add(event.dataTransfer.files));
+document.addEventListener("paste", (event) => {
+  if (event.clipboardData.files.length) add(event.clipboardData.files);
+});
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.altKey || event.metaKey || event.target.tagName === "SELECT") return;
+  const slider = event.target === at("confidence");
+  const step = Number(at("confidence").step);
+  if (event.key === "o" || event.key === "O") at("files").click();
+  else if (event.key === "ArrowLeft" && !slider) show(current - 1);
+  else if (event.key === "ArrowRight" && !slider) show(current + 1);
+  else if (event.key === "+") setConfidence(Number(at("confidence").value) + step);
+  else if (event.key === "-") setConfidence(Number(at("confidence").value) - step);
+  else return;
+  event.preventDefault();
+});
+window.addEventListener("resize", draw);
+loadEngines().catch((error) => say(`This server does not answer: ${error.message}`, true));
