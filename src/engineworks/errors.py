@@ -24,6 +24,16 @@ class EngineworksError(Exception):
     def __str__(self) -> str:
         return f"{self.message}\n  next: {self.hint}"
 
+    @property
+    def line(self) -> str:
+        """The error in a line, for a table, a log or a verdict's reason."""
+        return f"{self.message.partition(chr(10))[0]}; next: {self.hint}"
+
+    @property
+    def block(self) -> str:
+        """The error with its kind, for a terminal; ends its last line."""
+        return f"{type(self).__name__}: {self}\n"
+
     def __reduce__(self) -> tuple[object, ...]:
         """Survive pickling (Prefect stores exceptions): keyword arguments need help."""
         return _rebuild, (type(self), self.message, self.hint)

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from engineworks.errors import KINDS, EngineworksError, said
+from engineworks.errors import KINDS, DataError, EngineworksError, said
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
@@ -18,6 +18,15 @@ def test_an_error_survives_pickling(kind):
 
 def test_an_error_shows_what_happened_and_what_to_do():
     assert str(EngineworksError("it broke", hint="mend it")) == "it broke\n  next: mend it"
+
+
+def test_an_error_fits_a_line_and_a_terminal():
+    error = DataError("data.images: 3 are unreadable:\n  a.png\n  b.png", hint="copy them again")
+    assert error.line == "data.images: 3 are unreadable:; next: copy them again"
+    assert error.block == (
+        "DataError: data.images: 3 are unreadable:\n  a.png\n  b.png\n  next: copy them again\n"
+    )
+    assert DataError("", hint="x").line == "; next: x"
 
 
 def test_every_error_can_cross_from_a_child():

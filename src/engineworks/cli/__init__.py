@@ -12,7 +12,9 @@ import sys
 if sys.argv[:1] == ["-m"] and "engineworks.cli" in sys.orig_argv:
     # Python looks for the module of `python -m engineworks.cli`: the command begins.
     try:
-        from engineworks import start as start
+        from engineworks import interrupts as watching
+
+        watching.watch()
     except KeyboardInterrupt:  # between Python's own start and the line above
         sys.stderr.write("stopped\n")
         raise SystemExit(130) from None

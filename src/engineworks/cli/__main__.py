@@ -1,5 +1,6 @@
-"""`python -m engineworks.cli`: the command without its script on PATH."""
+"""`python -m engineworks.cli`: the command without its script on PATH, as `start` runs it."""
 
-from engineworks.start import command
+from engineworks import interrupts
+from engineworks.cli import main
 
-command()
+interrupts.end(main())

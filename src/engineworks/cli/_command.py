@@ -25,7 +25,7 @@ def run(arguments: Sequence[str] | None) -> int:
         code: int = options.run(options)
         sys.stdout.flush()
     except EngineworksError as error:
-        sys.stderr.write(f"{type(error).__name__}: {error.message}\n  next: {error.hint}\n")
+        sys.stderr.write(error.block)
         return 2
     except BrokenPipeError:
         sys.stdout = None  # the reader has gone: nothing to flush

@@ -67,7 +67,7 @@ class Candidate:
         return digest(sorted(self.nodes))
 
 
-class Stopped(Exception):
+class Spent(Exception):
     """The search's time or evaluations are spent."""
 
 
@@ -145,7 +145,7 @@ class Measurements:
         """Build it and hold its answers against the float engine's.
 
         Raises:
-            Stopped: There is no time left for it.
+            Spent: There is no time left for it.
             EngineworksError: It is the first, and cannot be built.
         """
         self.tried.setdefault(candidate.key, candidate)
@@ -198,7 +198,7 @@ class Measurements:
                 on before.
 
         Raises:
-            Stopped: There is no time left for it.
+            Spent: There is no time left for it.
         """
         word, rounds = ("final", FINAL_ROUNDS) if last else ("time", ROUNDS)
         if not self.workshop.timed:
@@ -257,9 +257,9 @@ class Measurements:
 
     def _spend(self) -> None:
         if time.monotonic() > self._until:
-            raise Stopped(f"the time limit of {self.spec.limit_s:g} s was reached")
+            raise Spent(f"the time limit of {self.spec.limit_s:g} s was reached")
         if self.spent >= self.spec.evaluations:
-            raise Stopped(f"the limit of {self.spec.evaluations} evaluations was reached")
+            raise Spent(f"the limit of {self.spec.evaluations} evaluations was reached")
         self.spent += 1
 
     def known(self, candidate: Candidate) -> dict[str, Any]:

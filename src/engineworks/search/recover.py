@@ -21,7 +21,7 @@ from engineworks.facts.int8 import Rung, Sensitivity
 from engineworks.qdq.graph import Graph
 from engineworks.search import placement, sensitivity
 from engineworks.search.journal import Journal
-from engineworks.search.measure import Candidate, Measurements, Stopped
+from engineworks.search.measure import Candidate, Measurements, Spent
 from engineworks.search.trial import Workshop
 from engineworks.specs import Int8Spec
 from engineworks.targets._base import Int8Rules
@@ -86,7 +86,7 @@ class Search:
             self.measured.score_float()
             try:
                 self._climb()
-            except Stopped as stop:
+            except Spent as stop:
                 stopped = str(stop)
             best = self._best()
         return Outcome(
@@ -281,7 +281,7 @@ class Search:
         for candidate in sorted(held, key=self.measured.ratio):
             places.setdefault(candidate.nodes, candidate)
         fronts = list(places.values())[:4]
-        with contextlib.suppress(Stopped):
+        with contextlib.suppress(Spent):
             self.measured.race(fronts, last=True)
         fastest = min(self.measured.final(c) for c in fronts)
         equal = {c.nodes for c in fronts if self.measured.final(c) <= fastest * (1 + WORTH)}

@@ -24,7 +24,7 @@ from engineworks.targets._base import BuildInput, BuildOutput, Int8Rules, Target
 from engineworks.targets._nvidia import builder, dla, settings, system, timing, truth, twin
 from engineworks.targets._nvidia import network as networks
 from engineworks.targets._nvidia.api import WEAK, Api
-from engineworks.targets._nvidia.settings import Settings
+from engineworks.targets._nvidia.settings import BuilderSettings
 
 PACKAGES = ("tensorrt",)
 OPTIONS = {
@@ -164,7 +164,7 @@ def _asked_way(options: Mapping[str, Any]) -> str:
 
 
 def _make(
-    way: str, request: BuildInput, checked: Settings, options: Mapping[str, Any],
+    way: str, request: BuildInput, checked: BuilderSettings, options: Mapping[str, Any],
     core: int | None, least: float,
 ) -> system.Made:  # fmt: skip
     if way == "python":
@@ -173,7 +173,7 @@ def _make(
 
 
 def _time(
-    way: str, made: system.Made, request: BuildInput, checked: Settings,
+    way: str, made: system.Made, request: BuildInput, checked: BuilderSettings,
     options: Mapping[str, Any], core: int | None, layers: bool = False,
 ) -> timing.Timed:  # fmt: skip
     """Times of a plan, by whatever can open it here."""
@@ -187,7 +187,7 @@ def _time(
     return timing.by_trtexec(tool, plan, made.profile, core, plan.parent)
 
 
-def _twin(checked: Settings, core: int | None) -> tuple[str, Settings] | None:
+def _twin(checked: BuilderSettings, core: int | None) -> tuple[str, BuilderSettings] | None:
     """What an engine is held against: the GPU alone, or one without compatibility."""
     if core is not None:
         return "on the GPU alone", checked
@@ -196,8 +196,8 @@ def _twin(checked: Settings, core: int | None) -> tuple[str, Settings] | None:
 
 
 def _cost(
-    way: str, made: system.Made, request: BuildInput, checked: Settings,
-    options: Mapping[str, Any], core: int | None, other: tuple[str, Settings], took_s: float,
+    way: str, made: system.Made, request: BuildInput, checked: BuilderSettings,
+    options: Mapping[str, Any], core: int | None, other: tuple[str, BuilderSettings], took_s: float,
 ) -> twin.Cost:  # fmt: skip
     """What DLA or compatibility costs or spares, beside an engine of the GPU alone."""
     what, plain = other
@@ -293,7 +293,7 @@ def _way(options: Mapping[str, Any]) -> str:
 
 
 def _by_bindings(
-    request: BuildInput, checked: Settings, core: int | None, least: float
+    request: BuildInput, checked: BuilderSettings, core: int | None, least: float
 ) -> system.Made:
     import tensorrt
 

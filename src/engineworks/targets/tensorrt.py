@@ -19,7 +19,7 @@ from engineworks.targets._nvidia import builder, settings, timing, truth, twin
 from engineworks.targets._nvidia import network as networks
 from engineworks.targets._nvidia.api import Api
 from engineworks.targets._nvidia.builder import BuiltPlan
-from engineworks.targets._nvidia.settings import Settings
+from engineworks.targets._nvidia.settings import BuilderSettings
 
 #: Every distribution that may bring the module: NVIDIA's wheels by CUDA, and the system's own.
 PACKAGES = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
@@ -93,7 +93,7 @@ def build(request: BuildInput) -> BuildOutput:
 
 
 def _cost(
-    trt: Any, request: BuildInput, checked: Settings, made: BuiltPlan, took_s: float
+    trt: Any, request: BuildInput, checked: BuilderSettings, made: BuiltPlan, took_s: float
 ) -> twin.Cost:
     """What compatibility costs: size and time beside those of a plain engine."""
 

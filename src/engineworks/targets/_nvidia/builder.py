@@ -21,7 +21,7 @@ from engineworks.targets._nvidia import network as networks
 from engineworks.targets._nvidia import truth as truths
 from engineworks.targets._nvidia.api import STRONG, WEAK, Api
 from engineworks.targets._nvidia.log import BuildLog, progress
-from engineworks.targets._nvidia.settings import Settings, Shapes
+from engineworks.targets._nvidia.settings import BuilderSettings, Shapes
 
 #: What every TensorRT reads as integers: symmetric, biases left as they are.
 SCHEME = Scheme(activation="int8", bias="float", outputs=False)
@@ -51,7 +51,7 @@ class VendorGraph:
 def build(
     trt: Any,
     request: BuildInput,
-    settings: Settings,
+    settings: BuilderSettings,
     *,
     adjust: Callable[[Api, Any, Any], None] = lambda api, config, network: None,
     on_device: bool = False,
@@ -105,7 +105,7 @@ def build(
 
 
 def _weakly_typed(
-    api: Api, network: Any, config: Any, source: VendorGraph, settings: Settings,
+    api: Api, network: Any, config: Any, source: VendorGraph, settings: BuilderSettings,
     request: BuildInput, files: dict[str, Path],
 ) -> Any:  # fmt: skip
     """Allow the precision, and give integers their ranges: gives the calibrator to be kept alive.
@@ -133,7 +133,7 @@ def _with_weights(truth: PrecisionTruth, said: BuildLog) -> PrecisionTruth:
     return truths.with_note(truth, source)
 
 
-def _source(request: BuildInput, settings: Settings, route: str) -> VendorGraph:
+def _source(request: BuildInput, settings: BuilderSettings, route: str) -> VendorGraph:
     """The graph whose types, or whose ranges, are those asked for."""
     if request.precision == "int8":
         refused = accept.refusals(accept.load(request.onnx), SCHEME)
@@ -158,7 +158,7 @@ def _source(request: BuildInput, settings: Settings, route: str) -> VendorGraph:
     return VendorGraph(onnx=request.onnx)
 
 
-def configure(api: Api, builder: Any, settings: Settings) -> Any:
+def configure(api: Api, builder: Any, settings: BuilderSettings) -> Any:
     """The builder's configuration.
 
     Raises:

@@ -12,7 +12,7 @@ from engineworks.errors import BuildError
 from engineworks.targets._base import GRAPH_REFUSED
 from engineworks.targets._nvidia.api import Api
 from engineworks.targets._nvidia.log import BuildLog, plain
-from engineworks.targets._nvidia.settings import Settings, Shapes
+from engineworks.targets._nvidia.settings import BuilderSettings, Shapes
 
 
 def parse(api: Api, builder: Any, onnx: Path, route: str, log: BuildLog) -> Any:
@@ -72,7 +72,7 @@ def lacking(api: Api, onnx: Path) -> tuple[str, ...]:
     return tuple(sorted(name for name in wanted if not parser.supports_operator(name)))
 
 
-def profile(network: Any, builder: Any, settings: Settings) -> tuple[Any, dict[str, Shapes]]:
+def profile(network: Any, builder: Any, settings: BuilderSettings) -> tuple[Any, dict[str, Shapes]]:
     """The optimization profile over all open dimensions.
 
     Returns:
@@ -102,7 +102,7 @@ def profile(network: Any, builder: Any, settings: Settings) -> tuple[Any, dict[s
     return made, found
 
 
-def _by_batch(tensor: Any, settings: Settings) -> Shapes:
+def _by_batch(tensor: Any, settings: BuilderSettings) -> Shapes:
     """Shapes of a tensor whose only open dimension is the batch."""
     first, *rest = tuple(tensor.shape)
     if first != -1 or -1 in rest:

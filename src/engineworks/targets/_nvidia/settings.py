@@ -48,7 +48,7 @@ OPTIONS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class BuilderSettings:
     """Options with their defaults filled in."""
 
     workspace_mib: int | None = None
@@ -148,7 +148,7 @@ def _shapes(value: Any) -> dict[str, Shapes]:
     return found
 
 
-def read(options: Mapping[str, Any], largest_batch: int) -> Settings:
+def read(options: Mapping[str, Any], largest_batch: int) -> BuilderSettings:
     """Check options and fill in defaults.
 
     Args:
@@ -165,7 +165,7 @@ def read(options: Mapping[str, Any], largest_batch: int) -> Settings:
             "batch", list(batch), "does not begin with 1, and every engine is checked with one "
             "row", "write batch: [1, 1, 8]",
         )  # fmt: skip
-    return Settings(
+    return BuilderSettings(
         workspace_mib=None if workspace is None else _number("workspace_mib", workspace, 1, 2**20),
         batch=batch,
         shapes=_shapes(options.get("shapes", {})),
@@ -195,25 +195,25 @@ def check(options: Mapping[str, Any]) -> None:
     _pin(options, "timing_cache")
 
 
-def compatibility(settings: Settings) -> tuple[str, ...]:
+def compatibility(settings: BuilderSettings) -> tuple[str, ...]:
     """The options that let an engine open elsewhere, which cost size and speed."""
     found = ("version_compatible",) if settings.version_compatible else ()
     level = settings.hardware_compatible
     return (*found, *((f"hardware_compatible: {level}",) if level != "none" else ()))
 
 
-def plain(settings: Settings) -> Settings:
+def plain(settings: BuilderSettings) -> BuilderSettings:
     """The same settings without compatibility; a timing cache is of the other kind of kernels."""
     return dataclasses.replace(
         settings, version_compatible=False, hardware_compatible="none", timing_cache=None
     )
 
 
-def for_session(settings: Settings) -> dict[str, Any]:
+def for_session(settings: BuilderSettings) -> dict[str, Any]:
     """What concerns running the engine, for the details of its manifest."""
     return {"cuda_graph": True} if settings.cuda_graph else {}
 
 
-def routed(settings: Settings, route: str) -> Settings:
+def routed(settings: BuilderSettings, route: str) -> BuilderSettings:
     """The same settings on another route."""
     return dataclasses.replace(settings, route=route)

@@ -21,7 +21,7 @@ from engineworks.qdq import accept
 from engineworks.targets._base import UNREAD, BuildInput
 from engineworks.targets._nvidia import builder, dla, inspect, py36_builder, weak
 from engineworks.targets._nvidia import trtexec as command_lines
-from engineworks.targets._nvidia.settings import Settings, Shapes, compatibility
+from engineworks.targets._nvidia.settings import BuilderSettings, Shapes, compatibility
 
 PYTHON = "/usr/bin/python3"
 
@@ -65,7 +65,7 @@ def trtexec(options: Mapping[str, Any]) -> str | None:
 
 
 def build(
-    way: str, request: BuildInput, checked: Settings, options: Mapping[str, Any],
+    way: str, request: BuildInput, checked: BuilderSettings, options: Mapping[str, Any],
     core: int | None, least: float,
 ) -> Made:  # fmt: skip
     """Build one engine by the system's Python or by trtexec.
@@ -120,7 +120,7 @@ def build(
     return Made(files=files, profile=shapes, truth=truth, version=version, placement=placement)
 
 
-def _refuse(way: str, request: BuildInput, checked: Settings, version: str) -> None:
+def _refuse(way: str, request: BuildInput, checked: BuilderSettings, version: str) -> None:
     if not version:
         raise BuildError(
             f"options.builder: {way} has no TensorRT here",
@@ -138,7 +138,7 @@ def _refuse(way: str, request: BuildInput, checked: Settings, version: str) -> N
 
 
 def _source(
-    request: BuildInput, checked: Settings, version: str
+    request: BuildInput, checked: BuilderSettings, version: str
 ) -> tuple[Path, Path | None, weak.GraphScales | None]:
     """(graph, calibration cache or None, ranges beside the graph or None)."""
     if request.precision != "int8":
@@ -160,7 +160,7 @@ def _source(
     return ranges.onnx, path, ranges
 
 
-def profile(inputs: tuple[TensorSpec, ...], checked: Settings) -> dict[str, Shapes]:
+def profile(inputs: tuple[TensorSpec, ...], checked: BuilderSettings) -> dict[str, Shapes]:
     """Shapes of the optimization profile, from the graph's declared tensors.
 
     Raises:
@@ -208,7 +208,7 @@ def _by_python(python: str, asked: dict[str, Any], work: Path) -> dict[str, Any]
 
 
 def _by_trtexec(
-    tool: str | None, job: command_lines.TrtexecBuild, checked: Settings, work: Path
+    tool: str | None, job: command_lines.TrtexecBuild, checked: BuilderSettings, work: Path
 ) -> dict[str, Any]:
     if tool is None:
         raise BuildError(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engineworks.errors import BuildError
-from engineworks.targets._nvidia.settings import Settings, Shapes
+from engineworks.targets._nvidia.settings import BuilderSettings, Shapes
 
 #: Where JetPack and NVIDIA's Debian packages leave it.
 PLACES = ("/usr/src/tensorrt/bin/trtexec", "/usr/local/tensorrt/bin/trtexec")
@@ -39,7 +39,9 @@ def options_of(help_text: str) -> frozenset[str]:
     return frozenset(re.findall(r"--([A-Za-z][A-Za-z0-9]*)", help_text))
 
 
-def command(tool: str, known: frozenset[str], job: TrtexecBuild, settings: Settings) -> list[str]:
+def command(
+    tool: str, known: frozenset[str], job: TrtexecBuild, settings: BuilderSettings
+) -> list[str]:
     """The words to run.
 
     Args:
