@@ -102,6 +102,11 @@ MISTAKES = {
         [("targets", [{"target": "null", "label": "a"}, {"target": "null", "label": "a"}])],
         "null/fp32:a stands there twice", "a label each",
     ),
+    "two sets of options under one name": (
+        [("targets", [{"target": "null"},
+                      {"target": "null", "precisions": ["fp16"], "options": {"act": "ship"}}])],
+        "null stands there with two sets of options", "give one of them a label",
+    ),
     "two labels that mean the same": (
         [("targets", [{"target": "null", "label": "a"}, {"target": "null"}])],
         "null/fp32:a and null/fp32 have the same options", "change the options",

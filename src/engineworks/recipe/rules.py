@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from engineworks import plan, precisions, targets
 from engineworks.calibrate.ranges import METHODS
@@ -70,7 +71,7 @@ def check_sections(recipe: Recipe, labels: tuple[str, ...]) -> None:
 
 
 def _check_variants(recipe: Recipe) -> None:
-    """Every variant has a name of its own, and no two labels mean the same."""
+    """A name for every variant, a label for every set of options, and none that means the same."""
     rows = [(spec, row) for spec in recipe.targets for row in plan.rows(spec)]
     counts = Counter(row.name for _, row in rows)
     name, count = counts.most_common(1)[0]
@@ -79,6 +80,13 @@ def _check_variants(recipe: Recipe) -> None:
             f"targets: {name} stands there twice",
             hint="name each variant once; two sets of options of one target need a label each",
         )
+    options: dict[tuple[str, str], dict[str, Any]] = {}
+    for spec in recipe.targets:
+        if options.setdefault((spec.target, spec.label), spec.options) != spec.options:
+            raise RecipeError(
+                f"targets: {spec.target} stands there with two sets of options",
+                hint="give one of them a label: precisions of one set are held against each other",
+            )
     first: dict[str, str] = {}
     for spec, row in rows:
         meaning = digest((row.target, row.precision, row.options, spec.pool, spec.devices))
