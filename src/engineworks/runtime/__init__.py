@@ -7,6 +7,7 @@ first used.
 from engineworks.runtime.detections import Detections
 from engineworks.runtime.detector import Classification, Classifier, Detector, StageTimes
 from engineworks.runtime.pictures import read_image
+from engineworks.runtime.remote import RemoteSession, remote
 from engineworks.runtime.session import Session
 from engineworks.runtime.session import open_engine as open
 from engineworks.runtime.spread import Spread
@@ -16,9 +17,11 @@ __all__ = [
     "Classifier",
     "Detections",
     "Detector",
+    "RemoteSession",
     "Session",
     "Spread",
     "StageTimes",
     "open",
     "read_image",
+    "remote",
 ]

@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse, Response
 
 from engineworks import __version__
 from engineworks.errors import EngineworksError
+from engineworks.runtime.remote import MANIFEST, manifest_text
 from engineworks.server import bodies, tensors
 from engineworks.server.app import PRIORITIES, Change, deadline_of, note_of, unless_gone
 from engineworks.server.engine import Engine
@@ -53,6 +54,17 @@ def add(app: FastAPI, models: Models, change: Change) -> None:
     @app.get("/v2/models/{model}/versions/{version}", tags=tags, summary="An engine's tensors")
     async def metadata(model: str, version: str = "") -> dict[str, Any]:
         return _metadata(models.pick(model, version=version))
+
+    @app.get("/v2/models/{model}/config", tags=tags, summary="An engine's manifest")
+    async def config(model: str) -> dict[str, Any]:
+        engine = models.pick(model)
+        manifest = {"string_value": manifest_text(engine.manifest)}
+        # 0: requests of any number of rows are split here.
+        return {
+            "name": engine.name,
+            "max_batch_size": 0,
+            "parameters": {MANIFEST: manifest},
+        }
 
     @app.get("/v2/models/{model}/ready", tags=tags, summary="Whether an engine answers")
     @app.get("/v2/models/{model}/versions/{version}/ready", tags=tags, summary="Whether it answers")

@@ -13,6 +13,7 @@ from engineworks.errors import BuildError
 from engineworks.manifest import Manifest, Requires, TensorSpec
 from engineworks.packaging import PackageInput
 from engineworks.packaging._triton import config
+from engineworks.runtime.remote import MANIFEST
 from engineworks.store import verify
 from tests.unit.packaging.conftest import classifier, row
 
@@ -57,7 +58,7 @@ def test_a_configuration_holds_the_engines_manifest(engine, written):
     folder = engine()
     output = written("triton", folder)
     for model in ("cars", "cars.engine"):
-        text = read(output, model).parameters[config.MANIFEST].string_value
+        text = read(output, model).parameters[MANIFEST].string_value
         assert from_json(Manifest, json.loads(text)).sha256 == verify(folder).sha256
 
 

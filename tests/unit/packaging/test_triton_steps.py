@@ -26,6 +26,15 @@ class Tensor:
         return self.array
 
 
+class TritonError(str):
+    INVALID_ARG = "invalid"
+
+    def __new__(cls, words, code="internal"):
+        made = super().__new__(cls, words)
+        made.code = code
+        return made
+
+
 class Response:
     def __init__(self, output_tensors=(), error=None):
         self.error = error
@@ -36,7 +45,7 @@ class Response:
 def step(monkeypatch, tmp_path, yolox_engine):
     """Start a step: `step("decode.py", whole=False, **config)` gives its model."""
     module = types.ModuleType("triton_python_backend_utils")
-    module.Tensor, module.InferenceResponse, module.TritonError = Tensor, Response, str
+    module.Tensor, module.InferenceResponse, module.TritonError = Tensor, Response, TritonError
     module.get_input_tensor_by_name = lambda request, name: Tensor(name, request[name])
     monkeypatch.setitem(sys.modules, module.__name__, module)
 
@@ -79,6 +88,7 @@ def test_a_bad_request_harms_no_batch_mate(step):
     bad = {"images": rows(1)[:, :, :100]}
     good, refused, also_good = model.execute([{"images": rows(1)}, bad, {"images": rows(1)}])
     assert "must be float32" in refused.error
+    assert refused.error.code == "invalid"
     assert good.error is None
     assert np.array_equal(good.outputs["detections"], also_good.outputs["detections"])
 
@@ -106,4 +116,5 @@ def test_what_is_no_picture_fails_by_itself(step, data):
         [{"photo": np.array([[each]], np.object_)} for each in (data, photo)]
     )
     assert "photo" in bad.error
+    assert bad.error.code == "invalid"
     assert good.error is None

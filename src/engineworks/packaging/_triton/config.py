@@ -9,13 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from engineworks.codec import to_json
 from engineworks.errors import BuildError
 from engineworks.manifest import Manifest, TensorSpec
 from engineworks.packaging._numbers import Numbers
-
-#: Parameter of a configuration that holds the engine's manifest, for clients.
-MANIFEST = "engineworks.manifest"
+from engineworks.runtime.remote import MANIFEST, manifest_text
 
 _TYPES = {
     "bool": "TYPE_BOOL", "string": "TYPE_STRING", "bfloat16": "TYPE_BF16",
@@ -124,16 +121,10 @@ def engine_config(
     _instances(config, numbers.instances, on_gpu=on_gpu)
     if max_batch:
         _queue(config, numbers, numbers.merged)
-    _parameter(config, MANIFEST, _text(manifest))
+    _parameter(config, MANIFEST, manifest_text(manifest))
     for batch in sorted({1, numbers.merged}):
         _warm_up(config, manifest, batch if max_batch else 0)
     return config
-
-
-def _text(manifest: Manifest) -> str:
-    import json
-
-    return json.dumps(to_json(manifest), sort_keys=True, separators=(",", ":"))
 
 
 def _warm_up(config: Any, manifest: Manifest, batch: int) -> None:
@@ -210,7 +201,7 @@ def ensemble_config(name: str, manifest: Manifest) -> Any:
     answer.input_map["placement"] = "placement"
     for column in config.output:
         answer.output_map[column.name] = column.name
-    _parameter(config, MANIFEST, _text(manifest))
+    _parameter(config, MANIFEST, manifest_text(manifest))
     return config
 
 

@@ -40,7 +40,8 @@ class TritonPythonModel:
             picture = decode_picture(bytes(given[0]), "photo")
             row, placement = self.model.prepare(picture.image)
         except EngineworksError as error:
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))
+            fault = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
+            return pb_utils.InferenceResponse(error=fault)
         # An engine of a fixed batch gets all of its rows, the others empty.
         rows = np.zeros((self.rows, *row.shape), row.dtype)
         rows[0] = row

@@ -15,7 +15,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from engineworks import runtime
-from engineworks.errors import EngineworksError
+from engineworks.errors import EngineworksError, FeedError
 
 
 class TritonPythonModel:
@@ -61,8 +61,11 @@ class TritonPythonModel:
     def _single(self, feed: dict[str, Any]) -> Any:
         try:
             return self._response(self.session.infer(feed))
+        except FeedError as error:
+            fault = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
         except EngineworksError as error:
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))
+            fault = pb_utils.TritonError(str(error))
+        return pb_utils.InferenceResponse(error=fault)
 
     def _response(self, outputs: dict[str, Any]) -> Any:
         tensors = [

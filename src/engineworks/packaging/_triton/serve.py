@@ -112,7 +112,8 @@ class TritonServed:
         self._http = over_http.InferenceServerClient(
             self.address, connection_timeout=_PATIENCE_S, network_timeout=_PATIENCE_S
         )
-        self._grpc = over_grpc.InferenceServerClient(f"127.0.0.1:{grpc}")
+        self.grpc_address = f"127.0.0.1:{grpc}"
+        self._grpc = over_grpc.InferenceServerClient(self.grpc_address)
         self._engine = site.engine
         self._details = site.manifest.details
         metadata = self._http.get_server_metadata()
@@ -192,7 +193,9 @@ class TritonServed:
         try:
             ask()
         except InferenceServerException as error:
-            return Check(name=name, holds=True, detail=str(error.message())[:200])
+            fault = error.status() in ("400", "StatusCode.INVALID_ARGUMENT")
+            detail = f"{error.status()}: {str(error.message())[:200]}"
+            return Check(name=name, holds=fault, detail=detail)
         return Check(name=name, holds=False, detail="it was answered")
 
     def _grpc_answers_alike(self, photo: bytes) -> Check:
