@@ -33,16 +33,24 @@ def asked(default: str) -> str:
     return word if word in LEVELS else default
 
 
-def configure(level: str, form: str = FORMAT) -> None:
+def configure(level: str, form: str = FORMAT, others: str = "warning") -> None:
     """Log this process's records of a level on stderr, and have children do the same.
-
-    Other packages log their information, and no more than that, at `debug`.
 
     Args:
         level: One of `LEVELS`.
         form: Of a line, as `logging` takes it.
+        others: Level of other packages' records, if it is the higher one; at `debug` their
+            information is logged, and no more than that.
     """
     os.environ[VARIABLE] = level
     number = getattr(logging, level.upper())
-    logging.basicConfig(level=max(number, logging.INFO), format=form)
+    least = logging.INFO if number < logging.INFO else getattr(logging, others.upper())
+    root = logging.getLogger()
+    handler = next((one for one in root.handlers if one.name == VARIABLE), None)
+    if handler is None:
+        handler = logging.StreamHandler()
+        handler.name = VARIABLE
+        root.addHandler(handler)
+    handler.setFormatter(logging.Formatter(form))
+    root.setLevel(max(number, least))
     logging.getLogger("engineworks").setLevel(number)

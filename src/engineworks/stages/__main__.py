@@ -27,7 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the stage whose `request.json` lies in the folder named by the first argument."""
     streams.tolerate()
     (folder,) = map(Path, arguments if arguments is not None else sys.argv[1:])
-    loglevels.configure(loglevels.asked("info"), "%(asctime)s %(levelname)s %(name)s: %(message)s")
+    loglevels.configure(
+        loglevels.asked("info"), "%(asctime)s %(levelname)s %(name)s: %(message)s", others="info"
+    )
     _die_with_parent()
     started = time.perf_counter()
     asked = json.loads((folder / "request.json").read_text(encoding="utf-8"))

@@ -134,10 +134,10 @@ QUIET = ["here", "here", "here", "here"]  # Python's own last resort: warnings, 
         (["host"], "", None, None),
         (["host"], "chatty", None, None),
         (["host", "--log-level", "debug"], "", "DIWE", "IWE"),
-        (["--log-level", "info", "host"], "", "IWE", "IWE"),
+        (["--log-level", "info", "host"], "", "IWE", "WE"),
         (["host", "--log-level", "warning"], "debug", "WE", "WE"),
         (["host", "--log-level", "error"], "", "E", "E"),
-        (["host"], "info", "IWE", "IWE"),
+        (["host"], "info", "IWE", "WE"),
     ],
 )
 def test_the_log_level_is_chosen_by_an_option_or_the_environment(options, variable, ours, theirs):
