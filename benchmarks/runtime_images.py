@@ -15,8 +15,8 @@ import torch
 
 from benchmarks._bars import Bar
 from benchmarks._rounds import interleave, ratio
+from engineworks.runtime.heads.detection import DetectionPostprocessor
 from engineworks.runtime.pictures import read_image
-from engineworks.runtime.postprocess import DetectionPostprocessor
 from engineworks.runtime.preprocess import Preprocessor
 from engineworks.specs import Preprocess, TaskSpec
 

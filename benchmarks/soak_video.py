@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> int:
                 open=lambda stop: looped,
                 sinks=lambda source: [
                     VideoSink(VideoFile(out / "out.mp4", fps=source.fps)),
-                    JsonLines(out / "out.jsonl", detector.labels),
+                    JsonLines(out / "out.jsonl", detector.to_json),
                 ],
                 tracker=lambda fps: ByteTrack(fps=fps, high=0.3),
             )

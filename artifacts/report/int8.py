@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from artifacts.report import pictures as gallery
-from artifacts.report.pictures import Picture
 from artifacts.report.trials import Curve, Ladder, curve, ladders
 from artifacts.summary import Summary, Variant, main_row
 from engineworks import precisions
+from engineworks.evaluate.pictures import Picture
 from engineworks.facts.engine import DetectionDiff
 from engineworks.facts.int8 import Calibration, Coverage, Quantized, Rung, Sensitivity
 from engineworks.store import LocalStore
@@ -58,6 +58,8 @@ class Objects:
     most: int
     pictures: tuple[Picture, ...]
     missing: int
+    legend: str
+    """What colours in the pictures mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,14 +261,14 @@ def _objects(variant: Variant, summary: Summary, store: LocalStore) -> Objects |
     found = variant.difference
     if found is None:
         return None
-    known = gallery.photos(summary.data, store)
-    names = {str(key): name for key, name in known.names.items()} if known else {}
+    known = gallery.album(summary, store)
+    names = known.names if known else {}
     counts = {
         key: (found.lost_by_class.get(key, 0), found.gained_by_class.get(key, 0))
         for key in {**found.lost_by_class, **found.gained_by_class}
     }
     ranked = sorted(counts.items(), key=lambda item: (-sum(item[1]), -item[1][0], item[0]))
-    pictures, missing = gallery.worst(summary, store, variant, PHOTOS)
+    pictures, missing = gallery.worst(summary, store, known, variant, PHOTOS)
     most = max([1, *(n for pair in counts.values() for n in pair), *_most(found.by_size)])
     return Objects(
         found=found,
@@ -274,6 +276,7 @@ def _objects(variant: Variant, summary: Summary, store: LocalStore) -> Objects |
         most=most,
         pictures=pictures,
         missing=missing,
+        legend=known.words.legend if known else "",
     )
 
 

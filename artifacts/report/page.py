@@ -17,7 +17,6 @@ import jinja2
 
 from artifacts.report import int8, pictures, plots, trials
 from artifacts.summary import Summary, Variant, computed, main_row
-from engineworks.evaluate import agreement
 from engineworks.facts.timing import BenchmarkRow
 from engineworks.store import LocalStore
 
@@ -73,8 +72,6 @@ def render(summary: Summary, store: LocalStore) -> str:
         step_words=int8.STEPS,
         long=int8.LONG,
         log_name=lambda log: _log_name(log, summary.run_id),
-        min_score=agreement.VISIBLE,
-        same_iou=agreement.SAME,
     )
     return page
 

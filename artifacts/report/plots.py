@@ -5,11 +5,8 @@ Only geometry and pixels; the template writes every tag, and `report.py` chooses
 
 from __future__ import annotations
 
-import base64
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +14,6 @@ import cv2
 import numpy as np
 
 from artifacts.summary import Summary, Variant, main_row
-from engineworks.evaluate import agreement
 
 Array = np.ndarray[Any, Any]
 Box = tuple[float, float, float, float]
@@ -27,6 +23,10 @@ Box = tuple[float, float, float, float]
 LEAST_METRIC, LEAST_LATENCY = 0.02, 0.3
 #: Pixels around the plot for the axes' texts: left, top, right, bottom.
 MARGIN = (48, 28, 16, 36)
+#: Boxes below this score are neither drawn nor counted.
+MIN_SCORE = 0.3
+#: Two boxes of one class that overlap this much are the same object.
+SAME_IOU = 0.5
 #: Where a label may stand beside its point, best first: (dx, dy of its baseline, text-anchor).
 TRIES: tuple[tuple[float, float, str], ...] = (
     (0, -13, "middle"), (0, 21, "middle"), (12, 4, "start"), (-12, 4, "end"),
@@ -259,61 +259,3 @@ def _inside(box: Box, frame: Box) -> bool:
 
 def _overlap(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def by_image(results: Iterable[dict[str, Any]]) -> defaultdict[Any, list[dict[str, Any]]]:
-    """COCO results of at least `agreement.VISIBLE` by image id, best first."""
-    boxes: defaultdict[Any, list[dict[str, Any]]] = defaultdict(list)
-    for entry in sorted(results, key=lambda entry: -entry["score"]):
-        if entry["score"] >= agreement.VISIBLE:
-            boxes[entry["image_id"]].append(entry)
-    return boxes
-
-
-def photo(
-    image: Array, boxes: Sequence[dict[str, Any]], alone: AbstractSet[int], names: Mapping[int, str]
-) -> str:
-    """The photo with boxes as a JPEG data URI; boxes that the other model lacks stand out.
-
-    Labels that would cover another are left out, the surest and the lone boxes' first in line.
-    """
-    scale = min(1.0, WIDEST_PX / image.shape[1])
-    canvas = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    order = sorted(range(len(boxes)), key=lambda position: (position not in alone, position))
-    corners = [[round(value * scale) for value in entry["bbox"]] for entry in boxes]
-    for position in reversed(order):
-        left, top, width, height = corners[position]
-        colour, thick = (ONE, 3) if position in alone else (BOTH, 1)
-        cv2.rectangle(canvas, (left, top), (left + width, top + height), colour, thick)
-    taken: list[Box] = []
-    for position in order:
-        entry, (left, top, _, height) = boxes[position], corners[position]
-        name = names.get(entry["category_id"], f"class {entry['category_id']}")
-        text = f"{name} {entry['score']:.2f}".encode("ascii", "replace").decode()
-        (wide, high), _ = cv2.getTextSize(text, FONT, FONT_SCALE, 1)
-        x = max(0, min(left, canvas.shape[1] - wide - 4))
-        for y in (top, top + high + 5, top + height):
-            box = (x, y - high - 5, x + wide + 4, y)
-            if y - high - 5 >= 0 and not any(_overlap(box, other) for other in taken):
-                taken.append(box)
-                colour = ONE if position in alone else BOTH
-                cv2.rectangle(canvas, (x, y - high - 5), (x + wide + 4, y), colour, -1)
-                where = (x + 2, y - 3)
-                cv2.putText(canvas, text, where, FONT, FONT_SCALE, (0, 0, 0), 1, cv2.LINE_AA)
-                break
-    return _jpeg(canvas)
-
-
-def _jpeg(image: Array) -> str:
-    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
-
-
-def tile(image: Array) -> str:
-    """A small picture as a JPEG data URI; tiny ones are enlarged so that pixels stay sharp."""
-    longest = max(image.shape[:2])
-    if longest < TILE_PX:
-        scale, how = float(math.ceil(TILE_PX / longest)), cv2.INTER_NEAREST
-    else:
-        scale, how = min(1.0, 2 * TILE_PX / longest), cv2.INTER_AREA
-    return _jpeg(cv2.resize(image, None, fx=scale, fy=scale, interpolation=how))

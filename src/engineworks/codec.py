@@ -27,9 +27,13 @@ def place(**options: Any) -> Any:
     return dataclasses.field(metadata={"key": False}, **options)
 
 
-def later(*, default: Any) -> Any:
-    """Declare a dataclass field that older values lack; at its default it is not written."""
-    return dataclasses.field(default=default, metadata={"later": True})
+def later(**options: Any) -> Any:
+    """Declare a dataclass field that older values lack; at its default it is not written.
+
+    Args:
+        options: `default` or `default_factory`, as of `dataclasses.field`.
+    """
+    return dataclasses.field(metadata={"later": True}, **options)
 
 
 def to_json(value: Any) -> Any:
@@ -49,7 +53,7 @@ def _encode(value: Any, *, key_only: bool) -> Any:
             field.name: _encode(getattr(value, field.name), key_only=key_only)
             for field in dataclasses.fields(value)
             if (not key_only or field.metadata.get("key", True))
-            and not (field.metadata.get("later") and getattr(value, field.name) == field.default)
+            and not (field.metadata.get("later") and getattr(value, field.name) == _default(field))
         }
     if isinstance(value, Mapping):
         strange = next((key for key in value if not isinstance(key, str)), "")
@@ -61,6 +65,12 @@ def _encode(value: Any, *, key_only: bool) -> Any:
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise TypeError(f"{type(value).__name__} has no JSON form here: {value!r}")
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
 
 
 @cache

@@ -25,7 +25,7 @@ from engineworks.codec import to_json
 from engineworks.facts.plan import Outcome
 from engineworks.manifest import Artifact
 from engineworks.recipe import Recipe
-from engineworks.runtime.postprocess import DetectionPostprocessor
+from engineworks.runtime.heads.detection import DetectionPostprocessor
 from engineworks.runtime.preprocess import Placement
 from engineworks.runtime.session import open_engine
 from engineworks.specs import InputSpec, Preprocess, TargetSpec, TaskSpec

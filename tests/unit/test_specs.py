@@ -67,7 +67,6 @@ REFUSED = {
     "confidence 1": (lambda: TaskSpec(confidence=1.0), "1.0"),
     "confidence nan": (lambda: TaskSpec(confidence=float("nan")), "nan"),
     "iou 0": (lambda: TaskSpec(iou=0.0), "0.0"),
-    "an unknown layout": (lambda: TaskSpec(layout="yolov5"), "yolov5"),
     "no detections": (lambda: TaskSpec(max_detections=0), "0"),
     "one label twice": (lambda: TaskSpec(labels=("cat", "dog", "cat")), "cat"),
     "limit 0": (lambda: DataSpec(images="x", limit=0), "0"),

@@ -18,7 +18,7 @@ import numpy as np
 
 from engineworks import hosts
 from engineworks.bench.matrix import feed
-from engineworks.runtime.detector import image_input
+from engineworks.runtime.predictor import image_input
 from engineworks.runtime.session import Tensors
 from engineworks.runtime.spread import Opener, Spread
 from engineworks.specs import Preprocess

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from engineworks import __version__, loglevels, loopback
-from engineworks.cli import about, classify, detect, engine, loadtest, raw, serve, video
+from engineworks.cli import about, answers, engine, loadtest, raw, serve, video
 from engineworks.errors import EngineworksError
 
-GROUPS = (detect, classify, raw, video, serve, loadtest, engine, about)
+GROUPS = (answers, raw, video, serve, loadtest, engine, about)
 
 
 def run(arguments: Sequence[str] | None) -> int:

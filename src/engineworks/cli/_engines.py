@@ -1,4 +1,4 @@
-"""How a command finds its engine and opens a detector on it.
+"""How a command finds its engine and opens it with the head of its task.
 
 By folder, by URI, or by the name of a variant of the latest run.
 """
@@ -9,19 +9,17 @@ import argparse
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from engineworks import runtime, usercode
 from engineworks.cli._numbers import number, whole
-from engineworks.errors import ArtifactError
+from engineworks.errors import ArtifactError, DataError
+from engineworks.runtime import heads
+from engineworks.runtime.heads import Head
 from engineworks.runtime.session import Session
-
-CONFIDENCE = 0.3
-
-#: Overlap above which the weaker box goes: recipes have what AP wants (0.65), a picture this.
-IOU = 0.45
+from engineworks.specs import NO_TASK
 
 HELP = (
     "a folder with manifest.json, a file:// URI, or a variant of the latest run here, "
@@ -37,34 +35,59 @@ def add_engine(command: argparse.ArgumentParser, words: str = HELP) -> None:
     )
 
 
-def add_detector(command: argparse.ArgumentParser) -> None:
-    """Add ENGINE, --threads, --confidence, --iou, --max-detections and --decoder-from."""
-    add_engine(command)
-    command.add_argument(
-        "--confidence",
-        type=_share,
-        default=CONFIDENCE,
-        help=f"leave out objects below this score (default: {CONFIDENCE})",
-    )
-    command.add_argument(
-        "--iou",
-        type=number(0, 1),
-        default=IOU,
-        help="leave out a box that overlaps a stronger one of its class by more than this "
-        f"(default: {IOU}; average precision wants the recipe's, 0.65 as a rule)",
-    )
-    command.add_argument(
-        "--max-detections",
-        type=whole(1, 100_000),
-        metavar="N",
-        help="keep at most so many objects of an image, the strongest (default: the engine's)",
-    )
-    command.add_argument(
-        "--decoder-from",
-        type=Path,
-        metavar="DIR",
-        help="folder of the recipe whose own decoder the engine needs; its code is run",
-    )
+def heads_by_command() -> dict[str, list[Head]]:
+    """Every head of this installation, by the word of its command."""
+    commands: dict[str, list[Head]] = {}
+    for kind in heads.names():
+        with contextlib.suppress(ArtifactError):  # of a package that does not import
+            head = heads.load(kind)
+            commands.setdefault(head.command, []).append(head)
+    return commands
+
+
+def add_settings(command: argparse.ArgumentParser, wanted: Sequence[Head]) -> None:
+    """Add the options of what these heads let a caller set, and --decoder-from."""
+    for name, (flag, arguments) in _settings().items():
+        defaults = [head.settings[name] for head in wanted if name in head.settings]
+        if not defaults:
+            continue
+        shown = "" if defaults[0] is None else f" (default: {defaults[0]})"
+        words = arguments.pop("help")
+        command.add_argument(flag, dest=name, default=None, help=words + shown, **arguments)
+    if any(head.own_decoder for head in wanted):
+        command.add_argument(
+            "--decoder-from",
+            type=Path,
+            metavar="DIR",
+            help="folder of the recipe whose own decoder the engine needs; its code is run",
+        )
+
+
+def _settings() -> dict[str, tuple[str, dict[str, Any]]]:
+    """Setting of a head -> its option on the command line."""
+    return {
+        "confidence": (
+            "--confidence", {"type": _share, "help": "leave out objects below this score"},
+        ),
+        "iou": (
+            "--iou",
+            {
+                "type": number(0, 1),
+                "help": "leave out a box that overlaps a stronger one of its class by more than "
+                "this; average precision wants the recipe's, 0.65 as a rule",
+            },
+        ),
+        "max_detections": (
+            "--max-detections",
+            {
+                "type": whole(1, 100_000),
+                "metavar": "N",
+                "help": "keep at most so many objects of an image, the strongest (default: the "
+                "engine's)",
+            },
+        ),
+        "top": ("--top", {"type": whole(1, 100_000), "metavar": "K", "help": "classes named"}),
+    }  # fmt: skip
 
 
 def open_session(options: argparse.Namespace) -> Session:
@@ -77,62 +100,82 @@ def open_session(options: argparse.Namespace) -> Session:
     return runtime.open(place, threads=options.threads, sha256=sha256)
 
 
-#: What an engine of a task is for on the command line.
-_COMMANDS = {
-    "detection": "engineworks detect or engineworks video",
-    "classification": "engineworks classify",
-}
 _RAW = "engineworks run (its raw outputs)"
 
 
-def hold_to_task(session: Session, kind: str) -> None:
-    """Refuse an engine that another command is for.
+def _fitting(kind: str) -> str:
+    """What an engine of a task is for on the command line."""
+    if kind not in heads.names():
+        return _RAW
+    head = heads.load(kind)
+    return f"engineworks {head.command}" + (" or engineworks video" if head.draw else "")
+
+
+def _hold_to_command(session: Session, command: str) -> Head:
+    """The head of an engine's task, where the command is for it.
 
     Raises:
-        ArtifactError: Names that command.
+        ArtifactError: Another command is for this engine; it is named.
     """
-    found = session.manifest.task.kind if session.manifest.task else "none"
-    if found != kind:
+    kind = session.manifest.task.kind if session.manifest.task else NO_TASK
+    fits = kind in heads.names()
+    head = heads.load(kind) if fits else None
+    if head is None or not (head.command == command or (command in _VIDEO and head.draw)):
+        kinds = [kind for kind in heads.names() if heads.load(kind).command == command]
         raise ArtifactError(
-            f"{session.manifest.name} is an engine for the task {found}, not {kind}",
-            hint=f"use {_COMMANDS.get(found, _RAW)} for this engine",
+            f"{session.manifest.name} is an engine for the task {kind}, not "
+            f"{' or '.join(kinds) or 'one that is drawn'}",
+            hint=f"use {_fitting(kind)} for this engine",
         )
+    return head
+
+
+#: Commands for any engine whose answers can be drawn.
+_VIDEO = ("video", "videos")
 
 
 @contextlib.contextmanager
-def open_detector(
-    options: argparse.Namespace, confidence: float | None = None
-) -> Iterator[runtime.Detector]:
-    """The detector that the options of `add_detector` ask for, open while the block runs.
+def open_predictor(
+    options: argparse.Namespace, least: float | None = None
+) -> Iterator[runtime.Predictor[Any]]:
+    """The engine that the options ask for, with its head, open while the block runs.
 
     Args:
         options: The parsed command line.
-        confidence: In place of --confidence.
+        least: Confidence from which objects are wanted, too, when it is below --confidence.
 
     Raises:
-        ArtifactError: No engine, no detector, or an engine with a layout of its own without
-            --decoder-from.
+        ArtifactError: No engine, one that another command is for, or one with a layout of its own
+            without --decoder-from.
+        DataError: An option that this engine's task does not have.
         ModelError: That folder does not have the decoder.
     """
     with open_session(options) as session:
-        hold_to_task(session, "detection")
+        head = _hold_to_command(session, options.command)
         task, decode = session.manifest.task, None
-        if task is not None and ":" in task.layout:
-            if options.decoder_from is None:
+        if task is not None and head.own_decoder and ":" in task.layout:
+            if getattr(options, "decoder_from", None) is None:
                 raise ArtifactError(
                     f"{session.manifest.name} has a layout of its own, {task.layout}, and an "
                     "engine holds no code",
                     hint="give --decoder-from DIR, the folder of its recipe",
                 )
             decode = usercode.load(task.layout, options.decoder_from, "task.layout")
-        least = options.confidence if confidence is None else confidence
-        yield runtime.Detector(
-            session,
-            confidence=least,
-            iou=options.iou,
-            max_detections=options.max_detections,
-            decoder=decode,
-        )
+        given = {name: getattr(options, name, None) for name in _settings()}
+        for name, value in given.items():
+            if value is not None and name not in head.settings:
+                raise DataError(
+                    f"--{name.replace('_', '-')} is nothing that an engine for the task "
+                    f"{task.kind if task else NO_TASK} knows",
+                    hint="leave it out",
+                )
+        settings: dict[str, Any] = {
+            name: default if given.get(name) is None else given[name]
+            for name, default in head.settings.items()
+        }
+        if least is not None and "confidence" in settings:
+            settings["confidence"] = min(least, settings["confidence"])
+        yield runtime.Predictor(session, decoder=decode, **settings)
 
 
 def _share(text: str) -> float:

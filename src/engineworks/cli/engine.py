@@ -15,11 +15,12 @@ from engineworks.cli._words import add, answer, short
 from engineworks.codec import to_json
 from engineworks.errors import EngineworksError, MissingDependency
 from engineworks.manifest import Manifest
-from engineworks.runtime.detector import image_input
+from engineworks.runtime import heads
+from engineworks.runtime.predictor import image_input
 from engineworks.runtime.scores import ASSUMED
 from engineworks.runtime.session import check_machine, check_version, local_folder
 from engineworks.runtime.spread import Opener, opener
-from engineworks.specs import BenchmarkSpec
+from engineworks.specs import BenchmarkSpec, TaskSpec
 from engineworks.store import verify
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _inspect(options: argparse.Namespace) -> int:
         lines.append(f"  images   {short(to_json(manifest.preprocess))}")
     if manifest.task is not None:
         lines.append(f"  task     {short(to_json(manifest.task))}")
-        if manifest.task.kind == "classification" and manifest.task.scores == "auto":
+        if manifest.task.scores == "auto" and _asks_scores(manifest.task):
             lines.append(f"  scores   not said: taken for {ASSUMED}")
     if manifest.requires is not None:
         lines.append(f"  needs    {short(to_json(manifest.requires))}")
@@ -91,6 +92,11 @@ def _inspect(options: argparse.Namespace) -> int:
     lines.append(f"  made by  {short(manifest.provenance.tools)}")
     data = {**to_json(manifest), "sha256": manifest.sha256, "here": here}
     return answer(options, data, "\n".join(lines))
+
+
+def _asks_scores(task: TaskSpec) -> bool:
+    """Whether the manifest should say what scores are."""
+    return task.kind in heads.names() and heads.load(task.kind).scores
 
 
 def _opens_here(manifest: Manifest) -> str:

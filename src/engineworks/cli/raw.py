@@ -19,10 +19,10 @@ from engineworks.cli._outputs import check
 from engineworks.cli._recording import add_recording, recorder
 from engineworks.cli._words import add
 from engineworks.errors import ArtifactError, DataError, FeedError, StoreError
-from engineworks.runtime.detector import image_input
 from engineworks.runtime.metrics import name_of
 from engineworks.runtime.outputs import temporary_name
 from engineworks.runtime.pictures import read_picture
+from engineworks.runtime.predictor import image_input
 from engineworks.runtime.preprocess import Preprocessor
 from engineworks.runtime.session import Session
 

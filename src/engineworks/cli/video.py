@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from engineworks import hosts, runtime
-from engineworks.cli._engines import add_detector, open_detector
+from engineworks.cli._engines import add_engine, add_settings, heads_by_command, open_predictor
 from engineworks.cli._idle import given, refuse_idle
 from engineworks.cli._numbers import MOST_ROWS, add_max_pixels, number, size, whole
 from engineworks.cli._outputs import check, files_of
@@ -50,7 +50,9 @@ _WEAK = 0.1
 def register(subparsers: Subparsers) -> None:
     """Add this group's subcommands."""
     one = add(subparsers, "video", _video, "find and track objects in a video or stream")
-    add_detector(one)
+    drawn = [head for group in heads_by_command().values() for head in group if head.draw]
+    add_engine(one)
+    add_settings(one, drawn)
     one.add_argument(
         "source",
         metavar="SRC",
@@ -65,7 +67,8 @@ def register(subparsers: Subparsers) -> None:
     one.add_argument("--raw-size", type=size, metavar="WxH", help="size of raw frames")
     _add_common(one)
     many = add(subparsers, "videos", _videos, "the same for many videos or streams at once")
-    add_detector(many)
+    add_engine(many)
+    add_settings(many, drawn)
     many.add_argument("sources", nargs="+", metavar="SRC", help="folder of videos, file or address")
     many.add_argument(
         "-o", "--output", type=Path, metavar="DIR", required=True, help="write everything there"
@@ -130,10 +133,10 @@ def _video(options: argparse.Namespace) -> int:
     written = outputs.written(resume=resume)
     check(options, written, files_of([options.source]), goes_on=continued)
     window = Window(options.source) if options.show else None
-    with _engine(options, [options.source]) as (detectors, record):
-        job = _Plan(options, detectors[0].labels, window).job(options.source, outputs)
+    with _engine(options, [options.source]) as (predictors, record):
+        job = _Plan(options, predictors[0], window).job(options.source, outputs)
         pipeline = Pipeline(
-            detectors,
+            predictors,
             batch=options.batch,
             depth=max(4, options.batch),
             recorder=record,
@@ -178,10 +181,10 @@ def _videos(options: argparse.Namespace) -> int:
     written = [path for outputs in every for path in outputs.written(resume=options.resume)]
     continued = [outputs.jsonl for outputs in every if outputs.jsonl and options.resume]
     check(options, [*written, summary_file], files_of(sources), goes_on=continued)
-    with _engine(options, sources) as (detectors, record):
-        plan = _Plan(options, detectors[0].labels)
+    with _engine(options, sources) as (predictors, record):
+        plan = _Plan(options, predictors[0])
         jobs = [plan.job(source, outputs) for source, outputs in zip(sources, every, strict=True)]
-        pipeline = Pipeline(detectors, at_once=min(options.at_once, len(jobs)), recorder=record)
+        pipeline = Pipeline(predictors, at_once=min(options.at_once, len(jobs)), recorder=record)
         reports, asked = _run(pipeline, jobs)
     counts = {
         word: sum(report.outcome == word for report in reports)
@@ -207,9 +210,17 @@ class _Plan:
     """Turns options into jobs; what can be refused is refused before the first frame."""
 
     def __init__(
-        self, options: argparse.Namespace, labels: Sequence[str], window: Window | None = None
+        self,
+        options: argparse.Namespace,
+        predictor: runtime.Predictor[Any],
+        window: Window | None = None,
     ) -> None:
-        self._options, self._labels, self._window = options, labels, window
+        self._options, self._predictor, self._window = options, predictor, window
+        if options.track and not predictor.head.objects:
+            raise DataError(
+                f"--track follows objects, and answers of the task {predictor.task.kind} are none",
+                hint="leave --track out",
+            )
 
     def job(self, source: str, outputs: Outputs) -> Job:
         """The job for one source."""
@@ -237,7 +248,7 @@ class _Plan:
                 )
             text = sys.stdout if options.jsonl == "-" else outputs.jsonl
             if text is not None:
-                made.append(JsonLines(text, self._labels, append=begun is not None))
+                made.append(JsonLines(text, self._predictor.to_json, append=begun is not None))
             if outputs.mot is not None:
                 made.append(MotText(outputs.mot, append=begun is not None))
             if self._window is not None:
@@ -246,7 +257,10 @@ class _Plan:
 
         def tracker(fps: float) -> ByteTrack:
             first = begun.next_track if begun else 1
-            return ByteTrack(fps=fps, high=options.confidence, first_id=first)
+            high: float = self._predictor.head.settings["confidence"]
+            if options.confidence is not None:
+                high = options.confidence
+            return ByteTrack(fps=fps, high=high, first_id=first)
 
         path = local_path(source)
         written = (begun.video if begun else outputs.video, outputs.jsonl, outputs.mot)
@@ -265,16 +279,16 @@ class _Plan:
 @contextlib.contextmanager
 def _engine(
     options: argparse.Namespace, sources: Sequence[str]
-) -> Iterator[tuple[list[runtime.Detector], Recorder]]:
+) -> Iterator[tuple[list[runtime.Predictor[Any]], Recorder]]:
     """The engine in one or more sessions that share the threads."""
     count = options.workers or (1 if any(map(is_live, sources)) else 2)
     threads = max(1, (options.threads or hosts.cores()) // count)
     each = argparse.Namespace(**{**vars(options), "threads": threads})
-    least = min(_WEAK, options.confidence) if options.track else options.confidence
+    least = _WEAK if options.track else None
     with contextlib.ExitStack() as stack:
         record = stack.enter_context(recorder(options))
-        detectors = [stack.enter_context(open_detector(each, least)) for _ in range(count)]
-        yield detectors, record.of(name_of(detectors[0].session.manifest))
+        predictors = [stack.enter_context(open_predictor(each, least)) for _ in range(count)]
+        yield predictors, record.of(name_of(predictors[0].session.manifest))
 
 
 def _run(pipeline: Pipeline, jobs: Sequence[Job]) -> tuple[list[StreamReport], int]:

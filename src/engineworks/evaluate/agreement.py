@@ -1,12 +1,12 @@
 """How far one model's answers are from another's, object by object. Needs no labels.
 
-Answers are those that `judge.judge` returns: COCO results, or [file, class index, score].
-Knows no model and no truth.
+Answers are COCO results. Knows no model and no truth.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,9 @@ from engineworks.facts.engine import DetectionDiff, PhotoDiff
 
 Array = np.ndarray[Any, Any]
 Results = list[dict[str, Any]]
+
+#: Overlaps (n, m) in 0..1 of one model's objects of a class in a photo, and another's.
+Overlap = Callable[[Results, Results], Array]
 
 #: Answers below this score are no objects: hardly any display or decision shows them.
 VISIBLE = 0.3
@@ -35,36 +38,26 @@ SIZES = (32**2, 96**2)
 WORST = 6
 
 
-def fidelity(reference: list[Any], answers: list[Any]) -> float:
+def fidelity(reference: Results, answers: Results, overlap: Overlap | None = None) -> float:
     """Agreement in 0..1; 1 is equal. Smooth where a metric jumps, so it can rank small changes.
 
-    Detection: every object of the reference gives its score times overlap times the ratio of
-    scores; objects that only one side has give nothing. Classification: the share of equal
-    classes, less where scores differ.
+    Every object of the reference gives its score times overlap times the ratio of scores; objects
+    that only one side has give nothing.
 
     Args:
-        reference: Answers of the float model.
-        answers: Answers of the other one, on the same images.
+        reference: COCO results of the float model.
+        answers: COCO results of the other one, on the same images.
+        overlap: How much objects overlap; None: their boxes.
     """
-    if reference and isinstance(reference[0], list):
-        return _same_classes(reference, answers)
     credit = weight = 0.0
     for left, right in _by_image_and_class(reference, answers, FAINT):
-        pairs, lost, gained = _match(left, right)
-        for one, other, overlap in pairs:
+        pairs, lost, gained = _match(left, right, overlap or of_boxes)
+        for one, other, shared in pairs:
             scores = sorted((one["score"], other["score"]))
-            credit += one["score"] * overlap * scores[0] / scores[1]
+            credit += one["score"] * shared * scores[0] / scores[1]
             weight += one["score"]
         weight += sum(entry["score"] for entry in (*lost, *gained))
     return credit / weight if weight else 1.0
-
-
-def _same_classes(reference: list[Any], answers: list[Any]) -> float:
-    shares = []
-    for (_, class_id, score), (_, other_id, other) in zip(reference, answers, strict=True):
-        apart = abs(score - other) / max(abs(score), abs(other), 1e-9)
-        shares.append(1.0 - 0.5 * min(1.0, apart) if class_id == other_id else 0.0)
-    return float(np.mean(shares)) if shares else 1.0
 
 
 def _by_image_and_class(
@@ -78,11 +71,13 @@ def _by_image_and_class(
     return list(sides.values())
 
 
-def _match(left: Results, right: Results) -> tuple[list[tuple[Any, Any, float]], Results, Results]:
+def _match(
+    left: Results, right: Results, overlap: Overlap
+) -> tuple[list[tuple[Any, Any, float]], Results, Results]:
     """Pairs with their overlap, strongest first, and what is left over on each side."""
     if not left or not right:
         return [], left, right
-    shared = iou(_boxes(left), _boxes(right))
+    shared = overlap(left, right)
     pairs, free = [], set(range(len(right)))
     lost = []
     for index in sorted(range(len(left)), key=lambda i: -left[i]["score"]):
@@ -99,24 +94,28 @@ def _match(left: Results, right: Results) -> tuple[list[tuple[Any, Any, float]],
     return pairs, lost, [right[j] for j in sorted(free)]
 
 
-def unmatched(reference: Results, answers: Results) -> tuple[set[int], set[int]]:
+def unmatched(
+    reference: Results, answers: Results, overlap: Overlap | None = None
+) -> tuple[set[int], set[int]]:
     """Positions of the objects of one image that only one side has, paired as `difference` does.
 
     Args:
         reference: COCO results of the float model.
         answers: COCO results of the other one.
+        overlap: How much objects overlap; None: their boxes.
     """
     places = [{id(entry): n for n, entry in enumerate(side)} for side in (reference, answers)]
     only: tuple[set[int], set[int]] = (set(), set())
     for left, right in _by_image_and_class(reference, answers, 0.0):
-        _, lost, gained = _match(left, right)
+        _, lost, gained = _match(left, right, overlap or of_boxes)
         for side, entries in enumerate((lost, gained)):
             only[side].update(places[side][id(entry)] for entry in entries)
     return only
 
 
-def _boxes(entries: Results) -> Array:
-    return np.array([entry["bbox"] for entry in entries], np.float64)
+def of_boxes(left: Results, right: Results) -> Array:
+    """Overlaps (n, m) of the boxes of COCO results."""
+    return iou(*(np.array([entry["bbox"] for entry in side], np.float64) for side in (left, right)))
 
 
 def iou(left: Array, right: Array) -> Array:
@@ -130,12 +129,13 @@ def iou(left: Array, right: Array) -> Array:
     return np.asarray(shared / np.maximum(areas - shared, 1e-12))
 
 
-def difference(reference: Results, answers: Results) -> DetectionDiff:
+def difference(reference: Results, answers: Results, overlap: Overlap = of_boxes) -> DetectionDiff:
     """Objects lost, gained and moved between two models' detections.
 
     Args:
         reference: COCO results of the float model.
         answers: COCO results of the other one.
+        overlap: How much objects overlap.
     """
     lost_by: Counter[int] = Counter()
     gained_by: Counter[int] = Counter()
@@ -143,7 +143,7 @@ def difference(reference: Results, answers: Results) -> DetectionDiff:
     photos: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
     matched = 0
     for left, right in _by_image_and_class(reference, answers, VISIBLE):
-        pairs, lost, gained = _match(left, right)
+        pairs, lost, gained = _match(left, right, overlap)
         matched += len(pairs)
         moved = [pair[0] for pair in pairs if pair[2] < MOVED]
         for position, entries in enumerate((lost, gained, moved)):

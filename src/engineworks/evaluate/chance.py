@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -36,16 +36,22 @@ ONE_SIDED = 1.645
 Pair = tuple[Side, Side]
 
 
-def of_detection(results: Sequence[dict[str, Any]], labels: CocoLabels, ids: list[int]) -> Chance:
-    """Hold a detector's AP against chance.
+def of_detection(
+    results: Sequence[dict[str, Any]],
+    labels: CocoLabels,
+    ids: list[int],
+    sigmas: Sequence[float] | None = None,
+) -> Chance:
+    """Hold the AP of found objects against chance.
 
     Args:
         results: COCO results on these images.
         labels: Their boxes; crowds are left aside.
         ids: The images that were run.
+        sigmas: Spread of each point, where objects overlap by their points.
     """
-    answers, truths = sides(results, labels, ids)
-    return _judged(
+    answers, truths = sides(results, labels, ids, sigmas)
+    return judged(
         Photos(answers, truths), Photos(truths, truths), sum(len(t.score) for t in truths), "AP"
     )
 
@@ -137,12 +143,16 @@ class Classes:
     def beats(self, rival: Array) -> bool:
         """Exact sign test over the photos that only one of the two has right."""
         mine, other = self.answers == self.truths, rival == self.truths
-        won, lost = int((mine & ~other).sum()), int((other & ~mine).sum())
-        both = won + lost
-        if both > MANY:  # as the normal distribution has it
-            return (won - 0.5 - both / 2) / math.sqrt(both / 4) >= ONE_SIDED
-        tail = sum(math.comb(both, k) for k in range(won, both + 1))
-        return both > 0 and tail * 20 <= 2**both
+        return mostly(int((mine & ~other).sum()), int((other & ~mine).sum()))
+
+
+def mostly(won: int, lost: int) -> bool:
+    """Whether more are won than chance explains, with 95 % confidence: the exact sign test."""
+    both = won + lost
+    if both > MANY:  # as the normal distribution has it
+        return (won - 0.5 - both / 2) / math.sqrt(both / 4) >= ONE_SIDED
+    tail = sum(math.comb(both, k) for k in range(won, both + 1))
+    return both > 0 and tail * 20 <= 2**both
 
 
 def of_classification(predictions: Sequence[Sequence[Any]], truths: Array) -> Chance:
@@ -153,14 +163,36 @@ def of_classification(predictions: Sequence[Sequence[Any]], truths: Array) -> Ch
         truths: int (n,), true class indices.
     """
     answers = np.array([row[1] for row in predictions], np.int64)
-    return _judged(Classes(answers, truths), Classes(truths, truths), len(truths), "top1")
+    return judged(Classes(answers, truths), Classes(truths, truths), len(truths), "top1")
 
 
-Judged = Photos | Classes
+class Scored(Protocol):
+    """Answers to some photos, which can be scored against labels in any order of the photos."""
+
+    def __len__(self) -> int: ...
+
+    def value(self, order: Sequence[int] | None = None) -> float:
+        """The score where photo i is held against the label of photo `order[i]`."""
+        ...
+
+    def constant(self) -> tuple[float, Any]:
+        """The score of the best constant answer, and that answer to all photos."""
+        ...
+
+    def beats(self, rival: Any) -> bool:
+        """Whether these answers are better than others, with 95 % confidence."""
+        ...
 
 
-def _judged(mine: Judged, perfect: Judged, objects: int, metric: str) -> Chance:
-    """The evidence and what it says. Only what right answers would pass can be failed."""
+def judged(mine: Scored, perfect: Scored, objects: int, metric: str) -> Chance:
+    """The evidence and what it says. Only what right answers would pass can be failed.
+
+    Args:
+        mine: What was answered.
+        perfect: The labels as answers.
+        objects: How many things are labelled.
+        metric: What `value` is.
+    """
     if objects < LEAST:
         words = f"{objects} labelled objects are too few to tell {metric} from chance"
         return Chance(word="not judged", reason=words, objects=objects, photos=len(mine))
@@ -180,7 +212,7 @@ def _judged(mine: Judged, perfect: Judged, objects: int, metric: str) -> Chance:
     if value <= 0:
         return says("near zero", f"{shown}: nothing is right")
     told = len(orders) == EXCHANGES and value > others
-    beats = mine.beats(constant)  # type: ignore[arg-type]
+    beats = mine.beats(constant)
     against = f"the same answers on the labels of other photos reach {others:.4f}"
     always = f"one answer for all photos reaches {level:.4f}"
     if told and beats:
@@ -188,7 +220,7 @@ def _judged(mine: Judged, perfect: Judged, objects: int, metric: str) -> Chance:
     could_tell = len(orders) == EXCHANGES and perfect.value() > max(map(perfect.value, orders))
     if not told and could_tell:
         return says("near zero", f"{shown}, no better than chance: {against}")
-    if not beats and (value < level or perfect.beats(constant)):  # type: ignore[arg-type]
+    if not beats and (value < level or perfect.beats(constant)):
         return says("near zero", f"{shown}, no better than a constant answer: {always}")
     return says("not judged", f"{shown}: too few photos, or too much alike, to tell from chance")
 

@@ -1,19 +1,15 @@
 """Images with known answers: listed, checked one by one, and fixed by a digest.
 
-Knows folders and lists of images and one-folder-per-class. Knows no model; what annotation files
-hold, `annotations` reads.
+Knows folders and lists of images. Knows no model; what the answers are, the task's own file reads.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +17,9 @@ import numpy as np
 
 from engineworks import folders
 from engineworks.errors import DataError
-from engineworks.evaluate import pinned
+from engineworks.evaluate import pinned, tasks
 from engineworks.evaluate.annotations import truth as truths
-from engineworks.evaluate.annotations import turned
-from engineworks.evaluate.annotations.coco import CocoLabels
+from engineworks.evaluate.tasks import Look, Truth
 from engineworks.facts.data import BadImage, PinnedData, Turned
 from engineworks.files import read_text
 from engineworks.manifest import Artifact
@@ -97,7 +92,7 @@ def _below(root: Path) -> list[str]:
     return list(found.files)
 
 
-def _notes(spec: DataSpec, task: TaskSpec, labels: tuple[str, ...], files: list[str]) -> list[str]:
+def _notes(spec: DataSpec) -> list[str]:
     """What somebody would want to know of the folder before believing its score."""
     notes = []
     root = Path(spec.images)
@@ -105,7 +100,7 @@ def _notes(spec: DataSpec, task: TaskSpec, labels: tuple[str, ...], files: list[
         found = folders.find(root, SUFFIXES)
         if found.left_out:
             notes.append(
-                f"left out {len(found.left_out)} hidden or system entries: {_some(found.left_out)}"
+                f"left out {len(found.left_out)} hidden or system entries: {some(found.left_out)}"
             )
         others = found.others
         if spec.annotations is not None:
@@ -113,38 +108,15 @@ def _notes(spec: DataSpec, task: TaskSpec, labels: tuple[str, ...], files: list[
         if others:
             notes.append(
                 "left out, since no image that is read ends so: "
-                f"{folders.by_ending(others)} ({_some(others)})"
+                f"{folders.by_ending(others)} ({some(others)})"
             )
         if found.loops:
-            notes.append(f"left out links that lead back upward: {_some(found.loops)}")
-    if task.kind == "classification":
-        seen = {_class_of(name, labels) for name in files}
-        without = [label for index, label in enumerate(labels) if label and index not in seen]
-        if without:
-            notes.append(
-                f"{len(without)} of {len(labels)} labels have no picture: {_some(without)}"
-            )
+            notes.append(f"left out links that lead back upward: {some(found.loops)}")
     return notes
 
 
-def _torn(digests: Mapping[str, str], labels: tuple[str, ...]) -> list[str]:
-    """Images that lie in the folders of two classes, byte for byte the same."""
-    first: dict[str, str] = {}
-    pairs = [(first.setdefault(sha256, name), name) for name, sha256 in digests.items()]
-    torn = [
-        f"{one} = {other}"
-        for one, other in pairs
-        if one != other and _class_of(one, labels) != _class_of(other, labels)
-    ]
-    if not torn:
-        return []
-    return [
-        f"{len(torn)} images lie in the folders of two classes, one of which any model gets wrong: "
-        f"{_some(torn)}"
-    ]
-
-
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first names of many, and how many there are."""
     return ", ".join(names[:5]) + (f", ... ({len(names)})" if len(names) > 5 else "")
 
 
@@ -189,38 +161,11 @@ def in_both(one: PinnedData, other: PinnedData | None) -> int:
     )
 
 
-def _class_of(name: str, labels: tuple[str, ...]) -> int:
-    folder = _spelled(name.partition("/")[0]) if "/" in name else ""
-    number = _numbers(labels).get(folder)
-    if number is None:
-        raise DataError(
-            f"data.images: {name} lies in folder {folder!r}, which is none of the "
-            f"{len(labels)} labels",
-            hint=f"one folder per class, named as in task.labels: {', '.join(labels[:5])}, ...",
-        )
-    return number
-
-
-@functools.lru_cache(maxsize=8)
-def _numbers(labels: tuple[str, ...]) -> dict[str, int]:
-    return {_spelled(label): number for number, label in enumerate(labels) if label}
-
-
-def _spelled(name: str) -> str:
-    """A name as one sees it: macOS writes letters and their accents apart."""
-    return unicodedata.normalize("NFC", name)
-
-
-def class_ids(data: PinnedData, labels: tuple[str, ...]) -> np.ndarray[Any, Any]:
-    """Class index of every image of a classification set, int64 (n,)."""
-    return np.array([_class_of(name, labels) for name in data.files], np.int64)
-
-
 def screen(
     spec: DataSpec,
     task: TaskSpec,
     labels: tuple[str, ...],
-    keep: Callable[[CocoLabels], Artifact] | None = None,
+    keep: Callable[[Truth], Artifact] | None = None,
     *,
     digests: Mapping[str, str] | None = None,
     answers: Artifact | None = None,
@@ -231,7 +176,7 @@ def screen(
         spec: Images and where their labels are.
         task: What the labels are for.
         labels: Class names in index order.
-        keep: Puts the boxes, as they were understood, where later stages read them.
+        keep: Puts the known answers, as they were understood, where later stages read them.
         digests: sha256 by name of the images that were listed; None: they are listed here.
         answers: The store's copy that `spec.annotations` leads to.
 
@@ -242,16 +187,13 @@ def screen(
     if digests is None:
         digests = pinned.digests(root_of(spec), list_images(spec))
     files = list(digests)
-    truth: CocoLabels | None = None
+    truth: Truth | None = None
     bad: list[BadImage] = []
-    if task.kind == "detection":
-        everything = list_images(dataclasses.replace(spec, limit=None))
+    if task.judged:
         chosen = Path(spec.images).suffix.lower() == LIST
-        truth, bad = truths.read(spec, labels, everything, chosen=chosen)
-        files = [name for name in files if name in truth.image_id]
-    elif task.kind == "classification":
-        for name in files:
-            _class_of(name, labels)
+        everything = list_images(dataclasses.replace(spec, limit=None))
+        truth, bad = tasks.load(task.kind).truth(spec, task, labels, everything, chosen)
+        files = [name for name in files if truth.names(name)]
     named, usable = len(files) + len(bad), []
     depth = DepthCheck()
     with ThreadPoolExecutor(4) as pool:
@@ -271,15 +213,8 @@ def screen(
         )
     numbers = {name: looks[name].orientation for name in usable if looks[name].orientation > 1}
     if truth and spec.frame == "unturned":
-        truth = turned.upright(truth, numbers)
-    objects = _count_boxes(truth, usable) if truth else len(usable)
-    if not objects:
-        raise DataError(
-            f"the {len(usable)} images have no box in {spec.annotations} that counts: there is "
-            "nothing to find",
-            hint="give the annotations that belong to these images, with boxes that are no crowd "
-            "(iscrowd: 0)",
-        )
+        truth = truth.turned(numbers)
+    objects = truth.objects(usable) if truth else len(usable)
     kept = {name: digests[name] for name in usable}
     return PinnedData(
         spec=spec,
@@ -288,55 +223,31 @@ def screen(
         sha256=pinned.bytes_sha256(kept, answers, spec),
         bad=tuple(bad),
         objects=objects,
-        truth=keep(truth) if keep and truth else None,
+        truth=keep(truth) if keep and truth and truth.kept else None,
         notes=(
-            *(truth.notes if truth else ()),
-            *_notes(spec, task, labels, usable),
-            *(_torn(kept, labels) if task.kind == "classification" else ()),
+            *(truth.notes(kept) if truth else ()),
+            *_notes(spec),
             *filter(None, [depth.warning]),
         ),
         turned=tuple(Turned(file=name, orientation=n) for name, n in numbers.items()),
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Look:
-    """What decoding one image has shown."""
-
-    reason: str = ""
-    """Why it cannot be used."""
-    as_stored: bool = False
-    """Whether that is only because its boxes are of the picture before it was turned upright."""
-    orientation: int = 1
-    """EXIF's number, of an image with boxes that the decoder has turned."""
-
-
 def _look(
-    spec: DataSpec, truth: CocoLabels | None, digests: Mapping[str, str], depth: DepthCheck
-) -> Callable[[str], _Look]:
-    def look(name: str) -> _Look:
+    spec: DataSpec, truth: Truth | None, digests: Mapping[str, str], depth: DepthCheck
+) -> Callable[[str], Look]:
+    def look(name: str) -> Look:
         try:
             picture = pinned.picture(root_of(spec), name, digests, spec.max_pixels)
             depth.see(picture)
-            image = picture.image
-            data = pinned_bytes(root_of(spec) / name, digests[name]) if truth else b""
+            if truth is None or not truth.kept:
+                return Look()
+            stored = pinned_bytes(root_of(spec) / name, digests[name])
+            return truth.look(name, picture.image, stored, spec.frame)
         except DataError as error:
-            return _Look(reason=error.message)
-        if truth is None:
-            return _Look()
-        number = turned.orientation(data, image)
-        height, width = image.shape[:2]
-        reason, as_stored = turned.mismatch(
-            name, truth.size[name], (height, width), number, spec.frame
-        )
-        return _Look(reason=reason, as_stored=as_stored, orientation=number)
+            return Look(reason=error.message)
 
     return look
-
-
-def _count_boxes(truth: CocoLabels, files: list[str]) -> int:
-    ids = {truth.image_id[name] for name in files}
-    return sum(row["image_id"] in ids and not row["iscrowd"] for row in truth.raw["annotations"])
 
 
 def images(data: PinnedData) -> Iterator[np.ndarray[Any, Any]]:

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from engineworks import precisions
-from engineworks.evaluate import parity, readings, recognize
+from engineworks.evaluate import parity, readings, recognize, tasks
 from engineworks.evaluate.parity import Limit
-from engineworks.evaluate.readings import ClassReader, DetectionReader, Reader, ScoreReader
-from engineworks.evaluate.recognize import Layout
+from engineworks.evaluate.readings import DetectionReader, Reader
 from engineworks.facts.engine import Meaning, Reading
-from engineworks.runtime.heads import HEADS, Decoder
-from engineworks.specs import ScoreKind, Size, TaskSpec
+from engineworks.runtime.heads import Decoder
+from engineworks.runtime.heads.detection import LAYOUTS
+from engineworks.specs import Size, TaskSpec
 
 Array = np.ndarray[Any, Any]
 Infer = Callable[[Array], Mapping[str, Array]]
@@ -115,40 +115,14 @@ def limits(precision: str, found: Meaning | None) -> tuple[Limit, dict[str, Limi
 def _readers(
     seen: Mapping[str, Array], task: TaskSpec, size: Size, decode: Decoder | None
 ) -> tuple[Reader, ...]:
-    layout = _layout(seen, task, size, decode)
-    found: list[Reader] = []
+    """By the recipe's task; without one by what is recognised; the other outputs one by one."""
+    given = tasks.load(task.kind).readers(seen, task, size, decode) if task.judged else ()
+    layout = None if task.judged else recognize.recognize(seen, size)
     if layout is not None:
-        head = decode or HEADS[layout.name].decode
-        found.append(DetectionReader(layout=layout, decode=head, size=size))
-    if task.kind == "classification" and len(seen) == 1:
-        return (_of_task(next(iter(seen)), task.scores),)
-    read = layout.outputs if layout else ()
-    for name, array in seen.items():
-        reader = readings.of_output(name, array) if name not in read else None
-        if reader is not None:
-            found.append(reader)
-    return tuple(found)
-
-
-def _of_task(name: str, scores: ScoreKind) -> Reader:
-    """The reader of a classifier that the recipe speaks of."""
-    why = "the recipe's task"
-    if scores in ("independent", "independent_logits"):
-        return ScoreReader(outputs=(name,), sure="given", why=why, scores=scores)
-    return ClassReader(outputs=(name,), sure="given", why=why, scores=scores)
-
-
-def _layout(
-    seen: Mapping[str, Array], task: TaskSpec, size: Size, decode: Decoder | None
-) -> Layout | None:
-    if task.kind == "classification":
-        return None
-    if task.kind == "detection" and (decode is not None or task.layout in HEADS):
-        return Layout(
-            name=task.layout, sure="given", why="the recipe's layout", outputs=tuple(seen),
-            arrange=dict,
-        )  # fmt: skip
-    return recognize.recognize(seen, size)
+        given = (DetectionReader(layout=layout, decode=LAYOUTS[layout.name].decode, size=size),)
+    read = {name for reader in given for name in reader.outputs}
+    others = [readings.of_output(name, seen[name]) for name in seen if name not in read]
+    return (*given, *(reader for reader in others if reader is not None))
 
 
 def _reading(reader: Reader, want: Sequence[Any], got: Sequence[Any]) -> Reading:

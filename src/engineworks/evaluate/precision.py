@@ -1,6 +1,6 @@
 """COCO's average precision in a form that is quick to compute again on exchanged labels.
 
-`detection.score` is the reference that is reported; this one holds answers against chance, without
+`cocoeval.score` is the reference that is reported; this one holds answers against chance, without
 crowds. Pure.
 """
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from engineworks.evaluate.agreement import iou
 from engineworks.evaluate.annotations.coco import CocoLabels
+from engineworks.evaluate.oks import oks
 
 Array = np.ndarray[Any, Any]
 
@@ -36,15 +37,34 @@ class Side:
     """int (n,)."""
     score: Array
     """(n,)."""
+    points: Array | None = None
+    """(n, k, 3) x, y, labelled or sure, where objects overlap by their points."""
+    area: Array | None = None
+    """(n,) in square pixels; with points."""
+    sigmas: Array | None = None
+    """(k,) spread of each point; with points."""
+
+    def overlap(self, truth: Side) -> Array:
+        """Overlaps (n, m) of these answers with labelled objects, by points or by boxes."""
+        if self.points is None or truth.points is None or truth.area is None:
+            return iou(self.box, truth.box)
+        return oks(self.points, truth.points, truth.area, np.asarray(self.sigmas))
 
 
 def sides(
-    results: Sequence[dict[str, Any]], labels: CocoLabels, ids: list[int]
+    results: Sequence[dict[str, Any]],
+    labels: CocoLabels,
+    ids: list[int],
+    sigmas: Sequence[float] | None = None,
 ) -> tuple[list[Side], list[Side]]:
-    """Answers and labels photo by photo, of photos with labels, at most `PHOTOS` of them."""
+    """Answers and labels photo by photo, of photos with labels, at most `PHOTOS` of them.
+
+    With `sigmas`, objects overlap by their points, and those without a labelled one are left out.
+    """
     rows: dict[int, list[Any]] = {key: [] for key in ids}
     for row in labels.raw["annotations"]:
-        if row["image_id"] in rows and not row["iscrowd"]:
+        counts = sigmas is None or row["num_keypoints"] > 0
+        if row["image_id"] in rows and not row["iscrowd"] and counts:
             rows[row["image_id"]].append(row)
     labelled = [key for key in ids if rows[key]]
     if len(labelled) > PHOTOS:
@@ -54,17 +74,32 @@ def sides(
     for row in results:
         if row["image_id"] in found:
             found[row["image_id"]].append(row)
-    return [_side(found[key]) for key in labelled], [_side(rows[key]) for key in labelled]
+    return (
+        [_side(found[key], sigmas) for key in labelled],
+        [_side(rows[key], sigmas) for key in labelled],
+    )
 
 
-def _side(rows: Sequence[dict[str, Any]]) -> Side:
+def _side(rows: Sequence[dict[str, Any]], sigmas: Sequence[float] | None) -> Side:
     score = np.array([row.get("score", 1.0) for row in rows], np.float64)
     order = np.argsort(-score, kind="stable")
     return Side(
         box=np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)[order],
         category=np.array([row["category_id"] for row in rows], np.int64)[order],
         score=score[order],
+        **_pointed([rows[place] for place in order], sigmas),
     )
+
+
+def _pointed(rows: Sequence[dict[str, Any]], sigmas: Sequence[float] | None) -> dict[str, Any]:
+    if sigmas is None:
+        return {}
+    points = np.array([row["keypoints"] for row in rows], np.float64)
+    return {
+        "points": points.reshape(len(rows), len(sigmas), 3),
+        "area": np.array([row.get("area", 0.0) for row in rows], np.float64),
+        "sigmas": np.array(sigmas, np.float64),
+    }
 
 
 def average_precision(answers: Sequence[Side], truths: Sequence[Side]) -> float:
@@ -101,7 +136,7 @@ def _right(answer: Side, truth: Side) -> Array:
     hit = np.zeros((len(answer.score), len(THRESHOLDS)), bool)
     if not len(answer.score) or not len(truth.score):
         return hit
-    overlap = iou(answer.box, truth.box) * (answer.category[:, None] == truth.category[None])
+    overlap = answer.overlap(truth) * (answer.category[:, None] == truth.category[None])
     taken = np.zeros((len(THRESHOLDS), len(truth.score)), bool)
     steps = np.arange(len(THRESHOLDS))
     for row in np.flatnonzero(overlap.max(axis=1) >= THRESHOLDS[0]):

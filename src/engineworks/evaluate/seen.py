@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from engineworks.evaluate import agreement, detection
+from engineworks.evaluate import agreement, cocoeval
 from engineworks.evaluate.annotations.coco import CocoLabels
 from engineworks.runtime.heads import Decoder
 from engineworks.runtime.nms import suppress
@@ -258,5 +258,5 @@ def _precision(
         },
         image_id={}, size={}, category_id=tuple(classes),
     )  # fmt: skip
-    found = detection.score(right, labels, list(range(images)))
+    found = cocoeval.score(right, labels, list(range(images)))
     return {"AP": found["AP"], "AP50": found["AP50"]}

@@ -8,22 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-import numpy as np
-
 from engineworks.errors import EngineworksError
-from engineworks.evaluate import chance, datasets
-from engineworks.evaluate.agreement import SAME, iou
-from engineworks.evaluate.annotations.coco import CocoLabels, read_coco
-from engineworks.evaluate.precision import Side, average_precision, sides
+from engineworks.evaluate import datasets, tasks
 from engineworks.facts.data import Chance, PinnedData, Suspect
-from engineworks.specs import LAYOUTS, Preprocess, TaskSpec
-
-Array = np.ndarray[Any, Any]
+from engineworks.runtime import heads
+from engineworks.specs import Preprocess, TaskSpec
 
 #: (task, preprocess, data) -> answers as `judge.judge` gives them.
 Score = Callable[[TaskSpec, Preprocess, PinnedData], list[Any]]
@@ -53,10 +45,7 @@ def evidence(
     answers: list[Any], data: PinnedData, task: TaskSpec, labels: tuple[str, ...]
 ) -> Chance:
     """Whether these answers are better than chance on this data."""
-    if task.kind == "classification":
-        return chance.of_classification(answers, datasets.class_ids(data, labels))
-    truth = read_coco(Path(data.spec.annotations or ""), labels)
-    return chance.of_detection(answers, truth, [truth.image_id[name] for name in data.files])
+    return tasks.load(task.kind).evidence(answers, data, task, labels)
 
 
 def explain(
@@ -79,7 +68,7 @@ def explain(
         preprocess: As in the recipe.
         score: Runs the model.
     """
-    suspects = _names(answers, data, task, labels)
+    suspects = tasks.load(task.kind).renamed(answers, data, task, labels)
     few = _some(data, task, labels)
     until = time.monotonic() + LIMIT_S
     for words, other_task, other in _changes(task, preprocess):
@@ -102,11 +91,8 @@ def explain(
 
 
 def _some(data: PinnedData, task: TaskSpec, labels: tuple[str, ...]) -> PinnedData:
-    if task.kind == "detection":
-        truth = read_coco(Path(data.spec.annotations or ""), labels)
-        boxed = {row["image_id"] for row in truth.raw["annotations"]}
-        files = tuple(name for name in data.files if truth.image_id[name] in boxed)
-        data = dataclasses.replace(data, files=files or data.files)
+    files = tasks.load(task.kind).telling(data, labels)
+    data = dataclasses.replace(data, files=files or data.files)
     return datasets.spread(data, PHOTOS)
 
 
@@ -129,102 +115,6 @@ def _changes(task: TaskSpec, preprocess: Preprocess) -> Iterator[tuple[str, Task
             anchor = "top_left"
         changed = dataclasses.replace(preprocess, anchor=anchor)
         yield f"preprocess.anchor: {anchor}", task, changed
-    if task.kind == "detection":
-        for layout in LAYOUTS:
-            if layout != task.layout:
-                yield f"task.layout: {layout}", dataclasses.replace(task, layout=layout), preprocess
-
-
-def _names(
-    answers: list[Any], data: PinnedData, task: TaskSpec, labels: tuple[str, ...]
-) -> list[Suspect]:
-    """Right answers under other names, learnt on other photos than those that are scored."""
-    if task.kind == "classification":
-        truths = datasets.class_ids(data, labels)
-        found = np.array([row[1] for row in answers], np.int64)
-        met = np.zeros((len(labels), len(labels)), np.int64)
-        np.add.at(met, (found, truths), 1)
-        renamed = {index: int(met[index].argmax()) for index in set(found.tolist())}
-        mapped = []
-        for index, true in zip(found, truths, strict=True):
-            others = met[index].copy()
-            others[true] -= 1
-            mapped.append(["", int(others.argmax()) if others.any() else -1, 1.0])
-        pairs = list(zip(found.tolist(), truths.tolist(), strict=True))
-        tried = chance.of_classification(mapped, truths)
-        return _suspect(renamed, pairs, dict(enumerate(labels)), tried)
-    truth = read_coco(Path(data.spec.annotations or ""), labels)
-    ids = [truth.image_id[name] for name in data.files]
-    answered, known = sides(answers, truth, ids)
-    return _boxes_renamed(answered, known, truth)
-
-
-def _boxes_renamed(
-    answered: Sequence[Side], known: Sequence[Side], truth: CocoLabels
-) -> list[Suspect]:
-    half = slice(None, None, 2) if len(known) > 1 else slice(None)
-    rest = slice(1, None, 2) if len(known) > 1 else slice(None)
-    pairs = [
-        pair
-        for one, other in zip(answered[half], known[half], strict=True)
-        for pair in _meet(one, other)
-    ]
-    renamed = _renaming(pairs)
-    again = [
-        dataclasses.replace(
-            side,
-            category=np.array([renamed.get(int(c), -1) for c in side.category], np.int64),
-        )
-        for side in answered[rest]
-    ]
-    names = {row["id"]: row["name"] for row in truth.raw["categories"]}
-    value = average_precision(again, known[rest])
-    others = average_precision(again, [*known[rest][1:], *known[rest][:1]])
-    tried = Chance(
-        word="better" if value > others else "near zero", reason="", value=value,
-        objects=len(pairs), photos=len(again),
-    )  # fmt: skip
-    return _suspect(renamed, pairs, names, tried)
-
-
-def _meet(answered: Side, known: Side) -> list[tuple[int, int]]:
-    """(answered, true category) of boxes that lie on each other, the surest answer of each."""
-    if not len(answered.score) or not len(known.score):
-        return []
-    overlap = iou(answered.box, known.box)
-    best = overlap.argmax(axis=0)
-    return [
-        (int(answered.category[row]), int(known.category[column]))
-        for column, row in enumerate(best)
-        if overlap[row, column] >= SAME
-    ]
-
-
-def _renaming(pairs: Sequence[tuple[int, int]]) -> dict[int, int]:
-    """Answered class -> the true class that it most often meets."""
-    met: dict[int, Counter[int]] = defaultdict(Counter)
-    for answered, true in pairs:
-        met[answered][true] += 1
-    return {answered: counts.most_common(1)[0][0] for answered, counts in met.items()}
-
-
-def _suspect(
-    renamed: dict[int, int], pairs: Sequence[tuple[int, int]], names: dict[int, str], tried: Chance
-) -> list[Suspect]:
-    counts = Counter(pair for pair in pairs if pair[0] != pair[1])
-    moved = [pair for pair, _ in counts.most_common() if renamed[pair[0]] == pair[1]]
-    if not moved:
-        return []
-    shown = "; ".join(
-        f"{names.get(answered, 'a class without boxes')!r} is answered where {names[true]!r} is "
-        f"labelled ({counts[answered, true]} of {sum(pair[0] == answered for pair in pairs)})"
-        for answered, true in moved[:3]
-    )
-    return [
-        Suspect(
-            words=f"task.labels in another order: {shown}",
-            value=tried.value or 0.0,
-            photos=tried.photos,
-            better=tried.word == "better",
-        )
-    ]
+    for layout in heads.load(task.kind).layouts:
+        if layout != task.layout:
+            yield f"task.layout: {layout}", dataclasses.replace(task, layout=layout), preprocess

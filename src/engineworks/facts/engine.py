@@ -165,3 +165,7 @@ class DetectionDiff:
     by_size: dict[str, tuple[int, int, int]]
     """small, medium, large (COCO's areas) -> lost, gained, moved."""
     worst: tuple[PhotoDiff, ...]
+    words: str = later(default="")
+    """What is compared, and how, where that is not objects by their boxes."""
+    things: str = later(default="objects")
+    """What is counted."""

@@ -16,7 +16,7 @@ from engineworks.facts.timing import BenchmarkRow
 from engineworks.manifest import Manifest
 from engineworks.packaging._environment import ServerEnvironment
 from engineworks.runtime.detections import Detections
-from engineworks.runtime.detector import Classification
+from engineworks.runtime.heads.classification import Classification
 from engineworks.runtime.session import Tensors
 
 Answer = Detections | Classification

@@ -22,8 +22,9 @@ from engineworks.manifest import Manifest
 from engineworks.packaging._base import Answer, Package, Served, Site
 from engineworks.packaging._process import COMMAND, LOG
 from engineworks.runtime.detections import Detections
-from engineworks.runtime.detector import Classifier, Detector
 from engineworks.runtime.elsewhere import image_model
+from engineworks.runtime.heads.classification import Classifier
+from engineworks.runtime.heads.detection import Detector
 from engineworks.runtime.session import Session, Tensors
 from engineworks.store import verify
 

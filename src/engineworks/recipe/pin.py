@@ -7,6 +7,7 @@ from pathlib import Path
 
 from engineworks import usercode
 from engineworks.errors import ModelError
+from engineworks.evaluate import tasks
 from engineworks.export import sources
 from engineworks.facts.model import PinnedModel
 from engineworks.recipe.schema import Loaded
@@ -37,7 +38,7 @@ def pin_model(loaded: Loaded, store: LocalStore | None = None) -> PinnedModel:
     if path and Path(path).stat().st_size == 0:
         raise ModelError(f"{key}: {path} is empty", hint="copy the file again")
     references = [spec.source] if spec.form == "factory" else []
-    references += [task.layout] if task.kind == "detection" and ":" in task.layout else []
+    references += tasks.own_code(task)
     code = tuple(usercode.pin(reference, loaded.folder) for reference in references)
     model = PinnedModel(
         spec=spec,

@@ -10,6 +10,7 @@ from engineworks import plan, precisions, targets
 from engineworks.calibrate.ranges import METHODS
 from engineworks.codec import digest
 from engineworks.errors import RecipeError
+from engineworks.evaluate import tasks
 from engineworks.qdq import accept
 from engineworks.recipe.schema import Loaded, Recipe
 from engineworks.specs import P99_CALLS
@@ -21,11 +22,7 @@ def check_sections(recipe: Recipe, labels: tuple[str, ...]) -> None:
     for spec in recipe.targets:
         check_request(spec.target, targets.load(spec.target), spec.precisions, spec.options)
     _check_variants(recipe)
-    if recipe.task.kind == "classification" and not labels:
-        raise RecipeError(
-            "task.labels is empty: a classification needs the class names",
-            hint="give a list of names or a text file, in the model's order",
-        )
+    tasks.check(recipe.task, labels, recipe.preprocess)
     if max(recipe.benchmark.batches) > 1 and not recipe.export.dynamic_batch:
         raise RecipeError(
             f"benchmark.batches: {max(recipe.benchmark.batches)} needs an open batch, "

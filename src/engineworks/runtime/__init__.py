@@ -5,8 +5,10 @@ first used.
 """
 
 from engineworks.runtime.detections import Detections
-from engineworks.runtime.detector import Classification, Classifier, Detector, StageTimes
+from engineworks.runtime.heads.classification import Classification, Classifier
+from engineworks.runtime.heads.detection import Detector
 from engineworks.runtime.pictures import read_image
+from engineworks.runtime.predictor import Predictor, StageTimes
 from engineworks.runtime.remote import RemoteSession, remote
 from engineworks.runtime.session import Session
 from engineworks.runtime.session import open_engine as open
@@ -17,6 +19,7 @@ __all__ = [
     "Classifier",
     "Detections",
     "Detector",
+    "Predictor",
     "RemoteSession",
     "Session",
     "Spread",

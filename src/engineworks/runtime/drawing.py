@@ -1,4 +1,4 @@
-"""Boxes and names drawn into a picture. Knows no files and no tracker."""
+"""Boxes, names, areas and limbs drawn into a picture. Knows no files, tracker and task."""
 
 from __future__ import annotations
 
@@ -69,6 +69,104 @@ def draw(
         canvas.name(overlay, 0, 0, _GREY, scale)
 
 
+def paint(
+    picture: np.ndarray[Any, Any] | Planes, class_map: np.ndarray[Any, Any], shown: Sequence[int]
+) -> None:
+    """Tint areas, in place, each class in its colour.
+
+    Args:
+        picture: As for `draw`.
+        class_map: int (height, width), of this picture.
+        shown: Classes that are tinted; the others stay as they are.
+    """
+    if not len(shown):
+        return
+    count = max(0, int(class_map.max()), *shown) + 1
+    colors = np.array([color_of(number) for number in range(count)], np.uint8)
+    tinted = np.isin(class_map, np.array(shown))
+    numbers = np.where(tinted, class_map, 0)
+    if not isinstance(picture, Planes):
+        _blend(picture, colors[numbers], tinted)
+        return
+    parts = np.array([_in_planes(color_of(number), picture.matrix) for number in range(count)])
+    parts = parts.astype(np.uint8)
+    _blend(picture.y, parts[numbers, 0], tinted)
+    rows, columns = picture.u.shape
+    few, where = numbers[::2, ::2][:rows, :columns], tinted[::2, ::2][:rows, :columns]
+    _blend(picture.u, parts[few, 1], where)
+    _blend(picture.v, parts[few, 2], where)
+
+
+def _blend(
+    layer: np.ndarray[Any, Any], tint: np.ndarray[Any, Any], where: np.ndarray[Any, Any]
+) -> None:
+    """Half of what is there and half of the tint, in place."""
+    mean = (layer.astype(np.uint16) + tint + 1) >> 1
+    np.copyto(layer, mean.astype(np.uint8), where=where[..., None] if layer.ndim == 3 else where)
+
+
+def legend(
+    picture: np.ndarray[Any, Any] | Planes,
+    names: Sequence[tuple[int, str]],
+    overlay: str | None = None,
+) -> None:
+    """Names of classes under each other in the upper left corner, each in its colour.
+
+    Args:
+        picture: As for `draw`.
+        names: (class, name).
+        overlay: Words above them.
+    """
+    canvas = _Video(picture) if isinstance(picture, Planes) else _Image(picture)
+    scale = max(0.35, min(canvas.size) / 1400)
+    top = 0
+    rows = [(overlay, _GREY)] if overlay else []
+    for number, name in names:
+        plain = name.isascii() or _draws_all_scripts()
+        rows.append((name if plain else str(number), color_of(number)))
+    for text, color in rows:
+        height = _plate(text, color, scale).shape[0]
+        if top + height > canvas.size[0]:
+            return
+        # A plate stands on top of the place that it is given.
+        canvas.name(text, 0, top + height, color, scale)
+        top += height + height % 2
+
+
+def limbs(
+    picture: np.ndarray[Any, Any] | Planes,
+    points: np.ndarray[Any, Any],
+    edges: Sequence[tuple[int, int]],
+    least: float,
+    keys: Sequence[int],
+) -> None:
+    """Draw key points and what connects them, in place.
+
+    Args:
+        picture: As for `draw`.
+        points: float (n, k, 3): x, y, confidence.
+        edges: Pairs of points that are connected.
+        least: Points below this confidence are not drawn.
+        keys: A number for each of the n objects; equal ones have equal colours.
+    """
+    canvas = _Video(picture) if isinstance(picture, Planes) else _Image(picture)
+    thickness = max(1, round(min(canvas.size) / 360))
+    for places, key in zip(points, keys, strict=True):
+        color = color_of(key)
+        sure = (places[:, 2] >= least) & np.isfinite(places).all(axis=1)
+        at = np.rint(np.where(sure[:, None], places[:, :2], 0)).astype(int).tolist()
+        for one, other in edges:
+            if sure[one] and sure[other]:
+                canvas.line(at[one], at[other], color, thickness)
+        for index in np.flatnonzero(sure):
+            canvas.dot(at[index], color, 2 * thickness)
+
+
+def color_of(number: int) -> Color:
+    """BGR of a class or a track."""
+    return _COLORS[number % len(_COLORS)]
+
+
 @functools.cache
 def _draws_all_scripts() -> bool:
     """Whether this OpenCV has letters beyond ASCII; version 4, as boards bring it, draws `???`."""
@@ -97,6 +195,16 @@ class _Image:
         left, top, right, bottom = corner
         cv2.rectangle(self._image, (left, top), (right, bottom), color, thickness)
 
+    def line(self, one: list[int], other: list[int], color: Color, thickness: int) -> None:
+        import cv2
+
+        cv2.line(self._image, one, other, color, thickness, cv2.LINE_AA)
+
+    def dot(self, at: list[int], color: Color, radius: int) -> None:
+        import cv2
+
+        cv2.circle(self._image, at, radius, color, -1)
+
     def name(self, text: str, left: int, top: int, color: Color, scale: float) -> None:
         plate = _plate(text, color, scale)
         _stick(self._image, plate, *_place(self.size, plate.shape, left, top))
@@ -121,6 +229,26 @@ class _Video:
                 plane, (left // 2, top // 2), (right // 2, bottom // 2), value, width
             )  # fmt: skip
         cv2.rectangle(planes.y, (left, top), (right, bottom), y, thickness)
+
+    def line(self, one: list[int], other: list[int], color: Color, thickness: int) -> None:
+        import cv2
+
+        half = [[value // 2 for value in place] for place in (one, other)]
+        for plane, value, chroma in self._layers(color):
+            start, end = half if chroma else (one, other)
+            cv2.line(plane, start, end, value, max(1, thickness // 2) if chroma else thickness)
+
+    def dot(self, at: list[int], color: Color, radius: int) -> None:
+        import cv2
+
+        for plane, value, chroma in self._layers(color):
+            place = [value // 2 for value in at] if chroma else at
+            cv2.circle(plane, place, max(1, radius // 2) if chroma else radius, value, -1)
+
+    def _layers(self, color: Color) -> list[tuple[np.ndarray[Any, Any], int, bool]]:
+        """Planes with their values of a colour, and whether they have half the pixels."""
+        y, u, v = _in_planes(color, self._planes.matrix)
+        return [(self._planes.y, y, False), (self._planes.u, u, True), (self._planes.v, v, True)]
 
     def name(self, text: str, left: int, top: int, color: Color, scale: float) -> None:
         planes = self._planes

@@ -12,7 +12,8 @@ import numpy as np
 
 from engineworks.errors import ArtifactError, InferenceError
 from engineworks.manifest import Manifest
-from engineworks.runtime.detector import Classifier, Detector
+from engineworks.runtime.heads.classification import Classifier
+from engineworks.runtime.heads.detection import Detector
 from engineworks.runtime.session import Session, SessionBase, Tensors
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from engineworks.errors import InferenceError
 from engineworks.runtime.batching import FairQueue
-from engineworks.runtime.detector import Detector
 from engineworks.runtime.metrics import Recorder
+from engineworks.runtime.predictor import Predictor
 from engineworks.runtime.stream import Job, Stream, StreamReport, Work
 
 #: Seconds between two looks at whether an engine hangs.
@@ -20,13 +21,13 @@ _LOOK_S = 0.5
 
 
 class Pipeline:
-    """Runs jobs through a detector.
+    """Runs jobs through an engine.
 
     Frames of all streams share the engine's batches, one of each stream in turn. A file waits for
     the engine; a live source drops its oldest waiting frame, which is counted.
 
     Args:
-        detectors: The engine, or several sessions of it that infer side by side. On a CPU two
+        predictors: The engine, or several sessions of it that infer side by side. On a CPU two
             sessions of half the threads each do more frames per second than one of all threads,
             which wait for one another at every layer; each frame then takes longer.
         at_once: Jobs that run side by side; the others wait for their turn.
@@ -41,7 +42,7 @@ class Pipeline:
 
     def __init__(
         self,
-        detectors: Detector | Sequence[Detector],
+        predictors: Predictor[Any] | Sequence[Predictor[Any]],
         *,
         at_once: int = 1,
         batch: int | None = None,
@@ -52,10 +53,10 @@ class Pipeline:
         limit_s: float = 600.0,
     ) -> None:
         self._refresh = refresh
-        self._detectors = [detectors] if isinstance(detectors, Detector) else list(detectors)
+        self._predictors = [predictors] if isinstance(predictors, Predictor) else list(predictors)
         self._at_once = max(1, at_once)
-        share = -(-self._at_once // len(self._detectors))
-        self._batch = max(1, min(batch or share, self._detectors[0].batch))
+        share = -(-self._at_once // len(self._predictors))
+        self._batch = max(1, min(batch or share, self._predictors[0].batch))
         self._wait_s = wait_s
         self._recorder = recorder or Recorder()
         self._queue: FairQueue[Stream, Work] = FairQueue(depth)
@@ -92,8 +93,8 @@ class Pipeline:
         for slot in slots:
             slot.start()
         workers = [
-            threading.Thread(target=self._work, args=(detector, slots), daemon=True)
-            for detector in self._detectors
+            threading.Thread(target=self._work, args=(predictor, slots), daemon=True)
+            for predictor in self._predictors
         ]
         for worker in workers:
             worker.start()
@@ -115,9 +116,9 @@ class Pipeline:
             slot.join()
         return [reports[number] for number in sorted(reports)]
 
-    def _work(self, detector: Detector, slots: Sequence[threading.Thread]) -> None:
+    def _work(self, predictor: Predictor[Any], slots: Sequence[threading.Thread]) -> None:
         while not self._queue.stopped and any(slot.is_alive() for slot in slots):
-            self._infer(detector)
+            self._infer(predictor)
 
     def _give_up(self, error: Exception) -> None:
         self._stopping = True
@@ -153,7 +154,7 @@ class Pipeline:
                 number, job = next(jobs, (-1, None))
                 if job is None or self._stopping:
                     return
-                stream = Stream(job, self._detectors[0], self._queue, self._recorder)
+                stream = Stream(job, self._predictors[0], self._queue, self._recorder)
                 self._running.append(stream)
             if self._stopping:  # asked between the two looks at it
                 stream.stop()
@@ -162,7 +163,7 @@ class Pipeline:
                 reports[number] = report
                 self._running.remove(stream)
 
-    def _infer(self, detector: Detector) -> None:
+    def _infer(self, predictor: Predictor[Any]) -> None:
         with self._turn:  # who takes first has the earlier frames
             batch = self._queue.take(self._batch, self._wait_s)
             for stream, item in batch:
@@ -172,7 +173,7 @@ class Pipeline:
         begin = time.perf_counter()
         self._begun[threading.get_ident()] = begin
         try:
-            answers = detector.infer([item.row for _, item in batch])
+            answers = predictor.infer([item.row for _, item in batch])
         except Exception as error:
             self._give_up(error)
             return

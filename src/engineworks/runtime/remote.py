@@ -24,7 +24,7 @@ from engineworks.codec import to_json
 from engineworks.errors import ArtifactError, FeedError, InferenceError, MissingDependency, said
 from engineworks.manifest import Manifest
 from engineworks.runtime.detections import Detections
-from engineworks.runtime.detector import Classification
+from engineworks.runtime.heads.classification import Classification
 from engineworks.runtime.session import SessionBase, Tensors
 
 #: Where a server's configuration of a model holds the engine's manifest.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -27,9 +27,9 @@ class Sink(Protocol):
     """Takes the frames of one stream in order."""
 
     pictures: bool
-    """Whether it wants the detections drawn into the frame's image."""
+    """Whether it wants the answer drawn into the frame's image."""
 
-    def write(self, frame: Frame, detections: Detections) -> None:
+    def write(self, frame: Frame, answer: Any) -> None:
         """Take one frame.
 
         Raises:
@@ -51,7 +51,7 @@ class VideoSink:
     def __init__(self, file: VideoFile) -> None:
         self.file = file
 
-    def write(self, frame: Frame, detections: Detections) -> None:
+    def write(self, frame: Frame, answer: Any) -> None:
         """See `Sink.write`."""
         self.file.write(frame.pixels, frame.time_s, frame.pixel_aspect)
 
@@ -109,20 +109,27 @@ class _TextSink:
 
 
 class JsonLines(_TextSink):
-    """One JSON object for each frame: `frame`, `time_s`, `size`, `detections`."""
+    """One JSON object for each frame: `frame`, `time_s`, `size`, and the answer.
+
+    Args:
+        target: A file, or an open stream.
+        to_json: Gives an answer's keys: `Predictor.to_json`, `detections` for objects.
+        stream: A name that every line begins with.
+        append: Go on in the file.
+    """
 
     def __init__(
         self,
         target: Path | IO[str],
-        labels: Sequence[str],
+        to_json: Callable[[Any], Mapping[str, Any]],
         *,
         stream: str | None = None,
         append: bool = False,
     ) -> None:
         super().__init__(target, append=append)
-        self._labels, self._head = labels, {} if stream is None else {"stream": stream}
+        self._to_json, self._head = to_json, {} if stream is None else {"stream": stream}
 
-    def write(self, frame: Frame, detections: Detections) -> None:
+    def write(self, frame: Frame, answer: Any) -> None:
         """See `Sink.write`."""
         row = {
             **self._head,
@@ -130,32 +137,9 @@ class JsonLines(_TextSink):
             "time_s": round(frame.time_s, 6),
             "size": list(frame.size),
             **({} if frame.pixel_aspect == 1 else {"pixel_aspect": float(frame.pixel_aspect)}),
-            "detections": _objects(detections, self._labels),
+            **self._to_json(answer),
         }
         self._lines([json.dumps(row, separators=(",", ":")) + "\n"])
-
-
-def _objects(detections: Detections, labels: Sequence[str]) -> list[dict[str, Any]]:
-    rows = []
-    tracks = detections.track_id
-    for index, (box, score, kind) in enumerate(
-        zip(
-            detections.xyxy.tolist(),
-            detections.confidence.tolist(),
-            detections.class_id.tolist(),
-            strict=True,
-        )
-    ):
-        row = {
-            "xyxy": [round(value, 2) for value in box],
-            "confidence": round(score, 4),
-            "class_id": kind,
-            "label": labels[kind] if 0 <= kind < len(labels) else str(kind),
-        }
-        if tracks is not None:
-            row["track_id"] = int(tracks[index])
-        rows.append(row)
-    return rows
 
 
 class MotText(_TextSink):
@@ -164,18 +148,18 @@ class MotText(_TextSink):
     Source: https://motchallenge.net/instructions/. Detections without a track are left out.
     """
 
-    def write(self, frame: Frame, detections: Detections) -> None:
+    def write(self, frame: Frame, answer: Any) -> None:
         """See `Sink.write`."""
-        if detections.track_id is None:
+        if not isinstance(answer, Detections) or answer.track_id is None:
             return
         self._lines(
             [
                 f"{frame.number + 1},{track},{left:.2f},{top:.2f},{right - left:.2f},"
                 f"{bottom - top:.2f},{score:.4f},-1,-1,-1\n"
                 for track, (left, top, right, bottom), score in zip(
-                    detections.track_id.tolist(),
-                    detections.xyxy.tolist(),
-                    detections.confidence.tolist(),
+                    answer.track_id.tolist(),
+                    answer.xyxy.tolist(),
+                    answer.confidence.tolist(),
                     strict=True,
                 )
             ]
@@ -208,7 +192,7 @@ class Window:
                 "with -o",
             )
 
-    def write(self, frame: Frame, detections: Detections) -> None:
+    def write(self, frame: Frame, answer: Any) -> None:
         """See `Sink.write`."""
         if self._gone:
             raise Closed

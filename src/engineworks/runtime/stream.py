@@ -14,16 +14,15 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from engineworks.errors import EngineworksError
 from engineworks.runtime.batching import FairQueue
 from engineworks.runtime.detections import Array, Detections
-from engineworks.runtime.detector import Detector
-from engineworks.runtime.drawing import draw
 from engineworks.runtime.metrics import Recorder
+from engineworks.runtime.predictor import Predictor
 from engineworks.runtime.preprocess import Placement
 from engineworks.runtime.session import Tensors
 from engineworks.runtime.sinks import Closed, Sink
@@ -112,17 +111,22 @@ class Work:
     turn: int = 0
     """Place among the stream's frames that the engine took: workers may finish out of order."""
     outputs: Tensors = field(default_factory=dict)
-    detections: Detections = field(default_factory=Detections.empty)
+    answer: Any = None
+    """What the task's head makes of the outputs."""
 
 
 class Stream:
     """Runs one job. `run` belongs to the reading thread, `deliver` to the inferring one."""
 
     def __init__(
-        self, job: Job, detector: Detector, queue: FairQueue[Stream, Work], recorder: Recorder
+        self,
+        job: Job,
+        predictor: Predictor[Any],
+        queue: FairQueue[Stream, Work],
+        recorder: Recorder,
     ) -> None:
         self.job = job
-        self._detector, self._queue, self._recorder = detector, queue, recorder
+        self._predictor, self._queue, self._recorder = predictor, queue, recorder
         self.turns = itertools.count()
         """Numbers the frames that the engine takes; used by the pipeline."""
         self._halt = threading.Event()
@@ -207,7 +211,7 @@ class Stream:
                 # As many wait as are under way.
                 self._queue.narrow(self, _MOST_BYTES // (2 * largest))
             read = time.perf_counter()
-            row, placement = self._detector.prepare(frame.pixels)
+            row, placement = self._predictor.prepare(frame.pixels)
             prepared = time.perf_counter()
             ms = {"decode": (read - begin) * 1e3, "preprocess": (prepared - read) * 1e3}
             item = Work(frame=frame, row=row, placement=placement, ms=ms)
@@ -241,14 +245,14 @@ class Stream:
 
     def _answer(self, item: Work, pictures: bool) -> None:
         clock = [time.perf_counter()]
-        item.detections = self._detector.finish(item.outputs, item.placement)
+        item.answer = self._predictor.finish(item.outputs, item.placement)
         clock.append(time.perf_counter())
-        if self._tracker is not None:
-            item.detections = self._tracker.update(item.detections)
+        if self._tracker is not None and isinstance(item.answer, Detections):
+            item.answer = self._tracker.update(item.answer)
         clock.append(time.perf_counter())
         if pictures:
             words = self._rate() if self.job.overlay else None
-            draw(item.frame.pixels, item.detections, self._detector.labels, overlay=words)
+            self._predictor.draw(item.frame.pixels, item.answer, words)
         clock.append(time.perf_counter())
         for position, stage in enumerate(("postprocess", "track", "draw")):
             item.ms[stage] = (clock[position + 1] - clock[position]) * 1e3
@@ -276,18 +280,18 @@ class Stream:
     def _deposit(self, item: Work) -> None:
         begin = time.perf_counter()
         for sink in self._sinks:
-            sink.write(item.frame, item.detections)
+            sink.write(item.frame, item.answer)
         item.ms["write"] = (time.perf_counter() - begin) * 1e3
         self._frames += 1
-        self._detections += len(item.detections)
+        names = self._predictor.count(item.answer)
+        self._detections += sum(names.values())
         self._total_ms.update(item.ms)
         time_s = item.frame.time_s
         self._span_s = (self._span_s[0] if self._span_s else time_s, time_s)
-        tracks = item.detections.track_id
+        tracks = item.answer.track_id if isinstance(item.answer, Detections) else None
         if tracks is not None and len(tracks):
             low, high = self._track_ids or (int(tracks.min()), 0)
             self._track_ids = (min(low, int(tracks.min())), max(high, int(tracks.max())))
-        names = Counter(self._detector.label(kind) for kind in item.detections.class_id.tolist())
         self._recorder.inference(
             self.job.name,
             item.ms,

@@ -6,7 +6,7 @@ video; a tracker belongs to one stream and one thread.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -266,13 +266,7 @@ class ByteTrack:
             tracks.number[row] = self._next_id
             self._next_id += 1
         chosen = detections if len(kept) == len(detections) else detections.select(kept)
-        return Detections(
-            xyxy=chosen.xyxy,
-            confidence=chosen.confidence,
-            class_id=chosen.class_id,
-            track_id=tracks.number[rows],
-            cut=chosen.cut,
-        )
+        return replace(chosen, track_id=tracks.number[rows])
 
 
 @dataclass(frozen=True)

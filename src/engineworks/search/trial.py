@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from engineworks.evaluate import agreement, judge, meaning, parity
+from engineworks.evaluate import judge, meaning, parity, tasks
 from engineworks.evaluate.groups import EQUAL_DB
 from engineworks.evaluate.meaning import Judge
 from engineworks.facts.data import PinnedData
@@ -55,6 +55,8 @@ class Answers:
 
     metric: float | None
     predictions: list[Any]
+    task: TaskSpec
+    """What the predictions are answers to."""
     snr_db: float
     """Lowest signal-to-noise ratio of its outputs for the recorded inputs, over all groups of
     channels."""
@@ -125,18 +127,19 @@ class Workshop:
 
         metric: float | None = None
         predictions: list[Any] = []
-        if stick.data is not None and stick.task.kind != "none":
+        if stick.data is not None and stick.task.judged:
             metrics, predictions = judge.judge(
                 infer, stick.data, stick.task, stick.labels, stick.preprocess, stick.size,
                 stick.decode,
             )  # fmt: skip
-            metric = metrics[judge.METRIC[stick.task.kind]]
+            metric = metrics[tasks.metric(stick.task)]
         found = stick.judge.compare(stick.judge.answers(infer)) if stick.judge else None
         limit, others = meaning.limits(self.precision, found)
         agreed = parity.compare(infer, stick.inputs, stick.wanted, [1], limit, others)
         return Answers(
             metric=metric,
             predictions=predictions,
+            task=stick.task,
             snr_db=min((row.group_snr_db for row in agreed.rows), default=EQUAL_DB),
             meaning=found,
             agrees=agreed.holds and (found is None or found.holds),
@@ -153,5 +156,6 @@ def fidelity(reference: Answers, answers: Answers) -> float:
     if answers.meaning is not None and answers.meaning.fidelity is not None:
         return answers.meaning.fidelity
     if reference.predictions:
-        return agreement.fidelity(reference.predictions, answers.predictions)
+        kind = tasks.load(reference.task.kind)
+        return kind.fidelity(reference.predictions, answers.predictions)
     return float(1.0 - 10.0 ** (-max(0.0, answers.snr_db) / 20.0))

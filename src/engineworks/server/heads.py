@@ -18,7 +18,7 @@ from engineworks import usercode
 from engineworks.errors import ArtifactError
 from engineworks.runtime import Classifier, Detector, Session
 from engineworks.runtime.heads import Decoder
-from engineworks.runtime.postprocess import DetectionPostprocessor
+from engineworks.runtime.heads.detection import DetectionPostprocessor
 from engineworks.runtime.preprocess import Placement
 from engineworks.server.settings import Settings
 

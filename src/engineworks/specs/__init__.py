@@ -9,11 +9,11 @@ from engineworks.specs.images import MAX_PIXELS, CalibrationSpec, DataSpec, Prep
 from engineworks.specs.limits import P99_CALLS, BenchmarkSpec, BudgetSpec, LimitsSpec
 from engineworks.specs.model import ExportSpec, InputSpec, ModelSpec
 from engineworks.specs.targets import Int8Spec, TargetSpec
-from engineworks.specs.task import LAYOUTS, ScoreKind, TaskSpec
+from engineworks.specs.task import NO_TASK, ScoreKind, TaskSpec
 
 __all__ = [
-    "LAYOUTS",
     "MAX_PIXELS",
+    "NO_TASK",
     "P99_CALLS",
     "STRICT",
     "BenchmarkSpec",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from engineworks.codec import later
 from engineworks.specs.ground import STRICT, must
 
-#: Detection heads that the runtime decodes; anything else is a `module:function` of the recipe.
-LAYOUTS = ("yolox", "yolov8", "end2end", "detr", "rtdetr")
+#: The kind of a task where nobody says what outputs mean.
+NO_TASK = "none"
 
 #: What a classifier's scores are; `auto` is settled on the source model, once.
 ScoreKind = Literal["auto", "logits", "probabilities", "independent", "independent_logits"]
@@ -22,11 +22,14 @@ class TaskSpec:
 
     __pydantic_config__ = STRICT
 
-    kind: Literal["none", "detection", "classification"] = "none"
-    """none: outputs are compared with the source model's, and no metric is computed."""
+    kind: str = NO_TASK
+    """`detection`, `classification`, `segmentation`, `keypoints`, or one of an installed package.
+    `none`: outputs are compared with the source model's, and no metric is computed."""
     layout: str = "yolox"
-    """Detection head: `yolox`, `yolov8`, `end2end`, `detr`, `rtdetr`, or `module:function` of your
-    own decoder."""
+    """How the outputs hold the answers, a word of the kind's own. Detection: `yolox`, `yolov8`,
+    `end2end`, `detr`, `rtdetr`. Segmentation: `scores` (a map for each class) or `classes` (one map
+    of class numbers). Keypoints: `yolov8_pose` or `end2end_pose`. Or `module:function` of your own
+    decoder."""
     labels: tuple[str, ...] | str = ()
     """Class names in index order: a list, or a text file with one name per line."""
     confidence: float = 0.01
@@ -40,6 +43,13 @@ class TaskSpec:
     makes confidences of them. `probabilities`: they are confidences, and sum to 1. `independent`:
     confidences of labels that do not exclude each other. `independent_logits`: a sigmoid makes
     confidences of them."""
+    options: dict[str, Any] = later(default_factory=dict)
+    """What this kind of task wants to know beside; docs/recipe.md lists it by kind."""
+
+    @property
+    def judged(self) -> bool:
+        """Whether a metric scores the outputs."""
+        return self.kind != NO_TASK
 
     def __post_init__(self) -> None:
         must(
@@ -52,11 +62,6 @@ class TaskSpec:
             f"task.max_detections: {self.max_detections} boxes cannot be judged",
             "COCO evaluation uses 100",
         )
-        must(
-            self.scores == "auto" or self.kind == "classification",
-            f"task.scores: {self.scores} is for classification, this task is {self.kind}",
-            "remove task.scores; the layout of a detector says what its scores are",
-        )
         # An empty one holds the place of a class without a name.
         given = () if isinstance(self.labels, str) else tuple(filter(None, self.labels))
         names = [unicodedata.normalize("NFC", name) for name in given]
@@ -65,10 +70,4 @@ class TaskSpec:
             f"task.labels: {next((n for n in names if names.count(n) > 1), '')!r} stands there "
             "twice",
             "name every class once",
-        )
-        custom = ":" in self.layout
-        must(
-            custom or self.layout in LAYOUTS,
-            f"task.layout: {self.layout!r} is unknown",
-            f"use {', '.join(LAYOUTS)} or module:function (see docs/recipe.md, 'Your own decoder')",
         )

@@ -84,7 +84,7 @@ def _with_labels(shared: Shared) -> TaskSpec:
 
 def check(request: CheckRequest) -> Checked:
     """Stage `check`."""
-    from engineworks.evaluate import agreement, judge, meaning
+    from engineworks.evaluate import judge, meaning, tasks
     from engineworks.export import reference as references
 
     started = time.perf_counter()
@@ -115,9 +115,10 @@ def check(request: CheckRequest) -> Checked:
                 detail=metrics,
             )
             predictions = put_predictions(store, shared, results, "check", request.engine)
-            if shared.task.kind == "detection" and request.float_predictions is not None:
+            differ = tasks.load(shared.task.kind).difference
+            if differ is not None and request.float_predictions is not None:
                 path = store.entry(request.float_predictions)
-                difference = agreement.difference(json.loads(path.read_text()), results)
+                difference = differ(json.loads(path.read_text()), results)
     return Checked(
         parity=agreed,
         accuracy=accuracy,

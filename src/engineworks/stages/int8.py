@@ -105,7 +105,7 @@ def _swapped(request: CalibrateRequest, onnx: Path) -> str:
     from engineworks.export.torch_onnx import runner
 
     shared = request.shared
-    asked = sureness(runner(onnx), shared.task, len(shared.labels), shared.preprocess, request.size)
+    asked = sureness(runner(onnx), shared.task, shared.preprocess, request.size)
     if shared.preprocess.color == "gray" or asked is None:
         return ""
     return color.warning(datasets.images(spread(request.data, color.IMAGES)), asked)
@@ -213,9 +213,9 @@ def _refuse_old(request: QuantizeRequest) -> None:
 
 
 def _metric(request: QuantizeRequest) -> str:
-    from engineworks.evaluate import judge
+    from engineworks.evaluate import tasks
 
-    return judge.METRIC[request.shared.task.kind]
+    return tasks.metric(request.shared.task)
 
 
 def _workshop(request: QuantizeRequest, store: LocalStore) -> Any:
@@ -228,7 +228,7 @@ def _workshop(request: QuantizeRequest, store: LocalStore) -> Any:
     inputs, wanted = references.load(store.entry(request.reference))
     decode = judge.decoder(task, Path(request.folder))
     against = None
-    if request.data is None or task.kind == "none":
+    if request.data is None or not task.judged:
         against = meaning.Judge(
             runner(store.entry(request.onnx)),
             kept.rows(request.samples, store, shared.preprocess, request.size, inputs),

@@ -38,11 +38,11 @@ def screen(request: ScreenRequest) -> PinnedData:
     """Stage `screen`."""
     from engineworks.evaluate import datasets, pinned
     from engineworks.evaluate.annotations import truth
-    from engineworks.evaluate.annotations.coco import CocoLabels
+    from engineworks.evaluate.tasks import Truth
 
     shared, store = request.shared, LocalStore(Path(request.shared.store))
 
-    def keep(labels: CocoLabels) -> Artifact:
+    def keep(labels: Truth) -> Artifact:
         with tempfile.TemporaryDirectory() as work:
             path = Path(work, datasets.ANNOTATIONS)
             truth.write(labels, path)
@@ -61,7 +61,7 @@ def screen(request: ScreenRequest) -> PinnedData:
 
 def reference(request: ReferenceRequest) -> Reference:
     """Stage `reference`: raises before anything costly when the model cannot be used."""
-    from engineworks.evaluate import judge
+    from engineworks.evaluate import judge, tasks
     from engineworks.export import audible, sources
     from engineworks.export import reference as references
     from engineworks.export.source import open_source
@@ -80,7 +80,7 @@ def reference(request: ReferenceRequest) -> Reference:
     judge.check_labels(shared.task, shared.labels, outputs)
     shared = _settled(shared, source.infer, inputs)
     scored = _score(request, shared, store, source.infer)
-    metric = judge.METRIC[shared.task.kind]
+    metric = tasks.metric(shared.task)
     with tempfile.TemporaryDirectory() as work:
         path = Path(work, references.FILE)
         references.save(path, inputs, outputs)
@@ -141,14 +141,14 @@ def _chance(
 
 
 def _settled(shared: Shared, infer: Callable[..., Any], inputs: np.ndarray[Any, Any]) -> Shared:
-    """With the word for what a classifier's scores are, found out or confirmed."""
-    from engineworks.evaluate import classification, scores
+    """With what the recipe leaves open, found out on the model, or what it says confirmed."""
+    from engineworks.evaluate import tasks
 
-    if shared.task.kind != "classification":
+    task = shared.task
+    if not task.judged:
         return shared
-    classification.answers(infer(inputs[:1]), len(shared.labels))
-    word = scores.settle(shared.task.scores, scores.probe(infer, inputs))
-    return dataclasses.replace(shared, task=dataclasses.replace(shared.task, scores=word))
+    settled = tasks.load(task.kind).settle(task, shared.labels, infer, inputs)
+    return dataclasses.replace(shared, task=settled)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +165,7 @@ def _score(request: ReferenceRequest, shared: Shared, store: LocalStore, infer: 
     """Run the source model on the data; nothing where no score is wanted."""
     from engineworks.evaluate import judge
 
-    if not request.score or request.data is None or shared.task.kind == "none":
+    if not request.score or request.data is None or not shared.task.judged:
         return _Scored()
     decode = judge.decoder(shared.task, Path(request.model.folder))
     metrics, answers = judge.judge(
@@ -180,14 +180,9 @@ def _score(request: ReferenceRequest, shared: Shared, store: LocalStore, infer: 
 
 
 def _frames(data: PinnedData, shared: Shared, answers: list[Any]) -> Frames | None:
-    from engineworks.evaluate import frames
-    from engineworks.evaluate.annotations.coco import read_coco
+    from engineworks.evaluate import tasks
 
-    if shared.task.kind != "detection" or not data.turned:
-        return None
-    return frames.compare(
-        answers, read_coco(Path(data.spec.annotations or ""), shared.labels), data
-    )
+    return tasks.load(shared.task.kind).frames(answers, data, shared.labels)
 
 
 def _rows(request: ReferenceRequest) -> int:

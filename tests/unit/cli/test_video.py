@@ -184,16 +184,16 @@ def interrupted(command, folder, number, frames=60):
 
 
 def test_an_overlay_tells_the_rate(yolox_engine, clip, tmp_path, monkeypatch):
-    from engineworks.runtime import stream
+    from engineworks.runtime.predictor import Predictor
 
     asked = []
-    real = stream.draw
+    real = Predictor.draw
 
-    def watched(*arguments, overlay=None):
+    def watched(self, picture, found, overlay=None):
         asked.append(overlay)
-        real(*arguments, overlay=overlay)
+        real(self, picture, found, overlay)
 
-    monkeypatch.setattr(stream, "draw", watched)
+    monkeypatch.setattr(Predictor, "draw", watched)
     words = ["video", str(yolox_engine), str(clip), "-o", str(tmp_path / "o.mp4"), "--track"]
     assert main([*words, "--overlay"]) == 0
     assert len(asked) == 40

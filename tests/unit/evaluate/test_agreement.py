@@ -85,26 +85,6 @@ class TestFidelity:
         assert fidelity(one, one) == pytest.approx(1)
 
 
-class TestClassification:
-    REFERENCE = [["a.png", 0, 0.9], ["b.png", 1, 0.6], ["c.png", 2, 0.5]]
-
-    def test_equal_answers_agree_fully(self):
-        assert fidelity(self.REFERENCE, self.REFERENCE) == 1
-
-    def test_another_class_costs_its_share(self):
-        other = [self.REFERENCE[0], ["b.png", 2, 0.6], self.REFERENCE[2]]
-        assert fidelity(self.REFERENCE, other) == pytest.approx(2 / 3)
-
-    def test_another_score_costs_less_than_another_class(self):
-        other = [self.REFERENCE[0], ["b.png", 1, 0.3], self.REFERENCE[2]]
-        assert fidelity(self.REFERENCE, other) == pytest.approx((1 + 0.75 + 1) / 3)
-
-    def test_scores_may_be_logits(self):
-        reference, other = [["a.png", 0, -2.0]], [["a.png", 0, 2.0]]
-        assert fidelity(reference, other) == 0.5
-        assert fidelity([["a.png", 0, 0.0]], [["a.png", 0, 0.0]]) == 1
-
-
 class TestDifference:
     def test_equal_answers_differ_in_nothing(self):
         found = difference(SEEN, SEEN)

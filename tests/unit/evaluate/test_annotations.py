@@ -14,7 +14,7 @@ from engineworks.errors import DataError
 from engineworks.evaluate import datasets
 from engineworks.evaluate.annotations import truth as truths
 from engineworks.evaluate.annotations.coco import read_coco
-from engineworks.evaluate.detection import score
+from engineworks.evaluate.cocoeval import score
 from engineworks.specs import DataSpec, TaskSpec
 from tests.builders import picture
 
@@ -418,8 +418,9 @@ def test_boxes_are_read_back_as_they_were_understood(place):
     path = place / "boxes.json"
     path.write_text(json.dumps(raw))
     spec = DataSpec(images=str(place / "pics"), annotations=str(path))
-    labels, _ = truths.read(spec, LABELS, ["a.png", "b.png"], chosen=False)
-    truths.write(labels, place / "kept.json")
+    truth, _ = truths.read_boxes(spec, LABELS, ["a.png", "b.png"], chosen=False)
+    truths.write(truth, place / "kept.json")
+    labels = truth.labels
     again = read_coco(place / "kept.json", LABELS)
     assert (again.raw, again.image_id) == (labels.raw, {"a.png": 1, "b.png": 2})
     assert again.category_id == labels.category_id

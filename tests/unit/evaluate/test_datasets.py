@@ -15,6 +15,7 @@ from PIL import Image
 
 from engineworks.errors import DataError
 from engineworks.evaluate import datasets, pinned
+from engineworks.evaluate.tasks import classification
 from engineworks.facts.data import PinnedData
 from engineworks.specs import DataSpec, TaskSpec
 from tests.builders import ROOT, coco, picture
@@ -168,7 +169,7 @@ class TestClassFoldersAsPeopleHaveThem:
         for label in ("NFC", "NFD"):
             labels = (unicodedata.normalize(label, "caf\u00e9"), "green", "blue")
             found = self.screened(photos, labels)
-            assert datasets.class_ids(found, labels).tolist() == [2, 2, 0, 0, 1, 1]
+            assert classification.class_ids(found, labels).tolist() == [2, 2, 0, 0, 1, 1]
 
     def test_a_label_without_pictures_is_said(self, photos):
         found = self.screened(photos, ("red", "green", "blue", "grey", "5"))
@@ -364,7 +365,7 @@ class TestClassFolders:
     def test_the_folder_names_the_class(self, sorted_folder):
         data = datasets.screen(spec(sorted_folder), CLASSIFICATION, LABELS)
         assert data.files == ("cat/1.png", "cat/deep/2.png", "dog/1.png")
-        np.testing.assert_array_equal(datasets.class_ids(data, LABELS), [0, 0, 1])
+        np.testing.assert_array_equal(classification.class_ids(data, LABELS), [0, 0, 1])
 
     @pytest.mark.parametrize("name", ["wolf/1.png", "loose.png"])
     def test_a_picture_of_no_known_class_is_named(self, sorted_folder, name):

@@ -17,7 +17,7 @@ import pytest
 from engineworks.evaluate import judge
 from engineworks.evaluate.datasets import screen
 from engineworks.evaluate.judge import CUT
-from engineworks.runtime.postprocess import DetectionPostprocessor
+from engineworks.runtime.heads.detection import DetectionPostprocessor
 from engineworks.runtime.preprocess import Placement
 from engineworks.specs import DataSpec, Preprocess, TaskSpec
 from tests.builders import coco, picture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engineworks.evaluate.annotations.coco import read_coco
-from engineworks.evaluate.detection import score
+from engineworks.evaluate.cocoeval import score
 from engineworks.runtime.convert import to_coco
 from engineworks.runtime.detections import Detections
 from tests.builders import coco

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engineworks.evaluate.recognize import recognize
-from engineworks.runtime.heads import HEADS
+from engineworks.runtime.heads.detection import LAYOUTS as HEADS
 
 SIZE = (64, 96)
 STRIDES = (8, 16, 32)

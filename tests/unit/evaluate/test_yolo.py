@@ -36,9 +36,10 @@ def read(spec, labels=LABELS):
     found = []
     data = datasets.screen(spec, DETECTION, labels, lambda truth: found.append(truth) or KEPT)
     boxes = {name: [] for name in data.files}
-    names = {key: name for name, key in found[0].image_id.items()}
-    for row in found[0].raw["annotations"]:
-        index = found[0].category_id.index(row["category_id"])
+    known = found[0].labels
+    names = {key: name for name, key in known.image_id.items()}
+    for row in known.raw["annotations"]:
+        index = known.category_id.index(row["category_id"])
         boxes[names[row["image_id"]]].append((index, [round(v, 4) for v in row["bbox"]]))
     return data, boxes
 

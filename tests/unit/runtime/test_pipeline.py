@@ -15,6 +15,7 @@ from engineworks.errors import DataError, StoreError
 from engineworks.runtime import Detections, Detector, read_image
 from engineworks.runtime.batching import FairQueue
 from engineworks.runtime.drawing import draw
+from engineworks.runtime.heads.detection import to_json
 from engineworks.runtime.metrics import Recorder
 from engineworks.runtime.pipeline import Pipeline
 from engineworks.runtime.sinks import Closed, JsonLines, MotText, VideoSink
@@ -22,6 +23,7 @@ from engineworks.runtime.sources import SourceOptions, open_source
 from engineworks.runtime.stream import Job
 from engineworks.runtime.tracking import ByteTrack
 from engineworks.runtime.video_file import VideoFile
+from engineworks.specs import TaskSpec
 from engineworks.store import LocalStore
 from tests import builders
 from tests.clips import panned, read_clip, write_clip
@@ -46,6 +48,9 @@ def clip(tmp_path_factory):
     return write_clip(tmp_path_factory.mktemp("clip") / "bear.mp4", panned(30))
 
 
+PEOPLE = TaskSpec(kind="detection", labels=("person",))
+
+
 def job(address, folder=None, *, name="clip", sinks=None, **options):
     def open_sinks(source):
         if sinks is not None:
@@ -54,7 +59,7 @@ def job(address, folder=None, *, name="clip", sinks=None, **options):
             return []
         return [
             VideoSink(VideoFile(folder / f"{name}.mp4", fps=source.fps)),
-            JsonLines(folder / f"{name}.jsonl", ("person",)),
+            JsonLines(folder / f"{name}.jsonl", lambda found: to_json(found, PEOPLE)),
             MotText(folder / f"{name}.txt"),
         ]
 

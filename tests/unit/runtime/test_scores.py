@@ -14,7 +14,7 @@ from engineworks import runtime
 from engineworks.codec import digest, to_json
 from engineworks.errors import RecipeError
 from engineworks.manifest import load
-from engineworks.runtime import Classifier
+from engineworks.runtime import Classifier, heads
 from engineworks.runtime.scores import confidences
 from engineworks.specs import Preprocess, TaskSpec
 from tests import builders
@@ -124,5 +124,5 @@ def test_manifests_of_before_keep_their_identity(store, tmp_path):
 
 
 def test_a_detector_has_no_such_word():
-    with pytest.raises(RecipeError, match=r"task\.scores: logits is for classification"):
-        TaskSpec(kind="detection", scores="logits")
+    with pytest.raises(RecipeError, match=r"task\.scores: logits says nothing of the task detect"):
+        heads.check(heads.load("detection"), TaskSpec(kind="detection", scores="logits"))

@@ -37,10 +37,11 @@ class CocoLabels:
     """What was left out or merged, in words."""
 
 
-def read_coco(path: Path, labels: tuple[str, ...]) -> CocoLabels:
+def read_coco(path: Path, labels: tuple[str, ...], *, points: int = 0) -> CocoLabels:
     """Read COCO JSON and match its categories with the model's classes.
 
-    Classes are matched by name; without `labels`, in order of category id.
+    Classes are matched by name; without `labels`, in order of category id. With `points`, rows keep
+    the `keypoints` of that many and `num_keypoints`, and categories the points' names.
 
     Raises:
         DataError: Not COCO JSON, something stands there twice, or categories and labels do not
@@ -53,6 +54,15 @@ def read_coco(path: Path, labels: tuple[str, ...]) -> CocoLabels:
         images = [_image(row, place) for place, row in enumerate(_rows(raw, "images"))]
         categories = [_category(row, i) for i, row in enumerate(_rows(raw, "categories"))]
         annotations = [_annotation(row, i) for i, row in enumerate(_rows(raw, "annotations"))]
+        if points:
+            categories = [
+                {**row, "keypoints": _names(raw["categories"][i], i)}
+                for i, row in enumerate(categories)
+            ]
+            annotations = [
+                {**row, **_points(raw["annotations"][i], i, points)}
+                for i, row in enumerate(annotations)
+            ]
         _refuse_strangers(images, categories, annotations)
     except (OSError, ValueError) as error:
         raise DataError(
@@ -144,6 +154,24 @@ def _annotation(row: Row, place: int) -> Row:
         "area": known if known > 0 else bbox[2] * bbox[3],
         "iscrowd": flag(row.get("iscrowd"), f"{at}.iscrowd"),
     }
+
+
+def _names(row: Row, place: int) -> list[str]:
+    given = row.get("keypoints") or []
+    if not isinstance(given, list):
+        raise ValueError(f"categories[{place}].keypoints is {str(given)[:60]}, no list of names")
+    return [text(name, f"categories[{place}].keypoints") for name in given]
+
+
+def _points(row: Row, place: int, count: int) -> Row:
+    """x, y and visibility (0: not labelled, 1: hidden, 2: visible) of each point."""
+    at = f"annotations[{place}].keypoints"
+    given = row.get("keypoints") or [0] * (3 * count)
+    if not isinstance(given, list) or len(given) != 3 * count:
+        size = len(given) if isinstance(given, list) else type(given).__name__
+        raise ValueError(f"{at} has {size} numbers, {count} points need {3 * count}")
+    values = [number(value, at) for value in given]
+    return {"keypoints": values, "num_keypoints": sum(value > 0 for value in values[2::3])}
 
 
 def _refuse_strangers(

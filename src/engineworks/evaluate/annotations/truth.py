@@ -6,22 +6,91 @@ Chooses the reader and applies what the recipe says; formats are in modules of t
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from engineworks import folders
 from engineworks.errors import DataError
+from engineworks.evaluate.annotations import turned
 from engineworks.evaluate.annotations.boxes import refuse_impossible
 from engineworks.evaluate.annotations.coco import CocoLabels, read_coco
+from engineworks.evaluate.annotations.masks import is_masks, mask_files
 from engineworks.evaluate.annotations.matching import match
 from engineworks.evaluate.annotations.yolo import is_yolo, label_files, read_yolo
+from engineworks.evaluate.tasks import Look, Truth
 from engineworks.facts.data import BadImage
 from engineworks.runtime.pictures import SUFFIXES
 from engineworks.specs import DataSpec
 
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxTruth:
+    """Labelled boxes; see `engineworks.evaluate.tasks.Truth`."""
+
+    labels: CocoLabels
+    source: str
+    """Where they come from, for messages."""
+    kept: bool = True
+
+    def names(self, file: str) -> bool:
+        """Whether the annotations list this image, boxes or none."""
+        return file in self.labels.image_id
+
+    def look(self, file: str, image: Array, stored: bytes, frame: str | None) -> Look:
+        """Hold the size that the annotations give against the picture."""
+        number = turned.orientation(stored, image)
+        size = self.labels.size[file]
+        height, width = image.shape[:2]
+        reason, as_stored = turned.mismatch(file, size, (height, width), number, frame)
+        return Look(reason=reason, as_stored=as_stored, orientation=number)
+
+    def turned(self, numbers: Mapping[str, int]) -> BoxTruth:
+        """Boxes of stored pictures, upright."""
+        return replace(self, labels=turned.upright(self.labels, numbers))
+
+    def objects(self, files: Sequence[str]) -> int:
+        """Boxes that are no crowd.
+
+        Raises:
+            DataError: There is none.
+        """
+        ids = {self.labels.image_id[name] for name in files}
+        rows = self.labels.raw["annotations"]
+        count = sum(row["image_id"] in ids and not row["iscrowd"] for row in rows)
+        if not count:
+            raise DataError(
+                f"the {len(files)} images have no box in {self.source} that counts: there is "
+                "nothing to find",
+                hint="give the annotations that belong to these images, with boxes that are no "
+                "crowd (iscrowd: 0)",
+            )
+        return count
+
+    def notes(self, digests: Mapping[str, str]) -> tuple[str, ...]:
+        """What was left out or merged."""
+        return self.labels.notes
+
+    def save(self, path: Path) -> None:
+        """COCO JSON that `read_coco` reads back as it is."""
+        path.write_text(json.dumps(self.labels.raw), encoding="utf-8")
+
+
+def read_boxes(
+    spec: DataSpec, labels: tuple[str, ...], files: Sequence[str], *, chosen: bool, points: int = 0
+) -> tuple[BoxTruth, list[BadImage]]:
+    """As `read`, as a `Truth`."""
+    found, bad = read(spec, labels, files, chosen=chosen, points=points)
+    return BoxTruth(labels=found, source=spec.annotations or ""), bad
+
 
 def read(
-    spec: DataSpec, labels: tuple[str, ...], files: Sequence[str], *, chosen: bool
+    spec: DataSpec, labels: tuple[str, ...], files: Sequence[str], *, chosen: bool, points: int = 0
 ) -> tuple[CocoLabels, list[BadImage]]:
     """Read the annotations and find the files of the pictures that they name.
 
@@ -30,6 +99,7 @@ def read(
         labels: Class names in index order.
         files: All images, relative to the folder of `spec.images`.
         chosen: `files` are a list of the user's own: pictures beside it are not missed.
+        points: Keypoints of every object; COCO JSON alone has them.
 
     Returns:
         (boxes of the pictures that are there, pictures that are named and not there).
@@ -43,12 +113,17 @@ def read(
             hint="give COCO JSON, or task.kind: none to check numeric parity only",
         )
     path = Path(spec.annotations)
+    if points and is_yolo(path):
+        raise DataError(
+            f"data.annotations: {path} has no keypoints that are read here",
+            hint="give COCO JSON with keypoints (https://cocodataset.org/#format-data)",
+        )
     if is_yolo(path):
         found, orphans = read_yolo(spec, labels, files, folder_of(spec))
         found = refuse_impossible(found, path.name, accepted="impossible_boxes" in spec.accept)
         return found, [] if chosen else orphans
     others = () if chosen else folders.find(Path(spec.images), SUFFIXES).others
-    matched = match(read_coco(path, labels), files, path.name, others=others)
+    matched = match(read_coco(path, labels, points=points), files, path.name, others=others)
     found = matched.labels
     if not found.image_id:
         first = next(iter(matched.missing.values()), "it names no image")
@@ -81,12 +156,14 @@ def answer_files(spec: DataSpec) -> dict[str, Path]:
     if not path.exists():
         raise DataError(
             f"data.annotations: {path} does not exist",
-            hint="give the COCO JSON file of these images, or the folder or data.yaml of YOLO "
-            "labels, relative to the recipe",
+            hint="give the COCO JSON file of these images, the folder or data.yaml of YOLO "
+            "labels, or the folder of masks, relative to the recipe",
         )
+    if is_masks(path):
+        return dict(mask_files(path))
     return label_files(spec) if is_yolo(path) else {"": path}
 
 
-def write(labels: CocoLabels, path: Path) -> None:
-    """Keep boxes as COCO JSON that `read_coco` reads back as it is."""
-    path.write_text(json.dumps(labels.raw), encoding="utf-8")
+def write(truth: Truth, path: Path) -> None:
+    """Keep known answers as later stages read them."""
+    truth.save(path)

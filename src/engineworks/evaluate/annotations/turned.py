@@ -115,12 +115,30 @@ def upright(labels: CocoLabels, numbers: Mapping[str, int]) -> CocoLabels:
         for row in labels.raw["images"]
     ]
     annotations = [
-        {**row, "bbox": to_upright(row["bbox"], numbers.get(name, 1), size[name])}
+        {
+            **row,
+            "bbox": to_upright(row["bbox"], numbers.get(name, 1), size[name]),
+            **_points_upright(row, numbers.get(name, 1), size[name]),
+        }
         for row in labels.raw["annotations"]
         for name in (names[row["image_id"]],)
     ]
     raw = {**labels.raw, "images": images, "annotations": annotations}
     return dataclasses.replace(labels, raw=raw, size=size)
+
+
+def _points_upright(
+    row: Mapping[str, Any], number: int, size: tuple[int, int]
+) -> dict[str, list[float]]:
+    """The points of an annotation that has some, as `to_upright` has boxes."""
+    values = row.get("keypoints")
+    if not values:
+        return {}
+    found: list[float] = []
+    for x, y, known in zip(values[0::3], values[1::3], values[2::3], strict=True):
+        left, top, _, _ = to_upright((x, y, 0, 0), number, size)
+        found += [left, top, known] if known > 0 else [x, y, known]
+    return {"keypoints": found}
 
 
 def tagged(data: bytes) -> int:

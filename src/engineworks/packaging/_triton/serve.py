@@ -19,7 +19,7 @@ from engineworks.facts.package import Check
 from engineworks.packaging._base import Answer, Site
 from engineworks.packaging._process import free_ports, running
 from engineworks.runtime.detections import Detections
-from engineworks.runtime.detector import Classification
+from engineworks.runtime.heads.classification import Classification
 from engineworks.runtime.session import Tensors
 
 _STAND_IN = Path(__file__).parent / "stand_in.py"

@@ -1,7 +1,7 @@
-"""Detection heads: from one image's raw outputs to candidates in input pixels.
+"""Layouts of detectors: from one image's raw outputs to candidates in input pixels.
 
-One entry of `HEADS` per word of `task.layout`. Knows no suppression (`nms.py`) and no source image
-(`postprocess.py`). Scores are reduced over classes before anything is copied, so that only
+One entry of `LAYOUTS` per word of `task.layout`. Knows no suppression (`nms.py`) and no source
+image (`detection.py`). Scores are reduced over classes before anything is copied, so that only
 survivors are.
 """
 
@@ -14,20 +14,21 @@ from typing import Any
 
 import numpy as np
 
+from engineworks.runtime.heads._base import only
 from engineworks.specs import Size
 
 Array = np.ndarray[Any, Any]
 
 #: (outputs of one image by name, input size, confidence) -> xyxy (n, 4) in input pixels,
 #: scores (n,), class ids (n,).
-Decoder = Callable[[Mapping[str, Array], Size, float], tuple[Array, Array, Array]]
+BoxDecoder = Callable[[Mapping[str, Array], Size, float], tuple[Array, Array, Array]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Head:
+class BoxLayout:
     """How a layout is decoded, and whether its candidates need non-maximum suppression."""
 
-    decode: Decoder
+    decode: BoxDecoder
     suppress: bool
     classes: Callable[[Mapping[str, Array]], int] | None = None
     """How many classes the outputs of one image have a score for; None: they do not show it."""
@@ -41,7 +42,7 @@ def decode_yolox(
     A row is x, y relative to its cell, log width and height in strides, objectness and class
     scores (already sigmoid). Score = objectness * best class.
     """
-    raw = _only(outputs)
+    raw = only(outputs)
     grid, stride = _yolox_cells(size)
     if len(grid) != len(raw):
         raise ValueError(
@@ -76,11 +77,11 @@ def decode_yolov8(
     Rows 0..3 are centre x, centre y, width, height in input pixels; the rest class scores,
     already sigmoid (https://docs.ultralytics.com/models/yolov8/).
     """
-    raw = _only(outputs)
+    raw = only(outputs)
     score = raw[4:].max(axis=0)
     keep = np.flatnonzero(score > confidence)
     survivors = raw[:, keep]
-    xyxy = _corners(survivors[:4].T)
+    xyxy = corners(survivors[:4].T)
     return xyxy, score[keep], survivors[4:].argmax(axis=0)
 
 
@@ -92,7 +93,7 @@ def decode_end2end(
     A row is left, top, right, bottom in input pixels, score, class (YOLOv10, arXiv:2405.14458, and
     graphs that hold their own suppression); rows with a score of 0 are padding.
     """
-    raw = _only(outputs)
+    raw = only(outputs)
     if raw.ndim != 2 or raw.shape[1] != 6:
         raise ValueError(f"an end2end head gives (n, 6) for one image, this output {raw.shape}")
     rows = raw[raw[:, 4] > confidence]
@@ -132,15 +133,6 @@ def decode_rtdetr(
     return _scaled(boxes[best // classes], size), score[keep], best % classes
 
 
-def _only(outputs: Mapping[str, Array]) -> Array:
-    if len(outputs) != 1:
-        raise ValueError(
-            f"this layout has one output, the model has {len(outputs)}: {sorted(outputs)}"
-        )
-    (array,) = outputs.values()
-    return array
-
-
 def _logits_and_boxes(outputs: Mapping[str, Array]) -> tuple[Array, Array]:
     """The two outputs, told apart by their width; with four class scores, by their names."""
     shapes = {name: array.shape for name, array in outputs.items()}
@@ -156,7 +148,7 @@ def _logits_and_boxes(outputs: Mapping[str, Array]) -> tuple[Array, Array]:
     return logits, outputs[boxes[0]]
 
 
-def _corners(boxes: Array) -> Array:
+def corners(boxes: Array) -> Array:
     """Centre x, centre y, width, height (n, 4) to left, top, right, bottom."""
     centre, half = boxes[:, :2], boxes[:, 2:] / 2
     return np.hstack([centre - half, centre + half])
@@ -164,24 +156,24 @@ def _corners(boxes: Array) -> Array:
 
 def _scaled(boxes: Array, size: Size) -> Array:
     height, width = size
-    return np.asarray(_corners(boxes) * np.array([width, height] * 2, np.float32))
+    return np.asarray(corners(boxes) * np.array([width, height] * 2, np.float32))
 
 
-#: The word in `task.layout` -> its head; `specs.LAYOUTS` lists the same words.
-HEADS: dict[str, Head] = {
-    "yolox": Head(
-        decode=decode_yolox, suppress=True, classes=lambda outputs: _only(outputs).shape[-1] - 5
+#: The word in `task.layout` -> how it is decoded.
+LAYOUTS: dict[str, BoxLayout] = {
+    "yolox": BoxLayout(
+        decode=decode_yolox, suppress=True, classes=lambda outputs: only(outputs).shape[-1] - 5
     ),
-    "yolov8": Head(
-        decode=decode_yolov8, suppress=True, classes=lambda outputs: _only(outputs).shape[0] - 4
+    "yolov8": BoxLayout(
+        decode=decode_yolov8, suppress=True, classes=lambda outputs: only(outputs).shape[0] - 4
     ),
-    "end2end": Head(decode=decode_end2end, suppress=False),
-    "detr": Head(
+    "end2end": BoxLayout(decode=decode_end2end, suppress=False),
+    "detr": BoxLayout(
         decode=decode_detr,
         suppress=False,
         classes=lambda outputs: _logits_and_boxes(outputs)[0].shape[1] - 1,
     ),
-    "rtdetr": Head(
+    "rtdetr": BoxLayout(
         decode=decode_rtdetr,
         suppress=False,
         classes=lambda outputs: _logits_and_boxes(outputs)[0].shape[1],

@@ -1,7 +1,7 @@
-"""`Detector` and `Classifier`: images in, typed answers out, all by the engine's manifest.
+"""`Predictor`: images in, typed answers out, all by the engine's manifest and its task's head.
 
-Knows no files, streams or tracks. A call does the three steps one after another; a pipeline calls
-`prepare`, `infer` and `finish` itself, on threads of its own.
+Knows no kind of task, no files, streams or tracks. A call does the three steps one after another; a
+pipeline calls `prepare`, `infer` and `finish` itself, on threads of its own.
 """
 
 from __future__ import annotations
@@ -9,23 +9,20 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
 from engineworks.errors import ArtifactError, FeedError
 from engineworks.manifest import Manifest, TensorSpec
-from engineworks.runtime.detections import Detections
-from engineworks.runtime.heads import Decoder
+from engineworks.runtime import heads
+from engineworks.runtime.heads import Decoder, Head
 from engineworks.runtime.planes import Planes
-from engineworks.runtime.postprocess import DetectionPostprocessor
 from engineworks.runtime.preprocess import Placement, Preprocessor
-from engineworks.runtime.scores import ASSUMED, confidences
 from engineworks.runtime.session import Session, Tensors
-from engineworks.specs import Preprocess, ScoreKind, Size, TaskSpec
+from engineworks.specs import NO_TASK, Preprocess, Size, TaskSpec
 
 _log = logging.getLogger(__name__)
 
@@ -43,30 +40,36 @@ class StageTimes:
     images: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Classification:
-    """The best classes of one image.
-
-    Attributes:
-        class_id: int64 (k,), index into the model's labels, best first.
-        confidence: float32 (k,) in 0..1, highest first. They sum to 1 over all classes, unless
-            the model's labels do not exclude each other (`task.scores`).
-    """
-
-    class_id: Array
-    confidence: Array
-
-
-class _ImageModel(ABC, Generic[Answer]):
-    """What detectors and classifiers share: the way in, the engine, batches, times.
+class Predictor(Generic[Answer]):
+    """Runs an engine on images, whatever its task is: the way in, batches, the head, times.
 
     Threads may share one: `prepare` and `finish` run side by side, inference runs one at a time.
     Everything that is returned belongs to the caller and is not touched again.
+
+    Args:
+        session: An open engine whose manifest names a task.
+        decoder: The decoder of a layout `module:function`, whose code is in no engine.
+        max_batch: Images per inference where the engine's batch is open.
+        settings: What the head lets a caller set (`Head.settings`), for example `confidence`;
+            None: as the manifest says.
+
+    Raises:
+        ArtifactError: The engine has no task, or one that is not known here, or its manifest does
+            not say all that is needed.
+        FeedError: A setting that this task does not have.
     """
 
-    _kind: str
+    kind = ""
+    """The task that a subclass is for; empty: any."""
 
-    def __init__(self, session: Session, *, max_batch: int = 8) -> None:
+    def __init__(
+        self,
+        session: Session,
+        *,
+        decoder: Decoder | None = None,
+        max_batch: int = 8,
+        **settings: Any,
+    ) -> None:
         if not hasattr(session, "manifest"):
             raise FeedError(
                 f"{type(self).__name__} is given {type(session).__name__}, which is no open engine",
@@ -78,7 +81,9 @@ class _ImageModel(ABC, Generic[Answer]):
                 f"max_batch: {max_batch} images are no batch", hint="give 1 or more, for example 8"
             )
         self.session = session
-        self.task = _task(manifest, self._kind)
+        task = _task(manifest, self.kind)
+        self.head = heads.load(task.kind)
+        self.task = _set(task, self.head, settings)
         self.size, uint8 = image_input(manifest)
         self.labels = self.task.labels if isinstance(self.task.labels, tuple) else ()
         self.times = StageTimes(preprocess_ms=0.0, infer_ms=0.0, postprocess_ms=0.0, images=0)
@@ -89,10 +94,51 @@ class _ImageModel(ABC, Generic[Answer]):
         self._input = manifest.inputs[0].name
         self._lock = threading.RLock()
         self._rows = np.empty((0, *self._preprocess.shape), self._preprocess.dtype)
+        self._told = False
+        if self.head.own_decoder and ":" in self.task.layout and decoder is None:
+            raise ArtifactError(
+                f"{manifest.name} has a layout of its own, {self.task.layout}, and an "
+                "engine holds no code",
+                hint=f"load that function and give it: {type(self).__name__}(session, decoder=...)",
+            )
+        try:
+            self._finish = self.head.open(self.task, self.size, decoder)
+        except ValueError as error:
+            raise _lacks(manifest, f"has a task that cannot be decoded: {error}") from error
 
     def label(self, class_id: int) -> str:
         """The name of a class; its number where the model names none."""
-        return self.labels[class_id] if 0 <= class_id < len(self.labels) else str(class_id)
+        return heads.label(self.task, class_id)
+
+    def to_json(self, answer: Answer) -> dict[str, Any]:
+        """An answer as plain JSON types, with the names of classes."""
+        return self.head.to_json(answer, self.task)
+
+    def lines(self, answer: Answer) -> list[str]:
+        """An answer in words, a line for each thing that was found."""
+        return self.head.lines(answer, self.task)
+
+    def count(self, answer: Answer) -> dict[str, int]:
+        """How often each class was found."""
+        return self.head.count(answer, self.task)
+
+    def draw(self, picture: Array | Planes, answer: Answer, overlay: str | None = None) -> None:
+        """Draw an answer into its picture, in place.
+
+        Args:
+            picture: uint8 (height, width, 3) BGR, or the planes of a video's frame.
+            answer: In pixels of this picture.
+            overlay: Words for the upper left corner.
+
+        Raises:
+            FeedError: Answers of this task cannot be drawn.
+        """
+        if self.head.draw is None:
+            raise FeedError(
+                f"answers of the task {self.task.kind} are not drawn",
+                hint="take them as text: --json, or Predictor.to_json",
+            )
+        self.head.draw(picture, answer, self.task, overlay)
 
     @overload
     def __call__(self, images: Array | Planes) -> Answer: ...
@@ -195,132 +241,48 @@ class _ImageModel(ABC, Generic[Answer]):
             answers += [{name: array[i] for name, array in outputs.items()} for i in range(n)]
         return answers
 
-    @abstractmethod
     def finish(self, outputs: Tensors, placement: Placement) -> Answer:
-        """The answer for one row of `infer`."""
-
-
-class Detector(_ImageModel[Detections]):
-    """Finds objects.
-
-    Args:
-        session: An open engine of a detection model.
-        confidence: Drop detections below this score; None: as the manifest says, which is often
-            as low as average precision wants it.
-        iou: Drop a box that overlaps a stronger one of its class by more than this; None: as the
-            manifest says. What average precision wants (0.65) leaves doubles on a picture, for
-            which 0.45 is usual. Heads that end with finished boxes take no notice.
-        max_detections: Keep at most this many, the strongest; None: as the manifest says. When it
-            cuts, `Detections.cut` says so, and a warning the first time.
-        decoder: The decoder of a layout `module:function`, whose code is in no engine.
-        max_batch: Images per inference where the engine's batch is open.
-
-    Raises:
-        ArtifactError: The engine is no detector, or its manifest does not say all that is needed.
-    """
-
-    _kind = "detection"
-
-    def __init__(
-        self,
-        session: Session,
-        *,
-        confidence: float | None = None,
-        iou: float | None = None,
-        max_detections: int | None = None,
-        decoder: Decoder | None = None,
-        max_batch: int = 8,
-    ) -> None:
-        super().__init__(session, max_batch=max_batch)
-        task = self.task
-        self.task = replace(
-            task,
-            confidence=task.confidence if confidence is None else confidence,
-            iou=task.iou if iou is None else iou,
-            max_detections=task.max_detections if max_detections is None else max_detections,
-        )
-        self._told = False
-        if ":" in self.task.layout and decoder is None:
-            raise ArtifactError(
-                f"{session.manifest.name} has a layout of its own, {self.task.layout}, and an "
-                "engine holds no code",
-                hint="load that function and give it: Detector(session, decoder=...)",
-            )
-        self._finish = DetectionPostprocessor(self.task, self.size, decoder)
-
-    def finish(self, outputs: Tensors, placement: Placement) -> Detections:
-        """Decode, suppress, back to source pixels.
+        """The answer for one row of `infer`, in pixels of the source image.
 
         Raises:
-            ArtifactError: The outputs are not what the manifest's layout says.
+            ArtifactError: The outputs are not what the manifest's task says.
         """
         try:
-            found = self._finish(outputs, placement)
+            answer: Answer = self._finish(outputs, placement)
         except (ValueError, IndexError) as error:
             shapes = {name: list(array.shape) for name, array in outputs.items()}
             raise ArtifactError(
-                f"{self.session.manifest.name}: task.layout {self.task.layout} cannot decode "
+                f"{self.session.manifest.name}: {_said(self.task, self.head)} cannot decode "
                 f"outputs of shape {shapes} ({error})",
                 hint="build the engine from a recipe with the layout of its head",
             ) from error
-        if found.cut and not self._told:
+        if getattr(answer, "cut", False) and not self._told:
             self._told = True
             _log.warning(
                 "%s: more than max_detections = %d objects above %g; only the strongest are kept "
                 "(--max-detections, Detector(max_detections=), task.max_detections)",
                 self.session.manifest.name, self.task.max_detections, self.task.confidence,
             )  # fmt: skip
-        return found
+        return answer
 
 
-class Classifier(_ImageModel[Classification]):
-    """Names what a whole image shows.
+def _said(task: TaskSpec, head: Head) -> str:
+    return f"task.layout {task.layout}" if head.layouts else f"the task {task.kind}"
 
-    Args:
-        session: An open engine of a classification model: one output of scores or logits.
-        top: How many classes to name.
-        scores: What the engine's scores are; None: as the manifest says. One that does not say is
-            taken to give logits, with a warning.
-        max_batch: Images per inference where the engine's batch is open.
 
-    Raises:
-        ArtifactError: The engine is no classifier, or its manifest does not say all that is
-            needed.
-    """
-
-    _kind = "classification"
-
-    def __init__(
-        self,
-        session: Session,
-        *,
-        top: int = 5,
-        scores: ScoreKind | None = None,
-        max_batch: int = 8,
-    ) -> None:
-        super().__init__(session, max_batch=max_batch)
-        if len(session.outputs) != 1:
-            raise ArtifactError(
-                f"a classifier has one output, {session.manifest.name} has "
-                f"{len(session.outputs)}: {[spec.name for spec in session.outputs]}",
-                hint="export a model with one output of class scores",
-            )
-        self._top = top
-        self._scores = scores or self.task.scores
-        if self._scores == "auto":
-            self._scores = ASSUMED
-            _log.warning(
-                "%s does not say what its scores are: %s are assumed; give Classifier(scores=...), "
-                "or build the engine anew",
-                session.manifest.name, ASSUMED,
-            )  # fmt: skip
-
-    def finish(self, outputs: Tensors, placement: Placement) -> Classification:
-        """The best classes, by the manifest's word for what the scores are."""
-        (scores,) = outputs.values()
-        found = confidences(scores.reshape(-1), self._scores)
-        best = np.argsort(-found, kind="stable")[: self._top]
-        return Classification(class_id=best.astype(np.int64), confidence=found[best])
+def _set(task: TaskSpec, head: Head, settings: Mapping[str, Any]) -> TaskSpec:
+    """The task with a caller's settings in the place of the manifest's."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    unknown = [name for name in given if name not in head.settings]
+    if unknown:
+        raise FeedError(
+            f"the task {task.kind} has no setting {unknown[0]!r}",
+            hint=f"it has: {', '.join(head.settings) or 'none'}",
+        )
+    names = {entry.name for entry in fields(TaskSpec)}
+    options = {name: value for name, value in given.items() if name not in names}
+    changed = {name: value for name, value in given.items() if name in names}
+    return replace(task, **changed, options={**task.options, **options})
 
 
 def _stacked(rows: Array | Sequence[Array]) -> Array:
@@ -337,14 +299,15 @@ def _lacks(manifest: Manifest, what: str) -> ArtifactError:
 
 
 def _task(manifest: Manifest, kind: str) -> TaskSpec:
-    if manifest.task is None or manifest.task.kind != kind:
-        found = manifest.task.kind if manifest.task else "none"
+    task = manifest.task
+    if task is None or not task.judged or kind not in ("", task.kind):
         raise ArtifactError(
-            f"{manifest.name} is an engine for the task {found}, not {kind}",
-            hint="Detector runs engines for detection, Classifier those for classification; any "
-            "engine runs by session.infer",
+            f"{manifest.name} is an engine for the task {task.kind if task else NO_TASK}, not "
+            f"{kind or 'for one that is known'}",
+            hint="Predictor runs engines of any task, Detector and Classifier those for detection "
+            "and classification; any engine runs by session.infer",
         )
-    return manifest.task
+    return task
 
 
 def _preprocess(manifest: Manifest) -> Preprocess:

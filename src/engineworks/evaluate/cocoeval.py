@@ -1,12 +1,14 @@
 """COCO mean average precision by pycocotools, the reference implementation.
 
-Source: https://cocodataset.org/#detection-eval
+Of boxes by their overlap, of keypoints by OKS. Source: https://cocodataset.org/#detection-eval,
+https://cocodataset.org/#keypoints-eval
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,11 @@ STATS: dict[str, tuple[float | None, str]] = {
 
 
 def score(
-    results: list[dict[str, Any]], labels: CocoLabels, image_ids: list[int], most: int = 100
+    results: list[dict[str, Any]],
+    labels: CocoLabels,
+    image_ids: list[int],
+    most: int = 100,
+    sigmas: Sequence[float] | None = None,
 ) -> dict[str, float]:
     """AP over IoU .50:.95 and its companions, each in 0..1; without those of unlabelled sizes.
 
@@ -36,6 +42,8 @@ def score(
         image_ids: The images that were run.
         most: The strongest of each image that count: the task's `max_detections`. COCO's own
             summary has 100 whatever was asked for.
+        sigmas: Spread of each point: objects are held against each other by OKS of their
+            `keypoints`, not by their boxes.
 
     Raises:
         MissingDependency: pycocotools is not installed.
@@ -54,17 +62,26 @@ def score(
         rows = [dict(row) for row in labels.raw["annotations"]]
         truth.dataset = {"info": {}, **labels.raw, "annotations": rows}
         truth.createIndex()
+        if sigmas is not None:  # with boxes, pycocotools takes their areas for the objects'
+            keys = ("image_id", "category_id", "keypoints", "score")
+            results = [{key: row[key] for key in keys} for row in results]
         found = truth.loadRes(results) if results else COCO()
-        evaluation = COCOeval(truth, found, "bbox")
+        evaluation = COCOeval(truth, found, "bbox" if sigmas is None else "keypoints")
+        if sigmas is not None:
+            evaluation.params.kpt_oks_sigmas = np.array(sigmas, np.float64)
         evaluation.params.imgIds = image_ids
         evaluation.params.maxDets = [most]
         evaluation.evaluate()
         evaluation.accumulate()
-    scores = {name: _mean(evaluation, *which) for name, which in STATS.items()}
+    known = set(evaluation.params.areaRngLbl)  # of keypoints there are no small ones
+    stats = {name: which for name, which in STATS.items() if which[1] in known}
+    scores = {name: _mean(evaluation, *which) for name, which in stats.items()}
     if scores["AP"] < 0:
         raise DataError(
-            f"none of the {len(image_ids)} images has a box that counts: there is nothing to find",
-            hint="give annotations with at least one box that is no crowd (iscrowd: 0)",
+            f"none of the {len(image_ids)} images has {'a box' if sigmas is None else 'an object'} "
+            "that counts: there is nothing to find",
+            hint="give annotations with at least one box that is no crowd (iscrowd: 0)"
+            + ("" if sigmas is None else ", and a labelled point"),
         )
     return {name: value for name, value in scores.items() if value >= 0}
 

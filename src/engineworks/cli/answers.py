@@ -1,23 +1,25 @@
-"""`detect`: finds objects in image files."""
+"""One command per head: puts image files to an engine and says, writes or draws its answers.
+
+`detect`, `classify`, `segment`, `keypoints`, and those of installed packages: each head names its
+command and its settings. Knows no kind of task.
+"""
 
 from __future__ import annotations
 
 import argparse
-import collections
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engineworks import runtime
-from engineworks.cli._engines import add_detector, open_detector
+from engineworks.cli._engines import add_engine, add_settings, heads_by_command, open_predictor
 from engineworks.cli._images import counted, files_of, outputs_for, tell_failure
 from engineworks.cli._numbers import add_max_pixels
 from engineworks.cli._outputs import check
 from engineworks.cli._recording import add_recording, recorder
 from engineworks.cli._words import add
 from engineworks.errors import DataError, StoreError
-from engineworks.runtime.drawing import draw
 from engineworks.runtime.metrics import name_of
 from engineworks.runtime.outputs import temporary_name
 from engineworks.runtime.pictures import DepthCheck, read_picture
@@ -27,29 +29,38 @@ if TYPE_CHECKING:
 
 
 def register(subparsers: Subparsers) -> None:
-    """Add this group's subcommand."""
-    command = add(subparsers, "detect", _detect, "find objects in images", json_help="JSON Lines")
-    add_detector(command)
-    command.add_argument("images", nargs="+", metavar="IMG", help="image file, or folder of images")
-    command.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="write the images with boxes drawn there; of one image also the file itself",
-    )
-    add_max_pixels(command)
-    add_recording(command)
+    """Add a subcommand for each head."""
+    for word, heads in heads_by_command().items():
+        command = add(subparsers, word, _answer, heads[0].title, json_help="JSON Lines")
+        add_engine(command)
+        add_settings(command, heads)
+        command.add_argument(
+            "images", nargs="+", metavar="IMG", help="image file, or folder of images"
+        )
+        if any(head.draw is not None for head in heads):
+            command.add_argument(
+                "-o",
+                "--output",
+                type=Path,
+                metavar="DIR",
+                help="write the images with the answers drawn there; of one image also the file "
+                "itself",
+            )
+        add_max_pixels(command)
+        add_recording(command)
+        if not any(head.own_decoder for head in heads):
+            command.set_defaults(decoder_from=None)
 
 
-def _detect(options: argparse.Namespace) -> int:
+def _answer(options: argparse.Namespace) -> int:
     """0: all images were read; 1: some were not, each is named."""
     files = list(files_of(options.images))
-    outputs = outputs_for(options.output, files) if options.output is not None else []
+    folder = getattr(options, "output", None)
+    outputs = outputs_for(folder, files) if folder is not None else []
     check(options, outputs, files)
     failed, depth = 0, DepthCheck()
-    with recorder(options) as recorded, open_detector(options) as detector:
-        record = recorded.of(name_of(detector.session.manifest))
+    with recorder(options) as recorded, open_predictor(options) as predictor:
+        record = recorded.of(name_of(predictor.session.manifest))
         for number, path in enumerate(files):
             try:
                 picture = read_picture(path, max_pixels=options.max_pixels)
@@ -61,18 +72,19 @@ def _detect(options: argparse.Namespace) -> int:
             depth.see(picture)
             image = picture.image
             with counted(record, number):
-                found = detector(image)
-            times = detector.times
+                answer = predictor(image)
+            times = predictor.times
             stage_ms = {
                 "preprocess": times.preprocess_ms,
                 "infer": times.infer_ms,
                 "postprocess": times.postprocess_ms,
             }
-            counts = collections.Counter(map(detector.label, found.class_id.tolist()))
-            record.inference("images", stage_ms, counts, frame=number, input_shape=image.shape)
-            _tell(options, path, image, found, detector, stage_ms)
+            record.inference(
+                "images", stage_ms, predictor.count(answer), frame=number, input_shape=image.shape
+            )
+            _tell(options, path, image, answer, predictor, stage_ms)
             if outputs:
-                draw(image, found, detector.labels)
+                predictor.draw(image, answer)
                 write_image(outputs[number], image)
     if depth.warning:
         sys.stderr.write(f"warning: {depth.warning}\n")
@@ -83,36 +95,24 @@ def _tell(
     options: argparse.Namespace,
     path: Path,
     image: Any,
-    found: runtime.Detections,
-    detector: runtime.Detector,
+    answer: Any,
+    predictor: runtime.Predictor[Any],
     stage_ms: dict[str, float],
 ) -> None:
     height, width = image.shape[:2]
-    objects = [
-        {
-            "label": detector.label(number),
-            "class_id": number,
-            "confidence": round(confidence, 4),
-            "xyxy": [round(value, 2) for value in box],
-        }
-        for box, confidence, number in zip(
-            found.xyxy.tolist(), found.confidence.tolist(), found.class_id.tolist(), strict=True
-        )
-    ]
     if options.json:
         line = {
             "image": str(path),
             "height": height,
             "width": width,
-            "detections": objects,
+            **predictor.to_json(answer),
             "stage_ms": {stage: round(spent, 3) for stage, spent in stage_ms.items()},
         }
         sys.stdout.write(json.dumps(line) + "\n")
         return
     sys.stdout.write(f"{path}  {width}x{height}  {sum(stage_ms.values()):.1f} ms\n")
-    for item in objects:
-        corners = " ".join(f"{value:.0f}" for value in item["xyxy"])
-        sys.stdout.write(f"  {item['label']:<16} {item['confidence']:.2f}  [{corners}]\n")
+    for said in predictor.lines(answer):
+        sys.stdout.write(f"  {said}\n")
 
 
 def write_image(path: Path, image: Any) -> None:
