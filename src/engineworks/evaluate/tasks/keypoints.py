@@ -247,7 +247,7 @@ class PoseAlbum(BoxAlbum):
 
     def differ(self, before: list[Any], after: list[Any]) -> Differ:
         """See `Album`."""
-        return agreement.alone(before, after, between)
+        return agreement.unmatched(before, after, between)
 
     def draw(self, image: Array, things: list[Any], alone: AbstractSet[int]) -> Array:
         """See `Album`."""
