@@ -66,7 +66,7 @@ def test_a_limit_sees_every_class_in_its_share(tmp_path, listed):
         images.write_text("\n".join(names))
     chosen = DataSpec(images=str(images), limit=6)
     data = datasets.screen(chosen, CLASSIFICATION, LABELS)
-    assert datasets.class_ids(data, LABELS).tolist() == [0, 0, 1, 1, 1, 1]
+    assert classification.class_ids(data, LABELS).tolist() == [0, 0, 1, 1, 1, 1]
     assert data.notes == ()
 
 
