@@ -256,13 +256,24 @@ class PrometheusRecorder(Recorder):
                 )
         self._made = made
         self._engine = EngineName().labels
+        self._known: dict[tuple[str, ...], Any] = {}
         self.registry.register(GpuMemory())
 
     def of(self, engine: EngineName) -> PrometheusRecorder:
         """See `Recorder.of`."""
         named = copy.copy(self)
         named._engine = engine.labels
+        named._known = {}
         return named
+
+    def _series(self, metric: Metric, *labels: str) -> Any:
+        """One series of a metric about this engine; found again quickly."""
+        key = (metric.name, *labels)
+        known = self._known.get(key)
+        if known is None:
+            known = self._made[metric.name].labels(*self._engine, *labels)
+            self._known[key] = known
+        return known
 
     def inference(
         self,
@@ -276,32 +287,32 @@ class PrometheusRecorder(Recorder):
         error: BaseException | None = None,
     ) -> None:
         """See `Recorder.inference`."""
-        self._made[INFERENCES.name].labels(*self._engine, stream, status).inc()
+        self._series(INFERENCES, stream, status).inc()
         for stage, spent_ms in stage_ms.items():
-            self._made[STAGE.name].labels(*self._engine, stage).observe(spent_ms / 1e3)
+            self._series(STAGE, stage).observe(spent_ms / 1e3)
         for name, found in detections_by_class.items():
-            self._made[DETECTIONS.name].labels(*self._engine, name).inc(found)
+            self._series(DETECTIONS, name).inc(found)
 
     def dropped(self, stream: str, n: int = 1) -> None:
         """See `Recorder.dropped`."""
-        self._made[DROPPED.name].labels(*self._engine, stream).inc(n)
+        self._series(DROPPED, stream).inc(n)
 
     def queue(self, stream: str, depth: int) -> None:
         """See `Recorder.queue`."""
-        self._made[QUEUE.name].labels(*self._engine, stream).set(depth)
+        self._series(QUEUE, stream).set(depth)
 
     def request(self, route: str, outcome: str, took_s: float) -> None:
         """See `Recorder.request`."""
-        self._made[REQUESTS.name].labels(*self._engine, route, outcome).inc()
-        self._made[REQUEST.name].labels(*self._engine, route).observe(took_s)
+        self._series(REQUESTS, route, outcome).inc()
+        self._series(REQUEST, route).observe(took_s)
 
     def batch(self, rows: int) -> None:
         """See `Recorder.batch`."""
-        self._made[BATCH.name].labels(*self._engine).observe(rows)
+        self._series(BATCH).observe(rows)
 
     def answers(self, serving: bool) -> None:
         """See `Recorder.answers`."""
-        self._made[ENGINE.name].labels(*self._engine).set(int(serving))
+        self._series(ENGINE).set(int(serving))
 
 
 class GpuMemory:

@@ -11,10 +11,10 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pydantic
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
@@ -28,6 +28,7 @@ from engineworks.errors import (
     MissingDependency,
 )
 from engineworks.server import bodies, pages
+from engineworks.server.cut import Cut
 from engineworks.server.gate import Note, refusal_body
 from engineworks.server.heads import HEADS, MOST_CLASSES, Ask, Head
 from engineworks.server.models import Models
@@ -35,6 +36,7 @@ from engineworks.server.refusals import Refusal, bad_request
 from engineworks.server.settings import Served
 
 Answer = TypeVar("Answer")
+Said = TypeVar("Said", bound=pydantic.BaseModel)
 
 #: Asks the supervisor to change what all workers serve.
 Change = Callable[[str, Served | None], Awaitable[None]]
@@ -48,13 +50,38 @@ ROUTES = frozenset(
 
 
 class Choices(pydantic.BaseModel):
-    """What a JSON body may say beside its image."""
+    """What a request may say in a JSON body, beside its image."""
 
     model_config = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    confidence: float | None = pydantic.Field(default=None, ge=0, lt=1)
-    iou: float | None = pydantic.Field(default=None, gt=0, le=1)
-    top: int | None = pydantic.Field(default=None, ge=1, le=MOST_CLASSES)
+    confidence: float | None = pydantic.Field(
+        default=None, ge=0, lt=1, description="Leave out what scores less"
+    )
+    iou: float | None = pydantic.Field(
+        default=None, gt=0, le=1, description="Overlap above which the weaker box goes"
+    )
+    top: int | None = pydantic.Field(
+        default=None, ge=1, le=MOST_CLASSES, description="Classes to name"
+    )
+
+
+class Query(Choices):
+    """What a request may say in its address."""
+
+    model_config = pydantic.ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    model: str | None = pydantic.Field(
+        default=None, max_length=128, description="Name of an engine"
+    )
+    timeout_ms: float | None = pydantic.Field(
+        default=None, gt=0, le=3.6e6, description="Give up after so long"
+    )
+    priority: Literal["low", "normal", "high"] = pydantic.Field(
+        default="normal", description="Who goes first in the queue"
+    )
+
+
+_NO_QUERY = Query()
 
 
 class Swap(pydantic.BaseModel):
@@ -138,19 +165,14 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, Answer]) -> An
     Raises:
         Refusal: The client has left; the work is cancelled.
     """
-    task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(request))
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise Refusal(499, "cancelled", "the client left", hint="stay")
+        with Cut(Refusal(499, "cancelled", "the client left", hint="stay")) as cut:
+            gone.add_done_callback(cut.now)
+            return await work
     finally:
+        gone.remove_done_callback(cut.now)
         gone.cancel()
-        if not task.done():
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, EngineworksError):
-                await task
 
 
 async def _gone(request: Request) -> None:
@@ -168,42 +190,26 @@ def deadline_of(request: Request, models: Models, timeout_ms: float | None) -> f
 def _add_head(app: FastAPI, models: Models, head: type[Head]) -> None:
     limits = models.settings.limits
 
-    async def answer(
-        request: Request,
-        model: Annotated[str | None, Query(max_length=128, description="Name of an engine")] = None,
-        confidence: Annotated[
-            float | None,
-            Query(ge=0, lt=1, allow_inf_nan=False, description="Leave out what scores less"),
-        ] = None,
-        iou: Annotated[
-            float | None,
-            Query(gt=0, le=1, allow_inf_nan=False, description="Overlap that suppresses a box"),
-        ] = None,
-        top: Annotated[
-            int | None, Query(ge=1, le=MOST_CLASSES, description="Classes to name")
-        ] = None,
-        timeout_ms: Annotated[
-            float | None,
-            Query(gt=0, le=3.6e6, allow_inf_nan=False, description="Give up after so long"),
-        ] = None,
-        priority: Literal["low", "normal", "high"] = "normal",
-    ) -> Response:
+    async def answer(request: Request) -> Response:
         note = note_of(request)
-        engine = note.engine = models.pick(model, head.task)
-        deadline_s = deadline_of(request, models, timeout_ms)
+        asked = _NO_QUERY
+        if request.scope["query_string"]:
+            asked = _checked(Query, dict(request.query_params))
+        engine = note.engine = models.pick(asked.model, head.task)
+        deadline_s = deadline_of(request, models, asked.timeout_ms)
         with engine.used():
             body = await bodies.receive(request, limits)
             upload = bodies.upload(body, request.headers.get("content-type", ""), limits.max_pixels)
-            said = _choices(upload.options) if upload.options else Choices()
+            said = _checked(Choices, upload.options) if upload.options else _NO_QUERY
             ask = Ask(
-                confidence=said.confidence if confidence is None else confidence,
-                iou=said.iou if iou is None else iou,
-                top=top or said.top or Ask.top,
+                confidence=said.confidence if asked.confidence is None else asked.confidence,
+                iou=said.iou if asked.iou is None else asked.iou,
+                top=asked.top or said.top or Ask.top,
             )
             found = await unless_gone(
                 request,
                 engine.image(
-                    upload.data, ask, deadline_s=deadline_s, priority=PRIORITIES[priority]
+                    upload.data, ask, deadline_s=deadline_s, priority=PRIORITIES[asked.priority]
                 ),
             )
         note.outcome = "ok"
@@ -218,17 +224,31 @@ def _add_head(app: FastAPI, models: Models, head: type[Head]) -> None:
         tags=["images"],
         response_class=JSONResponse,
         responses=_responses(head),
-        openapi_extra=_REQUEST_BODY,
+        openapi_extra={**_REQUEST_BODY, "parameters": _parameters()},
     )
 
 
-def _choices(options: dict[str, Any]) -> Choices:
+def _checked(kind: type[Said], options: dict[str, Any]) -> Said:
     try:
-        return Choices.model_validate(options)
+        return kind.model_validate(options)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise bad_request(f"{where}: {first['msg']}", hint="see /openapi.json") from None
+
+
+def _parameters() -> list[dict[str, Any]]:
+    """The options of an address, as OpenAPI describes them."""
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": schema.pop("description", ""),
+            "schema": schema,
+        }
+        for name, schema in Query.model_json_schema()["properties"].items()
+    ]
 
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}

@@ -13,9 +13,10 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from engineworks.runtime.picture_header import other_format, read_header
+from engineworks.server.cut import Cut
 from engineworks.server.refusals import Refusal, bad_request, too_large
 from engineworks.server.settings import Limits
 
@@ -40,26 +41,32 @@ async def receive(request: Request, limits: Limits) -> bytes:
     Raises:
         Refusal: It is too large, too slow, or the client left.
     """
-    try:
-        return await asyncio.wait_for(_received(request, limits.max_body), limits.receive_s)
-    except asyncio.TimeoutError:
-        raise Refusal(
-            408, "too_slow", f"the body did not arrive within {limits.receive_s:g} s",
-            hint="send it faster, or smaller",
-        ) from None  # fmt: skip
-    except ClientDisconnect:
-        raise Refusal(499, "cancelled", "the client left", hint="stay") from None
+    slow = Refusal(
+        408, "too_slow", f"the body did not arrive within {limits.receive_s:g} s",
+        hint="send it faster, or smaller",
+    )  # fmt: skip
+    with Cut(slow) as cut:
+        timer = asyncio.get_running_loop().call_later(limits.receive_s, cut.now)
+        try:
+            return await _received(request, limits.max_body)
+        finally:
+            timer.cancel()
 
 
 async def _received(request: Request, most: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
+    while True:
+        message = await request.receive()
+        if message["type"] != "http.request":
+            raise Refusal(499, "cancelled", "the client left", hint="stay")
+        chunk: bytes = message.get("body", b"")
         size += len(chunk)
         if size > most:
             raise too_large(f"the body has more than {most:,} bytes", hint="send a smaller image")
         chunks.append(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        if not message.get("more_body"):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def upload(body: bytes, content_type: str, max_pixels: int) -> Upload:

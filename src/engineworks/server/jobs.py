@@ -78,6 +78,10 @@ class Job:
         if not self.future.done():
             self.future.set_result(answer)
 
+    def expire(self, error: BaseException) -> None:
+        """End without an answer; on the event loop."""
+        self._failed(error)
+
     def _failed(self, error: BaseException) -> None:
         if not self.future.done():
             self.future.set_exception(error)

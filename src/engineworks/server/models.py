@@ -43,7 +43,9 @@ class Models:
         self.complete = False
         self.draining = False
         self._record, self._measures = record, measures
-        self._pool = ThreadPoolExecutor(max(2, hosts.cores()), thread_name_prefix="decode")
+        # A thread that decodes may go on to run the engine: there is one more for each session.
+        threads = max(2, hosts.cores()) + settings.instances * max(1, len(settings.engines))
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._prepared: dict[int, Engine] = {}
         self._retiring: set[asyncio.Task[None]] = set()
 

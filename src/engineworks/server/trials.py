@@ -92,26 +92,25 @@ class BatchTrial:
     """Times an engine's batches one call at a time, whenever somebody has a moment.
 
     Args:
-        session: The engine; used by whoever calls `step`.
+        session: The engine.
         most: The largest batch.
     """
 
     def __init__(self, session: Session, most: int) -> None:
-        self._session = session
         self._row = row(session)
         sizes = [size for size in (1, 2, 4, 8, 16, 32, 64) if size <= most]
         self._todo = [size for _ in range(ROUNDS + 1) for size in sizes]
         self._ms: dict[int, float] = {}
         self._warm: set[int] = set()
 
-    def step(self) -> dict[int, float] | None:
-        """Run one batch; the figures in ms once all are done."""
+    def step(self, session: Session) -> dict[int, float] | None:
+        """Run one batch on a session of the engine; the figures in ms once all are done."""
         if self._row is None or not self._todo:
             return self._ms
         size = self._todo.pop(0)
         feeds = repeated(self._row, size)
         begun = time.perf_counter()
-        self._session.infer(feeds)
+        session.infer(feeds)
         took_s = time.perf_counter() - begun
         if size not in self._warm:
             self._warm.add(size)
