@@ -26,10 +26,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from artifacts.store import s3
-from artifacts.summary import StageTiming, Variant
+from artifacts.summary import StageTiming
 from engineworks.codec import from_json, place, to_json
 from engineworks.errors import ArtifactError, StoreError
 from engineworks.facts.host import HostCard, RegisteredHost
+from engineworks.facts.outcome import VariantOutcome
+from engineworks.facts.timing import Benchmark
 from engineworks.fleet import SILENT_S
 
 log = logging.getLogger("engineworks.fleet")
@@ -49,12 +51,13 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One variant as one machine found it."""
+    """What one machine found."""
 
     host: HostCard
     tools: dict[str, str]
     """Versions of the target's packages there."""
-    variant: Variant
+    found: VariantOutcome | Benchmark
+    """What became of a variant; of an engine that was only timed, its latency."""
     stages: tuple[StageTiming, ...]
     wall_s: float = place()
     """Seconds of the child run, from its first line to its last."""

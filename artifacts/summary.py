@@ -5,6 +5,7 @@ Knows the facts, no Prefect and no MLflow. The schema is docs/summary.schema.jso
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,14 +19,12 @@ from engineworks.facts.engine import Accuracy, DetectionDiff, Meaning, Parity, P
 from engineworks.facts.host import HostCard
 from engineworks.facts.int8 import Calibration, Quantized
 from engineworks.facts.model import Analysis, Exported, Reference, Simplified
+from engineworks.facts.outcome import VariantOutcome
 from engineworks.facts.plan import Outcome
 from engineworks.facts.timing import BenchmarkRow, Comparison, Rival
 from engineworks.manifest import Artifact
 from engineworks.specs import BudgetSpec
 from engineworks.verdict import cut_short, likely
-
-#: Precisions whose engines may agree in numbers and not in what they say.
-COARSE = ("w8a16", "int8")
 
 #: Raised with every change that a reader of summary.json could notice.
 SCHEMA = 1
@@ -43,6 +42,13 @@ class StageTiming:
     log: str
     """Folder with request.json, command.txt and log.txt of the run that executed it; empty for
     `log`, which runs in the flow's own process."""
+
+    @classmethod
+    def whole(cls, name: str, variant: str, wall_s: float, *, cached: bool) -> StageTiming:
+        """All that another machine did for an order."""
+        return cls(
+            name=name, variant=variant, elapsed_s=wall_s, cached=cached, peak_mib=0.0, log=""
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +102,32 @@ class Variant:
     host: HostCard | None = None
     """The machine of the fleet that found all this; None: the one that ran the flow."""
 
-    @property
-    def unread(self) -> bool:
-        """Whether its numbers are coarse and nothing could tell what they mean."""
-        known = self.accuracy is not None or (self.meaning is not None and self.meaning.judged)
-        return self.precision in COARSE and not known
+
+def variant(outcome: VariantOutcome) -> Variant:
+    """A variant's row: its outcome, flattened."""
+    planned, verdict, built = outcome.planned, outcome.verdict, outcome.built
+    row = Variant(
+        name=planned.name,
+        target=planned.target,
+        precision=planned.precision,
+        required=planned.required,
+        verdict=verdict.verdict,
+        reason=verdict.reason,
+        quantized=outcome.quantized,
+        rival=outcome.compared,
+        host=outcome.host,
+    )
+    if built is None:
+        return row
+    artifact = built.engine
+    engine = Engine(sha256=artifact.sha256, size_bytes=artifact.size_bytes, uri=artifact.uri)
+    row = dataclasses.replace(row, precision_truth=built.truth, engine=engine)
+    if (checked := outcome.checked) is not None:
+        facts = ("accuracy", "parity", "meaning", "predictions", "difference")
+        row = dataclasses.replace(row, **{name: getattr(checked, name) for name in facts})
+    if (timed := outcome.timed) is not None:
+        row = dataclasses.replace(row, benchmark=timed.rows, environment=timed.environment)
+    return row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,12 +275,9 @@ def _reserve(variant: Variant) -> str:
     return "; ".join([*said, *[cut_short(stopped)] * bool(stopped)])
 
 
-def footnotes(summary: Summary) -> list[str]:
-    """What a reader must know to read the table."""
-    height, width = summary.size
-    notes = [
-        f"{v.name}: {v.verdict}, {v.reason}." for v in summary.variants if v.verdict != "shipped"
-    ]
+def _source_notes(summary: Summary) -> list[str]:
+    """What a reader must know of the source model and of the data."""
+    notes = []
     chance = summary.reference.chance
     if chance is not None and chance.word == "not judged":
         notes.append(
@@ -275,6 +299,16 @@ def footnotes(summary: Summary) -> list[str]:
         if summary.data.bad:
             first = summary.data.bad[0].reason
             notes.append(f"data: {len(summary.data.bad)} images skipped, the first: {first}.")
+    return notes
+
+
+def footnotes(summary: Summary) -> list[str]:
+    """What a reader must know to read the table."""
+    height, width = summary.size
+    notes = [
+        f"{v.name}: {v.verdict}, {v.reason}." for v in summary.variants if v.verdict != "shipped"
+    ]
+    notes += _source_notes(summary)
     notes += [
         f"{v.name}: {words}."
         for v in summary.variants

@@ -30,7 +30,7 @@ from engineworks.runtime.preprocess import Preprocessor
 from engineworks.runtime.session import local_folder
 from engineworks.runtime.sinks import VideoSink
 from engineworks.runtime.sources import Frame, open_source
-from engineworks.runtime.stream import Job, StreamReport
+from engineworks.runtime.stream import StreamJob, StreamReport
 from engineworks.runtime.tracking import ByteTrack
 from engineworks.runtime.video_file import VideoFile
 from engineworks.specs import Preprocess, TaskSpec
@@ -145,7 +145,7 @@ def chain(engine: Path, clip: Path, out: Path, rounds: int, peers: bool = False)
             half.join()
 
         def whole(sessions: list[runtime.Session]) -> None:
-            job = Job(
+            job = StreamJob(
                 name="clip",
                 open=lambda stop: open_source(str(clip)),
                 sinks=lambda source: [VideoSink(VideoFile(out / "out.mp4", fps=source.fps))],

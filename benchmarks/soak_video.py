@@ -21,7 +21,7 @@ from engineworks import runtime
 from engineworks.runtime.pipeline import Pipeline
 from engineworks.runtime.sinks import JsonLines, VideoSink
 from engineworks.runtime.sources import Frame, Troubles, open_source
-from engineworks.runtime.stream import Job
+from engineworks.runtime.stream import StreamJob
 from engineworks.runtime.tracking import ByteTrack
 from engineworks.runtime.video_file import VideoFile
 from engineworks.store import LocalStore
@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> int:
         looped = Looped(clip, minutes * 60)
         with runtime.open(engine, threads=1) as session:
             detector = runtime.Detector(session, confidence=0.1)
-            job = Job(
+            job = StreamJob(
                 name="soak",
                 open=lambda stop: looped,
                 sinks=lambda source: [

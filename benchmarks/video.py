@@ -26,7 +26,7 @@ from engineworks import runtime
 from engineworks.runtime.pipeline import Pipeline
 from engineworks.runtime.sinks import Sink
 from engineworks.runtime.sources import Frame, SourceOptions, open_source
-from engineworks.runtime.stream import Job
+from engineworks.runtime.stream import StreamJob
 from engineworks.runtime.tracking import ByteTrack
 from tests.clips import panned, write_clip
 
@@ -176,9 +176,9 @@ def fairness(engine: Path, clip: Path, streams: int = 16, frames: int = 60) -> d
 
         counters = [_Counter(frames, look) for _ in range(streams)]
 
-        def job(number: int) -> Job:
+        def job(number: int) -> StreamJob:
             sinks: list[Sink] = [counters[number]]
-            return Job(
+            return StreamJob(
                 name=f"stream{number}",
                 open=lambda stop: open_source(str(clip), SourceOptions(hardware="none")),
                 sinks=lambda source: sinks,

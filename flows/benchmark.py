@@ -29,7 +29,7 @@ from artifacts.registry.promoted import Promoted, Stage
 from engineworks.bench.drift import judge
 from engineworks.errors import EngineworksError
 from engineworks.facts.timing import BenchmarkRow
-from flows.commands.outcome import Timing, tell
+from flows.commands.outcome import TimedVersion, tell
 from flows.fleet.machine import marked_as_running
 from flows.fleet.nightly import Answer, Untimed, time_all
 from tasks import _run
@@ -76,7 +76,7 @@ def benchmark(
     return Completed(message=", ".join(f"{count} {word}" for word, count in counts.items()))
 
 
-def name_of(one: Timing) -> str:
+def name_of(one: TimedVersion) -> str:
     """A version, for people."""
     return f"{one.model} version {one.version} ({one.variant})"
 
@@ -89,7 +89,7 @@ def _nothing(stage: Stage) -> str:
     )
 
 
-def _judged(one: Promoted, answer: Answer, slower_than: float) -> Timing:
+def _judged(one: Promoted, answer: Answer, slower_than: float) -> TimedVersion:
     """What a measurement means; it is in MLflow then."""
     if isinstance(answer, BenchmarkRow):
         drift = judge(one.p50_ms, answer, slower_than)
@@ -102,7 +102,7 @@ def _judged(one: Promoted, answer: Answer, slower_than: float) -> Timing:
         except EngineworksError as error:  # one version's run must not sink the others
             words = f"it was timed and not logged: {error.message}; next: {error.hint}"
             return _untimed(one, Untimed(outcome="failed", reason=words))
-        return Timing(
+        return TimedVersion(
             model=one.model,
             version=one.version,
             variant=one.variant,
@@ -118,8 +118,8 @@ def _judged(one: Promoted, answer: Answer, slower_than: float) -> Timing:
     return _untimed(one, answer)
 
 
-def _untimed(one: Promoted, why: Untimed) -> Timing:
-    return Timing(
+def _untimed(one: Promoted, why: Untimed) -> TimedVersion:
+    return TimedVersion(
         model=one.model,
         version=one.version,
         variant=one.variant,

@@ -15,11 +15,9 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from artifacts import fleet
-from engineworks import targets
 from flows.fleet.machine import HostName, OrderDigest, RowName, at_work
-from flows.fleet.order import Order, unpack
+from flows.fleet.order import Order, take
 from flows.steps.variant import ship_variant
-from tasks import _run
 
 
 @flow(name="build-target", flow_run_name="{variant} on {host}", validate_parameters=True)
@@ -39,22 +37,22 @@ def build_target(
     """
     began = time.time()
     with at_work(order, Order, host) as work:
-        found = unpack(work.order, work.store, work.card)
-        run = _run.open_run(found.loaded.recipe.name, work.store)
-        row = ship_variant(run, found.loaded, found.plan, found.planned, found.model, found.sized)
+        job, prepared = take(work.order, work.store, work.card)
+        outcome = dataclasses.replace(ship_variant(job, prepared), host=work.card)
         fleet.put_row(
             work.store.bucket,
             order,
             fleet.Row(
                 host=work.card,
-                tools=targets.tools(work.order.target),
-                variant=dataclasses.replace(row, host=work.card),
-                stages=tuple(run.timings),
+                tools=job.tools,
+                found=outcome,
+                stages=tuple(job.run.timings),
                 wall_s=time.time() - began,
             ),
         )
-    get_run_logger().info("%s: %s, %s", row.name, row.verdict, row.reason)
-    return Completed(message=f"{row.verdict}: {row.reason}"[:500])
+    verdict = outcome.verdict
+    get_run_logger().info("%s: %s, %s", outcome.planned.name, verdict.verdict, verdict.reason)
+    return Completed(message=f"{verdict.verdict}: {verdict.reason}"[:500])
 
 
 __all__ = ["build_target"]

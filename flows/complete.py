@@ -28,11 +28,12 @@ from artifacts.store.remote import RemoteStore
 from engineworks.errors import ArtifactError, EngineworksError
 from flows.commands.outcome import Completion, tell
 from flows.fleet import elsewhere, waiting
+from flows.fleet.attachments import unpack
 from flows.fleet.machine import marked_as_running
-from flows.fleet.order import arrive
 from flows.fleet.waiting import Waiting
 from flows.steps import publish
-from tasks import _run
+from tasks import _run, log
+from tasks._job import Job
 
 
 @flow(name="complete", validate_parameters=True)
@@ -87,8 +88,8 @@ def _complete(store: RemoteStore, name: str) -> Completion:
             )
         return Completion(model=name, outcome="completed", reason="nothing of it waits")
     record, etag = found
-    loaded = record.loaded(_run.home() / "recipe.yaml", store.root)
-    plan = elsewhere.plan(loaded, store, record.host)
+    loaded = record.prepared.loaded(_run.home() / log.RECIPE, store.root)
+    plan = elsewhere.plan(loaded, store, record.prepared.host)
     if not waiting.ready(record, plan):
         reasons = (f"{v.name}: {v.reason}" for v in waiting.concerned(record, plan))
         return Completion(
@@ -105,20 +106,24 @@ def _complete(store: RemoteStore, name: str) -> Completion:
 def _go_on(store: RemoteStore, record: Waiting, etag: str) -> Completion:
     """The second half of `ship --fleet`, from the store alone."""
     run = _run.open_run(record.name, store)
-    folder, (model, *sized) = arrive((record.model, *record.sized), record.luggage, store)
-    loaded = record.loaded(run.folder / "recipe.yaml", folder)
-    built = elsewhere.build_elsewhere(run, loaded, record.host, model, sized, record.luggage)
+    prepared, folder = unpack(record.prepared, store)
+    loaded = prepared.loaded(run.folder / log.RECIPE, folder)
+    job = Job(run=run, loaded=loaded, host=prepared.host)
+    built = elsewhere.build_elsewhere(job, prepared)
     if not fleet.still_waiting(store.bucket, record.name, etag):
         # Aliases must not go back to older versions.
         reason = "a newer run of this model has ended meanwhile, which counts; nothing is logged"
         return Completion(model=record.name, outcome="left", reason=reason)
     if built.waiting == record.variants:
-        reasons = (f"{v.name}: {v.reason}" for v in built.variants if v.name in built.waiting)
+        reasons = (
+            f"{outcome.planned.name}: {outcome.verdict.reason}"
+            for outcome in built.outcomes
+            if outcome.planned.name in built.waiting
+        )
         return Completion(
             model=record.name, outcome="waits", reason="; ".join(reasons), pending=built.waiting
         )
-    summary = publish.assemble(run, loaded, built.plan, model, built.variants, None)
-    summary = publish.publish(run, loaded, summary)
+    summary = publish.publish(job, publish.assemble(job, prepared, built.outcomes, None))
     waiting.keep(store.bucket, dataclasses.replace(record, variants=built.waiting), etag)
     return Completion(
         model=record.name,

@@ -86,9 +86,10 @@ def _show(found: list[RegisteredHost]) -> None:
 
 
 def _builds(host: RegisteredHost) -> list[str]:
-    """Targets that a machine can build, without the one that replays recorded answers."""
-    known = [name for name in targets.names() if name != "null"]
-    return [name for name in known if not targets.load(name).missing(host.card)]
+    """Targets that a machine can build, without those that only replay recorded answers."""
+    known = {name: targets.load(name) for name in targets.names()}
+    building = {name: target for name, target in known.items() if not target.missing(host.card)}
+    return [name for name, target in building.items() if not target.replays]
 
 
 def _state(host: RegisteredHost) -> str:

@@ -23,22 +23,23 @@ from pydantic import Field
 
 from artifacts.prefect_ui import ProgressBar
 from artifacts.summary import Summary
+from engineworks import plan as planning
+from engineworks import precisions, usercode
 from engineworks import recipe as recipes
-from engineworks import targets, usercode
 from engineworks.errors import EngineworksError
 from engineworks.evaluate import datasets
 from engineworks.facts.plan import Plan
 from engineworks.recipe import Loaded
 from flows.fleet import elsewhere, trigger, waiting
+from flows.fleet.attachments import pack
 from flows.fleet.fanout import AWAY
 from flows.fleet.machine import marked_as_running
-from flows.fleet.order import pack_luggage
 from flows.fleet.waiting import Waiting
 from flows.steps import publish
-from flows.steps.prepare import Model, calibration_data, prepare_model, prepare_size
-from flows.steps.variant import compare_shipped, ship_variant
+from flows.steps.prepare import calibration_data, prepare
+from flows.steps.variant import compare_shipped, job_of, ship_variant
 from tasks import _run
-from tasks._run import Run
+from tasks._job import Job
 
 
 @flow(name="ship", flow_run_name="ship {recipe}", validate_parameters=True)
@@ -65,7 +66,8 @@ def ship(
         publish.refuse_another(loaded, plan.host)
         run = _run.open_run(loaded.recipe.name)
         run.on_stage = ProgressBar(loaded.recipe.name, _stages(loaded, plan)).step
-        summary = _ship_fleet(run, loaded, plan) if fleet else _ship(run, loaded, plan)
+        job = Job(run=run, loaded=loaded, host=plan.host)
+        summary = _ship_fleet(job, plan) if fleet else _ship(job, plan)
     if summary.missed:
         names = ", ".join(f"{v.name} is {v.verdict}" for v in summary.missed)
         return Failed(message=f"required but not shipped: {names}")
@@ -74,43 +76,36 @@ def ship(
     return Completed(message=words)
 
 
-def _ship(run: Run, loaded: Loaded, plan: Plan) -> Summary:
-    model, sized = _prepare(run, loaded, plan)
-    variants = [ship_variant(run, loaded, plan, v, model, sized) for v in plan.variants]
-    comparison = compare_shipped(run, loaded, plan, variants, model)
-    summary = publish.assemble(run, loaded, plan, model, variants, comparison)
-    return publish.publish(run, loaded, summary)
+def _ship(job: Job, plan: Plan) -> Summary:
+    prepared = prepare(job, plan)
+    outcomes = [
+        ship_variant(job_of(job, planned, plan.variants), prepared) for planned in plan.variants
+    ]
+    comparison = compare_shipped(job, outcomes, prepared.model)
+    return publish.publish(job, publish.assemble(job, prepared, outcomes, comparison))
 
 
-def _ship_fleet(run: Run, loaded: Loaded, plan: Plan) -> Summary:
-    model, sized = _prepare(run, loaded, plan)
-    luggage = pack_luggage(run.store, loaded, model)
-    built = elsewhere.build_elsewhere(run, loaded, plan.host, model, sized, luggage)
-    summary = publish.assemble(run, loaded, built.plan, model, built.variants, None)
-    record = waiting.of(loaded, plan.host, model, sized, luggage, built.waiting)
+def _ship_fleet(job: Job, plan: Plan) -> Summary:
+    prepared = pack(job.run.store, job.loaded, prepare(job, plan))
+    built = elsewhere.build_elsewhere(job, prepared)
+    summary = publish.assemble(job, prepared, built.outcomes, None)
+    record = waiting.of(prepared, built.waiting)
     # Before anything is registered: a run that completes an older record stops when it sees this.
-    waiting.keep(elsewhere.shared(run.store).bucket, record)
-    summary = publish.publish(run, loaded, summary)
+    waiting.keep(elsewhere.shared(job.run.store).bucket, record)
+    summary = publish.publish(job, summary)
     if built.waiting:
-        _ask_if_back(loaded, record, run)
+        _ask_if_back(job, record)
     return summary
 
 
-def _ask_if_back(loaded: Loaded, record: Waiting, run: Run) -> None:
+def _ask_if_back(job: Job, record: Waiting) -> None:
     """A machine that came back while this run went on has found no record to speak up for."""
     try:
-        now = elsewhere.plan(loaded, run.store, record.host)
+        now = elsewhere.plan(job.loaded, job.run.store, record.prepared.host)
         if waiting.ready(record, now) and trigger.ask():
             get_run_logger().info("a machine is back: a run of `complete` goes on with what waits")
     except (EngineworksError, *AWAY) as error:  # all is done but this; any machine's start does it
         get_run_logger().warning("no run of `complete`: %s", type(error).__name__)
-
-
-def _prepare(run: Run, loaded: Loaded, plan: Plan) -> tuple[Model, list[Model]]:
-    """The model at its own size, and at the others that are timed."""
-    model = prepare_model(run, loaded, plan)
-    extra_sizes = [size for size in loaded.recipe.benchmark.sizes if size != model.size]
-    return model, [prepare_size(run, loaded, model, size) for size in extra_sizes]
 
 
 def _stages(loaded: Loaded, plan: Plan) -> int:
@@ -119,8 +114,9 @@ def _stages(loaded: Loaded, plan: Plan) -> int:
     mine = [v for v in plan.variants if v.action == "run" and not v.host]
     running = len(mine)
     shared = 3 if loaded.recipe.export.simplify else 2
-    searching = sum(v.precision in targets.SEARCHED for v in mine) * (sizes + 2)
-    if any(v.precision == "int8" for v in mine) and loaded.recipe.calibration is not None:
+    wanted = [precisions.get(v.precision) for v in mine]
+    searching = sum(precision.searched for precision in wanted) * (sizes + 2)
+    if any(precision.calibrated for precision in wanted) and loaded.recipe.calibration is not None:
         searching += 2 + loaded.recipe.calibration.made
     known = 3 + (loaded.recipe.data is not None)
     return sizes * shared + running * (sizes + 2) + searching + known
@@ -144,7 +140,7 @@ def preflight(recipe: str, *, fleet: bool = False) -> tuple[Loaded, Plan]:
         datasets.look(calibration_data(spec))
     if fleet:
         return loaded, elsewhere.plan(loaded, _run.open_home_store())
-    return loaded, recipes.plan(loaded)
+    return loaded, planning.plan(loaded.recipe.targets)
 
 
 __all__ = ["preflight", "ship"]

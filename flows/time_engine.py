@@ -38,19 +38,19 @@ def time_engine(
     began = time.time()
     with at_work(order, TimeOrder, host) as work:
         run = _run.open_run("time-engine", work.store)
-        row = carry_out(run, work.order, work.card)
+        timed = carry_out(run, work.order, work.card)
         fleet.put_row(
             work.store.bucket,
             order,
             fleet.Row(
                 host=work.card,
                 tools=targets.tools(work.order.target),
-                variant=row,
+                found=timed,
                 stages=tuple(run.timings),
                 wall_s=time.time() - began,
             ),
         )
-    return Completed(message=f"p50 {row.benchmark[0].p50_ms:.3g} ms")
+    return Completed(message=f"p50 {timed.rows[0].p50_ms:.3g} ms")
 
 
 __all__ = ["time_engine"]

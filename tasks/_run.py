@@ -1,33 +1,26 @@
-"""One run's surroundings: folders, store, progress, and how a stage's task is called.
+"""One run's surroundings: its folder, its store, whoever watches it, and what it has spent.
 
-Knows Prefect's task states and the state folder (DESIGN: ENGINEWORKS_HOME); no stage.
+Knows the state folder, ENGINEWORKS_HOME; no stage.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import IO, Any, Protocol, TypeVar
-
-from prefect import get_run_logger
-from prefect.utilities.annotations import quote
+from typing import IO, Protocol, TypeVar
 
 from artifacts.store.remote import open_store
 from artifacts.summary import StageTiming
-from engineworks import userfiles
-from engineworks.codec import from_json
-from engineworks.errors import ArtifactError, StoreError
-from engineworks.manifest import Artifact
-from engineworks.store import LocalStore, disk_error, explain_os_error
+from engineworks.errors import StoreError
+from engineworks.store import LocalStore, explain_os_error
 
 log = logging.getLogger("engineworks.flow")
 
@@ -148,115 +141,3 @@ def _running(path: Path) -> IO[str]:
 
         fcntl.flock(stream, fcntl.LOCK_EX)
     return stream
-
-
-def call(
-    run: Run,
-    task: Any,
-    request: Any,
-    kind: type[T],
-    *,
-    limit_s: float,
-    variant: str = "",
-    note: Callable[[T], str] | None = None,
-    valid: Callable[[T], bool] | None = None,
-) -> T:
-    """Call a stage's task, from the cache when nothing it depends on has changed.
-
-    A cached value whose artifacts are gone from the store, or damaged there, is made anew. With a
-    store on S3, what the stage needs is fetched before, and what it made is sent after it.
-
-    Args:
-        run: The run.
-        task: The Prefect task of the stage; its name is the stage's.
-        request: The stage's request.
-        kind: The stage's value.
-        limit_s: Time limit in seconds.
-        variant: Row of the table that this call belongs to; with a size for further sizes.
-        note: A few words about the value for the progress line.
-        valid: Whether a cached value still holds; else the stage runs again.
-
-    Returns:
-        The stage's value.
-
-    Raises:
-        EngineworksError: What the stage raised.
-    """
-    label = f"{task.name} {variant}".strip()
-    folder = run.folder / "logs" / label.replace("/", "-").replace(" ", "_")
-    progress = PROGRESS.get()
-    progress.started(label)
-    begun = time.perf_counter()
-    try:
-        for artifact in _artifacts(request):
-            run.store.fetch(artifact.sha256)
-        # Quoted: Prefect would search every nested value of the request for futures.
-        state = task(quote(request), str(folder), limit_s, return_state=True)
-        outcome = state.result()
-        value = from_json(kind, outcome["value"])
-        fresh = (
-            _intact(run.store, value)
-            and _unaltered(outcome.get("read", {}))
-            and (valid is None or valid(value))
-        )
-        if state.name == "Cached" and not fresh:
-            again = task.with_options(refresh_cache=True)
-            state = again(quote(request), str(folder), limit_s, return_state=True)
-            outcome = state.result()
-            value = from_json(kind, outcome["value"])
-        for artifact in _artifacts(value):
-            run.store.push(artifact)
-    except Exception as error:
-        reason = getattr(error, "message", str(error))
-        get_run_logger().error("%s failed: %s", label, reason)
-        progress.failed(label, reason)
-        full = disk_error(error, home())
-        if full is not None:
-            raise full from error
-        raise
-    cached = state.name == "Cached"
-    timing = StageTiming(
-        name=task.name,
-        variant=variant,
-        elapsed_s=0.0 if cached else min(outcome["elapsed_s"], time.perf_counter() - begun),
-        cached=cached,
-        peak_mib=outcome["peak_mib"],
-        log=outcome["folder"],
-    )
-    run.timings.append(timing)
-    words = note(value) if note else ""
-    get_run_logger().info(
-        "%s: %s %s", label, "cached" if cached else f"{timing.elapsed_s:.1f} s", words
-    )
-    progress.finished(label, timing, words)
-    run.on_stage()
-    return value
-
-
-def _unaltered(read: dict[str, str]) -> bool:
-    """Whether the files that a user's own code has opened are as they were."""
-    path = userfiles.altered(read)
-    if path:
-        log.warning("making it again: %s is not the file that it was made with", path)
-    return not path
-
-
-def _intact(store: LocalStore, value: Any) -> bool:
-    for artifact in _artifacts(value):
-        try:
-            store.open(artifact)
-        except ArtifactError as error:
-            log.warning("making it again: %s", error.message)
-            return False
-    return True
-
-
-def _artifacts(value: Any) -> Iterator[Artifact]:
-    if isinstance(value, Artifact):
-        yield value
-    elif dataclasses.is_dataclass(value):
-        for item in dataclasses.fields(value):
-            yield from _artifacts(getattr(value, item.name))
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from _artifacts(item)

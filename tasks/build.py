@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from engineworks.facts.engine import Built
+from engineworks.facts.prepared import PreparedModel
+from engineworks.stages import build as stage
+from tasks._job import VariantJob
+from tasks._stage import stage_task
 
-from prefect import task
-
-from engineworks.stages.requests import BuildRequest
-from tasks import _stage
+TASK = stage_task(stage.STAGE, "Build the engine of one variant on this machine.")
 
 
-@task(name="build", retries=1, retry_delay_seconds=1, **_stage.STAGE)
-def build(request: BuildRequest, folder: str, limit_s: float) -> dict[str, Any]:
-    """Build the engine of one variant on this machine."""
-    return _stage.run("build", request, folder, limit_s)
+def build(job: VariantJob, model: PreparedModel) -> Built:
+    """The engine of one input size."""
+    planned, target, recipe = job.planned, job.target, job.recipe
+    largest = max(recipe.export.largest_batch, *recipe.benchmark.batches)
+    request = stage.BuildRequest(
+        shared=model.shared,
+        onnx=model.onnx,
+        reference=model.reference.artifact if target.needs_reference else None,
+        target=planned.target,
+        precision=planned.precision,
+        options=planned.options,
+        tools=job.tools,
+        host=job.host if target.host_bound else None,
+        builder=job.host,
+        largest_batch=largest if target.profiled else 0,
+        limit_s=recipe.limits.build_s,
+    )
+    return TASK.call(job.run, request, recipe.limits.build_s, job.label(model), _note)
+
+
+def _note(value: Built) -> str:
+    return f"{value.engine.size_bytes / 2**20:.2f} MiB, {value.truth.delivered}"

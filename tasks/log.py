@@ -20,10 +20,15 @@ from artifacts.summary import Logged, Registered, Summary, Variant
 from engineworks.codec import place, to_json
 from engineworks.facts.timing import Comparison
 from engineworks.store import LocalStore, alone
-from tasks import _stage
-from tasks._cache import stage_key
+from tasks._cache import logging_sha256, stage_key
+from tasks._job import Job
+from tasks._run import home
+from tasks._stage import OPTIONS, StageTask
 
 told = logging.getLogger("engineworks.flow")
+
+#: Files of a run's folder: the recipe that ran, as it was written and as it was understood.
+RECIPE, RESOLVED = "recipe.yaml", "recipe.resolved.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +45,8 @@ class LogRequest:
     code_sha256: str
     """Of `artifacts/` and `tasks/`, which decide what is logged."""
     owner: Owner = place()
-    summary: str = place()
-    report: str = place()
-    recipe: str = place()
-    resolved: str = place()
+    folder: str = place()
+    """The run's, with summary.json, report and recipe."""
     store: str = place()
     home: str = place()
 
@@ -87,17 +90,14 @@ def _alone(request: LogRequest, store: LocalStore) -> AbstractContextManager[Non
 
 
 # `patiently` begins again by itself when a server does not answer.
-@task(name="log", retries=0, **_stage.STAGE)
-def log(request: LogRequest, folder: str, limit_s: float) -> dict[str, Any]:
+@task(name="log", retries=0, **OPTIONS)
+def _log(request: LogRequest, folder: str, limit_s: float) -> dict[str, Any]:
     """Log a run's facts to MLflow and register what is shipped; the same facts are logged once."""
     started = time.perf_counter()
-    summary: Summary = summaries.read(Path(request.summary))
+    where = Path(request.folder)
+    summary: Summary = summaries.read(where / "summary.json")
     store = open_store(Path(request.store))
-    files = {
-        "report.html": Path(request.report),
-        "recipe.yaml": Path(request.recipe),
-        "recipe.resolved.json": Path(request.resolved),
-    }
+    files = {name: where / name for name in ("report.html", RECIPE, RESOLVED)}
     home = Path(request.home)
     key = stage_key("log", request)
 
@@ -114,3 +114,50 @@ def log(request: LogRequest, folder: str, limit_s: float) -> dict[str, Any]:
     value = Published(logged=logged, registered=registered)
     elapsed_s = time.perf_counter() - started
     return {"value": to_json(value), "elapsed_s": elapsed_s, "peak_mib": 0.0, "folder": ""}
+
+
+TASK = StageTask[LogRequest, Published](_log, Published)
+
+
+def log(job: Job, summary: Summary, owner: Owner) -> Published:
+    """Log a run's facts, unless MLflow has them; its files lie in the run's folder.
+
+    Args:
+        job: The run.
+        summary: Its facts, written to the folder.
+        owner: Who the recipe is to the registry.
+
+    Raises:
+        StoreError: MLflow does not answer, or has another model of this name.
+    """
+    run, root = job.run, home()
+    request = LogRequest(
+        name=summary.name,
+        recipe_sha256=summary.recipe_sha256,
+        variants=summary.variants,
+        comparison=summary.comparison,
+        source=_source(summary),
+        tracking_uri=mlflow_log.public_uri(root),
+        code_sha256=logging_sha256(),
+        owner=owner,
+        folder=str(run.folder),
+        store=str(run.store.root),
+        home=str(root),
+    )
+
+    def valid(value: Published) -> bool:
+        return still_true(value, summary, root, owner)
+
+    return TASK.call(run, request, job.recipe.limits.check_s, note=_note, valid=valid)
+
+
+def _note(value: Published) -> str:
+    registered = value.registered.values()
+    aliases = "".join(f", {entry.alias} -> version {entry.version}" for entry in registered)
+    return f"MLflow run {value.logged.run_id}{aliases}"
+
+
+def _source(summary: Summary) -> tuple[str, ...]:
+    onnx = summary.simplified.onnx if summary.simplified else summary.exported.onnx
+    data = summary.data.sha256 if summary.data else ""
+    return (data, summary.reference.artifact.sha256, onnx.sha256)

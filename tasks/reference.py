@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from engineworks.evaluate.judge import CUT
+from engineworks.facts.data import PinnedData
+from engineworks.facts.model import PinnedModel, Reference
+from engineworks.facts.prepared import Shared
+from engineworks.specs import Size
+from engineworks.stages import reference as stage
+from tasks._job import Job
+from tasks._stage import stage_task
 
-from prefect import task
-
-from engineworks.stages.requests import ReferenceRequest
-from tasks import _stage
+TASK = stage_task(stage.STAGE, "Run the source model, the truth for all engines.", retries=0)
 
 
-@task(name="reference", retries=0, retry_delay_seconds=1, **_stage.STAGE)
-def reference(request: ReferenceRequest, folder: str, limit_s: float) -> dict[str, Any]:
-    """Run the source model, the truth for all engines."""
-    return _stage.run("reference", request, folder, limit_s)
+def reference(
+    job: Job, shared: Shared, pinned: PinnedModel, data: PinnedData | None, size: Size
+) -> Reference:
+    """Its answers on the parity samples; at the model's own size its score on the data, too."""
+    own = size == job.recipe.model.input.size
+    request = stage.ReferenceRequest(shared=shared, model=pinned, data=data, size=size, score=own)
+    label = "" if own else f"{size[0]}x{size[1]}"
+    return TASK.call(job.run, request, job.recipe.limits.check_s, label, _note)
+
+
+def _note(value: Reference) -> str:
+    """What the source model has shown, in words."""
+    if value.value is None:
+        return value.note
+    words = f"{value.metric} {value.value:.4f} of the source model"
+    if value.scores != "auto":
+        words += f", its scores are {value.scores}"
+    cut = value.detail.get(CUT, 0.0)
+    if cut:
+        words += f"; task.max_detections cuts weaker objects on {cut:.0%} of the images"
+    return f"{words}; {value.note}" if value.note else words

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from engineworks.facts.model import Exported, Reference, Simplified
+from engineworks.facts.prepared import Shared
+from engineworks.stages import simplify as stage
+from tasks._job import Job
+from tasks._stage import stage_task
 
-from prefect import task
-
-from engineworks.stages.requests import SimplifyRequest
-from tasks import _stage
+TASK = stage_task(stage.STAGE, "Simplify the graph, or keep it on any doubt.", retries=0)
 
 
-@task(name="simplify", retries=0, retry_delay_seconds=1, **_stage.STAGE)
-def simplify(request: SimplifyRequest, folder: str, limit_s: float) -> dict[str, Any]:
-    """Simplify the graph, or keep it on any doubt."""
-    return _stage.run("simplify", request, folder, limit_s)
+def simplify(
+    job: Job, shared: Shared, exported: Exported, truth: Reference, label: str = ""
+) -> Simplified:
+    """A simpler graph of one input size; `label` names a further one."""
+    limits = job.recipe.limits
+    request = stage.SimplifyRequest(
+        shared=shared,
+        onnx=exported.onnx,
+        reference=truth.artifact,
+        tolerance=job.recipe.export.tolerance,
+        limit_s=limits.export_s / 2,
+        folder=str(job.run.folder / "logs" / f"simplify_{label}".rstrip("_")),
+    )
+    return TASK.call(job.run, request, limits.export_s, label, _note)
+
+
+def _note(value: Simplified) -> str:
+    if value.kept:
+        return f"{value.nodes_before} -> {value.nodes_after} nodes"
+    return f"rolled back: {value.reason}"

@@ -16,9 +16,9 @@ import numpy as np
 from engineworks.codec import from_json, to_json
 from engineworks.export import reference
 from engineworks.facts.model import PinnedModel
+from engineworks.facts.prepared import Shared
 from engineworks.manifest import Artifact, Provenance, Requires, TensorSpec
 from engineworks.specs import InputSpec, ModelSpec, Preprocess, TaskSpec
-from engineworks.stages.requests import Shared
 from engineworks.store import LocalStore
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +39,7 @@ _RULED = {
     "confidence": 0.25,
     "pad": 7,
     "dtype": "float16",
+    "label": "graph",
 }
 
 

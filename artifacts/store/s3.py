@@ -75,7 +75,7 @@ def parse(text: str) -> Address:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class StoredObject:
     """An object's bytes and how old it is, by the server's own clock."""
 
     data: bytes
@@ -183,17 +183,17 @@ class Bucket:
 
         return self.patiently(ask)
 
-    def read(self, key: str) -> Found | None:
+    def read(self, key: str) -> StoredObject | None:
         """A small object, or None when there is none."""
 
-        def ask() -> Found | None:
+        def ask() -> StoredObject | None:
             try:
                 answer = self.client.get_object(Bucket=self.address.bucket, Key=self.full_key(key))
             except client_error() as error:
                 if error_code(error) in GONE:
                     return None
                 raise
-            return Found(
+            return StoredObject(
                 data=answer["Body"].read(),
                 age_s=_age_s(answer, answer["LastModified"]),
                 etag=answer["ETag"],

@@ -225,7 +225,7 @@ def facts(summary: dict[str, Any]) -> dict[str, Any]:
 
 #: Every stage of that project's run in a process of its own.
 STAGES = (
-    "screen", "reference", "export", "simplify", "analyze", "screen calibration", "calibrate",
+    "validate", "reference", "export", "simplify", "analyze", "validate calibration", "calibrate",
     "build onnxruntime-cpu/fp32", "check onnxruntime-cpu/fp32", "benchmark onnxruntime-cpu/fp32",
     "quantize onnxruntime-cpu/int8", "build onnxruntime-cpu/int8", "check onnxruntime-cpu/int8",
     "benchmark onnxruntime-cpu/int8", "compare onnxruntime-cpu/int8", "compare",

@@ -139,8 +139,8 @@ def verdicts(case: Case, store: Any, work: Path) -> dict[str, Any]:
     from engineworks import hosts
     from engineworks.export.torch_onnx import runner
     from engineworks.specs import BudgetSpec
-    from engineworks.stages import engine as stage
-    from engineworks.stages import requests as asked
+    from engineworks.stages.build import BuildRequest, build
+    from engineworks.stages.check import CheckRequest, check
     from engineworks.verdict import decide
     from tests.builders import put_onnx, put_reference
 
@@ -153,14 +153,14 @@ def verdicts(case: Case, store: Any, work: Path) -> dict[str, Any]:
     for word, damage in {"sound": case.sound, **case.damages}.items():
         path = work / "int8.onnx"
         save(case.make(base.integers, damage), str(path))
-        built = stage.build(
-            asked.BuildRequest(
+        built = build(
+            BuildRequest(
                 shared=base.shared, onnx=put_onnx(store, path), reference=None, target=TARGET,
                 precision="int8", options={}, tools={}, host=host, builder=host,
             )
         )  # fmt: skip
-        checked = stage.check(
-            asked.CheckRequest(
+        checked = check(
+            CheckRequest(
                 shared=base.shared, engine=built.engine, reference=reference, metric="",
                 value=None, data=None, size=base.size, largest_batch=2, float_predictions=None,
                 float_onnx=source, samples=base.samples, folder=str(work), code_sha256="",

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from engineworks import streams
 from engineworks.codec import to_json
-from flows.commands.outcome import TOLD, Timing
+from flows.commands.outcome import TOLD, TimedVersion
 from flows.commands.terminal import add_options, following, guarded
 
 COLOURS = {"steady": "green", "slower": "red", "failed": "red", "pending": "cyan"}
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _benchmark(options: argparse.Namespace, console: Console) -> int:
     from flows.benchmark import benchmark
 
-    told: list[Timing] = []
+    told: list[TimedVersion] = []
     TOLD.set(told)
     with following(options, console, f"[bold]benchmark[/] {options.stage}"):
         state = benchmark(options.model, options.stage, options.slower_than, return_state=True)
@@ -78,7 +78,7 @@ def _benchmark(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _show(told: list[Timing], message: str) -> None:
+def _show(told: list[TimedVersion], message: str) -> None:
     out = Console() if sys.stdout.isatty() else Console(width=120)
     if not told:
         out.print(escape(message), highlight=False, soft_wrap=True)

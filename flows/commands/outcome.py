@@ -36,7 +36,7 @@ class Completion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Timing:
+class TimedVersion:
     """How fast one promoted version is now, or why that is not known."""
 
     model: str

@@ -15,38 +15,47 @@ from dataclasses import dataclass
 from artifacts import fleet
 from artifacts.fleet import Row
 from artifacts.store.remote import RemoteStore
-from artifacts.summary import Engine, StageTiming, Variant
-from engineworks import recipe as recipes
+from artifacts.summary import StageTiming
+from engineworks import plan as planning
 from engineworks import targets
 from engineworks.codec import digest
 from engineworks.errors import ArtifactError, StoreError
 from engineworks.facts.host import HostCard, RegisteredHost
-from engineworks.facts.plan import Plan, PlannedVariant
+from engineworks.facts.outcome import VariantOutcome
+from engineworks.facts.plan import Plan, PlannedVariant, Verdict
+from engineworks.prepared import PreparedRun
 from engineworks.recipe import Loaded
 from engineworks.store import LocalStore
-from flows.fleet import order as orders
+from flows.fleet import order
 from flows.fleet.fanout import Child, FanOut
-from flows.fleet.order import Luggage
-from flows.steps.prepare import Model
 from tasks._cache import checkout_sha256
+from tasks._job import Job
 from tasks._run import PROGRESS, Run
 
 log = logging.getLogger("engineworks.flow")
 
 
-def plan(loaded: Loaded, store: LocalStore, host: HostCard | None = None) -> Plan:
+def plan(
+    loaded: Loaded,
+    store: LocalStore,
+    host: HostCard | None = None,
+    registered: list[RegisteredHost] | None = None,
+) -> Plan:
     """Which machine builds what, by the cards that are registered now.
 
     Args:
         loaded: The recipe.
         store: The store that all machines share.
         host: Card of the machine that prepares the model; left out: this one's.
+        registered: The cards, where they were read already.
 
     Raises:
         StoreError: There is no store that machines could share.
     """
-    registered = fleet.registered(shared(store).bucket)
-    return recipes.plan(loaded, host, registered=registered, code_sha256=checkout_sha256())
+    cards = fleet.registered(shared(store).bucket) if registered is None else registered
+    return planning.plan(
+        loaded.recipe.targets, host, registered=cards, code_sha256=checkout_sha256()
+    )
 
 
 def shared(store: LocalStore) -> RemoteStore:
@@ -65,82 +74,75 @@ def shared(store: LocalStore) -> RemoteStore:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Built:
+class FannedOut:
     """What came of a fan-out."""
 
-    plan: Plan
-    """As it was carried out."""
-    variants: list[Variant]
-    """A row per variant, in the plan's order."""
+    outcomes: list[VariantOutcome]
+    """One per variant, in the plan's order."""
     waiting: tuple[str, ...]
     """Those that wait for a machine, by name."""
 
 
-def build_elsewhere(
-    run: Run, loaded: Loaded, host: HostCard, model: Model, sized: list[Model], luggage: Luggage
-) -> Built:
-    """Have every variant built on its machine; what is known already is asked of none.
-
-    Args:
-        run: The run.
-        loaded: The recipe.
-        host: Card of the machine that prepared the model.
-        model: The prepared model.
-        sized: The same at further sizes.
-        luggage: Photos and code, packed.
-    """
-    bucket = shared(run.store).bucket
-    registered = fleet.registered(bucket)  # some may have come since the run began
-    now = recipes.plan(loaded, host, registered=registered, code_sha256=checkout_sha256())
+def build_elsewhere(job: Job, prepared: PreparedRun) -> FannedOut:
+    """Have every variant built on its machine; what is known already is asked of none."""
+    run, store = job.run, shared(job.run.store)
+    registered = fleet.registered(store.bucket)  # some may have come since the run began
+    planned = plan(job.loaded, store, prepared.host, registered).variants
     begun = time.monotonic()
-    children = []
-    for planned in now.variants:
-        if planned.action == "skip":
-            children.append(Child(planned, "", pending="-"))
-            continue
-        order = orders.write(loaded, now, planned, model, sized, luggage, checkout_sha256())
-        fleet.put_order(bucket, order.sha256, order)
-        child = Child(planned, order.sha256, pending=planned.reason)
-        answers = [
-            row
-            for row in fleet.rows(bucket, order.sha256)
-            if row.host.name == planned.host or not planned.everywhere
-        ]
-        child.row = _known(run.store, planned, answers, registered)
-        child.refused = any(row.host.name == planned.host for row in answers)
-        _show(run, child, cached=True)
-        children.append(child)
-    waiting = [child for child in children if child.open]
-    FanOut(bucket, waiting, loaded.recipe.name, lambda child: _show(run, child)).carry_out()
+    children = [
+        None if variant.action == "skip" else _child(run, prepared, variant, registered)
+        for variant in planned
+    ]
+    asked = [child for child in children if child is not None and child.open]
+    FanOut(store.bucket, asked, prepared.name, lambda child: _show(run, child)).carry_out()
     run.waited_s += time.monotonic() - begun
-    return Built(
-        plan=now,
-        variants=[_variant(run, child) for child in children],
-        waiting=tuple(
-            child.planned.name
-            for child in children
-            if child.row is None and child.planned.action != "skip"
-        ),
+    pairs = list(zip(planned, children, strict=True))
+    return FannedOut(
+        outcomes=[_outcome(run, variant, child) for variant, child in pairs],
+        waiting=tuple(child.name for child in children if child and child.row is None),
     )
+
+
+def _child(
+    run: Run, prepared: PreparedRun, planned: PlannedVariant, registered: list[RegisteredHost]
+) -> Child:
+    """A variant's order, written; with its row where that is known."""
+    bucket = shared(run.store).bucket
+    asked = order.write(prepared, planned)
+    fleet.put_order(bucket, asked.sha256, asked)
+    child = Child(planned.name, planned.host, planned.pool, asked.sha256, pending=planned.reason)
+    answers = [
+        row
+        for row in fleet.rows(bucket, asked.sha256)
+        if row.host.name == planned.host or not planned.everywhere
+    ]
+    child.row = _known(run.store, planned, answers, registered)
+    child.refused = any(row.host.name == planned.host for row in answers)
+    _show(run, child, cached=True)
+    return child
+
+
+def outcome_of(row: Row) -> VariantOutcome:
+    """What a machine found of a variant."""
+    assert isinstance(row.found, VariantOutcome)  # noqa: S101 - its order asked for a variant
+    return row.found
 
 
 def _show(run: Run, child: Child, *, cached: bool = False) -> None:
     """Note a row that has come, and tell whoever watches."""
     if child.row is None:
         return
-    row, name = child.row, child.planned.name
+    row = child.row
     for timing in row.stages:
         spent_s = 0.0 if cached else timing.elapsed_s
         run.elsewhere.append(
             dataclasses.replace(
-                timing, variant=name, cached=cached or timing.cached, elapsed_s=spent_s
+                timing, variant=child.name, cached=cached or timing.cached, elapsed_s=spent_s
             )
         )
-    whole = StageTiming(
-        name="build-target", variant=name, elapsed_s=row.wall_s, cached=cached, peak_mib=0.0, log=""
-    )
-    words = f"{row.variant.verdict} on {row.host.name}"
-    PROGRESS.get().finished(f"build-target {name}", whole, words)
+    whole = StageTiming.whole("build-target", child.name, row.wall_s, cached=cached)
+    words = f"{outcome_of(row).verdict.verdict} on {row.host.name}"
+    PROGRESS.get().finished(f"build-target {child.name}", whole, words)
 
 
 def _known(
@@ -149,12 +151,13 @@ def _known(
     """An earlier answer that still holds: the same machine would find the same again."""
     cards = {host.card.name: host.card for host in registered}
     for row in answers:
-        if row.variant.verdict in ("shipped", "rejected") and _same(
+        found = outcome_of(row)
+        if found.verdict.verdict in ("shipped", "rejected") and _same(
             row, cards.get(row.host.name), planned.target
         ):
             try:
-                if row.variant.engine is not None:
-                    store.get(row.variant.engine.sha256)
+                if found.built is not None:
+                    store.get(found.built.engine.sha256)
             except ArtifactError as error:
                 log.warning("%s is built again: %s", planned.name, error.message)
                 continue
@@ -170,23 +173,16 @@ def _same(row: Row, card: HostCard | None, target: str) -> bool:
     return same and digest(card) == digest(row.host)
 
 
-def _variant(run: Run, child: Child) -> Variant:
-    """The row of a variant in this run's table."""
-    planned, row = child.planned, child.row
-    if row is None:
-        skipped = planned.action == "skip"
-        return Variant(
-            name=planned.name,
-            target=planned.target,
-            precision=planned.precision,
-            required=planned.required,
-            verdict="skipped" if skipped else "pending",
-            reason=planned.reason if skipped else child.pending,
-        )
-    engine = row.variant.engine
-    if engine is not None:
-        here = run.store.get(engine.sha256)
-        engine = Engine(sha256=engine.sha256, size_bytes=engine.size_bytes, uri=here.uri)
-    return dataclasses.replace(
-        row.variant, name=planned.name, required=planned.required, engine=engine
-    )
+def _outcome(run: Run, planned: PlannedVariant, child: Child | None) -> VariantOutcome:
+    """What became of a variant, as this run's table shows it."""
+    if child is None:
+        skipped = Verdict(verdict="skipped", reason=planned.reason)
+        return VariantOutcome(planned=planned, verdict=skipped)
+    if child.row is None:
+        pending = Verdict(verdict="pending", reason=child.pending)
+        return VariantOutcome(planned=planned, verdict=pending)
+    found = dataclasses.replace(outcome_of(child.row), planned=planned)
+    if found.built is None:
+        return found
+    here = dataclasses.replace(found.built, engine=run.store.get(found.built.engine.sha256))
+    return dataclasses.replace(found, built=here)

@@ -35,7 +35,6 @@ from artifacts.fleet import Row
 from artifacts.store import s3
 from engineworks.errors import StoreError
 from engineworks.facts.host import RegisteredHost
-from engineworks.facts.plan import PlannedVariant
 from engineworks.fleet import SILENT_S
 
 log = logging.getLogger("engineworks.flow")
@@ -91,9 +90,12 @@ def patience() -> Patience:
 
 @dataclass
 class Child:
-    """One variant on its way to a row, or to a reason why there is none."""
+    """One order on its way to a row, or to a reason why there is none."""
 
-    planned: PlannedVariant
+    name: str
+    """Of its variant."""
+    host: str
+    pool: str
     order: str
     row: Row | None = None
     pending: str = ""
@@ -165,27 +167,26 @@ class FanOut:
                 time.sleep(POLL_S)
 
     def _submit(self, child: Child) -> None:
-        planned = child.planned
         for attempt in range(10_000):
             try:
                 found: Any = run_deployment(
-                    f"{self._flow}/{planned.pool}",
+                    f"{self._flow}/{child.pool}",
                     parameters={
                         "order": child.order,
-                        "variant": planned.name,
-                        "host": planned.host,
+                        "variant": child.name,
+                        "host": child.host,
                     },
                     timeout=0,
                     scheduled_time=long_ago(),
                     as_subflow=False,
-                    work_queue_name=planned.host,
+                    work_queue_name=child.host,
                     tags=[self._tag],
                     # Two runs of one recipe at once share the build; one that ended without a
                     # row is not asked again.
-                    idempotency_key=f"{child.order}:{planned.host}:{attempt}",
+                    idempotency_key=f"{child.order}:{child.host}:{attempt}",
                 )
             except ObjectNotFound:
-                child.pending = f"pool {planned.pool} has no deployment {self._flow}: make deploy"
+                child.pending = f"pool {child.pool} has no deployment {self._flow}: make deploy"
                 return
             child.run_id = found.id
             if found.state.is_completed() and not child.refused:
@@ -212,7 +213,7 @@ class FanOut:
                 self._ask_again(child)
         elif state.is_failed():
             words = (state.message or "").replace("Flow run encountered an exception: ", "")
-            child.pending = f"{child.planned.host}: {' '.join(words.split())[:400]}"
+            child.pending = f"{child.host}: {' '.join(words.split())[:400]}"
         elif state.is_crashed() or state.is_cancelled():
             self._resume(client, child, state.name or "gone")
         elif state.type == StateType.RUNNING:
@@ -225,7 +226,7 @@ class FanOut:
     def _take_row(self, child: Child) -> bool:
         """Whether the machine's answer lies in the store."""
         for row in fleet.rows(self._bucket, child.order):
-            if row.host.name == child.planned.host:
+            if row.host.name == child.host:
                 child.row = row
                 self._on_row(child)
                 return True
@@ -234,28 +235,28 @@ class FanOut:
     def _ask_again(self, child: Child) -> None:
         """An answer that was given and is not in the store (any more)."""
         if child.resumes >= RESUMES:
-            child.pending = f"{child.planned.host} ended without a row in the store"
+            child.pending = f"{child.host} ended without a row in the store"
             return
         child.resumes += 1
-        log.warning("%s: its row is not in the store, asking again", child.planned.name)
+        log.warning("%s: its row is not in the store, asking again", child.name)
         self._submit(child)
 
     def _resume(self, client: Any, child: Child, word: str) -> None:
         if child.resumes >= RESUMES:
-            child.pending = f"{child.planned.host}: {word} {RESUMES + 1} times"
+            child.pending = f"{child.host}: {word} {RESUMES + 1} times"
             return
         child.resumes += 1
         child.idle_since = time.monotonic()
-        log.warning("%s: %s, going on", child.planned.name, word)
+        log.warning("%s: %s, going on", child.name, word)
         if word == "Cancelled":  # by another run that shared it and was stopped
             self._submit(child)
         else:
             client.set_flow_run_state(child.run_id, again(), force=True)
 
     def _silent(self, child: Child) -> str:
-        host = self._hosts.get(child.planned.host)
+        host = self._hosts.get(child.host)
         if host is None:
-            return f"no worker: {child.planned.host} is not registered any more"
+            return f"no worker: {child.host} is not registered any more"
         if host.age_s > SILENT_S:
             return f"no worker: {host.card.name} was last heard of {host.age_s:.0f} s ago"
         return ""
@@ -281,10 +282,10 @@ class FanOut:
         waited_s = time.monotonic() - child.idle_since
         if child.pending or waited_s < self._limits.start_s:
             return
-        if self._busy(client, child.planned.host):
+        if self._busy(client, child.host):
             child.idle_since = time.monotonic()
         else:
-            child.pending = f"no worker: {child.planned.host} did not begin within {waited_s:.0f} s"
+            child.pending = f"no worker: {child.host} did not begin within {waited_s:.0f} s"
 
     def _busy(self, client: Any, host: str) -> bool:
         """Whether a machine is at work on something, ours or not."""

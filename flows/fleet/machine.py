@@ -39,7 +39,7 @@ HostName = Annotated[str, Field(description="The machine it is for, by its name.
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work(Generic[T]):
+class Assignment(Generic[T]):
     """An order on the machine that carries it out."""
 
     order: T
@@ -48,7 +48,7 @@ class Work(Generic[T]):
 
 
 @contextmanager
-def at_work(order: str, kind: type[T], host: str) -> Iterator[Work[T]]:
+def at_work(order: str, kind: type[T], host: str) -> Iterator[Assignment[T]]:
     """Take an order, and show a new worker of this machine that it is being carried out.
 
     Args:
@@ -69,7 +69,7 @@ def at_work(order: str, kind: type[T], host: str) -> Iterator[Work[T]]:
                 hint="bring both to the same commit and start the worker again",
             )
         card = dataclasses.replace(hosts.probe(), name=os.environ.get(HOST_VARIABLE) or host)
-        yield Work(order=asked, store=store, card=card)
+        yield Assignment(order=asked, store=store, card=card)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from typing import Literal
 
 from artifacts import fleet
+from artifacts.fleet import Row
 from artifacts.registry.promoted import Promoted
 from artifacts.store.remote import RemoteStore
 from artifacts.store.s3 import Bucket
@@ -19,8 +20,7 @@ from artifacts.summary import StageTiming
 from engineworks import hosts
 from engineworks.errors import EngineworksError
 from engineworks.facts.host import RegisteredHost
-from engineworks.facts.plan import PlannedVariant
-from engineworks.facts.timing import BenchmarkRow
+from engineworks.facts.timing import Benchmark, BenchmarkRow
 from engineworks.fleet import absence
 from flows.fleet.fanout import Child, FanOut
 from flows.fleet.machine import HOST_VARIABLE
@@ -55,7 +55,7 @@ def time_all(run: Run, versions: list[Promoted]) -> list[Answer]:
             children[number] = _child(bucket, one, machines[one.machine])
         elif one.machine == card.name:
             try:
-                answers[number] = carry_out(run, _order(one), card).benchmark[0]
+                answers[number] = carry_out(run, _order(one), card).rows[0]
             except EngineworksError as error:
                 words = f"{error.message.splitlines()[0]}; next: {error.hint}"
                 answers[number] = Untimed(outcome="failed", reason=words)
@@ -104,20 +104,10 @@ def _order(one: Promoted) -> TimeOrder:
 
 def _child(bucket: Bucket, one: Promoted, host: RegisteredHost) -> Child:
     reason = absence(host, checkout_sha256())
-    planned = PlannedVariant(
-        target=one.target,
-        precision=one.precision,
-        options={},
-        required=False,
-        action="pending" if reason else "run",
-        reason=reason,
-        host=host.card.name,
-        pool=host.pool,
-    )
     order = _order(one)
     if not reason:
         fleet.put_order(bucket, order.sha256, order)
-    return Child(planned, order.sha256, pending=reason)
+    return Child(order.name, host.card.name, host.pool, order.sha256, pending=reason)
 
 
 def _elsewhere(bucket: Bucket, children: dict[int, Child]) -> dict[int, Answer]:
@@ -134,15 +124,18 @@ def _elsewhere(bucket: Bucket, children: dict[int, Child]) -> dict[int, Answer]:
 def _answer(child: Child) -> Answer:
     if child.row is None:
         return Untimed(outcome="pending", reason=child.pending)
-    return child.row.variant.benchmark[0]
+    return _latency(child.row)
 
 
 def _show(child: Child) -> None:
     """Tell whoever watches."""
     assert child.row is not None  # noqa: S101 - that is when it is called
-    row, name = child.row, child.planned.name
-    spent = StageTiming(
-        name="time-engine", variant=name, elapsed_s=row.wall_s, cached=False, peak_mib=0.0, log=""
-    )
-    words = f"p50 {row.variant.benchmark[0].p50_ms:.3g} ms on {row.host.name}"
-    PROGRESS.get().finished(f"time-engine {name}", spent, words)
+    row = child.row
+    whole = StageTiming.whole("time-engine", child.name, row.wall_s, cached=False)
+    words = f"p50 {_latency(row).p50_ms:.3g} ms on {row.host.name}"
+    PROGRESS.get().finished(f"time-engine {child.name}", whole, words)
+
+
+def _latency(row: Row) -> BenchmarkRow:
+    assert isinstance(row.found, Benchmark)  # noqa: S101 - its order asked for a latency
+    return row.found.rows[0]

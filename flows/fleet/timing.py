@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from artifacts.summary import Engine, Variant
 from engineworks import targets
 from engineworks.codec import digest
 from engineworks.facts.host import HostCard
 from engineworks.facts.timing import Benchmark
 from engineworks.specs import BenchmarkSpec, LimitsSpec, Size
-from engineworks.stages.requests import BenchmarkRequest, SizedEngine
-from tasks._run import Run, call
-from tasks.benchmark import benchmark_anew
+from engineworks.stages.benchmark import BenchmarkRequest, SizedEngine
+from tasks._run import Run
+from tasks.benchmark import ANEW, note
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,36 +39,18 @@ class TimeOrder:
         return digest(self)
 
 
-def carry_out(run: Run, order: TimeOrder, card: HostCard) -> Variant:
+def carry_out(run: Run, order: TimeOrder, card: HostCard) -> Benchmark:
     """Time the engine on this machine.
 
     Raises:
         EngineworksError: It is nowhere, damaged, or does not open.
     """
     engine = run.store.get(order.engine_sha256)
-    timed: Benchmark = call(
-        run, benchmark_anew,
-        BenchmarkRequest(
-            engines=(SizedEngine(size=order.size, engine=engine),),
-            spec=BenchmarkSpec(batches=(1,), threads=order.threads),
-            tools=targets.tools(order.target),
-            host=card,
-            store=str(run.store.root),
-        ),
-        Benchmark,
-        limit_s=LimitsSpec().benchmark_s,
-        variant=order.name,
-        note=lambda value: f"p50 {value.rows[0].p50_ms:.2f} ms",
-    )  # fmt: skip
-    return Variant(
-        name=order.name,
-        target=order.target,
-        precision=order.precision,
-        required=False,
-        verdict="shipped",
-        reason="timed again",
-        benchmark=timed.rows,
-        environment=timed.environment,
-        engine=Engine(sha256=engine.sha256, size_bytes=engine.size_bytes, uri=engine.uri),
+    request = BenchmarkRequest(
+        engines=(SizedEngine(size=order.size, engine=engine),),
+        spec=BenchmarkSpec(batches=(1,), threads=order.threads),
+        tools=targets.tools(order.target),
         host=card,
+        store=str(run.store.root),
     )
+    return ANEW.call(run, request, LimitsSpec().benchmark_s, order.name, note)

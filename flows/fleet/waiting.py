@@ -7,21 +7,16 @@ machine can never open waits for nobody's return, and makes no record.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from artifacts import fleet
 from artifacts.registry import mlflow_log
 from artifacts.registry.databases import embedded
 from artifacts.store.s3 import Bucket
 from engineworks import hosts
-from engineworks.codec import to_json
-from engineworks.facts.host import HostCard
 from engineworks.facts.plan import Plan, PlannedVariant
-from engineworks.recipe import Loaded, Recipe
-from flows.fleet.order import Luggage
-from flows.steps.prepare import Model
+from engineworks.prepared import PreparedRun
 from tasks._cache import checkout_sha256
 from tasks._run import home
 
@@ -32,18 +27,7 @@ class Waiting:
 
     variants: tuple[str, ...]
     """Names of the rows that wait for a machine."""
-    recipe: dict[str, Any]
-    """The resolved recipe."""
-    recipe_text: str
-    """As its author wrote it."""
-    recipe_origin: str
-    """The file that it was read from, on the machine `host`."""
-    recipe_sha256: str
-    host: HostCard
-    """The machine that prepared the model."""
-    model: Model
-    sized: tuple[Model, ...]
-    luggage: Luggage
+    prepared: PreparedRun
     tracking_uri: str
     """The MLflow that the run was logged to, without passwords."""
     checkout_sha256: str
@@ -51,36 +35,14 @@ class Waiting:
     @property
     def name(self) -> str:
         """Name of the model; a newer run of the same model replaces the record."""
-        return self.model.shared.name
-
-    def loaded(self, path: Path, folder: Path) -> Loaded:
-        """The recipe, without its file and folder of then."""
-        return Loaded(
-            recipe=Recipe.model_validate(self.recipe),
-            path=path,
-            folder=folder,
-            labels=self.model.shared.labels,
-            sha256=self.recipe_sha256,
-            text=self.recipe_text,
-            origin=self.recipe_origin,
-        )
+        return self.prepared.name
 
 
-def of(
-    loaded: Loaded, host: HostCard, model: Model, sized: list[Model], luggage: Luggage,
-    variants: tuple[str, ...],
-) -> Waiting:  # fmt: skip
+def of(prepared: PreparedRun, variants: tuple[str, ...]) -> Waiting:
     """The record of a run, for the variants that wait."""
     return Waiting(
         variants=variants,
-        recipe=to_json({name: getattr(loaded.recipe, name) for name in Recipe.model_fields}),
-        recipe_text=loaded.text,
-        recipe_origin=loaded.origin,
-        recipe_sha256=loaded.sha256,
-        host=host,
-        model=model,
-        sized=tuple(sized),
-        luggage=luggage,
+        prepared=prepared,
         tracking_uri=mlflow_log.public_uri(home()),
         checkout_sha256=checkout_sha256(),
     )
@@ -118,7 +80,7 @@ def concerned(record: Waiting, plan: Plan) -> list[PlannedVariant]:
         planned
         for planned in plan.variants
         if planned.name in record.variants
-        or f"{planned.target}/{planned.precision}" in record.variants
+        or dataclasses.replace(planned, everywhere=False).name in record.variants
     ]
 
 
@@ -135,10 +97,10 @@ def foreign_mlflow(record: Waiting) -> str:
     """
     here = mlflow_log.public_uri(home())
     files = [uri for uri in (here, record.tracking_uri) if embedded(uri)]
-    same = here == record.tracking_uri and hosts.probe().name == record.host.name
+    same = here == record.tracking_uri and hosts.probe().name == record.prepared.host.name
     if not files or same:
         return ""
     return (
-        f"it was logged to MLflow at {record.tracking_uri} by {record.host.name}, and this "
-        f"machine's is {here}"
+        f"it was logged to MLflow at {record.tracking_uri} by {record.prepared.host.name}, and "
+        f"this machine's is {here}"
     )

@@ -35,7 +35,7 @@ class Keep:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Removal:
     """What may go, by place."""
 
     items: dict[Place, list[Item]] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Plan:
         return [item for items in self.items.values() for item in items]
 
 
-def plan(keep: Keep, places: tuple[Place, ...] = PLACES) -> Plan:
+def plan(keep: Keep, places: tuple[Place, ...] = PLACES) -> Removal:
     """Look what may go; removes nothing.
 
     Raises:
@@ -75,7 +75,7 @@ def plan(keep: Keep, places: tuple[Place, ...] = PLACES) -> Plan:
             for item in found["home"]
             if item.kind != "artifact" or f"{item.name}.json" in elsewhere
         ]
-    return Plan(items=found)
+    return Removal(items=found)
 
 
 def _of_prefect(home: Path, keep: Keep) -> list[Item]:
@@ -85,7 +85,7 @@ def _of_prefect(home: Path, keep: Keep) -> list[Item]:
         return prune_prefect.plan(client, keep.days, keep.last)
 
 
-def take(keep: Keep, found: Plan) -> list[Item]:
+def take(keep: Keep, found: Removal) -> list[Item]:
     """Remove what a plan names and nobody has begun to use since; gives what has gone.
 
     Raises:

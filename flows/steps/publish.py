@@ -11,37 +11,38 @@ from artifacts import summary as summaries
 from artifacts.registry import confirmed, mlflow_log, mlflow_wait, ownership, versions
 from artifacts.registry.ownership import Owner
 from artifacts.report import page as report
-from artifacts.summary import Summary, Variant
+from artifacts.summary import Summary
 from engineworks import recipe as recipes
 from engineworks.facts.data import PinnedData
 from engineworks.facts.host import HostCard
-from engineworks.facts.plan import Plan
+from engineworks.facts.outcome import VariantOutcome
 from engineworks.facts.timing import Comparison
+from engineworks.prepared import PreparedRun
 from engineworks.recipe import Loaded
 from engineworks.specs import DataSpec
-from flows.steps.prepare import Model
-from tasks._cache import logging_sha256
-from tasks._run import FINISHED, Run, call, home
-from tasks.log import LogRequest, Published, log, still_true
+from tasks import log
+from tasks._job import Job
+from tasks._run import FINISHED, Run, home
 
 
 def assemble(
-    run: Run, loaded: Loaded, plan: Plan, model: Model, variants: list[Variant],
-    comparison: Comparison | None,
-) -> Summary:  # fmt: skip
+    job: Job, prepared: PreparedRun, outcomes: list[VariantOutcome], comparison: Comparison | None
+) -> Summary:
     """Gather a run's facts; pure."""
-    assert model.analysis is not None  # noqa: S101 - prepare_model fills it
+    model = prepared.model
+    assert model.analysis is not None  # noqa: S101 - `prepare` fills it
     best = comparison.recommended if comparison else ""
+    variants = map(summaries.variant, outcomes)
     return Summary(
         schema=summaries.SCHEMA,
-        run_id=run.run_id,
-        name=loaded.recipe.name,
-        recipe=str(loaded.path),
-        recipe_sha256=loaded.sha256,
-        host=plan.host,
+        run_id=job.run.run_id,
+        name=job.recipe.name,
+        recipe=str(job.loaded.path),
+        recipe_sha256=job.loaded.sha256,
+        host=prepared.host,
         size=model.size,
-        budget=loaded.recipe.budget,
-        data=_as_written(model.data, loaded.recipe.data),
+        budget=job.recipe.budget,
+        data=_as_written(model.data, job.recipe.data),
         reference=model.reference,
         exported=model.exported,
         simplified=model.simplified,
@@ -51,7 +52,7 @@ def assemble(
             dataclasses.replace(variant, recommended=variant.name == best) for variant in variants
         ),
         comparison=comparison,
-        stages=tuple(run.timings),
+        stages=tuple(job.run.timings),
         wall_s=0.0,
         overhead_s=0.0,
     )
@@ -91,45 +92,17 @@ def refuse_another(loaded: Loaded, host: HostCard) -> None:
         versions.refuse_another(mlflow_log.client(home()), loaded.recipe.name, owner)
 
 
-def publish(run: Run, loaded: Loaded, summary: Summary) -> Summary:
+def publish(job: Job, summary: Summary) -> Summary:
     """Report, MLflow, registry, Prefect UI, summary.json; then point `runs/latest` at them."""
+    run = job.run
     summary = _with_times(run, summary)
     # The file itself may be another one by now: what ran is logged.
-    recipe = run.folder / "recipe.yaml"
-    recipe.write_text(loaded.text, encoding="utf-8")
-    resolved = run.folder / "recipe.resolved.json"
-    resolved.write_text(recipes.resolved(loaded), encoding="utf-8")
-    owner = owner_of(loaded, summary.host)
+    (run.folder / log.RECIPE).write_text(job.loaded.text, encoding="utf-8")
+    (run.folder / log.RESOLVED).write_text(recipes.resolved(job.loaded), encoding="utf-8")
     # Whatever happens to MLflow, the verdicts are not lost.
     _write(run, summary)
     _point_latest(run)
-    published = call(
-        run,
-        log,
-        LogRequest(
-            name=summary.name,
-            recipe_sha256=summary.recipe_sha256,
-            variants=summary.variants,
-            comparison=summary.comparison,
-            source=_source(summary),
-            tracking_uri=mlflow_log.public_uri(home()),
-            code_sha256=logging_sha256(),
-            owner=owner,
-            summary=str(run.folder / "summary.json"),
-            report=str(run.folder / "report.html"),
-            recipe=str(recipe),
-            resolved=str(resolved),
-            store=str(run.store.root),
-            home=str(home()),
-        ),
-        Published,
-        limit_s=loaded.recipe.limits.check_s,
-        valid=lambda value: still_true(value, summary, home(), owner),
-        note=lambda value: (
-            f"MLflow run {value.logged.run_id}"
-            + "".join(f", {r.alias} -> version {r.version}" for r in value.registered.values())
-        ),
-    )
+    published = log.log(job, summary, owner_of(job.loaded, summary.host))
     variants = tuple(
         dataclasses.replace(variant, registered=published.registered.get(variant.name))
         for variant in summary.variants
@@ -142,12 +115,6 @@ def publish(run: Run, loaded: Loaded, summary: Summary) -> Summary:
     if finished is not None:
         finished.append(run.folder)
     return summary
-
-
-def _source(summary: Summary) -> tuple[str, ...]:
-    onnx = summary.simplified.onnx if summary.simplified else summary.exported.onnx
-    data = summary.data.sha256 if summary.data else ""
-    return (data, summary.reference.artifact.sha256, onnx.sha256)
 
 
 def _with_times(run: Run, summary: Summary) -> Summary:

@@ -10,7 +10,7 @@ from engineworks.facts.engine import Built, Checked
 from engineworks.facts.int8 import Quantized
 from engineworks.facts.model import Reference
 from engineworks.facts.plan import Verdict
-from engineworks.facts.timing import Benchmark, BenchmarkRow, Rival
+from engineworks.facts.timing import BenchmarkRow, Rival
 from engineworks.specs import BudgetSpec
 
 #: 0.922 - 0.920 is a little more than 0.002 in binary; it is still inside that budget.
@@ -231,11 +231,3 @@ def _against(rival: Rival, goal: str, built: Built) -> tuple[str, bool]:
     else:
         words = f"not faster than {rival.variant} with confidence: {rival.speedup:.2f}x as fast"
     return f"{words} {interval}; use {rival.variant}", False
-
-
-def first_row(benchmark: Benchmark, height: int, width: int) -> BenchmarkRow | None:
-    """The row at the model's own size and batch 1."""
-    for row in benchmark.rows:
-        if (row.height, row.width, row.batch) == (height, width, 1):
-            return row
-    return None

@@ -20,8 +20,7 @@ from engineworks.export.torch_onnx import runner
 from engineworks.facts.engine import Built
 from engineworks.manifest import Artifact
 from engineworks.runtime.session import open_engine
-from engineworks.stages.engine import build
-from engineworks.stages.requests import BuildRequest
+from engineworks.stages.build import BuildRequest, build
 from engineworks.store import LocalStore, verify
 from engineworks.targets._base import UNREAD, BuildInput, BuildOutput
 from tests.builders import put_onnx, put_reference, quantized, samples, shared

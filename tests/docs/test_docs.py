@@ -356,8 +356,7 @@ class TestTarget:
         self, installed, store, tmp_path, options
     ):
         pytest.importorskip("onnxruntime")
-        from engineworks.stages.engine import build
-        from engineworks.stages.requests import BuildRequest
+        from engineworks.stages.build import BuildRequest, build
 
         assert installed in targets.names()
         target = targets.load(installed)

@@ -103,7 +103,7 @@ def test_one_more_calibration_image_reruns_what_depends_on_it(calibrated):
     cv2.imwrite(str(calibrated.folder / "seen" / "z.png"), image)
     outcome = calibrated.ship()
     assert outcome.code == 0, outcome.err
-    assert {"screen", "calibrate", "quantize"} <= outcome.executed
+    assert {"validate", "calibrate", "quantize"} <= outcome.executed
     assert {"reference", "export"} & outcome.executed == set()
     assert outcome.summary["calibration"]["coverage"]["samples"] == 17
 
@@ -127,7 +127,7 @@ def test_images_that_a_function_yields_calibrate_like_files(calibrated):
     (calibrated.folder / "seen.py").write_text(FRAMES)
     outcome = calibrated.ship()
     assert outcome.code == 0, outcome.err
-    assert {"gather", "calibrate", "quantize"} <= outcome.executed
+    assert {"generate", "calibrate", "quantize"} <= outcome.executed
     assert outcome.summary["calibration"]["coverage"]["samples"] == 18
     assert calibrated.ship().executed == set()
 

@@ -18,8 +18,7 @@ from engineworks.runtime.engines import onnxruntime_cuda
 from engineworks.runtime.session import local_folder, open_engine
 from engineworks.runtime.spread import Spread
 from engineworks.specs import Preprocess
-from engineworks.stages.engine import build
-from engineworks.stages.requests import BuildRequest
+from engineworks.stages.build import BuildRequest, build
 from tests.builders import pinned, power_onnx, put_onnx, quantized, samples, shared, tiny_module
 
 pytestmark = [

@@ -149,4 +149,4 @@ def test_importing_the_runtime_loads_no_heavy_package(probe):
 def test_the_whole_library_imports_without_prefect_and_mlflow(probe):
     found = probe(["prefect", "mlflow"], ["engineworks"])
     assert found["failed"] == {}
-    assert {"engineworks.recipe", "engineworks.stages.engine"} <= set(found["tried"])
+    assert {"engineworks.recipe", "engineworks.stages.build"} <= set(found["tried"])

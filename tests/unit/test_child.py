@@ -20,7 +20,8 @@ from engineworks.codec import from_json, to_json
 from engineworks.errors import BuildError, EngineworksError, ModelError, StageError, StoreError
 from engineworks.facts.engine import Built
 from engineworks.runtime.session import open_engine
-from engineworks.stages.requests import BuildRequest, ReferenceRequest
+from engineworks.stages.build import BuildRequest
+from engineworks.stages.reference import ReferenceRequest
 from tests.builders import pinned, put_onnx, put_reference, samples, shared, write
 
 
@@ -80,8 +81,10 @@ def test_an_error_comes_through_with_its_class(request_for, tmp_path):
 
 
 def test_an_unexpected_error_names_itself_and_the_log(tmp_path):
-    with pytest.raises(StageError, match="onnxsim failed: KeyError: 'source'") as caught:
-        child.run("onnxsim", {}, folder=tmp_path / "step", limit_s=120)
+    with pytest.raises(StageError, match="onnxsim failed: FileNotFoundError") as caught:
+        child.run(
+            "onnxsim", {"source": "nowhere", "result": ""}, folder=tmp_path / "step", limit_s=120
+        )
     assert str(tmp_path / "step" / "log.txt") in caught.value.hint
     assert "Traceback" in (tmp_path / "step" / "log.txt").read_text()
 

@@ -16,7 +16,7 @@ from engineworks import facts, manifest, specs
 from engineworks.codec import digest, from_json, to_json
 from engineworks.errors import ArtifactError
 from engineworks.facts.plan import Plan
-from engineworks.stages import requests
+from engineworks.stages import STAGES
 from tests.builders import example
 
 FACTS = [
@@ -25,10 +25,11 @@ FACTS = [
 ]
 KINDS = [
     kind
-    for module in (specs, manifest, requests, *FACTS)
+    for module in (specs, manifest, *FACTS)
     for _, kind in inspect.getmembers(module, dataclasses.is_dataclass)
-    if kind.__module__ == module.__name__
+    if kind.__module__.startswith(module.__name__)
 ]
+KINDS += [stage.request for stage in STAGES.values()]
 
 
 def identify(kind):

@@ -12,7 +12,7 @@ import pytest
 from engineworks import child, userfiles
 from engineworks.codec import to_json
 from engineworks.errors import InputError
-from engineworks.stages import requests as asked
+from engineworks.stages.generate import GenerateRequest
 from engineworks.store import LocalStore, file_sha256
 from tests.builders import shared, write
 
@@ -31,20 +31,20 @@ def make():
 """
 
 
-def gather(tmp_path, then="pass"):
+def generate(tmp_path, then="pass"):
     write(tmp_path / "recipe" / "ewtest_makes.py", FUNCTION.format(then=then))
     write(tmp_path / "recipe" / "level.txt", "7")
     store = LocalStore(tmp_path / "store")
-    request = asked.GatherRequest(
+    request = GenerateRequest(
         shared=shared(store), function="ewtest_makes:make", limit=4, code_sha256="",
         folder=str(tmp_path / "recipe"),
     )  # fmt: skip
-    return child.run("gather", to_json(request), folder=tmp_path / "stage", limit_s=60)
+    return child.run("generate", to_json(request), folder=tmp_path / "stage", limit_s=60)
 
 
 def test_a_stage_says_what_the_users_function_has_read(tmp_path):
     path = tmp_path / "recipe" / "level.txt"
-    read = gather(tmp_path)["read"]
+    read = generate(tmp_path)["read"]
     assert read == {str(path): file_sha256(path)}
     assert userfiles.altered(read) == ""
     path.write_text("8")
@@ -55,7 +55,7 @@ def test_a_stage_says_what_the_users_function_has_read(tmp_path):
 
 def test_a_file_that_changes_before_the_stage_ends_is_refused_by_name(tmp_path):
     with pytest.raises(InputError, match=r"level\.txt changed while the run went on"):
-        gather(tmp_path, 'Path(HERE, "level.txt").write_text("9")')
+        generate(tmp_path, 'Path(HERE, "level.txt").write_text("9")')
 
 
 def test_only_data_that_is_read_while_user_code_runs_is_noted(tmp_path):

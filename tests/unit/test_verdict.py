@@ -10,7 +10,7 @@ from engineworks.facts.engine import Accuracy, Built, Checked, Meaning, Parity
 from engineworks.facts.int8 import Quantized
 from engineworks.facts.timing import Benchmark, BenchmarkRow, Rival
 from engineworks.specs import BudgetSpec
-from engineworks.verdict import decide, first_row, waiting
+from engineworks.verdict import decide, waiting
 from tests.builders import example
 
 NO_LIMIT = BudgetSpec(max_drop=None)
@@ -123,8 +123,8 @@ def test_the_first_row_is_the_models_own_size_at_batch_1():
         for number, (height, width, batch) in enumerate([(8, 9, 4), (9, 8, 1), (8, 9, 1)])
     )
     measured = dataclasses.replace(example(Benchmark), rows=rows)
-    assert first_row(measured, 8, 9).p50_ms == 2
-    assert first_row(measured, 8, 8) is None
+    assert measured.first(8, 9).p50_ms == 2
+    assert measured.first(8, 8) is None
 
 
 def rival(speedup, low, high, size_mib=4.0):

@@ -31,7 +31,7 @@ _AFTER_NAME = ".part9999.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class FoundVideos:
     """What is to be read."""
 
     sources: list[str]
@@ -39,7 +39,7 @@ class Found:
     """Ending -> files in the folders that are none of a video's, hidden ones uncounted."""
 
 
-def find(given: Sequence[str], output: Path) -> Found:
+def find(given: Sequence[str], output: Path) -> FoundVideos:
     """Addresses as they are, and the videos in folders, but not those that were written there.
 
     Raises:
@@ -74,7 +74,7 @@ def find(given: Sequence[str], output: Path) -> Found:
                 sources.append(str(path))
             else:
                 left_out[path.suffix.lower() or path.name] += 1
-    return Found(sources=sources, left_out=dict(sorted(left_out.items())))
+    return FoundVideos(sources=sources, left_out=dict(sorted(left_out.items())))
 
 
 def _walk(folder: Path) -> Iterator[Path]:

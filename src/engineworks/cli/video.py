@@ -36,7 +36,7 @@ from engineworks.runtime.sources import (
     open_source,
     spoken,
 )
-from engineworks.runtime.stream import Job, StreamReport
+from engineworks.runtime.stream import StreamJob, StreamReport
 from engineworks.runtime.tracking import ByteTrack
 from engineworks.runtime.video_file import VideoFile
 
@@ -222,7 +222,7 @@ class _Plan:
                 hint="leave --track out",
             )
 
-    def job(self, source: str, outputs: Outputs) -> Job:
+    def job(self, source: str, outputs: Outputs) -> StreamJob:
         """The job for one source."""
         options, begun = self._options, None
         there = outputs.existing()
@@ -264,7 +264,7 @@ class _Plan:
 
         path = local_path(source)
         written = (begun.video if begun else outputs.video, outputs.jsonl, outputs.mot)
-        return Job(
+        return StreamJob(
             name=spoken(source) if path is None else path.name or source,
             source=spoken(source),
             outputs=tuple(str(output) for output in written if output is not None),
@@ -291,7 +291,7 @@ def _engine(
         yield predictors, record.of(name_of(predictors[0].session.manifest))
 
 
-def _run(pipeline: Pipeline, jobs: Sequence[Job]) -> tuple[list[StreamReport], int]:
+def _run(pipeline: Pipeline, jobs: Sequence[StreamJob]) -> tuple[list[StreamReport], int]:
     """Run; the first Ctrl-C or SIGTERM finishes the outputs, a second one ends at once.
 
     Returns:

@@ -26,7 +26,7 @@ Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceModel:
     """A model that answers, and for torch forms the module that exporters take."""
 
     infer: Callable[[Array], dict[str, Array]]
@@ -37,7 +37,7 @@ class Source:
     """Which weights it has, when its file holds more than a plain state_dict."""
 
 
-def open_source(model: PinnedModel, sample: Array) -> Source:
+def open_source(model: PinnedModel, sample: Array) -> SourceModel:
     """Open a source and try it on one sample.
 
     Args:
@@ -61,7 +61,7 @@ def open_source(model: PinnedModel, sample: Array) -> Source:
     return opened
 
 
-def _open_onnx(model: PinnedModel, sample: Array) -> Source:
+def _open_onnx(model: PinnedModel, sample: Array) -> SourceModel:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -100,7 +100,7 @@ def _open_onnx(model: PinnedModel, sample: Array) -> Source:
 
     wanted.given(sample)
 
-    return _guarded(Source(infer, names), sample)
+    return _guarded(SourceModel(infer, names), sample)
 
 
 def _reject_batch(name: str, shape: list[Any], channels: int) -> None:
@@ -120,7 +120,7 @@ def _reject_batch(name: str, shape: list[Any], channels: int) -> None:
     )
 
 
-def _open_factory(model: PinnedModel, sample: Array) -> Source:
+def _open_factory(model: PinnedModel, sample: Array) -> SourceModel:
     folder = Path(model.folder)
     try:
         with userfiles.noted(folder):
@@ -149,7 +149,7 @@ def _open_factory(model: PinnedModel, sample: Array) -> Source:
     return dataclasses.replace(_torch_source(module.eval(), model, sample), note=said_of)
 
 
-def _open_pt2(model: PinnedModel, sample: Array) -> Source:
+def _open_pt2(model: PinnedModel, sample: Array) -> SourceModel:
     import torch
 
     def load(file: io.BytesIO) -> Any:
@@ -161,10 +161,10 @@ def _open_pt2(model: PinnedModel, sample: Array) -> Source:
         "a torch.export file", "torch.export.save(torch.export.export(model, ...), path)",
     )  # fmt: skip
     source = _torch_source(module, model, sample)
-    return Source(source.infer, source.outputs, program)
+    return SourceModel(source.infer, source.outputs, program)
 
 
-def _open_torchscript(model: PinnedModel, sample: Array) -> Source:
+def _open_torchscript(model: PinnedModel, sample: Array) -> SourceModel:
     import torch
 
     def load(file: io.BytesIO) -> Any:
@@ -212,7 +212,7 @@ def _opened(
         ) from error
 
 
-def _torch_source(module: Any, model: PinnedModel, sample: Array) -> Source:
+def _torch_source(module: Any, model: PinnedModel, sample: Array) -> SourceModel:
     import torch
 
     def answers(batch: Array) -> list[tuple[str, Array]]:
@@ -243,7 +243,7 @@ def _torch_source(module: Any, model: PinnedModel, sample: Array) -> Source:
             for position, name in enumerate(names)
         }
 
-    return Source(infer, names, module)
+    return SourceModel(infer, names, module)
 
 
 def flatten(raw: Any, name: str = "") -> list[tuple[str, Any]]:
@@ -276,7 +276,7 @@ def _output_names(model: PinnedModel, found: list[str]) -> tuple[str, ...]:
     return wanted
 
 
-def _guarded(source: Source, sample: Array) -> Source:
+def _guarded(source: SourceModel, sample: Array) -> SourceModel:
     """A source that was tried once, with the runtime's refusal turned into a user's error."""
     try:
         source.infer(sample)
@@ -288,7 +288,7 @@ def _guarded(source: Source, sample: Array) -> Source:
     return source
 
 
-_OPENERS: dict[str, Callable[[PinnedModel, Array], Source]] = {
+_OPENERS: dict[str, Callable[[PinnedModel, Array], SourceModel]] = {
     "factory": _open_factory,
     "onnx": _open_onnx,
     "pt2": _open_pt2,

@@ -19,7 +19,7 @@ import numpy as np
 from engineworks.errors import ExportError, ModelError, said
 from engineworks.evaluate import parity
 from engineworks.export import given
-from engineworks.export.source import Source
+from engineworks.export.source import SourceModel
 from engineworks.facts.model import ExportAttempt, PinnedModel
 from engineworks.manifest import TensorSpec
 from engineworks.specs import ExportSpec
@@ -40,7 +40,7 @@ class Kept:
 
 
 def export(
-    source: Source,
+    source: SourceModel,
     model: PinnedModel,
     spec: ExportSpec,
     samples: Array,
@@ -90,7 +90,7 @@ def export(
 
 
 def _writers(
-    source: Source, model: PinnedModel, spec: ExportSpec, sample: Array
+    source: SourceModel, model: PinnedModel, spec: ExportSpec, sample: Array
 ) -> Iterator[tuple[str, Callable[[Path], None]]]:
     """Name of each way to ONNX, and what writes the file."""
     if model.spec.form == "onnx":
@@ -218,7 +218,7 @@ def runner(path: Path) -> parity.Infer:
 
 
 def _dynamo(
-    source: Source, model: PinnedModel, spec: ExportSpec, sample: Array, path: Path
+    source: SourceModel, model: PinnedModel, spec: ExportSpec, sample: Array, path: Path
 ) -> None:
     import torch
 
@@ -242,7 +242,7 @@ def _dynamo(
 
 
 def _legacy(
-    source: Source, model: PinnedModel, spec: ExportSpec, sample: Array, path: Path
+    source: SourceModel, model: PinnedModel, spec: ExportSpec, sample: Array, path: Path
 ) -> None:
     import torch
 
@@ -273,7 +273,7 @@ def _as_module(program: Any) -> Any:
     return Wrapped().eval()
 
 
-_EXPORTERS: dict[str, Callable[[Source, PinnedModel, ExportSpec, Array, Path], None]] = {
+_EXPORTERS: dict[str, Callable[[SourceModel, PinnedModel, ExportSpec, Array, Path], None]] = {
     "dynamo": _dynamo,
     "legacy": _legacy,
 }

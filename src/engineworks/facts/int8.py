@@ -42,7 +42,7 @@ class Coverage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gathered:
+class Generated:
     """Images that a function of the user's has made."""
 
     artifact: Artifact

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from engineworks.facts.host import HostCard
+from engineworks.specs import TargetSpec
 
 Outcome = Literal["shipped", "rejected", "skipped", "failed", "pending"]
 
@@ -52,6 +53,10 @@ class PlannedVariant:
     def name_anywhere(self) -> str:
         """The name without a machine."""
         return f"{self.target}/{self.precision}" + (f":{self.label}" if self.label else "")
+
+    def is_of(self, spec: TargetSpec) -> bool:
+        """Whether it comes of this entry of `targets:`, or of another one like it."""
+        return (self.target, self.label) == (spec.target, spec.label)
 
     def beside(self, other: PlannedVariant) -> bool:
         """Whether the other is of the same target and option set, in whatever precision."""

@@ -43,6 +43,13 @@ class Benchmark:
     environment: dict[str, Any]
     elapsed_s: float = place()
 
+    def first(self, height: int, width: int) -> BenchmarkRow | None:
+        """The row of an input size at batch 1, if it was measured."""
+        for row in self.rows:
+            if (row.height, row.width, row.batch) == (height, width, 1):
+                return row
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rival:

@@ -12,12 +12,11 @@ import yaml
 from pydantic import ValidationError
 
 from engineworks import files, yaml_text
-from engineworks.codec import digest
 from engineworks.errors import RecipeError, said
 from engineworks.recipe.explain import explain, refuse_converted
 from engineworks.recipe.labels import read_labels
 from engineworks.recipe.rules import check_sections
-from engineworks.recipe.schema import Loaded, Recipe
+from engineworks.recipe.schema import Loaded, Recipe, meaning_sha256
 
 
 def load(path: Path) -> Loaded:
@@ -69,13 +68,12 @@ def load(path: Path) -> Loaded:
     recipe = _absolute(recipe, folder)
     labels = read_labels(recipe.task, folder)
     check_sections(recipe, labels)
-    sections = {name: getattr(recipe, name) for name in Recipe.model_fields}
     return Loaded(
         recipe=recipe,
         path=path,
         folder=folder,
         labels=labels,
-        sha256=digest({**sections, "labels": labels}),
+        sha256=meaning_sha256(recipe, labels),
         text=text,
         origin=str(path.absolute()),
     )

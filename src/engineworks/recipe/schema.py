@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from engineworks.codec import to_json
+from engineworks.codec import digest, to_json
 from engineworks.specs import (
     BenchmarkSpec,
     BudgetSpec,
@@ -77,6 +77,21 @@ class Loaded:
     origin: str = ""
     """The file that it was read from at first, absolute: whose models are registered."""
 
+    @property
+    def own_decoder(self) -> bool:
+        """Whether a function beside the recipe says what the outputs mean."""
+        return ":" in self.recipe.task.layout
+
+
+def sections(recipe: Recipe) -> dict[str, Any]:
+    """Every section by its name."""
+    return {name: getattr(recipe, name) for name in Recipe.model_fields}
+
+
+def meaning_sha256(recipe: Recipe, labels: tuple[str, ...]) -> str:
+    """Digest of what a recipe means, without paths and comments."""
+    return digest({**sections(recipe), "labels": labels})
+
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema of a recipe, for editors; committed as docs/recipe.schema.json."""
@@ -88,5 +103,4 @@ def json_schema() -> dict[str, Any]:
 
 def resolved(loaded: Loaded) -> str:
     """The recipe as it was understood, defaults filled in, as JSON."""
-    sections = {name: getattr(loaded.recipe, name) for name in Recipe.model_fields}
-    return json.dumps(to_json(sections), indent=1)
+    return json.dumps(to_json(sections(loaded.recipe)), indent=1)

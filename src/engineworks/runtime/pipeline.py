@@ -14,7 +14,7 @@ from engineworks.errors import InferenceError
 from engineworks.runtime.batching import FairQueue
 from engineworks.runtime.metrics import Recorder
 from engineworks.runtime.predictor import Predictor
-from engineworks.runtime.stream import Job, Stream, StreamReport, Work
+from engineworks.runtime.stream import Stream, StreamJob, StreamReport, Work
 
 #: Seconds between two looks at whether an engine hangs.
 _LOOK_S = 0.5
@@ -81,7 +81,7 @@ class Pipeline:
         """How the running streams go."""
         return [stream.report() for stream in tuple(self._running)]
 
-    def run(self, jobs: Iterable[Job]) -> list[StreamReport]:
+    def run(self, jobs: Iterable[StreamJob]) -> list[StreamReport]:
         """Do all jobs; a report for each that was started, in the order of the jobs."""
         reports: dict[int, StreamReport] = {}
         numbered = enumerate(jobs)
@@ -138,7 +138,9 @@ class Pipeline:
         )
         self._give_up(error)
 
-    def _slot(self, jobs: Iterator[tuple[int, Job]], reports: dict[int, StreamReport]) -> None:
+    def _slot(
+        self, jobs: Iterator[tuple[int, StreamJob]], reports: dict[int, StreamReport]
+    ) -> None:
         try:
             self._do(jobs, reports)
         finally:
@@ -148,7 +150,7 @@ class Pipeline:
                     self._queue.stop()  # whoever waits for more need not wait out its time
                     self._ended.set()
 
-    def _do(self, jobs: Iterator[tuple[int, Job]], reports: dict[int, StreamReport]) -> None:
+    def _do(self, jobs: Iterator[tuple[int, StreamJob]], reports: dict[int, StreamReport]) -> None:
         while True:
             with self._lock:
                 number, job = next(jobs, (-1, None))

@@ -40,7 +40,7 @@ _CUT = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class StreamJob:
     """What is to be done with one source. Everything is opened when its turn comes."""
 
     name: str
@@ -120,7 +120,7 @@ class Stream:
 
     def __init__(
         self,
-        job: Job,
+        job: StreamJob,
         predictor: Predictor[Any],
         queue: FairQueue[Stream, Work],
         recorder: Recorder,

@@ -36,9 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     stage = STAGES[asked["stage"]]
     result: dict[str, Any]
     try:
-        request = asked["request"]
-        if stage.request is not dict:
-            request = from_json(stage.request, request)
+        request = from_json(stage.request, asked["request"])
         log.info("stage %s begins", asked["stage"])
         value = to_json(stage.run(request))
         result = {"value": value, "read": userfiles.seen()}

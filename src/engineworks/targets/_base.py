@@ -114,6 +114,8 @@ class Target:
     cannot open the engine can check it with ONNX Runtime in its place."""
     needs_reference: bool = False
     """Whether `build` needs the recorded answers of the source model."""
+    replays: bool = False
+    """Whether its engines only replay recorded answers: no device is ever listed for it."""
     profiled: bool = False
     """Whether an engine takes no batch beyond the `largest_batch` it was built for."""
 

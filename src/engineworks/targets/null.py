@@ -89,5 +89,6 @@ TARGET = Target(
         "engine"
     },
     needs_reference=True,
+    replays=True,
     check_options=check_options,
 )

@@ -13,10 +13,10 @@ import pytest
 from artifacts import fleet
 from artifacts.fleet import Row
 from artifacts.store import s3
-from artifacts.summary import Variant
 from engineworks import hosts
 from engineworks.errors import ArtifactError, StoreError
 from engineworks.facts.host import RegisteredHost
+from engineworks.facts.outcome import VariantOutcome
 from tests import builders
 
 
@@ -95,7 +95,7 @@ def test_a_name_that_is_no_name_is_refused(bucket, name):
 def test_rows_come_back_as_they_were_and_those_of_other_versions_are_left_out(bucket):
     row = builders.example(Row)
     row = dataclasses.replace(row, host=dataclasses.replace(row.host, name="rack-1"))
-    assert isinstance(row.variant, Variant)
+    assert isinstance(row.found, VariantOutcome)
     fleet.put_row(bucket, "d" * 64, row)
     bucket.write(f"rows/{'d' * 64}/rack-2.json", b'{"old": 1}', only_new=False)
     assert fleet.rows(bucket, "d" * 64) == [row]

@@ -21,7 +21,7 @@ from artifacts.store.home import HomeStore
 from engineworks.export import sources
 from engineworks.manifest import Provenance
 from engineworks.stages import model as model_stages
-from engineworks.stages.requests import ReferenceRequest
+from engineworks.stages.reference import ReferenceRequest
 from tests.builders import MADE_HERE, pinned, shared
 
 OLD = time.time() - 3 * 24 * 3600

@@ -11,8 +11,8 @@ import pytest
 from engineworks.errors import ModelError
 from engineworks.evaluate.scores import probe, settle
 from engineworks.specs import DataSpec, InputSpec, Preprocess, TaskSpec
-from engineworks.stages import requests as asked
-from engineworks.stages.model import reference, screen
+from engineworks.stages.reference import ReferenceRequest, reference
+from engineworks.stages.validate import ValidateRequest, validate
 from tests.builders import pinned, shared
 
 CASE = Path(__file__).parents[2] / "cases" / "classifier_scores"
@@ -90,8 +90,8 @@ def test_the_reference_stage_settles_it_and_artifacts_carry_it(store, last, word
     )
     spec = DataSpec(images=str(CASE / "photos"))
     try:
-        data = screen(asked.ScreenRequest(shared=common, data=spec, bytes_sha256=""))
-        request = asked.ReferenceRequest(
+        data = validate(ValidateRequest(shared=common, data=spec, bytes_sha256=""))
+        request = ReferenceRequest(
             shared=common, model=source, data=data, size=(32, 32), score=True
         )
         found = reference(request)

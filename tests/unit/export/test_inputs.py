@@ -14,8 +14,9 @@ from engineworks.errors import ModelError
 from engineworks.export.inputs import adapted, form
 from engineworks.facts.model import PinnedModel
 from engineworks.specs import DataSpec, ExportSpec, InputSpec, Preprocess, TaskSpec
-from engineworks.stages import requests as asked
-from engineworks.stages.model import export, reference, screen
+from engineworks.stages.export import ExportRequest, export
+from engineworks.stages.reference import ReferenceRequest, reference
+from engineworks.stages.validate import ValidateRequest, validate
 from tests.builders import picture, pinned, shared
 
 KINDS = {
@@ -130,11 +131,9 @@ def asked_of(store, tmp_path, path, preprocess):
         preprocess=preprocess,
     )  # fmt: skip
     spec = DataSpec(images=str(tmp_path / "pics"))
-    data = screen(asked.ScreenRequest(shared=common, data=spec, bytes_sha256=""))
+    data = validate(ValidateRequest(shared=common, data=spec, bytes_sha256=""))
     model: PinnedModel = pinned(tmp_path, path.name, input=InputSpec(size=(8, 8), name="image"))
-    return common, asked.ReferenceRequest(
-        shared=common, model=model, data=data, size=(8, 8), score=True
-    )
+    return common, ReferenceRequest(shared=common, model=model, data=data, size=(8, 8), score=True)
 
 
 @pytest.mark.parametrize(("kind", "nhwc"), FORMS)
@@ -143,7 +142,7 @@ def test_a_recipe_takes_them(store, tmp_path, kind, nhwc):
     common, request = asked_of(store, tmp_path, path, Preprocess(scale=1.0))
     found = reference(request)
     made = export(
-        asked.ExportRequest(
+        ExportRequest(
             shared=common, model=request.model, spec=ExportSpec(), reference=found.artifact,
             size=(8, 8),
         )

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from engineworks.errors import ExportError, ModelError
-from engineworks.export.source import Source
+from engineworks.export.source import SourceModel
 from engineworks.export.torch_onnx import export, runner, signature
 from engineworks.specs import ExportSpec
 from tests.builders import pinned, samples, tiny_module
@@ -47,7 +47,7 @@ def source_of(module):
             rows = [module(torch.from_numpy(row[None].copy())).numpy() for row in batch]
         return {"y": np.concatenate(rows)}
 
-    return Source(infer, ("y",), module.eval())
+    return SourceModel(infer, ("y",), module.eval())
 
 
 def run(module, folder, *, wanted=None, **spec):
@@ -140,7 +140,7 @@ def test_a_graph_with_other_answers_is_not_kept(tmp_path):
 def test_a_given_onnx_file_is_checked_and_taken(tiny_onnx, tmp_path):
     infer = runner(tiny_onnx)
     model = pinned(tiny_onnx.parent, tiny_onnx.name)
-    source = Source(infer, ("scores",))
+    source = SourceModel(infer, ("scores",))
     kept = export(source, model, ExportSpec(), X, infer(X), tmp_path)
     assert kept.chosen == "as given"
     np.testing.assert_array_equal(runner(kept.path)(X)["scores"], infer(X)["scores"])
@@ -152,7 +152,7 @@ def test_a_torch_export_file_is_exported(tmp_path, dynamic):
     module = tiny_module()
     example = (torch.from_numpy(samples(2 if dynamic else 1)),)
     program = torch.export.export(module, example, dynamic_shapes=shapes)
-    source = Source(source_of(module).infer, ("y",), program)
+    source = SourceModel(source_of(module).infer, ("y",), program)
     spec = ExportSpec(dynamic_batch=dynamic, exporters=("dynamo",))
     kept = export(source, pinned(tmp_path, "m.pt2"), spec, X, source.infer(X), tmp_path)
     assert isinstance(signature(kept.path)[0][0].shape[0], str) is dynamic

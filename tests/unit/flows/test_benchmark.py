@@ -14,11 +14,10 @@ from artifacts.registry import promoted
 from artifacts.registry.promoted import Promoted
 from artifacts.store import s3
 from artifacts.store.remote import RemoteStore
-from artifacts.summary import Variant
 from engineworks import hosts
 from engineworks.errors import ArtifactError, StoreError
 from engineworks.facts.host import RegisteredHost
-from engineworks.facts.timing import BenchmarkRow
+from engineworks.facts.timing import Benchmark, BenchmarkRow
 from engineworks.store import LocalStore
 from flows import benchmark
 from flows.commands import benchmark as benchmark_command
@@ -114,7 +113,7 @@ def here(monkeypatch):
         asked.append((order, card.name))
         if order.name == "broken/fp32":
             raise ArtifactError("it is nowhere", hint="ship it again")
-        return dataclasses.replace(builders.example(Variant), benchmark=(ROW,))
+        return dataclasses.replace(builders.example(Benchmark), rows=(ROW,))
 
     monkeypatch.setattr(nightly, "carry_out", carry_out)
     return asked
@@ -163,11 +162,9 @@ def test_in_a_fleet_its_own_machine_is_asked_and_one_that_is_away_holds_up_no_ot
         def carry_out(self):
             for child in self.children:
                 assert bucket.read(f"orders/{child.order}.json") is not None
-                asked.append((self.flow, child.planned.host, child.planned.pool))
-                row = dataclasses.replace(builders.example(fleet.Row), host=card)
-                row = dataclasses.replace(
-                    row, variant=dataclasses.replace(row.variant, benchmark=(ROW,))
-                )
+                asked.append((self.flow, child.host, child.pool))
+                timed = dataclasses.replace(builders.example(Benchmark), rows=(ROW,))
+                row = dataclasses.replace(builders.example(fleet.Row), host=card, found=timed)
                 fleet.put_row(bucket, child.order, row)
                 child.row = row
 
@@ -196,7 +193,7 @@ def test_in_a_fleet_its_own_machine_is_asked_and_one_that_is_away_holds_up_no_ot
 )  # fmt: skip
 def test_exit_codes(outcomes, code, monkeypatch, capsys, tmp_path):
     told = [
-        dataclasses.replace(builders.example(benchmark.Timing), outcome=outcome)
+        dataclasses.replace(builders.example(benchmark.TimedVersion), outcome=outcome)
         for outcome in outcomes
     ]
 

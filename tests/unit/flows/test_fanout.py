@@ -27,7 +27,6 @@ from artifacts.fleet import Row
 from artifacts.store import s3
 from engineworks import hosts
 from engineworks.facts.host import RegisteredHost
-from engineworks.facts.plan import PlannedVariant
 from engineworks.fleet import SILENT_S
 from flows.fleet import fanout
 from flows.fleet.fanout import RESUMES, Child, FanOut
@@ -59,11 +58,7 @@ def world(s3_prefix, monkeypatch):
     monkeypatch.setenv("ENGINEWORKS_START_S", "100")
     monkeypatch.setenv("ENGINEWORKS_RETURN_S", "200")
     bucket = s3.Bucket(s3.parse(s3_prefix), patience_s=5)
-    planned = PlannedVariant(
-        target="null", precision="fp32", options={}, required=True, action="run", reason="",
-        host="m1", pool="cpu",
-    )  # fmt: skip
-    child = Child(planned, ORDER, run_id=uuid.uuid4())
+    child = Child("null/fp32", "m1", "cpu", ORDER, run_id=uuid.uuid4())
     fan = FanOut(bucket, [child], "tiny", lambda child: None)
     card = dataclasses.replace(hosts.probe(), name="m1")
     host = RegisteredHost(card=card, pool="cpu", code_sha256="c", instance="i", age_s=1.0)

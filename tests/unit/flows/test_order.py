@@ -14,11 +14,13 @@ from engineworks.codec import from_json, to_json
 from engineworks.errors import InputError
 from engineworks.evaluate import pinned
 from engineworks.facts.data import PinnedData
+from engineworks.facts.prepared import PreparedModel
+from engineworks.prepared import prepared
 from engineworks.specs import DataSpec
 from engineworks.store import LocalStore
 from flows.fleet import order as orders
+from flows.fleet.attachments import pack
 from flows.fleet.order import Order
-from flows.steps.prepare import Model
 from tests import builders
 
 RECIPE = """
@@ -42,16 +44,19 @@ def loaded(tmp_path):
     return load
 
 
-def write(loaded, model, precision="int8", luggage=None):
+def prepare(loaded, model):
+    return prepared(loaded, recipes.plan(loaded).host, (model,))
+
+
+def write(loaded, model, precision="int8"):
     plan = recipes.plan(loaded)
     planned = next(v for v in plan.variants if v.precision == precision)
-    luggage = luggage or orders.Luggage(data=None, code=None)
-    return orders.write(loaded, plan, planned, model, [], luggage, "c" * 64)
+    return orders.write(prepare(loaded, model), planned)
 
 
 @pytest.fixture
 def model():
-    return dataclasses.replace(builders.example(Model), size=(32, 32))
+    return dataclasses.replace(builders.example(PreparedModel), size=(32, 32))
 
 
 def test_where_things_lie_is_no_part_of_an_order(loaded, model):
@@ -79,7 +84,7 @@ def test_other_targets_do_not_concern_it(loaded, model):
     assert write(loaded(without), model).sha256 == write(loaded(), model).sha256
 
 
-def test_it_reaches_another_machine_with_its_photos(loaded, model, tmp_path, store):
+def test_it_reaches_another_machine_with_its_photos(loaded, model, tmp_path, store, monkeypatch):
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "a.jpg").write_bytes(b"a photo")
@@ -92,22 +97,24 @@ def test_it_reaches_another_machine_with_its_photos(loaded, model, tmp_path, sto
     )  # fmt: skip
     model = dataclasses.replace(model, data=data)
     here = loaded()
-    luggage = orders.pack_luggage(store, here, model)
-    sent = json.dumps(to_json(write(here, model, luggage=luggage)))
+    packed = pack(store, here, prepare(here, model))
+    int8 = recipes.plan(here).variants[1]
+    sent = json.dumps(to_json(orders.write(packed, int8)))
 
     order = from_json(Order, json.loads(sent))
     there = LocalStore(store.root)
     card = builders.example(type(recipes.plan(here).host))
-    work = orders.unpack(order, there, card)
-    assert work.planned.name == "onnxruntime-cpu/int8"
-    assert [v.precision for v in work.plan.variants] == ["fp32", "int8"]
-    assert work.plan.host == card
-    found = work.model.data.spec
+    monkeypatch.setenv("ENGINEWORKS_HOME", str(tmp_path / "there"))
+    job, arrived = orders.take(order, there, card)
+    assert job.planned == dataclasses.replace(int8, pool=job.planned.pool)
+    assert [variant.precision for variant in job.beside] == ["fp32", "int8"]
+    assert job.host == card
+    found = arrived.model.data.spec
     assert store.root in Path(found.images).parents
     assert Path(found.images, "a.jpg").read_bytes() == b"a photo"
     assert Path(found.annotations).read_text() == "{}"
-    assert work.model.shared.store == str(there.root)
-    assert work.loaded.recipe.int8 == here.recipe.int8
+    assert arrived.model.shared.store == str(there.root)
+    assert job.recipe.int8 == here.recipe.int8
 
 
 def test_photos_that_were_replaced_since_they_were_judged_do_not_travel(
@@ -117,6 +124,7 @@ def test_photos_that_were_replaced_since_they_were_judged_do_not_travel(
     spec = DataSpec(images=str(tmp_path))
     digests = {"a.jpg": hashlib.sha256(b"a photo").hexdigest()}
     data = PinnedData(spec=spec, files=("a.jpg",), sha256="d" * 64, digests=digests)
+    here = loaded()
     with pytest.raises(InputError, match=r"a\.jpg changed while the run went on"):
-        orders.pack_luggage(store, loaded(), dataclasses.replace(model, data=data))
+        pack(store, here, prepare(here, dataclasses.replace(model, data=data)))
     assert not [path for path in store.root.rglob("*") if path.is_file()]

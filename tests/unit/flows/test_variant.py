@@ -6,12 +6,14 @@ import dataclasses
 
 import pytest
 
-from artifacts.summary import Variant
-from engineworks.facts.engine import Accuracy, Meaning
+from engineworks.facts.engine import Accuracy, Checked, Meaning
+from engineworks.facts.outcome import VariantOutcome
+from engineworks.facts.plan import PlannedVariant
 from engineworks.facts.timing import Comparison, Contender
 from engineworks.specs import BenchmarkSpec
-from engineworks.stages.requests import SizedEngine
-from flows.steps.variant import _served, read_first
+from engineworks.stages.benchmark import SizedEngine
+from flows.steps.variant import read_first
+from tasks.benchmark import served
 from tests.builders import example, put_onnx
 
 
@@ -32,7 +34,7 @@ def test_batches_that_an_engine_does_not_take_are_not_timed(
     manifest = dataclasses.replace(engine.manifest, details=details)
     sized = SizedEngine(size=(16, 16), engine=dataclasses.replace(engine, manifest=manifest))
     plain = SizedEngine(size=(32, 32), engine=engine)
-    assert _served(BenchmarkSpec(batches=asked), [plain, sized]).batches == timed
+    assert served(BenchmarkSpec(batches=asked), [plain, sized]).batches == timed
 
 
 class TestRecommended:
@@ -40,9 +42,12 @@ class TestRecommended:
 
     def variant(self, name, precision="int8", judged=None):
         found = None if judged is None else dataclasses.replace(example(Meaning), judged=judged)
-        return dataclasses.replace(
-            example(Variant), name=name, precision=precision, accuracy=None, meaning=found
+        checked = dataclasses.replace(example(Checked), accuracy=None, meaning=found)
+        target = name.partition("/")[0]
+        planned = dataclasses.replace(
+            example(PlannedVariant), target=target, precision=precision, label="", everywhere=False
         )
+        return dataclasses.replace(example(VariantOutcome), planned=planned, checked=checked)
 
     def timed(self, *names):
         contenders = tuple(dataclasses.replace(example(Contender), variant=name) for name in names)
@@ -68,5 +73,7 @@ class TestRecommended:
         shipped = [self.variant("a/int8", judged=True), self.variant("a/fp16", "fp16")]
         timed = self.timed("a/int8", "a/fp16")
         assert read_first(timed, shipped) == timed
-        labelled = dataclasses.replace(self.variant("a/int8"), accuracy=example(Accuracy))
+        outcome = self.variant("a/int8")
+        judged = dataclasses.replace(outcome.checked, accuracy=example(Accuracy))
+        labelled = dataclasses.replace(outcome, checked=judged)
         assert read_first(timed, [labelled]) == timed

@@ -10,22 +10,25 @@ import httpx
 import pytest
 
 from artifacts import fleet
+from artifacts import summary as summaries
 from artifacts.registry import mlflow_log
 from artifacts.store import s3
-from artifacts.summary import Summary, Variant
+from artifacts.summary import Summary
 from engineworks import hosts
 from engineworks import recipe as recipes
 from engineworks.errors import ArtifactError, StoreError
 from engineworks.facts.host import RegisteredHost
-from engineworks.facts.plan import Plan
+from engineworks.facts.outcome import VariantOutcome
+from engineworks.facts.plan import Plan, Verdict
+from engineworks.facts.prepared import PreparedModel
+from engineworks.prepared import prepared
 from flows import complete, ship
 from flows.commands import complete as complete_command
 from flows.commands import outcome
 from flows.commands import ship as ship_command
 from flows.commands.outcome import Completion
+from flows.fleet import elsewhere, waiting
 from flows.fleet import order as orders
-from flows.fleet import waiting
-from flows.steps.prepare import Model
 from tasks._cache import checkout_sha256
 from tests import builders
 
@@ -61,13 +64,12 @@ def record(loaded, bucket):
 
 
 def of(loaded, variants):
-    model = dataclasses.replace(builders.example(Model), size=(32, 32))
+    model = dataclasses.replace(builders.example(PreparedModel), size=(32, 32))
     model = dataclasses.replace(
         model, shared=dataclasses.replace(model.shared, name="tiny", labels=())
     )
     card = builders.example(type(hosts.probe()))
-    luggage = orders.Luggage(data=None, code=None)
-    return waiting.of(loaded, card, model, [model], luggage, variants)
+    return waiting.of(prepared(loaded, card, (model, model)), variants)
 
 
 def join(bucket, pool, name="m1", code=None):
@@ -80,16 +82,11 @@ def test_a_record_comes_back_as_it_was_and_gives_the_same_orders(bucket, record,
     waiting.keep(bucket, record)
     found, etag = waiting.read(bucket, "tiny")
     assert found == record and etag
-    assert found.recipe_text == RECIPE
-    there = found.loaded(tmp_path / "elsewhere.yaml", tmp_path)
-    plan = recipes.plan(loaded)
-
-    def order(loaded, record):
-        return orders.write(
-            loaded, plan, plan.variants[0], record.model, list(record.sized), record.luggage, "c"
-        ).sha256
-
-    assert order(there, found) == order(loaded, record)
+    assert found.prepared.text == RECIPE
+    there = found.prepared.loaded(tmp_path / "elsewhere.yaml", tmp_path)
+    assert there.recipe == loaded.recipe and there.sha256 == loaded.sha256
+    first = recipes.plan(loaded).variants[0]
+    assert orders.write(found.prepared, first).sha256 == orders.write(record.prepared, first).sha256
 
 
 def test_a_newer_run_replaces_it_and_one_with_nothing_left_removes_it(bucket, record):
@@ -106,7 +103,7 @@ def test_a_newer_run_replaces_it_and_one_with_nothing_left_removes_it(bucket, re
 def test_who_completes_an_older_record_leaves_a_newer_one_alone(bucket, record, left):
     waiting.keep(bucket, record)
     _, etag = waiting.read(bucket, "tiny")
-    newer = dataclasses.replace(record, recipe_text="newer")
+    newer = dataclasses.replace(record, prepared=dataclasses.replace(record.prepared, text="newer"))
     waiting.keep(bucket, newer)
     waiting.keep(bucket, dataclasses.replace(record, variants=left), etag)
     assert waiting.read(bucket, "tiny")[0] == newer
@@ -138,13 +135,13 @@ def test_only_what_waits_makes_it_ready(loaded, bucket, waits, planned, is_ready
     variant = dataclasses.replace(variant, host="m1", everywhere="@" in planned)
     assert variant.name == planned
     record = of(loaded, (waits,))
-    assert waiting.ready(record, Plan(host=record.host, variants=(variant,))) is is_ready
+    assert waiting.ready(record, Plan(host=record.prepared.host, variants=(variant,))) is is_ready
     pending = dataclasses.replace(variant, action="pending")
-    assert not waiting.ready(record, Plan(host=record.host, variants=(pending,)))
+    assert not waiting.ready(record, Plan(host=record.prepared.host, variants=(pending,)))
 
 
 @pytest.fixture
-def told(monkeypatch):
+def told(monkeypatch, loaded):
     """Runs `complete` without Prefect; building is not expected unless a test says what comes."""
 
     def run(build=None, model=""):
@@ -153,15 +150,16 @@ def told(monkeypatch):
         def build_elsewhere(*words):
             assert build is not None, "nothing is to be run"
             waiting = build(*words)
-            return types.SimpleNamespace(waiting=waiting, plan=None, variants=rows(waiting))
+            return elsewhere.FannedOut(waiting=waiting, outcomes=outcomes(waiting))
 
-        def publish(run, loaded, summary):
-            published.append((loaded.text, summary))
+        def publish(job, summary):
+            published.append((job.loaded.text, summary))
             return summary
 
-        def assemble(run, loaded, plan, model, variants, comparison):
+        def assemble(job, prepared, outcomes, comparison):
             made = builders.example(Summary)
-            return dataclasses.replace(made, run_id=run.run_id, variants=tuple(variants))
+            variants = tuple(map(summaries.variant, outcomes))
+            return dataclasses.replace(made, run_id=job.run.run_id, variants=variants)
 
         monkeypatch.setattr(complete.elsewhere, "build_elsewhere", build_elsewhere)
         monkeypatch.setattr(complete.publish, "assemble", assemble)
@@ -170,14 +168,16 @@ def told(monkeypatch):
         outcome.TOLD.set(found)
         return complete.complete.fn(model), found, published
 
-    def rows(waiting):
-        made = dataclasses.replace(builders.example(Variant), required=False)
-        names = (GONE[0], "null/fp32")
+    def outcomes(waiting):
+        planned = recipes.plan(loaded).variants
         return [
-            dataclasses.replace(
-                made, name=name, verdict="pending" if name in waiting else "shipped", reason="so"
+            VariantOutcome(
+                planned=dataclasses.replace(variant, required=False),
+                verdict=Verdict(
+                    verdict="pending" if variant.name in waiting else "shipped", reason="so"
+                ),
             )
-            for name in names
+            for variant in planned
         ]
 
     monkeypatch.setattr(complete, "get_run_logger", lambda: complete._run.log)
@@ -240,7 +240,9 @@ def test_a_machine_whose_mlflow_is_its_own_logs_nothing(bucket, record, told, mo
     state, (one,), _ = told()
     assert state.is_completed() and one.outcome == "left"
     assert "MLFLOW_TRACKING_URI" in one.reason and record.tracking_uri in one.reason
-    here = dataclasses.replace(record, host=hosts.probe())
+    here = dataclasses.replace(
+        record, prepared=dataclasses.replace(record.prepared, host=hosts.probe())
+    )
     assert waiting.foreign_mlflow(here) == ""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     assert waiting.foreign_mlflow(here) != ""
@@ -269,7 +271,7 @@ def test_where_nothing_came_of_it_nothing_is_logged(bucket, ready, told):
 
 
 def test_an_older_record_registers_nothing_when_a_newer_run_has_ended(bucket, ready, told):
-    newer = dataclasses.replace(ready, recipe_text="newer")
+    newer = dataclasses.replace(ready, prepared=dataclasses.replace(ready.prepared, text="newer"))
 
     def build(*_):  # takes its time
         waiting.keep(bucket, newer)
@@ -282,12 +284,13 @@ def test_an_older_record_registers_nothing_when_a_newer_run_has_ended(bucket, re
 
 
 def test_one_that_fails_keeps_its_record_and_sinks_no_other(bucket, ready, told):
-    other = dataclasses.replace(ready.model.shared, name="small")
-    other = dataclasses.replace(ready, model=dataclasses.replace(ready.model, shared=other))
+    model = ready.prepared.model
+    small = dataclasses.replace(model, shared=dataclasses.replace(model.shared, name="small"))
+    other = dataclasses.replace(ready, prepared=dataclasses.replace(ready.prepared, model=small))
     waiting.keep(bucket, other)
 
-    def build(run, loaded, host, model, sized, luggage):
-        if model.shared.name == "small":
+    def build(job, prepared):
+        if prepared.name == "small":
             raise StoreError("MLflow is away", hint="start it")
         return ()
 
@@ -315,7 +318,7 @@ def test_a_machine_that_came_back_during_the_run_is_asked_at_its_end(
     if case != "away":
         join(bucket, "gpu")
     run = types.SimpleNamespace(store=complete._run.open_home_store())
-    ship._ask_if_back(loaded, record, run)
+    ship._ask_if_back(types.SimpleNamespace(loaded=loaded, run=run), record)
     assert asked == ([] if case == "away" else [1])
 
 

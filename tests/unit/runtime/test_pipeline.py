@@ -20,7 +20,7 @@ from engineworks.runtime.metrics import Recorder
 from engineworks.runtime.pipeline import Pipeline
 from engineworks.runtime.sinks import Closed, JsonLines, MotText, VideoSink
 from engineworks.runtime.sources import SourceOptions, open_source
-from engineworks.runtime.stream import Job
+from engineworks.runtime.stream import StreamJob
 from engineworks.runtime.tracking import ByteTrack
 from engineworks.runtime.video_file import VideoFile
 from engineworks.specs import TaskSpec
@@ -63,7 +63,7 @@ def job(address, folder=None, *, name="clip", sinks=None, **options):
             MotText(folder / f"{name}.txt"),
         ]
 
-    return Job(
+    return StreamJob(
         name=name,
         open=lambda stop: open_source(str(address), SourceOptions(**options), stop),
         sinks=open_sinks,
@@ -119,7 +119,9 @@ def test_a_clip_comes_out_drawn_tracked_and_listed(detector, clip, tmp_path):
 def test_the_pipeline_finds_what_the_detector_finds(session, clip):
     detector = Detector(session, confidence=0.3)
     sink = Watching()
-    untracked = Job(name="c", open=lambda stop: open_source(str(clip)), sinks=lambda source: [sink])
+    untracked = StreamJob(
+        name="c", open=lambda stop: open_source(str(clip)), sinks=lambda source: [sink]
+    )
     Pipeline(detector).run([untracked])
     with_times = list(open_source(str(clip)))
     assert len(sink.frames) == len(with_times)

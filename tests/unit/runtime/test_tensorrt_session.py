@@ -22,8 +22,7 @@ from engineworks.hosts import nvidia
 from engineworks.runtime import devices
 from engineworks.runtime.session import open_engine
 from engineworks.runtime.spread import Spread
-from engineworks.stages.engine import build
-from engineworks.stages.requests import BuildRequest
+from engineworks.stages.build import BuildRequest, build
 from tests.builders import put_onnx, samples, shared
 from tests.doubles import tensorrt as double
 from tests.doubles.device import NumpyDevice

@@ -21,8 +21,12 @@ from engineworks.qdq.graph import Graph
 from engineworks.search import measure
 from engineworks.search.trial import Workshop
 from engineworks.specs import DataSpec, Int8Spec, TaskSpec
-from engineworks.stages import requests as asked
-from engineworks.stages.engine import build
+from engineworks.stages.build import BuildRequest, build
+from engineworks.stages.calibrate import CalibrateRequest
+from engineworks.stages.quantize import QuantizeRequest
+from engineworks.stages.requantize import RequantizeRequest
+from engineworks.stages.simplify import SimplifyRequest
+from engineworks.stages.validate import ValidateRequest
 from engineworks.store import LocalStore, verify
 from tests.builders import (
     coco,
@@ -74,26 +78,26 @@ def made(tmp_path_factory):
     common = shared(store, task=TaskSpec(kind="classification"), labels=LABELS)
     plain = shared(store)
 
-    def screen(which, **changes):
+    def validate(which, **changes):
         spec = DataSpec(images=str(folder / which), **changes)
         part = common if which == "pics" else plain
-        request = asked.ScreenRequest(shared=part, data=spec, bytes_sha256=which)
-        return through_json("screen", request)
+        request = ValidateRequest(shared=part, data=spec, bytes_sha256=which)
+        return through_json("validate", request)
 
     onnx_artifact = put_onnx(store, path)
-    request = asked.CalibrateRequest(
-        shared=common, onnx=onnx_artifact, data=screen("seen"), size=SIZE, minimum=16
+    request = CalibrateRequest(
+        shared=common, onnx=onnx_artifact, data=validate("seen"), size=SIZE, minimum=16
     )
     return {
         "folder": folder, "store": store, "path": path, "shared": common, "onnx": onnx_artifact,
         "reference": put_reference(store, folder, X, dict(runner(path)(X))),
-        "data": screen("pics"), "calibrate": request,
+        "data": validate("pics"), "calibrate": request,
         "calibration": through_json("calibrate", request),
     }  # fmt: skip
 
 
 def quantize(made, target, tmp_path, spec=None, **changes):
-    request = asked.QuantizeRequest(
+    request = QuantizeRequest(
         shared=made["shared"], onnx=made["onnx"], calibration=made["calibration"].artifact,
         reference=made["reference"], target=target, options={},
         spec=spec or Int8Spec(methods=METHODS, limit_s=300.0, images=10), max_drop=1.0,
@@ -258,7 +262,7 @@ class TestQuantize:
         assert parity.difference(got, runner(made["path"])(X)["scores"])[2] > 15
 
     def test_its_engine_computes_in_integers(self, made, target, found):
-        request = asked.BuildRequest(
+        request = BuildRequest(
             shared=made["shared"], onnx=found.onnx, reference=None, target=target,
             precision="int8", options={}, tools={}, host=HOST, builder=HOST,
         )  # fmt: skip
@@ -425,7 +429,7 @@ class TestGiven:
 
     def test_it_is_not_simplified(self, made, given, tmp_path):
         _, model = given
-        request = asked.SimplifyRequest(
+        request = SimplifyRequest(
             shared=made["shared"], onnx=model, reference=made["reference"], tolerance=1e-3,
             limit_s=300.0, folder=str(tmp_path / "simplify"),
         )  # fmt: skip
@@ -437,7 +441,7 @@ class TestGiven:
 
     def test_another_size_of_it_needs_no_ranges(self, made, given):
         target, model = given
-        request = asked.RequantizeRequest(
+        request = RequantizeRequest(
             shared=made["shared"], onnx=model, calibration=model, target=target,
             method="given", nodes=(), host=HOST,
         )  # fmt: skip
@@ -446,7 +450,7 @@ class TestGiven:
 
 class TestRequantize:
     def request(self, made, target, path, **changes):
-        request = asked.RequantizeRequest(
+        request = RequantizeRequest(
             shared=made["shared"], onnx=put_onnx(made["store"], path),
             calibration=made["calibration"].artifact, target=target, method="mse",
             nodes=("stem", "deep", "leaky"), host=HOST,

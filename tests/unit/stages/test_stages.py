@@ -15,8 +15,16 @@ from engineworks.codec import digest
 from engineworks.errors import ArtifactError
 from engineworks.manifest import Manifest
 from engineworks.specs import BenchmarkSpec, DataSpec, ExportSpec, TaskSpec
-from engineworks.stages import kept
-from engineworks.stages import requests as asked
+from engineworks.stages import _kept as kept
+from engineworks.stages.analyze import AnalyzeRequest
+from engineworks.stages.benchmark import BenchmarkRequest, SizedEngine
+from engineworks.stages.build import BuildRequest
+from engineworks.stages.check import CheckRequest, _batches
+from engineworks.stages.compare import CompareRequest, NamedEngine
+from engineworks.stages.export import ExportRequest
+from engineworks.stages.reference import ReferenceRequest
+from engineworks.stages.simplify import SimplifyRequest
+from engineworks.stages.validate import ValidateRequest
 from engineworks.store import LocalStore
 from tests.builders import example, picture, pinned, shared, tensor, through_json, write
 
@@ -44,19 +52,19 @@ def made(tmp_path_factory):
     common = shared(store, task=TaskSpec(kind="classification"), labels=LABELS)
     model = pinned(folder, "ewtest_stages_model:build", outputs=("scores",))
     spec = DataSpec(images=str(folder / "pics"))
-    data = through_json("screen", asked.ScreenRequest(shared=common, data=spec, bytes_sha256=""))
+    data = through_json("validate", ValidateRequest(shared=common, data=spec, bytes_sha256=""))
     reference = through_json(
         "reference",
-        asked.ReferenceRequest(shared=common, model=model, data=data, size=SIZE, score=True),
+        ReferenceRequest(shared=common, model=model, data=data, size=SIZE, score=True),
     )
     exported = through_json(
         "export",
-        asked.ExportRequest(
+        ExportRequest(
             shared=common, model=model, reference=reference.artifact, size=SIZE,
             spec=ExportSpec(exporters=("legacy",), opset=17),
         ),
     )  # fmt: skip
-    simplify = asked.SimplifyRequest(
+    simplify = SimplifyRequest(
         shared=common, onnx=exported.onnx, reference=reference.artifact, tolerance=1e-3,
         limit_s=300.0, folder=str(folder / "simplify"),
     )  # fmt: skip
@@ -64,7 +72,7 @@ def made(tmp_path_factory):
     engines = {
         target: through_json(
             "build",
-            asked.BuildRequest(
+            BuildRequest(
                 shared=common, onnx=simplified.onnx, reference=reference.artifact, target=target,
                 precision="fp32", options={}, tools=TOOLS, host=HOST, builder=HOST,
             ),
@@ -112,7 +120,7 @@ def test_a_simplification_that_fails_leaves_the_graph_as_it_was(made, tmp_path):
 
 
 def test_the_analysis_asks_every_target(made):
-    request = asked.AnalyzeRequest(
+    request = AnalyzeRequest(
         onnx=made["exported"].onnx, size=SIZE, targets=("null", "onnxruntime-cpu"), tools={},
         limit_s=60, folder=str(made["folder"] / "analyze"), store=str(made["store"].root),
     )  # fmt: skip
@@ -123,7 +131,7 @@ def test_the_analysis_asks_every_target(made):
 
 def check(made, target, **changes):
     reference = made["reference"]
-    request = asked.CheckRequest(
+    request = CheckRequest(
         shared=made["shared"], engine=made["engines"][target].engine,
         reference=reference.artifact, metric=reference.metric, value=reference.value,
         data=made["data"], size=SIZE, largest_batch=3, float_predictions=None,
@@ -161,10 +169,7 @@ def test_without_labels_the_float_graph_tells_what_answers_mean(made):
     assert sound.parity.holds
     assert sound.meaning.holds
     assert (sound.meaning.images, sound.meaning.judged) == (4, False)  # four say too little
-    calibrate = asked.CalibrateRequest(
-        shared=made["shared"], onnx=onnx, data=made["data"], size=SIZE, minimum=1, keep=8
-    )
-    changes["samples"] = kept.keep(calibrate, made["store"])
+    changes["samples"] = kept.keep(made["shared"], made["data"], SIZE, 8, made["store"])
     sound = check(made, "onnxruntime-cpu", **changes)
     assert (sound.meaning.images, sound.meaning.holds) == (8, True)
     (reading,) = sound.meaning.readings
@@ -192,8 +197,8 @@ def test_an_altered_engine_is_not_checked(made):
 
 def test_every_batch_is_timed(made):
     engine = made["engines"]["onnxruntime-cpu"].engine
-    request = asked.BenchmarkRequest(
-        engines=(asked.SizedEngine(size=SIZE, engine=engine),),
+    request = BenchmarkRequest(
+        engines=(SizedEngine(size=SIZE, engine=engine),),
         spec=BenchmarkSpec(batches=(1, 4), threads=1, seconds=0.01),
         tools=TOOLS, host=HOST, store=str(made["store"].root),
     )  # fmt: skip
@@ -207,10 +212,10 @@ def test_every_batch_is_timed(made):
 
 def test_shipped_engines_are_compared(made):
     named = tuple(
-        asked.NamedEngine(variant=f"{target}/fp32", engine=built.engine)
+        NamedEngine(variant=f"{target}/fp32", engine=built.engine)
         for target, built in made["engines"].items()
     )
-    request = asked.CompareRequest(
+    request = CompareRequest(
         engines=named, size=SIZE, threads=1, tools={}, host=HOST, store=str(made["store"].root)
     )
     found = through_json("compare", request)
@@ -245,7 +250,7 @@ class TestKeys:
 
 
 def test_pictures_of_noise_stand_in_when_there_is_no_data(made):
-    request = asked.ReferenceRequest(
+    request = ReferenceRequest(
         shared=made["shared"], data=None, size=SIZE, score=True,
         model=pinned(made["folder"], "ewtest_stages_model:build"),
     )  # fmt: skip
@@ -262,7 +267,6 @@ def test_pictures_of_noise_stand_in_when_there_is_no_data(made):
      ({"images": [[2, 3], [2, 3], [2, 3]]}, [2]), ({"images": [[1, 3], [4, 3], [32, 3]]}, [1, 8])],
 )  # fmt: skip
 def test_parity_is_checked_at_batches_that_the_engine_has(profile, batches):
-    from engineworks.stages.engine import _batches
 
     manifest = dataclasses.replace(
         example(Manifest), inputs=(tensor("images"),), details={"profile": profile}

@@ -10,8 +10,7 @@ import pytest
 from engineworks import hosts
 from engineworks.errors import BuildError
 from engineworks.runtime.session import open_engine
-from engineworks.stages.engine import build
-from engineworks.stages.requests import BuildRequest
+from engineworks.stages.build import BuildRequest, build
 from tests.builders import put_onnx, put_reference, samples, shared
 
 ANSWERS = np.arange(20, dtype=np.float32).reshape(4, 5)

@@ -1,4 +1,4 @@
-"""The stage that takes calibration images from a function of the user's.
+"""Stage `generate`: calibration images from a function of the user's.
 
 Afterwards they are files like any others: what calibrates is what can be looked at.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,35 @@ from typing import Any
 import numpy as np
 
 from engineworks import usercode, userfiles
+from engineworks.codec import place
 from engineworks.errors import DataError, EngineworksError
-from engineworks.facts.int8 import Gathered
-from engineworks.stages.records import provenance
-from engineworks.stages.requests import GatherRequest
+from engineworks.facts.int8 import Generated
+from engineworks.facts.model import PinnedCode
+from engineworks.facts.prepared import Shared
+from engineworks.stages._records import provenance
+from engineworks.stages._stage import Stage
 from engineworks.store import LocalStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateRequest:
+    """Take images from a function of the user's."""
+
+    shared: Shared
+    function: str
+    """`module:name`."""
+    limit: int
+    code_sha256: str
+    """What the function reads beside its code is not known: other code is other images."""
+    code: tuple[PinnedCode, ...] = place(default=())
+    folder: str = place()
+
 
 WHAT = "calibration.images"
 
 
-def gather(request: GatherRequest) -> Gathered:
-    """Stage `gather`: at most `limit` images, one in memory at a time.
+def generate(request: GenerateRequest) -> Generated:
+    """Stage `generate`: at most `limit` images, one in memory at a time.
 
     Raises:
         DataError: The function raises, yields something else than images, or nothing.
@@ -51,12 +70,12 @@ def gather(request: GatherRequest) -> Gathered:
             name=request.shared.name,
             entry=next(iter(files)),
             details={"function": request.function},
-            provenance=provenance("gather", request.shared, (), "numpy"),
+            provenance=provenance("generate", request.shared, (), "numpy"),
         )
-    return Gathered(artifact=artifact, images=len(files), elapsed_s=time.perf_counter() - started)
+    return Generated(artifact=artifact, images=len(files), elapsed_s=time.perf_counter() - started)
 
 
-def _images(request: GatherRequest) -> Iterator[Any]:
+def _images(request: GenerateRequest) -> Iterator[Any]:
     """What the function yields; whatever it raises is told as the user's."""
     usercode.hold_to(request.code, Path(request.folder))
     folder = Path(request.folder)
@@ -85,3 +104,6 @@ def _checked(value: Any, number: int, function: str) -> np.ndarray[Any, Any]:
             hint="yield images as cv2.imread gives them; the recipe's preprocess is applied later",
         )
     return array
+
+
+STAGE = Stage("generate", generate, GenerateRequest, Generated, ("opencv-python-headless",))

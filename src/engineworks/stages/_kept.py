@@ -15,34 +15,37 @@ import numpy as np
 
 from engineworks.evaluate import datasets
 from engineworks.evaluate.datasets import spread
+from engineworks.facts.data import PinnedData
+from engineworks.facts.prepared import Shared
 from engineworks.manifest import Artifact
 from engineworks.runtime.pictures import read_image
 from engineworks.runtime.preprocess import Preprocessor
 from engineworks.specs import Preprocess, Size
-from engineworks.stages.records import provenance
-from engineworks.stages.requests import CalibrateRequest
+from engineworks.stages._records import provenance
 from engineworks.store import LocalStore
 
 Array = np.ndarray[Any, Any]
 Rows = Callable[[], Iterable[Array]]
 
-#: Images that are kept.
+#: Images that are kept to judge engines where there are no labels.
 IMAGES = 64
 
 #: JPEG quality: what they show matters, not each pixel; both models see the same.
 QUALITY = 95
 
 
-def keep(request: CalibrateRequest, store: LocalStore) -> Artifact | None:
+def keep(
+    shared: Shared, data: PinnedData, size: Size, count: int, store: LocalStore
+) -> Artifact | None:
     """Put some of the calibration images into the store, spread evenly; None if none are asked."""
     import cv2
 
-    if not request.keep:
+    if not count:
         return None
-    place = Preprocessor(request.shared.preprocess, request.size, uint8=True)
+    place = Preprocessor(shared.preprocess, size, uint8=True)
     with tempfile.TemporaryDirectory() as work:
         files: dict[str, Path] = {}
-        for number, image in enumerate(datasets.images(spread(request.data, request.keep))):
+        for number, image in enumerate(datasets.images(spread(data, count))):
             name = f"{number:05}.jpg"
             files[name] = Path(work, name)
             placed = place(image)[0]
@@ -50,10 +53,10 @@ def keep(request: CalibrateRequest, store: LocalStore) -> Artifact | None:
         return store.put(
             files,
             kind="samples",
-            name=request.shared.name,
+            name=shared.name,
             entry=next(iter(files)),
-            preprocess=request.shared.preprocess,
-            provenance=provenance("calibrate", request.shared, (), "numpy"),
+            preprocess=shared.preprocess,
+            provenance=provenance("calibrate", shared, (), "numpy"),
         )
 
 

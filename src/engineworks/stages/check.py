@@ -1,85 +1,63 @@
-"""The stages from an ONNX graph to a checked, timed engine."""
+"""Stage `check`: an engine held against the source model."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from engineworks import targets, usercode
+from engineworks.codec import later, place
 from engineworks.evaluate import parity
-from engineworks.facts.engine import Accuracy, Built, Checked, Meaning
-from engineworks.facts.timing import Benchmark, Comparison
-from engineworks.manifest import Manifest
-from engineworks.specs import TaskSpec
-from engineworks.stages import kept
-from engineworks.stages.records import provenance, put_predictions
-from engineworks.stages.requests import (
-    BenchmarkRequest,
-    BuildRequest,
-    CheckRequest,
-    CompareRequest,
-    Shared,
+from engineworks.facts.data import PinnedData
+from engineworks.facts.engine import Accuracy, Checked, Meaning
+from engineworks.facts.host import HostCard
+from engineworks.facts.model import PinnedCode
+from engineworks.facts.prepared import Shared
+from engineworks.manifest import Artifact, Manifest
+from engineworks.specs import (
+    Size,
 )
+from engineworks.stages import _kept as kept
+from engineworks.stages._records import put_predictions
+from engineworks.stages._stage import Stage
 from engineworks.store import LocalStore
 
 
-def build(request: BuildRequest) -> Built:
-    """Stage `build`."""
-    from engineworks.targets._base import BuildInput
+@dataclass(frozen=True, kw_only=True)
+class CheckRequest:
+    """Parity and task metric of one engine."""
 
-    started = time.perf_counter()
-    shared, store = request.shared, LocalStore(Path(request.shared.store))
-    target = targets.load(request.target)
-    manifest = request.onnx.manifest
-    with tempfile.TemporaryDirectory() as work:
-        output = target.build(
-            BuildInput(
-                onnx=store.entry(request.onnx),
-                inputs=manifest.inputs,
-                outputs=manifest.outputs,
-                precision=request.precision,
-                options=request.options,
-                host=request.builder,
-                work=Path(work),
-                reference=store.entry(request.reference) if request.reference else None,
-                largest_batch=request.largest_batch or BuildInput.largest_batch,
-                limit_s=request.limit_s,
-            )
-        )
-        engine = store.put(
-            output.files,
-            kind="engine",
-            name=shared.name,
-            entry=output.entry,
-            inputs=manifest.inputs,
-            outputs=manifest.outputs,
-            preprocess=shared.preprocess,
-            task=_with_labels(shared),
-            target=request.target,
-            precision=request.precision,
-            requires=output.requires,
-            details=output.details,
-            provenance=provenance("build", shared, (request.onnx,), *target.packages),
-        )
-    return Built(
-        engine=engine,
-        truth=output.truth,
-        build_s=time.perf_counter() - started,
-        whole_from_s=output.whole_from_s,
-    )
-
-
-def _with_labels(shared: Shared) -> TaskSpec:
-    """The task with the names themselves: a device has no labels file."""
-    return dataclasses.replace(shared.task, labels=shared.labels)
+    shared: Shared
+    engine: Artifact
+    reference: Artifact
+    metric: str
+    value: float | None
+    """The source model's own score."""
+    data: PinnedData | None
+    size: Size
+    largest_batch: int
+    float_predictions: Artifact | None
+    """The source model's answers, to tell object by object what changed."""
+    float_onnx: Artifact | None = later(default=None)
+    """The graph before it was quantized. Where no labels judge, its answers stand for them."""
+    samples: Artifact | None = later(default=None)
+    """Images for that; without them the inputs of `reference` are used."""
+    folder: str = place()
+    code: tuple[PinnedCode, ...] = place(default=())
+    code_sha256: str
+    threads: int
+    tools: dict[str, str]
+    host: HostCard
+    replay: bool = False
+    """Run what the engine holds with ONNX Runtime: its own runtime is not on this host."""
 
 
 def check(request: CheckRequest) -> Checked:
@@ -193,24 +171,4 @@ def _batches(manifest: Manifest, largest: int) -> list[int]:
     return sorted(set(manifest.batches(largest)))
 
 
-def benchmark(request: BenchmarkRequest) -> Benchmark:
-    """Stage `benchmark`."""
-    from engineworks.bench import matrix
-
-    store = LocalStore(Path(request.store))
-    engines = {
-        sized.size: (store.open(sized.engine), sized.engine.manifest) for sized in request.engines
-    }
-    return matrix.run(engines, request.spec, tuple(request.tools))
-
-
-def compare(request: CompareRequest) -> Comparison:
-    """Stage `compare`."""
-    from engineworks.bench import compare as duel
-
-    store = LocalStore(Path(request.store))
-    engines = {
-        named.variant: (store.open(named.engine), named.engine.manifest)
-        for named in request.engines
-    }
-    return duel.run(engines, request.size, request.threads)
+STAGE = Stage("check", check, CheckRequest, Checked, ("opencv-python-headless", "pycocotools"))

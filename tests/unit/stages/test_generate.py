@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from engineworks.errors import DataError, ModelError
-from engineworks.stages import requests as asked
-from engineworks.stages.gather import gather
+from engineworks.stages.generate import GenerateRequest, generate
 from engineworks.store import LocalStore
 from tests.builders import shared, through_json
 
@@ -50,7 +49,7 @@ def request_of(tmp_path):
     common = shared(LocalStore(tmp_path / "store"))
 
     def request(name, limit=10):
-        return asked.GatherRequest(
+        return GenerateRequest(
             shared=common, function=f"made_images:{name}", limit=limit, code_sha256="",
             folder=str(tmp_path / "code"),
         )  # fmt: skip
@@ -67,7 +66,7 @@ def fresh(monkeypatch):
 
 
 def test_images_are_kept_bit_by_bit_and_in_order(request_of):
-    found = through_json("gather", request_of("frames"))
+    found = through_json("generate", request_of("frames"))
     assert (found.images, found.artifact.kind) == (10, "samples")
     store = LocalStore(store_root(request_of))
     folder = store.open(found.artifact)
@@ -86,9 +85,9 @@ def store_root(request_of):
 
 
 def test_a_list_will_do_and_the_same_images_are_the_same_artifact(request_of):
-    found = gather(request_of("listed"))
+    found = generate(request_of("listed"))
     assert found.images == 3
-    assert gather(request_of("frames", limit=3)).artifact.manifest.files == (
+    assert generate(request_of("frames", limit=3)).artifact.manifest.files == (
         found.artifact.manifest.files
     )
 
@@ -106,9 +105,9 @@ def test_a_list_will_do_and_the_same_images_are_the_same_artifact(request_of):
 )
 def test_what_is_no_image_is_refused_in_words(request_of, name, words):
     with pytest.raises(DataError, match=words):
-        gather(request_of(name))
+        generate(request_of(name))
 
 
 def test_a_function_that_is_not_there_is_named(request_of):
     with pytest.raises(ModelError, match=r"calibration\.images: .* has no callable 'gone'"):
-        gather(request_of("gone"))
+        generate(request_of("gone"))

@@ -1,130 +1,67 @@
-"""The stages that make INT8: calibrate once, search per target, repeat for other input sizes."""
+"""Stage `quantize`: search the integer graph of one target."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from engineworks import targets, usercode
-from engineworks.codec import digest, to_json
+from engineworks.codec import digest, later, place
 from engineworks.errors import BuildError, DataError
 from engineworks.evaluate.datasets import spread
 from engineworks.facts.data import PinnedData
-from engineworks.facts.int8 import Calibration, Quantized, Requantized, Rung
+from engineworks.facts.host import HostCard
+from engineworks.facts.int8 import Quantized, Rung
+from engineworks.facts.model import PinnedCode
+from engineworks.facts.prepared import Shared
 from engineworks.manifest import Artifact
-from engineworks.stages import kept
-from engineworks.stages.records import provenance
-from engineworks.stages.requests import (
-    CalibrateRequest,
-    QuantizeRequest,
-    RequantizeRequest,
-    Shared,
+from engineworks.specs import (
+    Int8Spec,
+    Size,
 )
+from engineworks.stages import _kept as kept
+from engineworks.stages._integers import put_graph, read_statistics
+from engineworks.stages._stage import Stage
 from engineworks.store import LocalStore
 from engineworks.verdict import cut_short
 
-STATISTICS = "statistics.npz"
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeRequest:
+    """Search one target's INT8 graph."""
+
+    shared: Shared
+    onnx: Artifact
+    calibration: Artifact | None
+    """None: only for a model that came quantized, and where only weights are packed."""
+    reference: Artifact
+    target: str
+    options: dict[str, Any]
+    precision: str = "int8"
+    """One of `targets.SEARCHED`."""
+    spec: Int8Spec
+    max_drop: float | None
+    data: PinnedData | None
+    samples: Artifact | None = later(default=None)
+    """Images that judge what answers mean, where `data` has no labels."""
+    size: Size
+    threads: int
+    tools: dict[str, str]
+    host: HostCard
+    """A search times candidates: its result belongs to this machine."""
+    folder: str = place()
+    """The recipe's, for its own decoder."""
+    code: tuple[PinnedCode, ...] = place(default=())
+    code_sha256: str
+    journals: str = place()
+    """Folder that keeps what interrupted searches have measured."""
+
 
 #: Computes the Q/DQ graph of a target whose engines cannot be opened here.
 STAND_IN = "onnxruntime-cpu"
-
-
-def calibrate(request: CalibrateRequest) -> Calibration:
-    """Stage `calibrate`."""
-    from engineworks.calibrate import collect, coverage
-    from engineworks.qdq.graph import Graph
-
-    started = time.perf_counter()
-    shared, store = request.shared, LocalStore(Path(request.shared.store))
-    found = len(request.data.files)
-    if found < request.minimum:
-        raise DataError(
-            f"calibration.images: {found} usable images, at least {request.minimum} are needed",
-            hint="add images, or lower calibration.minimum if these really show everything",
-        )
-    graph = Graph(store.entry(request.onnx))
-    statistics = collect.collect(graph, _samples(request))
-    report = coverage.report(statistics, graph.inputs[0], _classes(request.data, shared))
-    told = [words for words in (_swapped(request, graph.path), _judged_too(request)) if words]
-    report = dataclasses.replace(report, warnings=(*report.warnings, *told))
-    with tempfile.TemporaryDirectory() as work:
-        path, words = Path(work, STATISTICS), Path(work, "coverage.json")
-        collect.save(statistics, path)
-        words.write_text(json.dumps(to_json(report), indent=1), encoding="utf-8")
-        artifact = store.put(
-            {STATISTICS: path, "coverage.json": words},
-            kind="calibration",
-            name=shared.name,
-            entry=STATISTICS,
-            preprocess=shared.preprocess,
-            details={"onnx": request.onnx.sha256, "samples": request.data.sha256},
-            provenance=provenance("calibrate", shared, (request.onnx,), "onnxruntime", "numpy"),
-        )
-    return Calibration(
-        artifact=artifact,
-        coverage=report,
-        samples=kept.keep(request, store),
-        elapsed_s=time.perf_counter() - started,
-    )
-
-
-def _samples(request: CalibrateRequest) -> Iterator[np.ndarray[Any, Any]]:
-    """Preprocessed images in an order that says nothing, so that ranges settle honestly."""
-    from engineworks.evaluate import datasets
-    from engineworks.runtime.preprocess import Preprocessor
-
-    prepare = Preprocessor(request.shared.preprocess, request.size)
-    order = np.random.default_rng(0).permutation(len(request.data.files))
-    files = tuple(request.data.files[index] for index in order)
-    for image in datasets.images(dataclasses.replace(request.data, files=files)):
-        yield prepare(image)[0][None]
-
-
-def _judged_too(request: CalibrateRequest) -> str:
-    if not request.judged_too:
-        return ""
-    return (
-        f"{request.judged_too} of {len(request.data.files)} calibration images also judge the "
-        "engines: INT8 looks better on them than it is"
-    )
-
-
-def _swapped(request: CalibrateRequest, onnx: Path) -> str:
-    """A warning when the model would rather have red and blue swapped."""
-    from engineworks.calibrate import color
-    from engineworks.evaluate import datasets
-    from engineworks.evaluate.sureness import sureness
-    from engineworks.export.torch_onnx import runner
-
-    shared = request.shared
-    asked = sureness(runner(onnx), shared.task, shared.preprocess, request.size)
-    if shared.preprocess.color == "gray" or asked is None:
-        return ""
-    return color.warning(datasets.images(spread(request.data, color.IMAGES)), asked)
-
-
-def _classes(data: PinnedData, shared: Shared) -> dict[str, int]:
-    """Labelled boxes by class name; empty when the images have no annotations."""
-    from engineworks.evaluate.annotations.coco import read_coco
-
-    if data.spec.annotations is None:
-        return {}
-    coco = read_coco(Path(data.spec.annotations), shared.labels)
-    names = {entry["id"]: entry["name"] for entry in coco.raw["categories"]}
-    images = {coco.image_id[name] for name in data.files}
-    counted = Counter(
-        names[box["category_id"]]
-        for box in coco.raw["annotations"] if box["image_id"] in images
-    )  # fmt: skip
-    return {name: counted[name] for name in names.values()}
 
 
 def quantize(request: QuantizeRequest) -> Quantized:
@@ -161,7 +98,7 @@ def quantize(request: QuantizeRequest) -> Quantized:
     journal = Journal(Path(request.journals, f"{key}.jsonl"))
     search = Search(
         graph=graph,
-        statistics=_statistics(store, None if weights_only else request.calibration),
+        statistics=read_statistics(store, None if weights_only else request.calibration),
         rules=rules,
         workshop=workshop,
         spec=request.spec,
@@ -179,7 +116,7 @@ def quantize(request: QuantizeRequest) -> Quantized:
         )
     data = workshop.yardstick.data
     return Quantized(
-        onnx=_put(store, request, model, {
+        onnx=put_graph(store, request, model, {
             "method": chosen.method, "integer_layers": outcome.rung.integer_layers,
         }),
         found=outcome.rung,
@@ -295,68 +232,7 @@ def _as_it_is(request: QuantizeRequest, refused: tuple[str, ...]) -> Quantized:
     )  # fmt: skip
 
 
-def _statistics(store: LocalStore, calibration: Artifact | None) -> Any:
-    """What calibration saw; nothing where activations stay as they are."""
-    from engineworks.calibrate import collect
-
-    if calibration is None:
-        return collect.NOTHING
-    return collect.load(store.entry(calibration))
-
-
-def requantize(request: RequantizeRequest) -> Requantized:
-    """Stage `requantize`."""
-    from engineworks.calibrate import derive
-    from engineworks.qdq import pairs
-    from engineworks.qdq.graph import Graph
-
-    store = LocalStore(Path(request.shared.store))
-    rules = targets.int8_rules(request.target, request.host, request.precision)
-    weights_only = rules.scheme.activation == "float"
-    if not request.nodes or (request.calibration is None and not weights_only):
-        return Requantized(onnx=request.onnx)
-    graph = Graph(store.entry(request.onnx))
-    statistics = _statistics(store, None if weights_only else request.calibration)
-    missing = [name for name in request.nodes if name not in graph.nodes]
-    unseen = not weights_only and not set(graph.observed) <= set(statistics.tensors)
-    if missing or unseen:
-        name = missing[0] if missing else "its activations"
-        raise BuildError(
-            f"the graph of this input size differs: {name!r} is not in both",
-            hint="leave this size out of benchmark.sizes, or make a recipe of its own for it",
-        )
-    bounds = derive.derive(graph, statistics, request.method, rules.scheme)
-    model = pairs.emit(graph, bounds, request.nodes, rules.scheme)
-    if rules.rewrite is not None:
-        rules.rewrite(model)
-    details = {"method": request.method}
-    artifact = _put(store, request, model, details)
-    return Requantized(onnx=artifact)
-
-
-def _put(
-    store: LocalStore,
-    request: QuantizeRequest | RequantizeRequest,
-    model: Any,
-    details: dict[str, Any],
-) -> Artifact:
-    import onnx
-
-    manifest = request.onnx.manifest
-    parents = (request.onnx, request.calibration) if request.calibration else (request.onnx,)
-    with tempfile.TemporaryDirectory() as work:
-        path = Path(work, "model.onnx")
-        onnx.save(model, str(path))
-        return store.put(
-            {"model.onnx": path},
-            kind="onnx",
-            name=request.shared.name,
-            entry="model.onnx",
-            inputs=manifest.inputs,
-            outputs=manifest.outputs,
-            preprocess=manifest.preprocess,
-            task=manifest.task,
-            precision=request.precision,
-            details={**manifest.details, "int8": details},
-            provenance=provenance("quantize", request.shared, parents, "onnx"),
-        )
+STAGE = Stage(
+    "quantize", quantize, QuantizeRequest, Quantized,
+    ("onnx", "onnxruntime", "opencv-python-headless", "pycocotools"),
+)  # fmt: skip

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from engineworks import hosts
+from engineworks.facts.prepared import Shared
 from engineworks.manifest import Artifact, Provenance
-from engineworks.stages.requests import Shared
 from engineworks.store import LocalStore
 
 
