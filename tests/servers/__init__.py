@@ -226,6 +226,56 @@ def until(true: Any, wait_s: float = 20.0) -> Any:
     return answer
 
 
+def _one_node(folder: Path, name: str, node: Any, output: list[int | str], task: TaskSpec) -> Path:
+    from onnx import TensorProto, helper, save
+
+    folder.mkdir(parents=True, exist_ok=True)
+    given = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 64, 64])
+    wanted = helper.make_tensor_value_info("out", TensorProto.FLOAT, output)
+    nodes, weights = node
+    graph = helper.make_graph(nodes, name, [given], [wanted], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path = folder / f"{name}.onnx"
+    save(model, str(path))
+    engine = builders.put_engine(
+        LocalStore(folder / "store"), path, name=name,
+        preprocess=Preprocess(resize="stretch"), task=task,
+    )  # fmt: skip
+    return Path(engine.uri)
+
+
+def color_map_engine(folder: Path) -> Path:
+    """Segments by colour: the class of a pixel is its strongest of red, green, blue."""
+    from onnx import helper
+
+    nodes = [helper.make_node("Identity", ["images"], ["out"])]
+    task = TaskSpec(kind="segmentation", layout="scores", labels=("red", "green", "blue"))
+    return _one_node(folder, "colors", (nodes, []), ["batch", 3, 64, 64], task)
+
+
+def pose_engine(folder: Path) -> Path:
+    """Finds one object with two points, the same in every image of 64x64."""
+    from onnx import helper, numpy_helper
+
+    row = np.array([[[8, 16, 40, 48, 0.9, 0, 10, 20, 0.8, 30, 40, 0.7]]], np.float32)
+    weights = [
+        numpy_helper.from_array(row, "row"),
+        numpy_helper.from_array(np.zeros(1, np.float32), "zero"),
+        numpy_helper.from_array(np.array([-1, 1, 1], np.int64), "shape"),
+    ]
+    nodes = [
+        helper.make_node("ReduceMean", ["images"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
+        helper.make_node("Reshape", ["nothing", "shape"], ["flat"]),
+        helper.make_node("Add", ["flat", "row"], ["out"]),
+    ]
+    task = TaskSpec(
+        kind="keypoints", layout="end2end_pose", labels=("thing",), confidence=0.1,
+        options={"names": ["head", "foot"]},
+    )  # fmt: skip
+    return _one_node(folder, "pose", (nodes, weights), ["batch", 1, 12], task)
+
+
 def null_engine(folder: Path) -> Path:
     """Runs no model: answers zeros for an image of 8x8, three classes."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ from engineworks.errors import (
 from engineworks.server import bodies, pages
 from engineworks.server.cut import Cut
 from engineworks.server.gate import Note, refusal_body
-from engineworks.server.heads import HEADS, MOST_CLASSES, Ask, Head
+from engineworks.server.heads import EXAMPLES, MOST_CLASSES, routes
 from engineworks.server.models import Models
 from engineworks.server.refusals import Refusal, bad_request
 from engineworks.server.settings import Served
@@ -43,10 +43,12 @@ Change = Callable[[str, Served | None], Awaitable[None]]
 
 PRIORITIES = {"low": -1, "normal": 0, "high": 1}
 
-#: Paths that have a label of their own in the metrics.
-ROUTES = frozenset(
-    {"/", "/health/live", "/health/ready", "/metrics", *(f"/{head.route}" for head in HEADS)}
-)
+
+def labels() -> frozenset[str]:
+    """Paths that have a label of their own in the metrics."""
+    return frozenset(
+        {"/", "/health/live", "/health/ready", "/metrics", *(f"/{route}" for route in routes())}
+    )
 
 
 class Choices(pydantic.BaseModel):
@@ -63,6 +65,16 @@ class Choices(pydantic.BaseModel):
     top: int | None = pydantic.Field(
         default=None, ge=1, le=MOST_CLASSES, description="Classes to name"
     )
+    max_detections: int | None = pydantic.Field(
+        default=None, ge=1, le=10_000, description="Keep the strongest only"
+    )
+
+    def chosen(self) -> dict[str, Any]:
+        """The settings of a head that it names."""
+        return {name: value for name in _SETTINGS if (value := getattr(self, name)) is not None}
+
+
+_SETTINGS = tuple(Choices.model_fields)
 
 
 class Query(Choices):
@@ -112,8 +124,8 @@ def create(models: Models, change: Change, metrics: Callable[[], bytes]) -> Fast
     )
     for kind in (Refusal, EngineworksError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _told)
-    for head in HEADS:
-        _add_head(app, models, head)
+    for route, title in routes().items():
+        _add_route(app, models, route, title)
     _add_health(app, models)
     _add_admin(app, models, change)
     pages.add(app)
@@ -187,7 +199,7 @@ def deadline_of(request: Request, models: Models, timeout_ms: float | None) -> f
     return begun + within_ms / 1e3
 
 
-def _add_head(app: FastAPI, models: Models, head: type[Head]) -> None:
+def _add_route(app: FastAPI, models: Models, route: str, title: str) -> None:
     limits = models.settings.limits
 
     async def answer(request: Request) -> Response:
@@ -195,35 +207,34 @@ def _add_head(app: FastAPI, models: Models, head: type[Head]) -> None:
         asked = _NO_QUERY
         if request.scope["query_string"]:
             asked = _checked(Query, dict(request.query_params))
-        engine = note.engine = models.pick(asked.model, head.task)
+        engine = note.engine = models.pick(asked.model, route)
         deadline_s = deadline_of(request, models, asked.timeout_ms)
         with engine.used():
             body = await bodies.receive(request, limits)
             upload = bodies.upload(body, request.headers.get("content-type", ""), limits.max_pixels)
             said = _checked(Choices, upload.options) if upload.options else _NO_QUERY
-            ask = Ask(
-                confidence=said.confidence if asked.confidence is None else asked.confidence,
-                iou=said.iou if asked.iou is None else asked.iou,
-                top=asked.top or said.top or Ask.top,
-            )
+            assert engine.head is not None  # noqa: S101 - it answers this route
             found = await unless_gone(
                 request,
                 engine.image(
-                    upload.data, ask, deadline_s=deadline_s, priority=PRIORITIES[asked.priority]
+                    upload.data,
+                    engine.head.asked({**said.chosen(), **asked.chosen()}),
+                    deadline_s=deadline_s,
+                    priority=PRIORITIES[asked.priority],
                 ),
             )
         note.outcome = "ok"
         return Response(found, media_type="application/json")
 
     app.add_api_route(
-        f"/{head.route}",
+        f"/{route}",
         answer,
         methods=["POST"],
-        name=head.route,
-        summary=head.summary,
+        name=route,
+        summary=title[:1].upper() + title[1:],
         tags=["images"],
         response_class=JSONResponse,
-        responses=_responses(head),
+        responses=_responses(route),
         openapi_extra={**_REQUEST_BODY, "parameters": _parameters()},
     )
 
@@ -276,6 +287,7 @@ _REQUEST_BODY = {
                         "confidence": {"type": "number", "minimum": 0, "exclusiveMaximum": 1},
                         "iou": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
                         "top": {"type": "integer", "minimum": 1, "maximum": MOST_CLASSES},
+                        "max_detections": {"type": "integer", "minimum": 1, "maximum": 10_000},
                     },
                 },
                 "example": {"image": "/9j/4AAQSkZJRgABAQ...", "confidence": 0.5},
@@ -287,7 +299,7 @@ _REQUEST_BODY = {
 _ERROR = {"application/json": {"example": {"error": "what is wrong", "hint": "what to do"}}}
 
 
-def _responses(head: type[Head]) -> dict[int | str, dict[str, Any]]:
+def _responses(route: str) -> dict[int | str, dict[str, Any]]:
     answer = {
         "model": {
             "name": "yolox-nano",
@@ -297,7 +309,7 @@ def _responses(head: type[Head]) -> dict[int | str, dict[str, Any]]:
         },
         "height": 480,
         "width": 640,
-        **head.example,
+        **EXAMPLES.get(route, {}),
         "stage_ms": {"decode": 1.9, "preprocess": 0.6, "infer": 8.1, "postprocess": 0.4},
     }
     words = {

@@ -23,7 +23,7 @@ from engineworks.errors import EngineworksError
 from engineworks.runtime import Session
 from engineworks.runtime.batching import BatchTimes, QueueFull, RequestQueue
 from engineworks.runtime.metrics import Recorder, name_of
-from engineworks.server.heads import Ask, head_of
+from engineworks.server.heads import Model, answering
 from engineworks.server.jobs import Arrays, ImageJob, Job
 from engineworks.server.refusals import Refusal, busy, too_large, too_late
 from engineworks.server.settings import Served, Settings
@@ -73,7 +73,7 @@ class Engine:
                 )
             first = self._sessions[0]
             self.manifest = first.manifest
-            self.head = head_of(first, settings)
+            self.head = answering(first, settings)
             fixed = first.inputs[0].shape[0] if first.inputs[0].shape else 1
             self.fixed = fixed if isinstance(fixed, int) else 0
             bounds = self.manifest.batches(limits.max_batch)
@@ -129,18 +129,24 @@ class Engine:
 
     # ------------------------------------------------------------------ on the event loop
 
-    async def image(self, data: bytes, ask: Ask, *, deadline_s: float, priority: int = 0) -> bytes:
+    async def image(
+        self, data: bytes, model: Model, *, deadline_s: float, priority: int = 0
+    ) -> bytes:
         """The answer for one image as JSON; cancelling it takes it out of the queue.
+
+        Args:
+            data: The image file.
+            model: Of `head.asked`.
+            deadline_s: On `time.monotonic`.
+            priority: Larger goes first.
 
         Raises:
             Refusal: The image cannot be read, the queue is full, or the deadline has passed.
             EngineworksError: The engine failed.
         """
-        assert self.head is not None  # noqa: S101 - routes look for engines with their head
         job = ImageJob(
-            self.head,
+            model,
             data,
-            ask,
             max_pixels=self._settings.limits.max_pixels,
             ready=self._run_or_enqueue,
             about=self.about,

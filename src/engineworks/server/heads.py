@@ -1,201 +1,136 @@
-"""The routes that take an image: one class for each task whose answer the runtime knows.
+"""The routes that take an image: one for each command of the runtime's listing of heads.
 
-Each opens its engine's image model and makes the JSON of an answer from the outputs of one image,
-with the thresholds of the request. Knows no queue and no HTTP.
+An engine's own head opens its outputs; the thresholds of a request are settings of that head. Knows
+no kind of task, no queue and no HTTP.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from engineworks import usercode
 from engineworks.errors import ArtifactError
-from engineworks.runtime import Classifier, Detector, Session
+from engineworks.runtime import Predictor, Session, heads
 from engineworks.runtime.heads import Decoder
-from engineworks.runtime.heads.detection import DetectionPostprocessor
 from engineworks.runtime.preprocess import Placement
 from engineworks.server.settings import Settings
 
 Outputs = Mapping[str, np.ndarray[Any, Any]]
+Model = Predictor[Any]
 
 #: Classes that one request may ask for.
 MOST_CLASSES = 100
 
+#: Different thresholds that are kept ready for one engine.
+_MOST_ASKED = 64
 
-@dataclass(frozen=True, kw_only=True)
-class Ask:
-    """What a request may choose; None: as the server and the engine say."""
+_BOX = {"label": "person", "class_id": 0, "confidence": 0.8731, "xyxy": [12.5, 40.25, 118.0, 301.7]}
 
-    confidence: float | None = None
-    iou: float | None = None
-    top: int = 5
-
-
-class Head(ABC):
-    """One task's way from an open engine to JSON.
-
-    Args:
-        session: An open engine of this task.
-        settings: The server's.
-    """
-
-    task: ClassVar[str]
-    route: ClassVar[str]
-    summary: ClassVar[str]
-    example: ClassVar[dict[str, Any]]
-    """What an answer holds beside the image's size, for the documentation of the route."""
-    model: Detector | Classifier
-
-    @abstractmethod
-    def __init__(self, session: Session, settings: Settings) -> None: ...
-
-    @abstractmethod
-    def finish(self, outputs: Outputs, placement: Placement, ask: Ask) -> dict[str, Any]:
-        """The answer for one image.
-
-        Args:
-            outputs: Output name -> array of this image, without the batch dimension.
-            placement: Where the image lies in the input.
-            ask: The request's thresholds.
-
-        Raises:
-            ArtifactError: The outputs are not what the manifest says.
-        """
-
-    @abstractmethod
-    def counts(self, answer: Mapping[str, Any]) -> dict[str, int]:
-        """Class name -> objects of an answer, for the metrics."""
-
-
-class Detect(Head):
-    """Boxes."""
-
-    task = "detection"
-    route = "detect"
-    summary = "Find objects in one image"
-    example: ClassVar[dict[str, Any]] = {
+#: What an answer holds beside the image's size, for the documentation of a route.
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "detect": {"detections": [_BOX]},
+    "classify": {"classes": [{"label": "cat", "class_id": 3, "confidence": 0.9312}]},
+    "segment": {
+        "areas": [{"label": "road", "class_id": 0, "pixels": 120332, "share": 0.3917}],
+        "mask_png": "iVBORw0KGgo...",
+    },
+    "keypoints": {
         "detections": [
             {
-                "label": "person",
-                "class_id": 0,
-                "confidence": 0.8731,
-                "xyxy": [12.5, 40.25, 118.0, 301.75],
+                **_BOX,
+                "keypoints": [{"name": "nose", "x": 60.25, "y": 55.5, "confidence": 0.9712}],
             }
         ]
-    }
+    },
+}
+
+
+@cache
+def routes() -> dict[str, str]:
+    """Route -> what it does, for every head that is installed."""
+    found: dict[str, str] = {}
+    for kind in heads.names():
+        head = heads.load(kind)
+        found.setdefault(head.command, head.title)
+    return found
+
+
+class Answering:
+    """How one engine answers images.
+
+    Args:
+        session: An open engine whose task has a head.
+        settings: The server's.
+
+    Raises:
+        ArtifactError: Its manifest does not say all that is needed.
+    """
 
     def __init__(self, session: Session, settings: Settings) -> None:
+        task = session.manifest.task
+        kind = task.kind if task is not None else ""
+        self._head = heads.load(kind)
+        self.kind, self.route = kind, self._head.command
+        self._session, self._most = session, settings.limits.max_batch
         self._decoder = _decoder(session, settings)
-        self.model: Detector = Detector(
-            session,
-            confidence=settings.confidence,
-            iou=settings.iou,
-            decoder=self._decoder,
-            max_batch=settings.limits.max_batch,
-        )
-        self._asked: dict[tuple[float, float], DetectionPostprocessor] = {}
-
-    def finish(self, outputs: Outputs, placement: Placement, ask: Ask) -> dict[str, Any]:
-        """See `Head.finish`."""
-        if ask.confidence is None and ask.iou is None:
-            found = self.model.finish(dict(outputs), placement)
-        else:
-            try:
-                found = self._with(ask)(outputs, placement)
-            except (ValueError, IndexError) as error:
-                raise ArtifactError(
-                    f"{self.model.session.manifest.name}: its outputs cannot be decoded ({error})",
-                    hint="build the engine from a recipe with the layout of its head",
-                ) from error
-        return {
-            "detections": [
-                {
-                    "label": self.model.label(number),
-                    "class_id": number,
-                    "confidence": round(confidence, 4),
-                    "xyxy": [round(side, 2) for side in box],
-                }
-                for box, confidence, number in zip(
-                    found.xyxy.tolist(),
-                    found.confidence.tolist(),
-                    found.class_id.tolist(),
-                    strict=True,
-                )
-            ]
+        given = {"confidence": settings.confidence, "iou": settings.iou}
+        self._given = {
+            name: value
+            for name, value in given.items()
+            if value is not None and name in self._head.settings
         }
+        self.model = self._made({})
+        self._asked: dict[tuple[tuple[str, Any], ...], Model] = {(): self.model}
 
-    def _with(self, ask: Ask) -> DetectionPostprocessor:
-        task = self.model.task
-        key = (
-            task.confidence if ask.confidence is None else ask.confidence,
-            task.iou if ask.iou is None else ask.iou,
+    def _made(self, asked: Mapping[str, Any]) -> Model:
+        return Predictor(
+            self._session, decoder=self._decoder, max_batch=self._most, **{**self._given, **asked}
         )
+
+    def asked(self, settings: Mapping[str, Any]) -> Model:
+        """What reads outputs with the settings of a request.
+
+        Raises:
+            FeedError: This task does not have one of them.
+        """
+        key = tuple(sorted(settings.items()))
         known = self._asked.get(key)
         if known is None:
-            asked = replace(task, confidence=key[0], iou=key[1])
-            known = DetectionPostprocessor(asked, self.model.size, self._decoder)
-            if len(self._asked) >= 64:
-                self._asked.clear()
+            known = self._made(settings)
+            if len(self._asked) >= _MOST_ASKED:
+                self._asked = {(): self.model}
             self._asked[key] = known
         return known
 
-    def counts(self, answer: Mapping[str, Any]) -> dict[str, int]:
-        """See `Head.counts`."""
-        counted: dict[str, int] = {}
-        for entry in answer["detections"]:
-            counted[entry["label"]] = counted.get(entry["label"], 0) + 1
-        return counted
+
+def finish(
+    model: Model, outputs: Outputs, placement: Placement
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """The answer for one image as plain JSON types, and how often each class is in it.
+
+    Args:
+        model: Of `Answering.asked`.
+        outputs: Output name -> array of this image, without the batch dimension.
+        placement: Where the image lies in the input.
+
+    Raises:
+        ArtifactError: The outputs are not what the manifest says.
+    """
+    answer = model.finish(dict(outputs), placement)
+    return model.to_json(answer), model.count(answer)
 
 
-class Classify(Head):
-    """The best classes of the whole image."""
-
-    task = "classification"
-    route = "classify"
-    summary = "Name what one image shows"
-    example: ClassVar[dict[str, Any]] = {
-        "classes": [{"label": "cat", "class_id": 3, "confidence": 0.9312}]
-    }
-
-    def __init__(self, session: Session, settings: Settings) -> None:
-        self.model: Classifier = Classifier(
-            session, top=MOST_CLASSES, max_batch=settings.limits.max_batch
-        )
-
-    def finish(self, outputs: Outputs, placement: Placement, ask: Ask) -> dict[str, Any]:
-        """See `Head.finish`."""
-        found = self.model.finish(dict(outputs), placement)
-        least = ask.confidence or 0.0
-        best = zip(found.class_id.tolist(), found.confidence.tolist(), strict=True)
-        return {
-            "classes": [
-                {"label": self.model.label(number), "class_id": number, "confidence": round(p, 4)}
-                for number, p in list(best)[: ask.top]
-                if p >= least
-            ]
-        }
-
-    def counts(self, answer: Mapping[str, Any]) -> dict[str, int]:
-        """See `Head.counts`."""
-        return {entry["label"]: 1 for entry in answer["classes"][:1]}
-
-
-#: Every task that has a route.
-HEADS: tuple[type[Head], ...] = (Detect, Classify)
-
-
-def head_of(session: Session, settings: Settings) -> Head | None:
-    """The head for an engine's task; None where its tensors are all that it answers by."""
+def answering(session: Session, settings: Settings) -> Answering | None:
+    """How an engine answers images; None where its tensors are all that it answers by."""
     task = session.manifest.task
-    kind = task.kind if task is not None else "none"
-    found = next((head for head in HEADS if head.task == kind), None)
-    return found(session, settings) if found else None
+    if task is None or task.kind not in heads.names():
+        return None
+    return Answering(session, settings)
 
 
 def _decoder(session: Session, settings: Settings) -> Decoder | None:

@@ -19,7 +19,7 @@ from engineworks.errors import DataError
 from engineworks.runtime.batching import Ticket
 from engineworks.runtime.pictures import decode_picture
 from engineworks.runtime.preprocess import Placement
-from engineworks.server.heads import Ask, Head
+from engineworks.server.heads import Model, finish
 from engineworks.server.refusals import Refusal
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
@@ -91,9 +91,8 @@ class ImageJob(Job):
     """One image: decoded and placed before the engine, read after it.
 
     Args:
-        head: Of the engine.
+        model: What reads the engine's outputs with the request's thresholds.
         data: The image file.
-        ask: The request's thresholds.
         max_pixels: No larger picture is decoded.
         ready: Called with the job when it is prepared.
         about: What the answer says beside its own.
@@ -101,9 +100,8 @@ class ImageJob(Job):
 
     def __init__(
         self,
-        head: Head,
+        model: Model,
         data: bytes,
-        ask: Ask,
         *,
         max_pixels: int,
         ready: Callable[[ImageJob], None],
@@ -112,7 +110,7 @@ class ImageJob(Job):
         priority: int,
     ) -> None:
         super().__init__(None, rows=1, deadline_s=deadline_s, priority=priority)
-        self._head, self._data, self._ask = head, data, ask
+        self._model, self._data = model, data
         self._max_pixels, self._ready, self._about = max_pixels, ready, about
         self._placement: Placement | None = None
         self.counts: dict[str, int] = {}
@@ -127,10 +125,9 @@ class ImageJob(Job):
             image = decode_picture(self._data, "the image", max_pixels=self._max_pixels).image
             self._data = b""
             decoded = time.perf_counter()
-            model = self._head.model
-            row, self._placement = model.prepare(image)
+            row, self._placement = self._model.prepare(image)
             self.shape = (image.shape[0], image.shape[1])
-            self.feeds = {model.session.inputs[0].name: row[None]}
+            self.feeds = {self._model.session.inputs[0].name: row[None]}
             self.stage_ms = {
                 "decode": (decoded - begun) * 1e3,
                 "preprocess": (time.perf_counter() - decoded) * 1e3,
@@ -152,8 +149,7 @@ class ImageJob(Job):
         try:
             begun = time.perf_counter()
             assert self._placement is not None  # noqa: S101 - the engine ran on its row
-            found = self._head.finish(outputs, self._placement, self._ask)
-            self.counts = self._head.counts(found)
+            found, self.counts = finish(self._model, outputs, self._placement)
             self.stage_ms["postprocess"] = (time.perf_counter() - begun) * 1e3
             answer = {
                 "model": self._about,

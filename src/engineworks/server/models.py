@@ -117,25 +117,26 @@ class Models:
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 
-    def pick(self, name: str | None, task: str = "", version: str = "") -> Engine:
+    def pick(self, name: str | None, route: str = "", version: str = "") -> Engine:
         """The engine that a request means.
 
         Args:
-            name: As the request says; None: the only one of the task.
-            task: The task that it must be for; empty: any.
+            name: As the request says; None: the only one of the route.
+            route: The route that it must answer; empty: any.
             version: The version that it must have; empty: any.
 
         Raises:
-            Refusal: 404 there is none, 400 there are several or it is for another task.
+            Refusal: 404 there is none, 400 there are several or it is for another route.
         """
         if name is None:
-            fitting = [e for e in self.engines.values() if e.head is not None and _is(e, task)]
+            fitting = [e for e in self.engines.values() if _route(e) == route]
             if len(fitting) == 1:
                 return fitting[0]
             if not fitting:
-                raise self._absent(f"no engine for {task} is served here")
+                raise self._absent(f"no engine that answers /{route} is served here")
+            names = ", ".join(engine.name for engine in fitting)
             raise bad_request(
-                f"{len(fitting)} engines are for {task}: {', '.join(e.name for e in fitting)}",
+                f"{len(fitting)} engines answer /{route}: {names}",
                 hint="say which: ?model=NAME",
             )
         engine = self.engines.get(name)
@@ -146,9 +147,9 @@ class Models:
                 404, "unknown_model", f"{name} is version {engine.version}, not {version[:80]!r}",
                 hint="leave the version out for the one that is served",
             )  # fmt: skip
-        if task and not _is(engine, task):
-            kind = engine.manifest.task.kind if engine.manifest.task else "none"
-            raise bad_request(f"{name} is for {kind}, not {task}", hint="use the route of its task")
+        if route and _route(engine) != route:
+            own = f"/{_route(engine)}" if engine.head else f"/v2/models/{name}/infer alone"
+            raise bad_request(f"{name} does not answer /{route}", hint=f"it answers {own}")
         return engine
 
     def _absent(self, message: str) -> Refusal:
@@ -168,8 +169,8 @@ class Models:
         await asyncio.gather(*self._retiring, return_exceptions=True)
 
 
-def _is(engine: Engine, task: str) -> bool:
-    return not task or (engine.head is not None and engine.head.task == task)
+def _route(engine: Engine) -> str:
+    return engine.head.route if engine.head is not None else ""
 
 
 def _fits(served: Served) -> None:

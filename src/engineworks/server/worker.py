@@ -83,7 +83,7 @@ class Worker:
         elif settings.log:
             log = Path(settings.log).open("a", encoding="utf-8", buffering=1)  # noqa: SIM115
         answers = app.create(self.models, self._change, _metrics(record))
-        gate: Any = Gate(answers, settings, ring, record, app.ROUTES, log)
+        gate: Any = Gate(answers, settings, ring, record, app.labels(), log)
         return uvicorn.Config(
             gate,
             http=connection.limited(limits.header_s, limits.connections),

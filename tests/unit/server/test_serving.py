@@ -12,6 +12,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from engineworks import runtime
+from engineworks.runtime import heads as head
+from engineworks.runtime.heads import segmentation
 from engineworks.runtime.pictures import decode_picture
 from engineworks.runtime.session import open_engine
 from tests import builders, servers
@@ -108,6 +110,31 @@ class TestImages:
             for number, label in enumerate("ab")
         ]
 
+    def test_every_task_of_the_runtime_has_its_route(self, tmp_path):
+        engines = (
+            servers.color_map_engine(tmp_path / "a"),
+            servers.pose_engine(tmp_path / "b"),
+        )
+        with servers.serving(tmp_path, *map(str, engines)) as running, running.client() as client:
+            areas = client.post("/segment", content=PHOTO).json()
+            poses = client.post("/keypoints?confidence=0.5", content=PHOTO).json()
+            assert (
+                client.post("/keypoints?confidence=0.95", content=PHOTO).json()["detections"] == []
+            )
+            paths = client.get("/openapi.json").json()["paths"]
+        assert {f"/{head.load(kind).command}" for kind in head.names()} <= set(paths)
+        red = next(entry for entry in areas["areas"] if entry["label"] == "red")
+        mask = segmentation.from_png(base64.b64decode(areas["mask_png"]))
+        assert mask.shape == (64, 64)
+        assert (mask[20:44, 12:36] == 0).all()
+        assert red["pixels"] == (mask == 0).sum()
+        (pose,) = poses["detections"]
+        assert pose["xyxy"] == [8.0, 16.0, 40.0, 48.0]
+        assert pose["keypoints"] == [
+            {"name": "head", "x": 10.0, "y": 20.0, "confidence": 0.8},
+            {"name": "foot", "x": 30.0, "y": 40.0, "confidence": 0.7},
+        ]
+
     def test_an_engine_of_fixed_batch_answers_one_image(self, client):
         # of its 32x32 input to the picture's 64x64
         assert boxes(client.post("/detect?model=fixed", content=PHOTO)) == [
@@ -119,6 +146,7 @@ class TestImages:
         assert answer.status_code == 400
         assert "finder, fixed" in answer.json()["error"]
         assert client.post("/detect?model=nothing", content=PHOTO).status_code == 400
+        assert client.post("/classify?confidence=0.5", content=PHOTO).status_code == 400  # has none
         assert client.post("/detect?model=absent", content=PHOTO).status_code == 404
 
     def test_a_trained_detector_finds_what_the_runtime_finds(self, yolox_engine, tmp_path):

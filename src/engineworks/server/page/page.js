@@ -47,8 +47,8 @@ async function ask(photo) {
   const about = engines[at("engine").value];
   if (!about) { say("There is no engine to ask.", true); return; }
   say(`${photo.file.name || "The photo"} is being looked at ...`);
-  const query = new URLSearchParams({ model: about.name, confidence: LEAST });
-  if (about.route === "classify") query.set("confidence", 0);
+  const query = new URLSearchParams({ model: about.name });
+  if (["detect", "keypoints"].includes(about.route)) query.set("confidence", LEAST);
   const begun = performance.now();
   try {
     const answer = await fetch(`/${about.route}?${query}`, { method: "POST", body: photo.file,
@@ -59,6 +59,7 @@ async function ask(photo) {
     photo.answer = found;
     photo.wrong = "";
     photo.bitmap = await createImageBitmap(photo.file, { imageOrientation: "from-image" });
+    photo.mask = found.mask_png ? await colored(found.mask_png, found.areas) : null;
     say("");
   } catch (error) {
     photo.wrong = error.message || String(error);
@@ -68,7 +69,30 @@ async function ask(photo) {
 
 function visible(answer) {
   const least = Number(at("confidence").value);
-  return (answer.detections || answer.classes || []).filter((entry) => entry.confidence >= least);
+  return (answer.areas || answer.detections || answer.classes || [])
+    .filter((entry) => entry.confidence === undefined || entry.confidence >= least);
+}
+
+// A map of class numbers (a grey PNG) in colours; what is background or unseen stays clear.
+async function colored(png, areas) {
+  const bytes = Uint8Array.from(atob(png), (letter) => letter.charCodeAt(0));
+  const map = await createImageBitmap(new Blob([bytes], { type: "image/png" }),
+    { colorSpaceConversion: "none" });
+  const canvas = new OffscreenCanvas(map.width, map.height), pen = canvas.getContext("2d");
+  const colors = new Map();
+  for (const area of areas.filter((entry) => !/^_*background_*$|^unlabeled$/i.test(entry.label))) {
+    pen.fillStyle = colorOf(area.class_id);
+    pen.fillRect(0, 0, 1, 1);
+    colors.set(area.class_id, pen.getImageData(0, 0, 1, 1).data);
+  }
+  pen.drawImage(map, 0, 0);
+  const image = pen.getImageData(0, 0, map.width, map.height);
+  for (let at = 0; at < image.data.length; at += 4) {
+    const color = colors.get(image.data[at]);
+    image.data.set(color ? [color[0], color[1], color[2], 140] : [0, 0, 0, 0], at);
+  }
+  pen.putImageData(image, 0, 0);
+  return canvas;
 }
 
 function show(index) {
@@ -103,6 +127,7 @@ function draw() {
   canvas.width = bitmap.width;
   canvas.height = bitmap.height;
   pen.drawImage(bitmap, 0, 0);
+  if (photo.mask) pen.drawImage(photo.mask, 0, 0, canvas.width, canvas.height);
   const shown = canvas.getBoundingClientRect().width || canvas.width;
   const unit = canvas.width / shown;    // pixels of the photo for one on the screen
   pen.lineWidth = 2.5 * unit;
@@ -110,6 +135,7 @@ function draw() {
   pen.textBaseline = "bottom";
   const boxed = found.filter((entry) => entry.xyxy).reverse();
   for (const entry of boxed) outline(pen, entry);
+  for (const entry of boxed) points(pen, entry, unit);
   for (const entry of boxed) tag(pen, entry, unit);   // above every line
   const names = found.map((entry) => entry.label);
   const counted = [...new Set(names)].map((name) => `${names.filter((n) => n === name).length} ${name}`);
@@ -125,6 +151,16 @@ function outline(pen, entry) {
   const [left, top, right, bottom] = entry.xyxy;
   pen.strokeStyle = colorOf(entry.class_id);
   pen.strokeRect(left, top, right - left, bottom - top);
+}
+
+function points(pen, entry, unit) {
+  pen.fillStyle = colorOf(entry.class_id + 3);
+  for (const point of entry.keypoints || []) {
+    if (point.confidence < 0.3) continue;
+    pen.beginPath();
+    pen.arc(point.x, point.y, 3.5 * unit, 0, 2 * Math.PI);
+    pen.fill();
+  }
 }
 
 function tag(pen, entry, unit) {
@@ -143,8 +179,10 @@ function row(entry) {
   const line = document.createElement("tr");
   const mark = document.createElement("i");
   mark.style.background = colorOf(entry.class_id);
-  const place = entry.xyxy ? entry.xyxy.map((side) => Math.round(side)).join(" ") : "";
-  const cells = [entry.label, entry.confidence.toFixed(3), place].map((text) => {
+  const score = entry.confidence ?? entry.share;
+  const place = entry.xyxy ? entry.xyxy.map((side) => Math.round(side)).join(" ")
+    : entry.pixels ? `${entry.pixels} pixels` : "";
+  const cells = [entry.label, score.toFixed(3), place].map((text) => {
     const cell = document.createElement("td");
     cell.textContent = text;
     return cell;
