@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engineworks.codec import place
+from engineworks.manifest import Artifact
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +23,13 @@ class Check:
 class Proof:
     """What a real server, started on the package in an environment of its own, answered.
 
-    Only `proven` lets a package ship: `pending` means that nobody asked a server yet.
+    Only `proven` lets a package ship. `pending`: nobody asked a server yet; `skipped`: the engine
+    does not fit into such a package.
     """
 
     package: str
     """Kind of package, for example `triton`."""
-    state: Literal["proven", "failed", "pending"]
+    state: Literal["proven", "failed", "pending", "skipped"]
     reason: str
     """Why it is not proven, with the next step; empty where it is."""
     server: str = ""
@@ -43,3 +45,13 @@ class Proof:
     log: str = place(default="")
     """Path of what the server printed."""
     elapsed_s: float = place(default=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packaged:
+    """A shipped variant's package of one kind, and its proof."""
+
+    kind: str
+    proof: Proof
+    artifact: Artifact | None = None
+    """None where it was not written: the proof's reason says why."""

@@ -7,16 +7,23 @@ docs/packages.md is the guide.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import pkgutil
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 
+from engineworks import usercode
 from engineworks.errors import RecipeError
+from engineworks.packaging import _travel
 from engineworks.packaging._base import Package, PackageInput, PackageOutput, check_options
 from engineworks.packaging._proof import prove
+from engineworks.runtime import engines as _engines
 
 GROUP = "engineworks.packaging"
+
+_HERE = Path(__file__).parent
 
 
 @cache
@@ -66,11 +73,29 @@ def load(name: str) -> Package:
     return package
 
 
+@cache
+def code_sha256(name: str) -> str:
+    """Digest of all code that a kind's packages are written with, prove with and hold.
+
+    This folder and whatever of the library travels; for a kind from elsewhere its package as well.
+    """
+    sha256 = hashlib.sha256()
+    own = {str(path.relative_to(_HERE)): path for path in _HERE.rglob("*.py")}
+    travelling = _travel.runtime(*(each.name for each in pkgutil.iter_modules(_engines.__path__)))
+    for inside, path in sorted({**own, **travelling}.items()):
+        sha256.update(f"{inside}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    module = _modules()[name]
+    if not module.startswith(f"{__name__}."):
+        sha256.update(usercode.package_sha256(module).encode())
+    return sha256.hexdigest()
+
+
 __all__ = [
     "Package",
     "PackageInput",
     "PackageOutput",
     "check_options",
+    "code_sha256",
     "load",
     "names",
     "prove",

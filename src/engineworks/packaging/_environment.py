@@ -61,11 +61,13 @@ class ServerEnvironment:
         stamp = self.folder(home) / _STAMP
         if not stamp.is_file():
             return f"its server is not installed here ({self.size_mib} MiB): {self.command}"
-        if stamp.read_text(encoding="utf-8").strip() != self._digest():
+        if stamp.read_text(encoding="utf-8").strip() != self.lock_sha256:
             return f"its server was installed from another lock file: {self.command}"
         return ""
 
-    def _digest(self) -> str:
+    @property
+    def lock_sha256(self) -> str:
+        """Of the lock file's bytes."""
         return hashlib.sha256(self.lock.read_bytes()).hexdigest()
 
     def install(self, home: Path) -> Path:
@@ -96,5 +98,5 @@ class ServerEnvironment:
                 f"the server environment {self.name} cannot be installed: {said(done.stderr)}",
                 hint=f"repeat it with: {' '.join(command)}",
             )
-        (folder / _STAMP).write_text(self._digest() + "\n", encoding="utf-8")
+        (folder / _STAMP).write_text(self.lock_sha256 + "\n", encoding="utf-8")
         return folder

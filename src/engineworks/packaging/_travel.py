@@ -7,11 +7,28 @@ keep. Knows no server.
 from __future__ import annotations
 
 import ast
+import pkgutil
 from functools import cache
 from pathlib import Path
 
+from engineworks.runtime import heads
+
 ROOT = "engineworks"
 _SOURCE = Path(__file__).parents[1]
+
+
+def runtime(*engines: str) -> dict[str, Path]:
+    """Files of what prepares pictures and decodes answers, and of what opens engines.
+
+    Args:
+        engines: Files of `engineworks.runtime.engines`; empty ones are left out.
+    """
+    names = [each.name for each in pkgutil.iter_modules(heads.__path__)]
+    return modules(
+        "engineworks.runtime.elsewhere",
+        *(f"{heads.__name__}.{name}" for name in names),  # found by listing, not by an import
+        *(f"engineworks.runtime.engines.{name}" for name in engines if name),
+    )
 
 
 def modules(*roots: str) -> dict[str, Path]:

@@ -58,12 +58,7 @@ def write(request: PackageInput) -> PackageOutput:
     assert manifest.requires is not None  # noqa: S101 - `fits` has refused it
     numbers = choose(manifest, request.rows, request.cores)
     inside: dict[str, Path] = {archive.HANDLER: _HANDLER}
-    inside.update(
-        _travel.modules(
-            "engineworks.runtime.elsewhere",
-            f"engineworks.runtime.engines.{manifest.requires.runtime}",
-        )
-    )
+    inside.update(_travel.runtime(manifest.requires.runtime))
     for entry in manifest.files:
         inside[f"engine/{entry.path}"] = request.engine / entry.path
     inside[f"engine/{MANIFEST_NAME}"] = request.engine / MANIFEST_NAME

@@ -257,12 +257,10 @@ class _Files:
         """A step's code, the runtime beside it, and the engine or its manifest alone."""
         folder = f"model_repository/{model}/1"
         self.files[f"{folder}/model.py"] = _STEPS / step
-        roots = ["engineworks.runtime.elsewhere"]
         if whole is not None:
-            roots.append(f"engineworks.runtime.engines.{runtime}")
             for entry in whole.files:
                 self.files[f"{folder}/engine/{entry.path}"] = self._engine / entry.path
-        for inside, path in _travel.modules(*roots).items():
+        for inside, path in _travel.runtime(runtime if whole else "").items():
             self.files[f"{folder}/{inside}"] = path
         self.files[f"{folder}/engine/{MANIFEST_NAME}"] = self._engine / MANIFEST_NAME
 
