@@ -1,4 +1,4 @@
-"""Objects with points: decoded, brought back to the source, and scored by OKS as pycocotools does."""
+"""Objects with points: decoded, brought back to the source, scored by OKS as pycocotools has it."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from functools import cache
 from importlib import metadata
 
 from engineworks.errors import ArtifactError
-from engineworks.runtime.heads._base import Decoder, Finish, Head, Outputs, check, label
+from engineworks.runtime.heads._base import Decoder, Finish, Head, Outputs, check, label, only
 
 GROUP = "engineworks.heads"
 
@@ -69,4 +69,15 @@ def load(kind: str) -> Head:
     return head
 
 
-__all__ = ["Decoder", "Finish", "Head", "Outputs", "check", "label", "load", "module", "names"]
+__all__ = [
+    "Decoder",
+    "Finish",
+    "Head",
+    "Outputs",
+    "check",
+    "label",
+    "load",
+    "module",
+    "names",
+    "only",
+]
