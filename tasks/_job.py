@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engineworks import targets
+from engineworks.evaluate import tasks as kinds
 from engineworks.facts.host import HostCard
 from engineworks.facts.model import PinnedCode
 from engineworks.facts.plan import PlannedVariant
@@ -30,8 +31,8 @@ class Job:
         return self.loaded.recipe
 
     def own_code(self, model: PreparedModel) -> tuple[tuple[PinnedCode, ...], str]:
-        """The code of the recipe's own decoder and its digest; nothing where it has none."""
-        if not self.loaded.own_decoder:
+        """The code that judges and is not of this library, with its digest; nothing without any."""
+        if not kinds.own_code(self.recipe.task):
             return (), ""
         return model.pinned.code, model.pinned.code_sha256
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from engineworks.codec import digest, to_json
+from engineworks.evaluate import tasks
 from engineworks.specs import (
     BenchmarkSpec,
     BudgetSpec,
@@ -80,7 +81,7 @@ class Loaded:
     @property
     def own_decoder(self) -> bool:
         """Whether a function beside the recipe says what the outputs mean."""
-        return ":" in self.recipe.task.layout
+        return bool(tasks.own_layout(self.recipe.task))
 
 
 def sections(recipe: Recipe) -> dict[str, Any]:
