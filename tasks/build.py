@@ -17,6 +17,7 @@ def build(job: VariantJob, model: PreparedModel) -> Built:
     largest = max(recipe.export.largest_batch, *recipe.benchmark.batches)
     request = stage.BuildRequest(
         shared=model.shared,
+        name=recipe.name,
         onnx=model.onnx,
         reference=model.reference.artifact if target.needs_reference else None,
         target=planned.target,

@@ -41,9 +41,14 @@ def to_json(value: Any) -> Any:
     return _encode(value, key_only=False)
 
 
+def meaning(value: Any) -> Any:
+    """Plain JSON of what a value is: without the fields made by `place`."""
+    return _encode(value, key_only=True)
+
+
 def digest(value: Any) -> str:
     """sha256 (hex) of a value's canonical JSON, without the fields made by `place`."""
-    text = json.dumps(_encode(value, key_only=True), sort_keys=True, separators=(",", ":"))
+    text = json.dumps(meaning(value), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -1,7 +1,8 @@
 """The manifest: what must travel with an artifact's bytes, and the artifact it identifies.
 
-An artifact's identity is the sha256 of its manifest without provenance. The manifest lists the
-sha256 of every file, so one digest covers the bytes and all that they need to be used rightly
+An artifact's identity is the sha256 of its manifest without provenance; of what is no engine,
+without its name, too: two recipes for one model share its graph. The manifest lists the sha256 of
+every file, so one digest covers the bytes and all that they need to be used rightly
 (tensors, preprocessing, labels, the machine they are for). Knows no store and no stage.
 """
 
@@ -16,12 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from engineworks import files
-from engineworks.codec import digest, from_json, place, to_json
+from engineworks.codec import digest, from_json, meaning, place, to_json
 from engineworks.errors import ArtifactError
 from engineworks.specs import Preprocess, TaskSpec
 
-#: Raised when a change to these classes makes old manifests unreadable.
-SCHEMA = 1
+#: Raised when a change to these classes gives manifests another form or identity.
+SCHEMA = 2
+
+#: Schema whose manifests all had their name in their identity; they are read and keep it.
+NAMED = 1
 
 MANIFEST_NAME = "manifest.json"
 
@@ -82,7 +86,9 @@ class Manifest:
     """Everything a consumer needs beside the bytes."""
 
     kind: str
-    name: str
+    name: str = place()
+    """Of the model, as the recipe has it that made this artifact first. An engine says what it is
+    called wherever it goes: of its identity it is a part."""
     entry: str
     """The file to open first, relative to the artifact's folder."""
     files: tuple[FileEntry, ...]
@@ -101,6 +107,8 @@ class Manifest:
     @property
     def sha256(self) -> str:
         """The artifact's identity."""
+        if self.schema == NAMED or self.target:
+            return digest({**meaning(self), "name": self.name})
         return digest(self)
 
     @property
@@ -180,9 +188,9 @@ def load(path: Path) -> Manifest:
             f"{path} is not readable JSON ({words})", hint="fetch the artifact again"
         ) from error
     schema = data.get("schema") if isinstance(data, dict) else None
-    if schema != SCHEMA:
+    if schema not in (NAMED, SCHEMA):
         raise ArtifactError(
-            f"{path} has schema {schema!r}; this version reads {SCHEMA}",
+            f"{path} has schema {schema!r}; this version reads {NAMED} and {SCHEMA}",
             hint="use the version of engineworks that made the artifact, or build it anew",
         )
     if _damaged(raw):

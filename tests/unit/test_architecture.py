@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 
 import pytest
 
 from engineworks.stages import STAGES
+from tasks._cache import stage_key
 from tasks._stage import StageTask
-from tests.builders import ROOT
+from tests.builders import ROOT, example
 
 
 def names(folder):
@@ -33,3 +35,15 @@ def test_flows_lists_flows_and_their_commands_only():
     for name in flows:
         module = importlib.import_module(f"flows.{name}")
         assert hasattr(getattr(module, name), "deploy"), f"flows/{name}.py holds no flow {name}"
+
+
+def test_two_recipes_for_one_model_share_every_stage_but_those_that_make_engines():
+    asked = {name: example(stage.request) for name, stage in STAGES.items()}
+    shared = [name for name, request in asked.items() if hasattr(request, "shared")]
+    for name in shared:
+        request = asked[name]
+        named = dataclasses.replace(request.shared, name="other")
+        changed = dataclasses.replace(request, shared=named)
+        assert stage_key(name, changed) == stage_key(name, request), name
+    build = asked["build"]
+    assert stage_key("build", dataclasses.replace(build, name="b")) != stage_key("build", build)

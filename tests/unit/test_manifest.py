@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 
 import pytest
@@ -25,6 +26,30 @@ def test_provenance_is_no_part_of_the_identity():
     elsewhere = dataclasses.replace(FULL, provenance=manifest.Provenance(stage="by hand"))
     assert elsewhere.sha256 == FULL.sha256
     assert dataclasses.replace(FULL, entry="other").sha256 != FULL.sha256
+
+
+def canonical(data):
+    """sha256 of JSON as the format's description says it: sorted keys, no spaces."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_one_of_an_older_version_keeps_the_identity_that_it_was_given(tmp_path):
+    graph = dataclasses.replace(FULL, schema=manifest.NAMED, target="")
+    (tmp_path / "manifest.json").write_text(manifest.dump(graph))
+    data = to_json(graph)
+    del data["provenance"]
+    assert data["name"] == graph.name
+    assert manifest.load(tmp_path / "manifest.json").sha256 == canonical(data)
+
+
+def test_two_recipes_for_one_model_share_its_graph_and_not_its_engines():
+    graph = dataclasses.replace(FULL, schema=manifest.SCHEMA, target="")
+    data = to_json(graph)
+    del data["provenance"], data["name"]
+    assert dataclasses.replace(graph, name="other").sha256 == graph.sha256 == canonical(data)
+    engine = dataclasses.replace(graph, target="openvino-cpu")
+    assert dataclasses.replace(engine, name="other").sha256 != engine.sha256
 
 
 def test_the_size_is_that_of_all_files():

@@ -15,6 +15,7 @@ import pytest
 
 from engineworks.errors import ArtifactError, StoreError
 from engineworks.manifest import dump
+from engineworks.specs import TaskSpec
 from engineworks.store import STALE_S, LocalStore, file_sha256, verify
 from tests.builders import MADE_HERE, put_bytes
 
@@ -53,7 +54,12 @@ def test_the_same_content_twice_is_one_artifact(store, tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"content": b"other"}, {"name": "other"}, {"precision": "fp16"}, {"details": {"a": 1}}],
+    [
+        {"content": b"other"},
+        {"task": TaskSpec(confidence=0.5)},
+        {"precision": "fp16"},
+        {"details": {"a": 1}},
+    ],
 )
 def test_other_content_or_another_meaning_is_another_artifact(store, tmp_path, change):
     assert put_bytes(store, tmp_path, **change).sha256 != put_bytes(store, tmp_path).sha256

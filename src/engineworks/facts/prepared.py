@@ -17,7 +17,9 @@ from engineworks.specs import Preprocess, Size, TaskSpec
 class Shared:
     """What several stages need of a recipe."""
 
-    name: str
+    name: str = place()
+    """Of the model. Two recipes for one model share all of its stages but those that make engines,
+    which bear it."""
     preprocess: Preprocess
     task: TaskSpec
     labels: tuple[str, ...]

@@ -28,6 +28,8 @@ class BuildRequest:
     """ONNX to an engine of one variant."""
 
     shared: Shared
+    name: str = ""
+    """What the engine says it is called; empty: as `shared` has it."""
     onnx: Artifact
     reference: Artifact | None
     """Only for a target that needs it."""
@@ -72,7 +74,7 @@ def build(request: BuildRequest) -> Built:
         engine = store.put(
             output.files,
             kind="engine",
-            name=shared.name,
+            name=request.name or shared.name,
             entry=output.entry,
             inputs=manifest.inputs,
             outputs=manifest.outputs,
