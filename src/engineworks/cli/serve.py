@@ -259,7 +259,7 @@ def _engines(options: argparse.Namespace) -> tuple[Served, ...]:
         raise DataError(
             f"two engines are called {twice!r}", hint="give names: serve a=ENGINE b=ENGINE"
         )
-    if not chosen:
+    if not chosen and options.follow is None:
         raise DataError(
             "there is no engine to serve", hint="name one, or --follow DIR with NAME/current in it"
         )

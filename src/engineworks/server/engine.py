@@ -25,7 +25,7 @@ from engineworks.runtime.batching import BatchTimes, QueueFull, RequestQueue
 from engineworks.runtime.metrics import Recorder, name_of
 from engineworks.server.heads import Model, answering
 from engineworks.server.jobs import Arrays, ImageJob, Job
-from engineworks.server.refusals import Refusal, busy, too_large, too_late
+from engineworks.server.refusals import Refusal, bad_request, busy, too_large, too_late
 from engineworks.server.settings import Served, Settings
 from engineworks.server.trials import BatchTrial, Kept, may_merge, repeated, row
 
@@ -176,6 +176,11 @@ class Engine:
             raise too_large(
                 f"{rows} rows, and {self.name} takes {self.most} at once and cannot be split",
                 hint=f"send at most {self.most}",
+            )
+        if rows < self.least:
+            raise bad_request(
+                f"{rows} rows, and {self.name} takes no fewer than {self.least}",
+                hint=f"send {self.least}",
             )
         if rows > self._settings.limits.queue:
             raise too_large(

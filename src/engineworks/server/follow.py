@@ -74,7 +74,10 @@ class Follower:
         """Follow until cancelled."""
         while True:
             await asyncio.sleep(EVERY_S)
-            await self.look()
+            try:
+                await self.look()
+            except Exception:  # whatever it is, the links after it must still be followed
+                _log.exception("%s could not be looked at", self._folder)
 
     async def look(self) -> None:
         """Look once."""

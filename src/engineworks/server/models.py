@@ -47,6 +47,8 @@ class Models:
         threads = max(2, hosts.cores()) + settings.instances * max(1, len(settings.engines))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._prepared: dict[int, Engine] = {}
+        self._aborted: set[int] = set()
+        self._changed: set[str] = set()
         self._retiring: set[asyncio.Task[None]] = set()
 
     @property
@@ -79,12 +81,18 @@ class Models:
 
     async def prepare(self, change: int, served: Served) -> None:
         """Open the engine of a change, and keep it until `commit` or `abort`."""
-        self._prepared[change] = await self.open(served)
+        engine = await self.open(served)
+        if change in self._aborted:  # it took too long, and nobody waits for it any more
+            self._aborted.discard(change)
+            self._retire(engine)
+        else:
+            self._prepared[change] = engine
 
     def commit(self, change: int) -> None:
         """Let the engine of a change answer; the old one ends what it has."""
         engine = self._prepared.pop(change, None)
         if engine is not None:
+            self._changed.add(engine.name)
             self.put(engine)
 
     def abort(self, change: int) -> None:
@@ -92,6 +100,15 @@ class Models:
         engine = self._prepared.pop(change, None)
         if engine is not None:
             self._retire(engine)
+        else:
+            self._aborted.add(change)
+
+    def begin(self, engine: Engine) -> None:
+        """Let an engine of the start answer, unless a change has overtaken it meanwhile."""
+        if engine.name in self._changed:
+            self._retire(engine)
+        else:
+            self.put(engine)
 
     def put(self, engine: Engine) -> None:
         """Let an engine answer under its name."""
@@ -107,6 +124,7 @@ class Models:
 
     def remove(self, name: str) -> None:
         """Take a name out of service."""
+        self._changed.add(name)
         engine = self.engines.pop(name, None)
         if engine is not None:
             engine.record.answers(False)

@@ -255,7 +255,8 @@ def listen(host: str, port: int, uds: str) -> socket.socket:
     """
     try:
         if uds:
-            Path(uds).unlink(missing_ok=True)
+            if Path(uds).is_socket():  # of a server that is gone; anything else is not ours
+                Path(uds).unlink()
             listener = socket.socket(socket.AF_UNIX)
             listener.bind(uds)
             Path(uds).chmod(0o600)

@@ -101,7 +101,7 @@ class Worker:
     async def _load(self, served: list[Served]) -> bool:
         try:
             for engine in await asyncio.gather(*map(self.models.open, served)):
-                self.models.put(engine)
+                self.models.begin(engine)
         except Exception as error:
             self._line.say(failed=as_words(error))
             self._end()

@@ -192,6 +192,51 @@ def test_links_are_followed_and_what_is_not_whole_is_waited_for(pair, tmp_path):
         until(lambda: digest() == engines["a"].name)
 
 
+def test_a_folder_without_links_is_followed_until_there_is_one(pair, tmp_path):
+    place = tmp_path / "engines"
+    with servers.serving(tmp_path, "--follow", str(place)) as running, running.client() as client:
+        assert client.get("/health/ready").json() == {"ready": True, "models": {}}
+        assert client.post("/detect", content=PHOTO).status_code == 404
+        (place / "x").mkdir(parents=True)
+        (place / "x" / "current").symlink_to(pair[1]["a"])
+        until(lambda: client.post("/detect", content=PHOTO).status_code == 200)
+
+
+def test_a_change_while_a_worker_starts_anew_is_not_undone_by_its_start(pair, tmp_path):
+    folder, engines = pair
+    with (
+        servers.serving(
+            tmp_path, f"x={engines['a']}", "--workers", "2", "--allow", str(folder)
+        ) as running,
+        running.client() as client,
+    ):
+        victim = running.workers()[-1]
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: len(set(running.workers()) - {victim}) == 2)  # begun, and not ready yet
+        for _ in range(20):  # the connection may have been the victim's
+            with contextlib.suppress(httpx.HTTPError):
+                done = client.post("/admin/models/x/swap", json={"engine": str(engines["b"])})
+                break
+        assert done.status_code == 200, done.text
+
+        def versions():
+            return {
+                name: metric(client, "engineworks_engine_info", version=engine.name[:12])
+                for name, engine in engines.items()
+            }
+
+        until(lambda: versions()["b"] == 2)
+        assert versions()["a"] == 0
+
+
+def test_a_file_that_is_no_socket_is_not_removed_for_one(pair, tmp_path):
+    path = tmp_path / "important"
+    path.write_text("mine")
+    done = servers.refused(tmp_path, str(pair[1]["a"]), "--uds", str(path))
+    assert done.returncode == 2
+    assert path.read_text() == "mine"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_asked_to_end_it_answers_what_it_has_and_leaves_no_process(tmp_path, number):
     slow = servers.constant_detector(tmp_path / "slow", (1, 2, 3, 4), busy=40)
