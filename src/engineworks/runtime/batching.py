@@ -228,7 +228,8 @@ class RequestQueue(Generic[Item]):
 
     Those of one kind (tensor names, types, row shapes) may share a batch; kind None shares with
     nobody. Higher priority first, then by arrival. A request waits for others at most `wait_s`,
-    and only where `times` says that more rows pay. Rows are counted, never requests.
+    only where `times` says that more rows pay, and only while some are on their way (`expect`).
+    Rows are counted, never requests.
 
     Args:
         most_rows: Rows of one batch.
@@ -251,7 +252,7 @@ class RequestQueue(Generic[Item]):
         self.times = times or BatchTimes()
         self._clock = clock
         self._waiting: dict[int, Ticket[Item]] = {}
-        self._rows = self._number = 0
+        self._rows = self._number = self._expected = 0
         self._row_s = 0.0
         self._changed = threading.Condition()
         self._closed = False
@@ -260,6 +261,18 @@ class RequestQueue(Generic[Item]):
     def rows(self) -> int:
         """Rows that wait."""
         return self._rows
+
+    @property
+    def expected(self) -> int:
+        """Requests that are on their way."""
+        return self._expected
+
+    def expect(self, requests: int) -> None:
+        """So many more requests are on their way; below 0: so many have come, or will not."""
+        with self._changed:
+            self._expected += requests
+            if requests < 0 and self._waiting:
+                self._changed.notify()
 
     @property
     def row_s(self) -> float:
@@ -345,7 +358,8 @@ class RequestQueue(Generic[Item]):
                 batch.append(ticket)
                 rows += ticket.rows
             wait_until = min(first.arrived_s + self.wait_s, first.deadline_s - self._row_s * rows)
-            if self.times.best(self.most_rows) > could and now < wait_until and not self._closed:
+            pays = self.times.best(self.most_rows) > could
+            if pays and self._expected and now < wait_until and not self._closed:
                 return Turn([], late), wait_until - now
         self._remove(batch)
         return Turn(batch, late), None

@@ -209,7 +209,7 @@ def _add_route(app: FastAPI, models: Models, route: str, title: str) -> None:
             asked = _checked(Query, dict(request.query_params))
         engine = note.engine = models.pick(asked.model, route)
         deadline_s = deadline_of(request, models, asked.timeout_ms)
-        with engine.used():
+        with engine.used() as coming:
             body = await bodies.receive(request, limits)
             upload = bodies.upload(body, request.headers.get("content-type", ""), limits.max_pixels)
             said = _checked(Choices, upload.options) if upload.options else _NO_QUERY
@@ -219,6 +219,7 @@ def _add_route(app: FastAPI, models: Models, route: str, title: str) -> None:
                 engine.image(
                     upload.data,
                     engine.head.asked({**said.chosen(), **asked.chosen()}),
+                    coming=coming,
                     deadline_s=deadline_s,
                     priority=PRIORITIES[asked.priority],
                 ),

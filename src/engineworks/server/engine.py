@@ -24,7 +24,7 @@ from engineworks.runtime import Session
 from engineworks.runtime.batching import BatchTimes, QueueFull, RequestQueue
 from engineworks.runtime.metrics import Recorder, name_of
 from engineworks.server.heads import Model, answering
-from engineworks.server.jobs import Arrays, ImageJob, Job
+from engineworks.server.jobs import Arrays, Coming, ImageJob, Job
 from engineworks.server.refusals import Refusal, bad_request, busy, too_large, too_late
 from engineworks.server.settings import Served, Settings
 from engineworks.server.trials import BatchTrial, Kept, may_merge, repeated, row
@@ -127,16 +127,15 @@ class Engine:
             grey = np.full((48, 64, 3), 114, np.uint8)
             self.head.model(grey)
 
-    # ------------------------------------------------------------------ on the event loop
-
     async def image(
-        self, data: bytes, model: Model, *, deadline_s: float, priority: int = 0
+        self, data: bytes, model: Model, *, coming: Coming, deadline_s: float, priority: int = 0
     ) -> bytes:
         """The answer for one image as JSON; cancelling it takes it out of the queue.
 
         Args:
             data: The image file.
             model: Of `head.asked`.
+            coming: Of `used`.
             deadline_s: On `time.monotonic`.
             priority: Larger goes first.
 
@@ -153,18 +152,20 @@ class Engine:
             deadline_s=deadline_s,
             priority=priority,
         )
+        job.coming = coming
         answer: bytes = await self._through(job, lambda: self._pool.submit(job.prepare))
         self.record.inference("requests", job.stage_ms, job.counts)
         return answer
 
     async def tensors(
-        self, feeds: Arrays, rows: int, *, deadline_s: float, priority: int = 0
+        self, feeds: Arrays, rows: int, *, coming: Coming, deadline_s: float, priority: int = 0
     ) -> Arrays:
         """The engine's outputs for a request's own tensors.
 
         Args:
             feeds: Input name -> array, as the engine declares them.
             rows: How many rows they have.
+            coming: Of `used`.
             deadline_s: On `time.monotonic`.
             priority: Larger goes first.
 
@@ -188,6 +189,7 @@ class Engine:
                 hint="send fewer rows in a request",
             )
         job = Job(feeds, rows=rows, deadline_s=deadline_s, priority=priority)
+        job.coming = coming
         outputs: Arrays = await self._through(job, lambda: self._enqueue(job))
         self.record.inference("requests", job.stage_ms, {})
         return outputs
@@ -217,12 +219,17 @@ class Engine:
             self.open_rows -= job.rows
 
     @contextlib.contextmanager
-    def used(self) -> Iterator[None]:
-        """Keep it open while the block runs, though another may take its place."""
+    def used(self) -> Iterator[Coming]:
+        """Keep it open while the block runs, though another may take its place.
+
+        Gives what `image` and `tensors` want, so that others can wait for this request.
+        """
         self._users += 1
+        coming = Coming(self.queue.expect)
         try:
-            yield
+            yield coming
         finally:
+            coming.here()
             self._users -= 1
             if not self._users and self._retired and not self._retired.done():
                 self._retired.set_result(None)
@@ -234,10 +241,10 @@ class Engine:
             await self._retired
         await asyncio.get_running_loop().run_in_executor(None, self.close)
 
-    # ------------------------------------------------------------------ on other threads
-
     def _enqueue(self, job: Job) -> None:
         """Let a job wait for its turn."""
+        if job.coming is not None:
+            job.coming.here()
         job.ticket = self.queue.put(
             job,
             rows=job.rows,
@@ -251,7 +258,10 @@ class Engine:
 
         Handing it from thread to thread costs more than a small net's own postprocessing.
         """
-        if self.queue.rows or self.queue.times.best(self.most) > 1 or self._closing.is_set():
+        if job.coming is not None:
+            job.coming.here()
+        others = self.queue.expected and self.queue.times.best(self.most) > 1
+        if self.queue.rows or others or self._closing.is_set():
             self._enqueue(job)
             return
         try:
@@ -337,9 +347,9 @@ class Engine:
         }
         rows = sum(job.rows for job in jobs)
         if not self.merges:
-            return [self._own(session, self._padded(feeds, rows))]
+            return [_own(session, self._padded(feeds, rows))]
         parts = [
-            self._own(session, {n: a[at : at + self.most] for n, a in feeds.items()})
+            _own(session, {n: a[at : at + self.most] for n, a in feeds.items()})
             for at in range(0, rows, self.most)
         ]
         outputs = (
@@ -353,12 +363,6 @@ class Engine:
             answers.append({name: array[at : at + job.rows] for name, array in outputs.items()})
             at += job.rows
         return answers
-
-    def _own(self, session: Session, feeds: Arrays) -> dict[str, np.ndarray[Any, Any]]:
-        outputs = session.infer(feeds)
-        if session.reuses_outputs:
-            return {name: array.copy() for name, array in outputs.items()}
-        return outputs
 
     def _padded(self, feeds: Arrays, rows: int) -> Arrays:
         """Rows of zeros behind, for an engine that wants more of them than an image has."""
@@ -385,6 +389,12 @@ class Engine:
                 session.close()
             except EngineworksError:
                 _log.exception("an engine could not be closed")
+
+
+def _own(session: Session, feeds: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+    """Outputs that no later inference overwrites."""
+    outputs = session.infer(feeds)
+    return {n: a.copy() for n, a in outputs.items()} if session.reuses_outputs else outputs
 
 
 def _now(function: Any, *arguments: Any) -> None:

@@ -25,6 +25,25 @@ from engineworks.server.refusals import Refusal
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 
+class Coming:
+    """A request that has chosen an engine and is on its way to the queue.
+
+    Args:
+        expect: Tells the queue how many more, or fewer, are.
+    """
+
+    def __init__(self, expect: Callable[[int], None]) -> None:
+        self._expect = expect
+        self._here = False
+        expect(1)
+
+    def here(self) -> None:
+        """It has come, or will not; once is enough."""
+        if not self._here:
+            self._here = True
+            self._expect(-1)
+
+
 class Job:
     """One request's tensors on their way through an engine.
 
@@ -41,6 +60,7 @@ class Job:
         self.feeds, self.rows = feeds, rows
         self.deadline_s, self.priority = deadline_s, priority
         self.cancelled = False
+        self.coming: Coming | None = None
         self.ticket: Ticket[Job] | None = None
         self.stage_ms: dict[str, float] = {}
         self._loop = asyncio.get_running_loop()

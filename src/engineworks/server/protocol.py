@@ -19,6 +19,7 @@ from engineworks.runtime.remote import MANIFEST, manifest_text
 from engineworks.server import bodies, tensors
 from engineworks.server.app import PRIORITIES, Change, deadline_of, note_of, unless_gone
 from engineworks.server.engine import Engine
+from engineworks.server.jobs import Coming
 from engineworks.server.models import Models
 from engineworks.server.refusals import Refusal, bad_request
 from engineworks.server.settings import Served
@@ -79,8 +80,8 @@ def add(app: FastAPI, models: Models, change: Change) -> None:
     async def infer(request: Request, model: str, version: str = "") -> Response:
         note = note_of(request)
         engine = note.engine = models.pick(model, version=version)
-        with engine.used():
-            answer = await _infer(request, models, engine)
+        with engine.used() as coming:
+            answer = await _infer(request, models, engine, coming)
         note.outcome = "ok"
         return answer
 
@@ -152,7 +153,7 @@ def _metadata(engine: Engine) -> dict[str, Any]:
     }
 
 
-async def _infer(request: Request, models: Models, engine: Engine) -> Response:
+async def _infer(request: Request, models: Models, engine: Engine, coming: Coming) -> Response:
     limits = models.settings.limits
     body = await bodies.receive(request, limits)
     length = request.headers.get(_LENGTH)
@@ -169,6 +170,7 @@ async def _infer(request: Request, models: Models, engine: Engine) -> Response:
         engine.tensors(
             asked.feeds,
             asked.rows,
+            coming=coming,
             deadline_s=deadline_of(request, models, _timeout_ms(asked.parameters)),
             priority=_priority(asked.parameters),
         ),

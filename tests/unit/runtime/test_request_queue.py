@@ -27,9 +27,11 @@ def clock():
 
 
 def queue(clock, *, times=PAYS, most_rows=8, most_waiting=64, wait_s=0.5):
-    return RequestQueue(
+    q = RequestQueue(
         most_rows=most_rows, most_waiting=most_waiting, wait_s=wait_s, times=times, clock=clock
     )
+    q.expect(100)  # somebody else is always on the way
+    return q
 
 
 def items(turn):
@@ -81,6 +83,23 @@ def test_a_request_waits_for_others_as_long_as_it_may_and_no_longer(clock):
     assert again_s == pytest.approx(0.25)
     clock.now += 0.25
     assert items(q.turn()[0]) == ["a", "b"]
+
+
+def test_nobody_waits_for_those_who_are_not_on_their_way(clock):
+    q = queue(clock)
+    q.expect(-99)
+    q.put("a", kind="k")
+    assert not q.turn()[0].batch
+    q.expect(-1)
+    assert items(q.turn()[0]) == ["a"]
+
+
+def test_a_taker_is_woken_when_the_last_of_those_expected_will_not_come():
+    q = RequestQueue(most_rows=4, most_waiting=9, wait_s=60, times=PAYS)
+    q.expect(1)
+    q.put("a", kind="k")
+    threading.Timer(0.1, q.expect, (-1,)).start()
+    assert items(q.take(5)) == ["a"]
 
 
 def test_a_full_batch_does_not_wait(clock):
