@@ -15,11 +15,23 @@ TASK = stage_task(stage.STAGE, "Run the source model, the truth for all engines.
 
 
 def reference(
-    job: Job, shared: Shared, pinned: PinnedModel, data: PinnedData | None, size: Size
-) -> Reference:
-    """Its answers on the parity samples; at the model's own size its score on the data, too."""
+    job: Job, shared: Shared, pinned: PinnedModel, data: PinnedData | None, size: Size,
+    samples: PinnedData | None = None,
+) -> Reference:  # fmt: skip
+    """Its answers on the parity samples; at the model's own size its score on the data, too.
+
+    Args:
+        job: The run.
+        shared: What stages need of the recipe.
+        pinned: The source model.
+        data: Labelled images.
+        size: Input (height, width).
+        samples: Images that show what is in use, where there is no data.
+    """
     own = size == job.recipe.model.input.size
-    request = stage.ReferenceRequest(shared=shared, model=pinned, data=data, size=size, score=own)
+    request = stage.ReferenceRequest(
+        shared=shared, model=pinned, data=data, size=size, score=own, samples=samples
+    )
     label = "" if own else f"{size[0]}x{size[1]}"
     return TASK.call(job.run, request, job.recipe.limits.check_s, label, _note)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from engineworks import usercode
+from engineworks.codec import later
 from engineworks.facts.data import Chance, Frames, PinnedData
 from engineworks.facts.model import (
     PinnedModel,
@@ -41,6 +42,8 @@ class ReferenceRequest:
     size: Size
     score: bool
     """Whether to run the task metric too, not only the samples."""
+    samples: PinnedData | None = later(default=None)
+    """Images like those in use, where there is no data."""
 
 
 def reference(request: ReferenceRequest) -> Reference:
@@ -173,13 +176,14 @@ def _rows(request: ReferenceRequest) -> int:
     """How many inputs are kept: of the user's images where there are any."""
     from engineworks.export.reference import ROWS
 
-    return min(ROWS, len(request.data.files)) if request.data is not None else ROWS
+    data = request.data or request.samples
+    return min(ROWS, len(data.files)) if data is not None else ROWS
 
 
 def _samples(request: ReferenceRequest) -> Iterator[np.ndarray[Any, Any]]:
     """(channels, height, width) float32 each: the first images, some others, pictures made here.
 
-    Without data the pictures are all there is.
+    Without the user's images the pictures are all there is.
     """
     from engineworks.evaluate import datasets
     from engineworks.export import audible
@@ -187,8 +191,8 @@ def _samples(request: ReferenceRequest) -> Iterator[np.ndarray[Any, Any]]:
     from engineworks.runtime.preprocess import Preprocessor
 
     prepare = Preprocessor(request.shared.preprocess, request.size)
-    if request.data is not None:
-        data = request.data
+    data = request.data or request.samples
+    if data is not None:
         first = dataclasses.replace(data, files=data.files[:ROWS])
         rest = dataclasses.replace(data, files=data.files[ROWS:])
         for part in (first, datasets.spread(rest, audible.TRIES)):

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from engineworks import hosts
 from engineworks.codec import digest
 from engineworks.errors import ArtifactError
+from engineworks.evaluate import datasets
 from engineworks.manifest import Manifest
 from engineworks.specs import BenchmarkSpec, DataSpec, ExportSpec, TaskSpec
 from engineworks.stages import _kept as kept
@@ -259,6 +261,23 @@ def test_pictures_of_noise_stand_in_when_there_is_no_data(made):
     inputs = np.load(made["store"].entry(found.artifact))["inputs"]
     assert inputs.shape == (4, 3, 16, 16)
     assert len({row.tobytes() for row in inputs}) == 4
+
+
+def test_images_like_those_in_use_stand_in_before_noise(made, tmp_path):
+    """A model is compared on what it was made for: with calibration images where no data is."""
+    for number in range(6):
+        picture(tmp_path / "pics" / f"{number}.png", 16, 16, seed=50 + number)
+    images = datasets.screen(DataSpec(images=str(tmp_path / "pics")), TaskSpec(), ())
+    request = ReferenceRequest(
+        shared=made["shared"], data=None, samples=images, size=SIZE, score=True,
+        model=pinned(made["folder"], "ewtest_stages_model:build"),
+    )  # fmt: skip
+    found = through_json("reference", request)
+    assert (found.value, found.images) == (None, 0)
+    inputs = np.load(made["store"].entry(found.artifact))["inputs"]
+    for number, row in enumerate(inputs):
+        pixels = np.asarray(Image.open(tmp_path / "pics" / f"{number}.png"), np.float32)
+        np.testing.assert_allclose(row, pixels.transpose(2, 0, 1) / 255, atol=1e-6)
 
 
 @pytest.mark.parametrize(
