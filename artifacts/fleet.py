@@ -32,7 +32,7 @@ from engineworks.errors import ArtifactError, StoreError
 from engineworks.facts.host import HostCard, RegisteredHost
 from engineworks.facts.outcome import VariantOutcome
 from engineworks.facts.timing import Benchmark
-from engineworks.fleet import SILENT_S
+from engineworks.plan import SILENT_S
 
 log = logging.getLogger("engineworks.fleet")
 

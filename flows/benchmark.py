@@ -100,7 +100,7 @@ def _judged(one: Promoted, answer: Answer, slower_than: float) -> TimedVersion:
                 lambda: promoted.note(_run.home(), one, answer, drift.ratio, at),
             )
         except EngineworksError as error:  # one version's run must not sink the others
-            words = f"it was timed and not logged: {error.message}; next: {error.hint}"
+            words = f"it was timed and not logged: {error.line}"
             return _untimed(one, Untimed(outcome="failed", reason=words))
         return TimedVersion(
             model=one.model,

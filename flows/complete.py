@@ -58,7 +58,7 @@ def complete(
             try:
                 outcome = _complete(store, name)
             except EngineworksError as error:  # one model must not sink the others
-                outcome = Completion(model=name, outcome="failed", reason=_words(error))
+                outcome = Completion(model=name, outcome="failed", reason=error.line)
             get_run_logger().info("%s: %s %s", name, outcome.outcome, outcome.reason)
             found.append(outcome)
     tell(found)
@@ -67,16 +67,12 @@ def complete(
     return Failed(message=words) if bad else Completed(message=words)
 
 
-def _words(error: EngineworksError) -> str:
-    return f"{error.message}; next: {error.hint}"
-
-
 def _complete(store: RemoteStore, name: str) -> Completion:
     """Go on with one model, as far as the machines that are there can."""
     try:
         found = waiting.read(store.bucket, name)
     except ArtifactError as error:
-        return Completion(model=name, outcome="left", reason=_words(error))
+        return Completion(model=name, outcome="left", reason=error.line)
     if found is None:
         if not mlflow_log.known(_run.home(), name):
             names = ", ".join(fleet.waiting(store.bucket)) or "none"

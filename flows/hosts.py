@@ -21,7 +21,7 @@ from engineworks import streams, targets
 from engineworks.codec import to_json
 from engineworks.errors import EngineworksError
 from engineworks.facts.host import RegisteredHost
-from engineworks.fleet import SILENT_S, ago
+from engineworks.plan import SILENT_S, ago
 from tasks._cache import checkout_sha256
 
 #: Seconds that a server is waited for: somebody looks on.
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
             fleet.forget(bucket, options.forget)
         found = fleet.registered(bucket)
     except EngineworksError as error:
-        sys.stderr.write(f"{type(error).__name__}: {error.message}\n  next: {error.hint}\n")
+        sys.stderr.write(error.block)
         return 3
     except KeyboardInterrupt:
         return 130

@@ -28,17 +28,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from engineworks import hosts, streams
+from engineworks import hosts, loglevels, streams
 from engineworks.errors import EngineworksError, StoreError
 from engineworks.facts.host import RegisteredHost
-from engineworks.fleet import SILENT_S
+from engineworks.plan import SILENT_S
 from engineworks.store import explain_os_error
 from flows.commands.settings import configure
+from flows.fleet import pools
 from flows.fleet.queues import REGISTRY, SHIP, TAKEN, limit_queue, make_queue
 
 log = logging.getLogger("engineworks.worker")
 
-POOLS = ("cpu", "gpu", "jetson", "mac")
 CARD_S = 30.0
 #: Pause until a request that did not reach Prefect or the store is made again.
 AGAIN_S = 60.0
@@ -50,11 +50,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Serve until a signal comes; 0 after one, 3 when it cannot go on."""
     streams.tolerate()
     parser = argparse.ArgumentParser(prog="python -m flows.worker", description=__doc__)
-    parser.add_argument("--pool", required=True, help=f"work pool, usually {', '.join(POOLS)}")
+    parser.add_argument(
+        "--pool", required=True, help=f"work pool, usually {', '.join(pools.names())}"
+    )
     parser.add_argument("--name", default=platform.node(), help="name of this machine (its own)")
     parser.add_argument("--home", type=Path, help="state folder (default: ENGINEWORKS_HOME)")
+    loglevels.add_option(parser, "info")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    level = getattr(options, "log_level", "") or loglevels.asked("info")
+    loglevels.configure(level, "%(asctime)s %(levelname)s %(message)s", others="info")
     logging.getLogger("botocore").setLevel(logging.WARNING)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     root = (options.home or Path(os.environ.get("ENGINEWORKS_HOME") or ".engineworks")).absolute()
@@ -67,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
             with _only_one(root) as lock:
                 return _Worker(root, options.pool, options.name).serve(stopping, lock)
     except EngineworksError as error:
-        sys.stderr.write(f"{type(error).__name__}: {error.message}\n  next: {error.hint}\n")
+        sys.stderr.write(error.block)
         return 3
 
 
@@ -225,7 +229,7 @@ class _Worker:
     def _queues(self) -> list[str]:
         """The machine's own queue, the pool's, and those of runs which plan, or log to MLflow."""
         found = [self._name, "default"]
-        if self._pool == "cpu":
+        if pools.plans(self._pool):
             found += SHIP
             if "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow") is not None:
                 found += REGISTRY

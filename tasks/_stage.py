@@ -23,6 +23,7 @@ from artifacts.summary import StageTiming
 from engineworks import child, userfiles
 from engineworks.codec import from_json, to_json
 from engineworks.errors import ArtifactError, StageError
+from engineworks.facts.plan import slug
 from engineworks.manifest import Artifact
 from engineworks.stages import Stage
 from engineworks.store import LocalStore, disk_error
@@ -102,7 +103,7 @@ class StageTask(Generic[Request, Value]):
             EngineworksError: What the stage raised.
         """
         label = f"{self.task.name} {variant}".strip()
-        folder = run.folder / "logs" / label.replace("/", "-").replace(" ", "_")
+        folder = run.folder / "logs" / "_".join(map(slug, label.split(" ")))
         begun = time.perf_counter()
         with _told(label):
             for artifact in _artifacts(request):

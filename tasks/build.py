@@ -29,7 +29,13 @@ def build(job: VariantJob, model: PreparedModel) -> Built:
         largest_batch=largest if target.profiled else 0,
         limit_s=recipe.limits.build_s,
     )
-    return TASK.call(job.run, request, recipe.limits.build_s, job.label(model), _note)
+    limit_s = recipe.limits.build_s
+
+    def whole(value: Built) -> bool:
+        """Whether it has all that a build of this limit would have made."""
+        return value.holds_within(limit_s)
+
+    return TASK.call(job.run, request, limit_s, job.label(model), _note, whole)
 
 
 def _note(value: Built) -> str:

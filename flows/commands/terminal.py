@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from artifacts.summary import StageTiming
-from engineworks import interrupts
+from engineworks import interrupts, loglevels
 from engineworks.errors import (
     DataError,
     EngineworksError,
@@ -55,6 +55,7 @@ def add_options(parser: argparse.ArgumentParser, *, json_is: str) -> None:
     parser.add_argument("--json", action="store_true", help=f"print {json_is} on stdout")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--debug", action="store_true", help="show stack traces")
+    loglevels.add_option(parser)
 
 
 def guarded(options: argparse.Namespace, work: Callable[[argparse.Namespace, Console], int]) -> int:
@@ -64,19 +65,19 @@ def guarded(options: argparse.Namespace, work: Callable[[argparse.Namespace, Con
     try:
         refuse_unwritable(options, root)
         configure(root.absolute())
+        _choose_level(options)
         return work(options, console)
     except EngineworksError as error:
         if options.debug:
             console.print_exception()
-        kind = type(error).__name__
-        sys.stderr.write(f"\n{kind}: {error.message}\n  next: {error.hint}\n")
+        sys.stderr.write(f"\n{error.block}")
         return 2 if isinstance(error, BAD_INPUT) else 3
     except Exception as error:
         known = disk_error(error, root) or _server_error(error)
         if known is not None:
             if options.debug:
                 console.print_exception()
-            sys.stderr.write(f"\nStoreError: {known.message}\n  next: {known.hint}\n")
+            sys.stderr.write(f"\n{known.block}")
             return 3
         if options.debug:
             raise
@@ -97,6 +98,7 @@ def following(options: argparse.Namespace, console: Console, title: str) -> Iter
 
     if not options.debug:
         _quiet_prefect()
+        _choose_level(options)  # again: Prefect takes the place of what logs
     terminal = Terminal(console)
     _run.PROGRESS.set(terminal)
     _run.STARTED.set(time.time() - _age_s())
@@ -118,6 +120,12 @@ def following(options: argparse.Namespace, console: Console, title: str) -> Iter
             yield finished
     finally:
         terminal.stop()
+
+
+def _choose_level(options: argparse.Namespace) -> None:
+    level = getattr(options, "log_level", "") or loglevels.asked("")
+    if level:
+        loglevels.configure(level)
 
 
 def _quiet_prefect() -> None:

@@ -35,7 +35,7 @@ from artifacts.fleet import Row
 from artifacts.store import s3
 from engineworks.errors import StoreError
 from engineworks.facts.host import RegisteredHost
-from engineworks.fleet import SILENT_S
+from engineworks.plan import SILENT_S
 
 log = logging.getLogger("engineworks.flow")
 

@@ -21,7 +21,7 @@ from engineworks import hosts
 from engineworks.errors import EngineworksError
 from engineworks.facts.host import RegisteredHost
 from engineworks.facts.timing import Benchmark, BenchmarkRow
-from engineworks.fleet import absence
+from engineworks.plan import absence
 from flows.fleet.fanout import Child, FanOut
 from flows.fleet.machine import HOST_VARIABLE
 from flows.fleet.timing import TimeOrder, carry_out
@@ -57,8 +57,7 @@ def time_all(run: Run, versions: list[Promoted]) -> list[Answer]:
             try:
                 answers[number] = carry_out(run, _order(one), card).rows[0]
             except EngineworksError as error:
-                words = f"{error.message.splitlines()[0]}; next: {error.hint}"
-                answers[number] = Untimed(outcome="failed", reason=words)
+                answers[number] = Untimed(outcome="failed", reason=error.line)
         else:
             answers[number] = _nowhere(one, bucket)
     if bucket and children:

@@ -20,8 +20,6 @@ from flows.fleet.fanout import long_ago
 log = logging.getLogger("engineworks.flow")
 
 DEPLOYMENT = "complete/fleet"
-#: Of the deployments that log to MLflow: only workers that reach it serve this queue of the pool.
-POOL, QUEUE = "cpu", "registry"
 #: Tells runs that machines asked for from those that a person started for one model.
 TAG = "machine-is-back"
 #: Runs among which the newest is looked for: machines' clocks may differ.
@@ -32,12 +30,14 @@ def obstacle() -> str:
     """Why nothing would be completed by itself, with the next step; empty when it would."""
     with get_client(sync_client=True) as client:
         try:
-            client.read_deployment_by_name(DEPLOYMENT)
-            queue = client.read_work_queue_by_name(QUEUE, work_pool_name=POOL)
+            there = client.read_deployment_by_name(DEPLOYMENT)
+            pool, name = there.work_pool_name, there.work_queue_name or "default"
+            # Only workers that reach MLflow serve it.
+            queue = client.read_work_queue_by_name(name, work_pool_name=pool)
         except ObjectNotFound:
             return f"there is no deployment {DEPLOYMENT}: make deploy"
     if queue.status != WorkQueueStatus.READY:
-        return f"no worker of pool {POOL} has MLFLOW_TRACKING_URI and the package mlflow"
+        return f"no worker of pool {pool} has MLFLOW_TRACKING_URI and the package mlflow"
     return ""
 
 

@@ -48,8 +48,7 @@ def ship_variant(job: VariantJob, prepared: PreparedRun) -> VariantOutcome:
     except (StoreError, InputError):
         raise  # a full disk, or a photo that was replaced, is no fact about this variant
     except EngineworksError as error:
-        reason = f"{error.message.splitlines()[0]}; next: {error.hint}"
-        failed = Verdict(verdict="failed", reason=reason)
+        failed = Verdict(verdict="failed", reason=error.line)
         return dataclasses.replace(outcome, verdict=failed)
 
 

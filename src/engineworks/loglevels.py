@@ -17,13 +17,13 @@ VARIABLE = "ENGINEWORKS_LOG_LEVEL"
 FORMAT = "%(levelname)s %(name)s: %(message)s"
 
 
-def add_option(parser: argparse.ArgumentParser) -> None:
+def add_option(parser: argparse.ArgumentParser, default: str = "warning") -> None:
     """Add `--log-level`. A parser of subcommands and theirs may both have it."""
     parser.add_argument(
         "--log-level",
         choices=LEVELS,
         default=argparse.SUPPRESS,
-        help=f"log this and what is worse on stderr (default: {VARIABLE}, else warning)",
+        help=f"log this and what is worse on stderr (default: {VARIABLE}, else {default})",
     )
 
 

@@ -50,14 +50,26 @@ def test_a_run_leaves_summary_report_mlflow_run_and_registered_versions(project)
 
 
 def test_nothing_changed_means_nothing_runs_and_nothing_is_registered_twice(project):
-    first = project.ship()
+    """With two sets of options of one target, whose engines are the same bytes."""
+    again = '  - target: "null"\n    label: again\n    options: {act: ship}'
+    project.edit('  - target: "null"', f'  - target: "null"\n{again}')
+    first = project.ship("--log-level", "error")
     assert first.code == 0, first.err
+    names = [variant["name"] for variant in first.summary["variants"]]
+    assert names == ["null/fp32", "null/fp32:again"]
+    aliases = [variant["registered"]["alias"] for variant in first.summary["variants"]]
+    assert aliases == ["candidate-null-fp32", "candidate-null-fp32--again"]
+    logs = {path.name: path for path in (project.home / "runs/latest/logs").iterdir()}
+    assert {"build_null-fp32", "build_null-fp32--again"} <= set(logs)
+    assert "INFO" not in (logs["build_null-fp32"] / "log.txt").read_text()
     second = project.ship()
     assert second.code == 0, second.err
     assert second.executed == set()
     assert "0 stages ran" in second.out
     assert second.summary["mlflow"]["run_id"] == first.summary["mlflow"]["run_id"]
-    assert len(mlflow_of(project).search_model_versions("name = 'tiny'")) == 1
+    versions = mlflow_of(project).search_model_versions("name = 'tiny'")
+    assert {version.tags["variant"] for version in versions} == set(names)
+    assert len(versions) == 2
     assert second.summary["overhead_s"] > 0
 
 

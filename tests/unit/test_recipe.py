@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from engineworks import hosts, recipe, targets
+from engineworks import plan as planning
 from engineworks.calibrate.ranges import METHODS
 from engineworks.errors import DataError, ModelError, RecipeError
 from tests.builders import EXAMPLES, ROOT, write
@@ -61,7 +62,9 @@ def test_an_example_recipe_loads_and_its_model_is_found(name):
     pinned = recipe.pin_model(loaded)
     assert len(pinned.bytes_sha256) == len(pinned.code_sha256) == 64
     assert len(loaded.labels) == {"yolox_nano": 80, "resnet20_cifar10": 10}[name]
-    assert {variant.target for variant in recipe.plan(loaded).variants} <= set(targets.names())
+    assert {variant.target for variant in planning.plan(loaded.recipe.targets).variants} <= set(
+        targets.names()
+    )
 
 
 def test_left_out_keys_get_their_defaults(folder):
@@ -318,7 +321,7 @@ def test_two_sets_of_options_of_one_target_are_two_variants(folder):
     first = {"target": "null", "precisions": ["fp32", "fp16"]}
     second = {"target": "null", "label": "drift", "options": {"act": "drift"}}
     loaded = load(folder, changed(("targets", [first, second])))
-    names = [(v.name, v.options) for v in recipe.plan(loaded).variants]
+    names = [(v.name, v.options) for v in planning.plan(loaded.recipe.targets).variants]
     assert names == [
         ("null/fp32", {}), ("null/fp16", {}), ("null/fp32:drift", {"act": "drift"}),
     ]  # fmt: skip
@@ -513,7 +516,7 @@ class TestPlan:
             {"target": "openvino", "precisions": ["fp16", "fp32"], "required": False},
             {"target": "null"},
         ]
-        plan = recipe.plan(load(folder, changed(("targets", wanted))))
+        plan = planning.plan(load(folder, changed(("targets", wanted))).recipe.targets)
         names = [variant.name for variant in plan.variants]
         assert names == ["openvino/fp16", "openvino/fp32", "null/fp32"]
         assert [variant.required for variant in plan.variants] == [False, False, True]
@@ -521,7 +524,7 @@ class TestPlan:
     def test_a_target_whose_package_is_missing_is_skipped_with_its_name(self, folder):
         bare = type(card := hosts.probe())(**{**vars(card), "packages": {}})
         raw = changed(("targets", [{"target": "openvino"}, {"target": "null"}]))
-        skipped, runs = recipe.plan(load(folder, raw), bare).variants
+        skipped, runs = planning.plan(load(folder, raw).recipe.targets, bare).variants
         assert (skipped.action, runs.action) == ("skip", "run")
         assert "openvino" in skipped.reason
         assert runs.reason == ""

@@ -41,7 +41,7 @@ class QuantizeRequest:
     target: str
     options: dict[str, Any]
     precision: str = "int8"
-    """One of `targets.SEARCHED`."""
+    """One of `precisions.SEARCHED`."""
     spec: Int8Spec
     max_drop: float | None
     data: PinnedData | None

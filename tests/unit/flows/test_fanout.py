@@ -27,7 +27,7 @@ from artifacts.fleet import Row
 from artifacts.store import s3
 from engineworks import hosts
 from engineworks.facts.host import RegisteredHost
-from engineworks.fleet import SILENT_S
+from engineworks.plan import SILENT_S
 from flows.fleet import fanout
 from flows.fleet.fanout import RESUMES, Child, FanOut
 from tests import builders

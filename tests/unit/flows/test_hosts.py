@@ -12,7 +12,7 @@ from artifacts import fleet
 from artifacts.store import s3
 from engineworks import hosts as cards
 from engineworks.facts.host import RegisteredHost
-from engineworks.fleet import SILENT_S
+from engineworks.plan import SILENT_S
 from flows import hosts
 from tasks._cache import checkout_sha256
 

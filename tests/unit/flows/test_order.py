@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from engineworks import plan as planning
 from engineworks import recipe as recipes
 from engineworks.codec import from_json, to_json
 from engineworks.errors import InputError
@@ -45,11 +46,11 @@ def loaded(tmp_path):
 
 
 def prepare(loaded, model):
-    return prepared(loaded, recipes.plan(loaded).host, (model,))
+    return prepared(loaded, planning.plan(loaded.recipe.targets).host, (model,))
 
 
 def write(loaded, model, precision="int8"):
-    plan = recipes.plan(loaded)
+    plan = planning.plan(loaded.recipe.targets)
     planned = next(v for v in plan.variants if v.precision == precision)
     return orders.write(prepare(loaded, model), planned)
 
@@ -98,12 +99,12 @@ def test_it_reaches_another_machine_with_its_photos(loaded, model, tmp_path, sto
     model = dataclasses.replace(model, data=data)
     here = loaded()
     packed = pack(store, here, prepare(here, model))
-    int8 = recipes.plan(here).variants[1]
+    int8 = planning.plan(here.recipe.targets).variants[1]
     sent = json.dumps(to_json(orders.write(packed, int8)))
 
     order = from_json(Order, json.loads(sent))
     there = LocalStore(store.root)
-    card = builders.example(type(recipes.plan(here).host))
+    card = builders.example(type(planning.plan(here.recipe.targets).host))
     monkeypatch.setenv("ENGINEWORKS_HOME", str(tmp_path / "there"))
     job, arrived = orders.take(order, there, card)
     assert job.planned == dataclasses.replace(int8, pool=job.planned.pool)

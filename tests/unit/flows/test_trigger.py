@@ -17,7 +17,7 @@ from prefect.exceptions import ObjectNotFound
 from artifacts import fleet
 from artifacts.store import s3
 from engineworks.errors import StoreError
-from engineworks.fleet import SILENT_S
+from engineworks.plan import SILENT_S
 from flows import worker
 from flows.fleet import left, trigger
 

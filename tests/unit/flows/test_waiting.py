@@ -15,6 +15,7 @@ from artifacts.registry import mlflow_log
 from artifacts.store import s3
 from artifacts.summary import Summary
 from engineworks import hosts
+from engineworks import plan as planning
 from engineworks import recipe as recipes
 from engineworks.errors import ArtifactError, StoreError
 from engineworks.facts.host import RegisteredHost
@@ -85,7 +86,7 @@ def test_a_record_comes_back_as_it_was_and_gives_the_same_orders(bucket, record,
     assert found.prepared.text == RECIPE
     there = found.prepared.loaded(tmp_path / "elsewhere.yaml", tmp_path)
     assert there.recipe == loaded.recipe and there.sha256 == loaded.sha256
-    first = recipes.plan(loaded).variants[0]
+    first = planning.plan(loaded.recipe.targets).variants[0]
     assert orders.write(found.prepared, first).sha256 == orders.write(record.prepared, first).sha256
 
 
@@ -131,7 +132,7 @@ def test_a_record_of_another_version_is_left_with_the_next_step(bucket, told):
     ],
 )
 def test_only_what_waits_makes_it_ready(loaded, bucket, waits, planned, is_ready):
-    (_, variant) = recipes.plan(loaded).variants
+    (_, variant) = planning.plan(loaded.recipe.targets).variants
     variant = dataclasses.replace(variant, host="m1", everywhere="@" in planned)
     assert variant.name == planned
     record = of(loaded, (waits,))
@@ -169,7 +170,7 @@ def told(monkeypatch, loaded):
         return complete.complete.fn(model), found, published
 
     def outcomes(waiting):
-        planned = recipes.plan(loaded).variants
+        planned = planning.plan(loaded.recipe.targets).variants
         return [
             VariantOutcome(
                 planned=dataclasses.replace(variant, required=False),

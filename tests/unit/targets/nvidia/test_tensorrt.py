@@ -18,6 +18,7 @@ from engineworks import hosts, targets
 from engineworks.calibrate import collect, derive
 from engineworks.errors import ArtifactError, BuildError
 from engineworks.export.torch_onnx import signature
+from engineworks.facts.engine import Built
 from engineworks.facts.host import Gpu
 from engineworks.qdq import pairs
 from engineworks.qdq.graph import Graph
@@ -300,6 +301,13 @@ class TestOptions:
         longer, _ = make(tiny_onnx, version_compatible=True, limit_s=made.whole_from_s * 1000)
         assert "not built" not in longer.truth.note
         assert longer.whole_from_s == 0
+
+        def built(output):
+            return dataclasses.replace(builders.example(Built), whole_from_s=output.whole_from_s)
+
+        assert built(made).holds_within(1e-6)
+        assert not built(made).holds_within(made.whole_from_s)
+        assert built(longer).holds_within(1e9)
 
     @each
     def test_without_a_gpu_the_cost_in_bytes_is_told_all_the_same(
