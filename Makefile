@@ -11,7 +11,7 @@ STAMP := $(ENVIRONMENT)/.engineworks-$(shell cksum < requirements.lock | cut -d'
 PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup deploy plant plant-demo plant-stop chaos prove-tls demo test test-fast test-gpu test-servers servers lint ui \
+.PHONY: help setup deploy stack stack-demo stack-stop chaos prove-tls demo test test-fast test-gpu test-servers servers lint ui \
 	bench-spine bench-int8 bench-runtime bench-video bench-nvidia bench-fleet bench-faults bench-house soak-video schemas clean
 
 help: ## list these commands
@@ -61,14 +61,14 @@ ui: setup ## open Prefect's and MLflow's pages on this machine's state
 deploy: setup ## register work pools and deployments with the server at PREFECT_API_URL
 	$(PY) -m infra.deploy
 
-plant: setup ## start servers and four workers on this machine, each with its own disk space
-	$(PY) -m infra.plant start
+stack: setup ## start servers and four workers on this machine, each with its own disk space
+	$(PY) -m infra.stack start
 
-plant-demo: setup ## ship the example over the plant
-	$(PY) -m infra.plant demo
+stack-demo: setup ## ship the example over the stack
+	$(PY) -m infra.stack demo
 
-plant-stop: setup ## end the plant
-	$(PY) -m infra.plant stop
+stack-stop: setup ## end the stack
+	$(PY) -m infra.stack stop
 
 bench-spine: setup ## measure the demo: time, memory, overhead, accuracy; prints its bars
 	$(PY) -m benchmarks.spine

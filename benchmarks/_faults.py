@@ -1,4 +1,4 @@
-"""Faults of a plant, one function each: it makes the fault and says `ok` or what went wrong."""
+"""Faults of a stack, one function each: it makes the fault and says `ok` or what went wrong."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from artifacts.store import s3
-from infra.plant import TOP, Plant
+from infra.stack import TOP, Stack
 
 AWAY_S = 60
 
 
-def _begin(plant: Plant, recipe: Path, planner: str = "planner") -> subprocess.Popen[str]:
+def _begin(stack: Stack, recipe: Path, planner: str = "planner") -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "flows.ship", str(recipe), "--fleet", "--quiet", "--json"],
-        cwd=TOP, env=plant.command_environment(planner), stdout=subprocess.PIPE,
+        cwd=TOP, env=stack.command_environment(planner), stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -35,30 +35,30 @@ def _end(run: subprocess.Popen[str], code: int = 0) -> tuple[str, dict[str, dict
     return "ok", rows
 
 
-def _wait_for_a_child(plant: Plant, run: subprocess.Popen[str]) -> None:
-    while run.poll() is None and not list((plant.folder / "machines").glob("*/running/*")):
+def _wait_for_a_child(stack: Stack, run: subprocess.Popen[str]) -> None:
+    while run.poll() is None and not list((stack.folder / "machines").glob("*/running/*")):
         time.sleep(0.05)
 
 
-def _server_away(name: str) -> Callable[[Plant, Path], str]:
-    def fault(plant: Plant, recipe: Path) -> str:
-        run = _begin(plant, recipe)
-        _wait_for_a_child(plant, run)
-        plant.kill(name)
+def _server_away(name: str) -> Callable[[Stack, Path], str]:
+    def fault(stack: Stack, recipe: Path) -> str:
+        run = _begin(stack, recipe)
+        _wait_for_a_child(stack, run)
+        stack.kill(name)
         time.sleep(AWAY_S)
-        plant.restart_server(name)
+        stack.restart_server(name)
         return _end(run)[0]
 
     return fault
 
 
-def damaged(plant: Plant, recipe: Path) -> str:
+def damaged(stack: Stack, recipe: Path) -> str:
     """A byte of an engine changes in the bucket; a planner with an empty disk ships again."""
-    word, rows = _end(_begin(plant, recipe))
+    word, rows = _end(_begin(stack, recipe))
     if word != "ok":
         return word
-    os.environ.update(plant.environment)
-    bucket = s3.Bucket(s3.parse(plant.environment["ENGINEWORKS_STORE"]))
+    os.environ.update(stack.environment)
+    bucket = s3.Bucket(s3.parse(stack.environment["ENGINEWORKS_STORE"]))
     engine = rows["onnxruntime-cpu/fp32"]["engine"]["sha256"]  # type: ignore[index]
     manifest = bucket.read(f"artifacts/{engine}.json")
     assert manifest is not None  # noqa: S101 - it was shipped
@@ -67,62 +67,62 @@ def damaged(plant: Plant, recipe: Path) -> str:
     right = bucket.read(key)
     assert right is not None  # noqa: S101
     bucket.write(key, right.data[:-1] + bytes([right.data[-1] ^ 1]), only_new=False)
-    word, _ = _end(_begin(plant, recipe, "planner-with-empty-disk"))
+    word, _ = _end(_begin(stack, recipe, "planner-with-empty-disk"))
     mended = bucket.read(key)
     if word == "ok" and (mended is None or mended.data != right.data):
         return "the damaged bytes are still there"
     return word
 
 
-def two_at_once(plant: Plant, recipe: Path) -> str:
+def two_at_once(stack: Stack, recipe: Path) -> str:
     """Two planners ship one recipe at the same time: every engine is built once."""
-    before = _builds(plant)
-    runs = [_begin(plant, recipe, f"planner-{n}") for n in range(2)]
+    before = _builds(stack)
+    runs = [_begin(stack, recipe, f"planner-{n}") for n in range(2)]
     words = {_end(run)[0] for run in runs}
-    built = _builds(plant) - before
+    built = _builds(stack) - before
     return "ok" if words == {"ok"} and built == 3 else f"{words}, {built} builds of 3 engines"
 
 
-def _builds(plant: Plant) -> int:
-    return len(list((plant.folder / "machines").glob("*/runs/*/logs/build_*/result.json")))
+def _builds(stack: Stack) -> int:
+    return len(list((stack.folder / "machines").glob("*/runs/*/logs/build_*/result.json")))
 
 
-def clock_behind(plant: Plant, recipe: Path) -> str:
+def clock_behind(stack: Stack, recipe: Path) -> str:
     """The clock of a machine is ten minutes behind."""
     if shutil.which("faketime") is None:
         return "not tried: needs faketime"
-    plant.kill("worker-gpu")
-    plant.start_worker("gpu", ("faketime", "-f", "-600s"))
+    stack.kill("worker-gpu")
+    stack.start_worker("gpu", ("faketime", "-f", "-600s"))
     try:
-        return _end(_begin(plant, recipe))[0]
+        return _end(_begin(stack, recipe))[0]
     finally:
-        plant.kill("worker-gpu")
-        plant.start_worker("gpu")
+        stack.kill("worker-gpu")
+        stack.start_worker("gpu")
 
 
-def full_disk(plant: Plant, recipe: Path) -> str:
+def full_disk(stack: Stack, recipe: Path) -> str:
     """The disk of a machine is nearly full: its variant waits, the others ship."""
-    home = plant.home_of("mac")
+    home = stack.home_of("mac")
     home.mkdir(parents=True, exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", "size=90m", "tmpfs", str(home)]
     if subprocess.run(mount, capture_output=True).returncode:
         return "not tried: mounting a tmpfs needs privileges"
     try:
-        plant.start_worker("mac")
-        plant.wait_for_workers(("mac",))
+        stack.start_worker("mac")
+        stack.wait_for_workers(("mac",))
         recipe.write_text(recipe.read_text().replace("pool: gpu", "pool: mac"))
-        word, rows = _end(_begin(plant, recipe), code=4)
+        word, rows = _end(_begin(stack, recipe), code=4)
         if word != "ok":
             return word
         reason = str(rows["openvino/fp32"]["reason"])
         good = rows["onnxruntime-cpu/fp32"]["verdict"] == "shipped" and "disk" in reason
         return "ok" if good else f"unexpected: {reason}"
     finally:
-        plant.kill("worker-mac")
+        stack.kill("worker-mac")
         subprocess.run(["umount", str(home)], check=False)
 
 
-ALL: dict[str, Callable[[Plant, Path], str]] = {
+ALL: dict[str, Callable[[Stack, Path], str]] = {
     "two-at-once": two_at_once,
     "damaged": damaged,
     "clock-behind": clock_behind,

@@ -1,4 +1,4 @@
-"""`make chaos`: workers are killed at random moments of runs over a real plant, ROUNDS times.
+"""`make chaos`: workers are killed at random moments of runs over a real stack, ROUNDS times.
 
 First every fault of `_faults` is tried: servers that go away, damaged bytes, two runs at once, a
 wrong clock, a full disk. Then each round ships another model to two machines and kills one of
@@ -24,7 +24,7 @@ from artifacts.store.remote import RemoteStore
 from benchmarks import _faults
 from benchmarks._bars import Bar, finish
 from engineworks.errors import ArtifactError
-from infra.plant import TOP, Plant
+from infra.stack import TOP, Stack
 
 POOLS = ("cpu", "gpu")
 
@@ -68,24 +68,24 @@ def prepare(folder: Path, number: int) -> Path:
     return path
 
 
-def one_round(plant: Plant, recipe: Path, dice: random.Random) -> dict[str, object]:
+def one_round(stack: Stack, recipe: Path, dice: random.Random) -> dict[str, object]:
     """Ship, kill, start again; what came of it."""
     command = [sys.executable, "-m", "flows.ship", str(recipe), "--fleet", "--quiet", "--json"]
     begun = time.monotonic()
     run = subprocess.Popen(
-        command, cwd=TOP, env=plant.command_environment(), stdout=subprocess.PIPE,
+        command, cwd=TOP, env=stack.command_environment(), stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     pool = dice.choice(POOLS)
-    running = plant.home_of(pool) / "running"
+    running = stack.home_of(pool) / "running"
     while run.poll() is None and not (running.is_dir() and any(running.iterdir())):
         time.sleep(0.05)
     delay_s = dice.uniform(0, 7)
     time.sleep(delay_s)
     doing = sorted(path.name for path in running.iterdir()) if running.is_dir() else []
-    killed = plant.kill(f"worker-{pool}")
+    killed = stack.kill(f"worker-{pool}")
     time.sleep(dice.uniform(0, 3))
-    plant.start_worker(pool)
+    stack.start_worker(pool)
     out, err = run.communicate(timeout=900)
     verdicts = {v["name"]: v["verdict"] for v in json.loads(out)["variants"]} if out else {}
     return {
@@ -101,12 +101,12 @@ def one_round(plant: Plant, recipe: Path, dice: random.Random) -> dict[str, obje
     }
 
 
-def audit(plant: Plant, folder: Path) -> dict[str, int]:
+def audit(stack: Stack, folder: Path) -> dict[str, int]:
     """What is lost, half-made or double, by the eyes of a machine that joins now."""
     from mlflow import MlflowClient
 
-    os.environ.update(plant.environment)
-    store = RemoteStore(folder, s3.Bucket(s3.parse(plant.environment["ENGINEWORKS_STORE"])))
+    os.environ.update(stack.environment)
+    store = RemoteStore(folder, s3.Bucket(s3.parse(stack.environment["ENGINEWORKS_STORE"])))
     listed = [Path(item.key).stem for item in store.bucket.list("artifacts/")]
     lost = 0
     for sha256 in listed:
@@ -114,11 +114,11 @@ def audit(plant: Plant, folder: Path) -> dict[str, int]:
             store.open(store.get(sha256))
         except ArtifactError:
             lost += 1
-    versions = MlflowClient(plant.environment["MLFLOW_TRACKING_URI"]).search_model_versions(
+    versions = MlflowClient(stack.environment["MLFLOW_TRACKING_URI"]).search_model_versions(
         "name = 'chaos'", max_results=10000
     )
     identities = [version.tags["sha256"] for version in versions]
-    machines = (plant.folder / "machines").glob("*/store/??/*")
+    machines = (stack.folder / "machines").glob("*/store/??/*")
     return {
         "artifacts": len(listed),
         "lost or half-written": lost,
@@ -137,22 +137,22 @@ def main() -> int:
     options = parser.parse_args()
     dice = random.Random(options.seed)  # noqa: S311 - moments of kills
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as work:
-        plant = Plant(Path(work, "plant"))
+        stack = Stack(Path(work, "stack"))
         try:
-            plant.start(POOLS)
+            stack.start(POOLS)
             faults: dict[str, str] = {}
             for name, fault in _faults.ALL.items():
                 recipe = prepare(Path(work, name), len(faults) + 500_000)
-                faults[name] = fault(plant, recipe)
+                faults[name] = fault(stack, recipe)
                 print(json.dumps({name: faults[name]}), flush=True)
             rounds = []
             for number in range(options.rounds):
                 recipe = prepare(Path(work, f"round-{number}"), options.seed * 1000 + number)
-                rounds.append(one_round(plant, recipe, dice))
+                rounds.append(one_round(stack, recipe, dice))
                 print(json.dumps(rounds[-1]), flush=True)
-            found = audit(plant, Path(work, "fresh"))
+            found = audit(stack, Path(work, "fresh"))
         finally:
-            left = plant.stop()
+            left = stack.stop()
         recovered = sum(bool(r["recovered"]) for r in rounds)
         passed = sum(fault.startswith(("ok", "not tried")) for fault in faults.values())
         bars = [

@@ -1,6 +1,6 @@
 """`make prove-tls`: a model is shipped over servers that want TLS and passwords; no secret leaks.
 
-nginx with `infra/nginx.conf.template` stands in front of a plant whose Prefect asks for a password.
+nginx with `infra/nginx.conf.template` stands in front of a stack whose Prefect asks for a password.
 The planner and two workers know the TLS addresses alone. Afterwards every file that they and the
 servers have left, and every object in the bucket, is searched for each secret. Needs nginx and
 openssl.
@@ -27,8 +27,8 @@ import httpx
 from artifacts.store import s3
 from benchmarks._bars import Bar, finish
 from benchmarks.chaos import POOLS, prepare
-from infra.plant import TOP, Plant
 from infra.ports import free_port
+from infra.stack import TOP, Stack
 
 MAIN = """
 daemon off;
@@ -56,27 +56,27 @@ def main() -> int:
         return 3
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as work:
         Path(work).chmod(0o755)  # PostgreSQL's account must get through
-        plant = Plant(Path(work, "plant"), password=f"fleet:{secrets.token_hex(16)}")
+        stack = Stack(Path(work, "stack"), password=f"fleet:{secrets.token_hex(16)}")
         mlflow = f"fleet:{secrets.token_hex(16)}"
         proxy = None
         try:
-            plant.start_servers()
-            proxy, addresses, certificate = _proxy(nginx, Path(work, "nginx"), plant, mlflow)
-            plant.reach_by(**_environment(addresses, certificate, mlflow))
-            plant.deploy()
+            stack.start_servers()
+            proxy, addresses, certificate = _proxy(nginx, Path(work, "nginx"), stack, mlflow)
+            stack.reach_by(**_environment(addresses, certificate, mlflow))
+            stack.deploy()
             for pool in POOLS:
-                plant.start_worker(pool)
-            plant.wait_for_workers(POOLS)
-            verdicts = _ship(plant, prepare(Path(work, "recipe"), 0))
-            refused = _strangers(addresses, certificate, plant, mlflow)
-            hidden = (*plant.secrets, mlflow.partition(":")[2])
-            leaks, searched = _leaks(plant, Path(work, "nginx"), hidden)
-            database = plant.database.partition(" in ")[0]
+                stack.start_worker(pool)
+            stack.wait_for_workers(POOLS)
+            verdicts = _ship(stack, prepare(Path(work, "recipe"), 0))
+            refused = _strangers(addresses, certificate, stack, mlflow)
+            hidden = (*stack.secrets, mlflow.partition(":")[2])
+            leaks, searched = _leaks(stack, Path(work, "nginx"), hidden)
+            database = stack.database.partition(" in ")[0]
         finally:
             if proxy is not None:
                 proxy.send_signal(signal.SIGTERM)
                 proxy.wait()
-            left = plant.stop()
+            left = stack.stop()
     for name, word in refused.items():
         print(f"{name:<42} {word}")
     for leak in leaks:
@@ -99,9 +99,9 @@ def main() -> int:
 
 
 def _proxy(
-    nginx: str, folder: Path, plant: Plant, mlflow: str
+    nginx: str, folder: Path, stack: Stack, mlflow: str
 ) -> tuple[subprocess.Popen[bytes], dict[str, str], Path]:
-    """Start nginx in front of the plant: (process, server -> TLS address, certificate)."""
+    """Start nginx in front of the stack: (process, server -> TLS address, certificate)."""
     folder.mkdir()
     certificate, key = folder / "fleet.pem", folder / "fleet.key"
     subprocess.run(
@@ -116,9 +116,9 @@ def _proxy(
         check=True,
     )  # fmt: skip
     (folder / "passwords").write_text(f"{user}:{hashed.stdout.strip()}\n")
-    ports = {name: free_port() for name in plant.ports}
+    ports = {name: free_port() for name in stack.ports}
     values = {f"{name.upper()}_TLS": port for name, port in ports.items()} | {
-        name.upper(): port for name, port in plant.ports.items()
+        name.upper(): port for name, port in stack.ports.items()
     }
     template = (TOP / "infra" / "nginx.conf.template").read_text(encoding="utf-8")
     text = string.Template(template).safe_substitute(
@@ -155,14 +155,14 @@ def _environment(addresses: dict[str, str], certificate: Path, mlflow: str) -> d
     }
 
 
-def _ship(plant: Plant, recipe: Path) -> dict[str, str]:
+def _ship(stack: Stack, recipe: Path) -> dict[str, str]:
     """Variant -> verdict."""
     command = [sys.executable, "-m", "flows.ship", str(recipe), "--fleet", "--json"]
     done = subprocess.run(
-        command, cwd=TOP, env=plant.command_environment(), capture_output=True, text=True,
+        command, cwd=TOP, env=stack.command_environment(), capture_output=True, text=True,
         timeout=900,
     )  # fmt: skip
-    log = plant.folder / "logs" / "planner.txt"
+    log = stack.folder / "logs" / "planner.txt"
     log.write_text(done.stderr + done.stdout, encoding="utf-8")
     if not done.stdout:
         raise RuntimeError(f"the run gave no summary:\n{done.stderr[-3000:]}")
@@ -170,10 +170,10 @@ def _ship(plant: Plant, recipe: Path) -> dict[str, str]:
 
 
 def _strangers(
-    addresses: dict[str, str], certificate: Path, plant: Plant, mlflow: str
+    addresses: dict[str, str], certificate: Path, stack: Stack, mlflow: str
 ) -> dict[str, str]:
     """What comes of requests without a password, with a wrong one, without TLS, and rightly."""
-    right = {"prefect": plant.environment["PREFECT_API_AUTH_STRING"], "mlflow": mlflow}
+    right = {"prefect": stack.environment["PREFECT_API_AUTH_STRING"], "mlflow": mlflow}
     wrong = {"Authorization": "Basic " + base64.b64encode(b"fleet:guess").decode()}
     asked = {
         "prefect": "/api/admin/version",
@@ -214,20 +214,20 @@ def _wrong(answers: dict[str, str]) -> int:
     return sum(word not in RIGHT[asked.partition(", ")[2]] for asked, word in answers.items())
 
 
-def _leaks(plant: Plant, nginx: Path, hidden: tuple[str, ...]) -> tuple[list[str], int]:
+def _leaks(stack: Stack, nginx: Path, hidden: tuple[str, ...]) -> tuple[list[str], int]:
     """Files and objects that hold a secret, as it is or in base64; and how many were searched."""
     words = [secret.encode() for secret in hidden]
     words += [base64.b64encode(f"fleet:{secret}".encode()) for secret in hidden]
     found, searched = [], 0
-    for path in _files(plant, nginx):
+    for path in _files(stack, nginx):
         searched += 1
         data = path.read_bytes()
         found += [f"{path}: {data[:60]!r}" for word in words if word in data]
-    dumped = plant.dump_database()
+    dumped = stack.dump_database()
     found += ["Prefect's database" for word in words if word in dumped]
     searched += bool(dumped)
-    os.environ.update(plant.environment)
-    bucket = s3.Bucket(s3.parse(plant.environment["ENGINEWORKS_STORE"]))
+    os.environ.update(stack.environment)
+    bucket = s3.Bucket(s3.parse(stack.environment["ENGINEWORKS_STORE"]))
     for item in bucket.list(""):
         read = bucket.read(item.key)
         data = read.data if read else b""
@@ -236,12 +236,12 @@ def _leaks(plant: Plant, nginx: Path, hidden: tuple[str, ...]) -> tuple[list[str
     return found, searched
 
 
-def _files(plant: Plant, nginx: Path) -> Iterator[Path]:
+def _files(stack: Stack, nginx: Path) -> Iterator[Path]:
     """All that machines and servers have left, but for the files whose job it is to hold one."""
-    own = {plant.folder / "plant.json"}
+    own = {stack.folder / "stack.json"}
     yield from (nginx / name for name in ("access.txt", "error.txt"))
     for name in ("logs", "machines", "mlflow", "prefect", "deploy"):
-        for path in (plant.folder / name).rglob("*"):
+        for path in (stack.folder / name).rglob("*"):
             if path.is_file() and not path.is_symlink() and path not in own:
                 yield path
 

@@ -1,4 +1,4 @@
-"""A PostgreSQL of the plant's own, where this machine has the programs of one.
+"""A PostgreSQL of the stack's own, where this machine has the programs of one.
 
 A data folder, a port on 127.0.0.1 and a password of its own: it touches no PostgreSQL that runs
 here already. PostgreSQL refuses to run as root; then it runs as the user `postgres`, which its
@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-USER = "plant"
+USER = "stack"
 #: Where Debian's and Red Hat's packages leave the programs, beside PATH.
 PLACES = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")
 
@@ -64,8 +64,8 @@ def create(data: Path, password: str) -> None:
     partial = data.with_name(f"{data.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True, mode=0o700)
-    # In a folder that everybody reaches: the account need not see the plant's own.
-    with tempfile.NamedTemporaryFile("w", prefix="plant-") as secret:
+    # In a folder that everybody reaches: the account need not see the stack's own.
+    with tempfile.NamedTemporaryFile("w", prefix="stack-") as secret:
         secret.write(password)
         secret.flush()
         if who:
@@ -100,7 +100,7 @@ def _program(name: str) -> str:
     folder = programs()
     if folder is None:
         raise RuntimeError(
-            "the plant keeps its data in PostgreSQL, whose programs are gone: install them again, "
+            "the stack keeps its data in PostgreSQL, whose programs are gone: install them again, "
             "or begin anew with another folder"
         )
     return str(folder / name)

