@@ -13,7 +13,7 @@ from artifacts.report import pictures as gallery
 from artifacts.report.trials import Curve, Ladder, curve, ladders
 from artifacts.summary import Summary, Variant, main_row
 from engineworks import precisions
-from engineworks.evaluate.pictures import Picture
+from engineworks.evaluate.pictures import GalleryPicture
 from engineworks.facts.engine import DetectionDiff
 from engineworks.facts.int8 import Calibration, Coverage, Quantized, Rung, Sensitivity
 from engineworks.store import LocalStore
@@ -56,7 +56,7 @@ class Objects:
     found: DetectionDiff
     classes: tuple[tuple[str, int, int], ...]
     most: int
-    pictures: tuple[Picture, ...]
+    pictures: tuple[GalleryPicture, ...]
     missing: int
     legend: str
     """What colours in the pictures mean."""

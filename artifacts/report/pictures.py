@@ -13,7 +13,7 @@ from typing import Any
 from artifacts.summary import Summary, Variant
 from engineworks.errors import ArtifactError, DataError, RecipeError
 from engineworks.evaluate import pictures, tasks
-from engineworks.evaluate.pictures import Album, Gallery, Picture
+from engineworks.evaluate.pictures import Album, Gallery, GalleryPicture
 from engineworks.evaluate.tasks import GalleryRequest, Task
 from engineworks.manifest import Artifact
 from engineworks.specs import TaskSpec
@@ -103,7 +103,7 @@ def album(summary: Summary, store: LocalStore) -> Album | None:
 
 def worst(
     summary: Summary, store: LocalStore, known: Album | None, variant: Variant, most: int
-) -> tuple[tuple[Picture, ...], int]:
+) -> tuple[tuple[GalleryPicture, ...], int]:
     """The photos in which a variant differs most from the source model, and how many are gone."""
     if known is None or variant.difference is None or summary.data is None:
         return (), 0

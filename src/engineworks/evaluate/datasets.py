@@ -194,23 +194,12 @@ def screen(
         everything = list_images(dataclasses.replace(spec, limit=None))
         truth, bad = tasks.load(task.kind).truth(spec, task, labels, everything, chosen)
         files = [name for name in files if truth.names(name)]
-    named, usable = len(files) + len(bad), []
     depth = DepthCheck()
     with ThreadPoolExecutor(4) as pool:
         looks = dict(zip(files, pool.map(_look(spec, truth, digests, depth), files), strict=True))
-    for name, look in looks.items():
-        if look.reason:
-            bad.append(BadImage(file=name, reason=look.reason))
-        else:
-            usable.append(name)
-    if bad and (spec.on_bad_image == "stop" or not usable):
-        raise DataError(
-            f"{len(bad)} of {named} images cannot be used; the first: {bad[0].reason}",
-            hint="their boxes were drawn on the pictures as they are stored: set "
-            "data.frame: unturned, and they are turned upright with their pictures"
-            if any(look.as_stored for look in looks.values())
-            else "put it right, or go on without such images: data.on_bad_image: skip",
-        )
+    bad += [BadImage(file=name, reason=look.reason) for name, look in looks.items() if look.reason]
+    usable = [name for name, look in looks.items() if not look.reason]
+    _refuse_bad(spec, bad, usable, looks)
     numbers = {name: looks[name].orientation for name in usable if looks[name].orientation > 1}
     if truth and spec.frame == "unturned":
         truth = truth.turned(numbers)
@@ -230,6 +219,24 @@ def screen(
             *filter(None, [depth.warning]),
         ),
         turned=tuple(Turned(file=name, orientation=n) for name, n in numbers.items()),
+    )
+
+
+def _refuse_bad(
+    spec: DataSpec,
+    bad: Sequence[BadImage],
+    usable: Sequence[str],
+    looks: Mapping[str, Look],
+) -> None:
+    """Stop at images that cannot be used, as the recipe says; always where no other is left."""
+    if not bad or (spec.on_bad_image != "stop" and usable):
+        return
+    raise DataError(
+        f"{len(bad)} of {len(usable) + len(bad)} images cannot be used; the first: {bad[0].reason}",
+        hint="their boxes were drawn on the pictures as they are stored: set "
+        "data.frame: unturned, and they are turned upright with their pictures"
+        if any(look.as_stored for look in looks.values())
+        else "put it right, or go on without such images: data.on_bad_image: skip",
     )
 
 

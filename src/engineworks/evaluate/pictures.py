@@ -47,7 +47,7 @@ class Change:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class GalleryPicture:
     """One photo with the source model's answer and a variant's; images are data URIs."""
 
     file: str
@@ -84,7 +84,7 @@ class Gallery:
     """Two large pictures side by side; else small ones, one for each image."""
     variant: str
     """The variant to ship; each picture names the one that it draws."""
-    pictures: tuple[Picture, ...]
+    pictures: tuple[GalleryPicture, ...]
     changes: tuple[Change, ...]
     missing: int
     """Photos that were wanted and cannot be read any more."""
@@ -149,7 +149,7 @@ def gallery(
         variant: {file: album.differ(before[file], things[file]) for file in before}
         for variant, things in found.items()
     }
-    pictures: list[Picture] = []
+    pictures: list[GalleryPicture] = []
     missing = 0
     for file, variant in _most_different(album, differ, skip):
         if len(pictures) == PHOTOS:
@@ -210,7 +210,7 @@ def worst(
     difference: DetectionDiff,
     sides: tuple[Sequence[Any], Sequence[Any]],
     most: int,
-) -> tuple[tuple[Picture, ...], int]:
+) -> tuple[tuple[GalleryPicture, ...], int]:
     """The photos that a difference names, and how many of them are gone.
 
     Args:
@@ -222,7 +222,7 @@ def worst(
         most: Photos that are wanted.
     """
     before, after = (album.split(side) for side in sides)
-    pictures: list[Picture] = []
+    pictures: list[GalleryPicture] = []
     missing = 0
     for photo in difference.worst[:most]:
         file = album.file(photo.image_id)
@@ -241,7 +241,7 @@ def worst(
 def _pair(
     album: Album, data: PinnedData, file: str, variant: str,
     sides: tuple[list[Any], list[Any]], differ: Differ, note: str = "",
-) -> Picture | None:  # fmt: skip
+) -> GalleryPicture | None:  # fmt: skip
     """One photo with both sides' answers; None when it is gone or another one by now."""
     try:
         image = datasets.read(data, file)
@@ -249,7 +249,7 @@ def _pair(
         return None
     (old, new), (lost, gained), things = sides, differ, album.words.things
     objects = f"{album.known(file)} labelled {things if things != 'boxes' else 'objects'}"
-    return Picture(
+    return GalleryPicture(
         file=file,
         note=f"{objects}, {note}" if note else objects,
         variant=variant,

@@ -255,6 +255,13 @@ class TestMasks:
         moved = dataclasses.replace(data.spec, annotations=str(path))
         assert score(dataclasses.replace(data, spec=moved))[0]["mIoU"] == 1
 
+    def test_a_mask_belongs_to_a_picture_of_any_ending(self, place, tmp_path):
+        (tmp_path / "images").mkdir()
+        for file in (place / "images").iterdir():
+            cv2.imwrite(str(tmp_path / "images" / f"{file.stem}.bmp"), cv2.imread(str(file)))
+        data = datasets.screen(spec(place, images=str(tmp_path / "images")), TASK, LABELS)
+        assert score(data)[0]["mIoU"] == 1
+
     def test_masks_are_told_from_yolos_labels(self, place, tmp_path):
         (place / "masks" / "readme.txt").write_text("masks")
         assert masks.is_masks(place / "masks")

@@ -52,7 +52,7 @@ class MaskTruth:
     """
 
     png: dict[str, bytes]
-    """Image file -> its mask."""
+    """Name of an image without its ending -> its mask."""
     source: str
     classes: int
     """How many the model has."""
@@ -65,7 +65,7 @@ class MaskTruth:
 
     def names(self, file: str) -> bool:
         """Whether it has a mask."""
-        return file in self.png
+        return _stem(file) in self.png
 
     def mask(self, file: str) -> Array:
         """Class numbers, int32 (height, width) of the upright image; -1 where none counts.
@@ -73,7 +73,7 @@ class MaskTruth:
         Raises:
             DataError: It is no mask, or holds a number that is no class.
         """
-        values = decode(self.png[file], f"the mask of {file}")
+        values = decode(self.png[_stem(file)], f"the mask of {file}")
         if file in self.turns:
             values = turned.turn(values, self.turns[file])
         found = values.astype(np.int32)
@@ -226,11 +226,7 @@ def read_masks(
             f"{doubled}{ENDING} is cannot be known",
             hint="rename one of them, and give each its mask",
         )
-    png = {
-        name: by_stem[stem].read_bytes()
-        for name, stem in zip(files, stems, strict=True)
-        if stem in by_stem
-    }
+    png = {stem: by_stem[stem].read_bytes() for stem in stems if stem in by_stem}
     if not png:
         raise DataError(
             f"none of the {len(files)} images in {spec.images} has a mask in {path}",
@@ -241,7 +237,7 @@ def read_masks(
     bad = [
         BadImage(file=name, reason=f"{name} has no mask {_stem(name)}{ENDING} in {path.name}")
         for name in files
-        if name not in png
+        if _stem(name) not in png
     ]
     found = MaskTruth(
         png=png, source=str(path), classes=classes, ignored=ignored,
@@ -258,7 +254,7 @@ def read_saved(path: Path, classes: int, ignored: int | None) -> MaskTruth:
     """
     try:
         if path.is_dir():
-            png = {name: place.read_bytes() for name, place in mask_files(path).items()}
+            png = {_stem(name): place.read_bytes() for name, place in mask_files(path).items()}
             return MaskTruth(png=png, source=str(path), classes=classes, ignored=ignored)
         raw = json.loads(path.read_text(encoding="utf-8"))
         png = {str(name): base64.b64decode(data) for name, data in raw["masks"].items()}

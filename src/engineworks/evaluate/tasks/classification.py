@@ -21,8 +21,8 @@ from engineworks.evaluate.pictures import (
     TILES,
     Change,
     Gallery,
+    GalleryPicture,
     GalleryWords,
-    Picture,
     tile,
 )
 from engineworks.evaluate.readings import ClassReader, Reader, ScoreReader
@@ -264,7 +264,7 @@ def gallery(request: GalleryRequest) -> Gallery:
         mistaken = [file for file, (name, _) in before.items() if name != _folder(file)]
         step = max(1, math.ceil(len(mistaken) / TILES))
         wanted = [(chosen, file) for file in mistaken[::step]]
-    shown: list[Picture] = []
+    shown: list[GalleryPicture] = []
     missing = 0
     for variant, file in wanted:
         if len(shown) == TILES:
@@ -275,7 +275,7 @@ def gallery(request: GalleryRequest) -> Gallery:
             missing += 1
             continue
         shown.append(
-            Picture(
+            GalleryPicture(
                 file=file,
                 note=_folder(file),
                 variant=variant,
