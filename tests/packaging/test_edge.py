@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
+import urllib.request
 import venv
 from importlib import metadata
 from pathlib import Path
@@ -140,3 +143,38 @@ def test_the_least_python_is_the_documented_one(installed):
     least = metadata.PathDistribution(path).metadata["Requires-Python"].removeprefix(">=")
     page = (builders.ROOT / "docs" / "runtime.md").read_text(encoding="utf-8")
     assert f"Python {least} is the oldest" in page
+
+
+@pytest.fixture(scope="session")
+def serving_box(edge):
+    return edge("onnxruntime", "server")
+
+
+def test_without_its_extra_the_server_says_what_to_install(bare, yolox_engine, tmp_path):
+    done = run(bare, tmp_path, "serve", yolox_engine, "--port", "0")
+    assert done.returncode == 2
+    assert "pip install 'engineworks[server]'" in done.stderr
+
+
+def test_the_server_comes_with_its_extra(serving_box, yolox_engine, tmp_path):
+    """In a folder whose files have the names of modules."""
+    for name in ("json", "queue", "engineworks"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('not for you')\n")
+    process = subprocess.Popen(
+        [serving_box, "-I", "-m", "engineworks.cli", "serve", yolox_engine, "--json",
+         "--port", "0"],
+        cwd=tmp_path, env={"PATH": "/usr/bin:/bin"}, stdout=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        url = json.loads(process.stdout.readline())["url"]
+        photo = builders.photos()[0].read_bytes()
+        with urllib.request.urlopen(urllib.request.Request(f"{url}/detect", photo)) as answer:
+            (found,) = json.load(answer)["detections"]
+        assert found["label"] == "bear"
+        with urllib.request.urlopen(f"{url}/") as page:
+            assert b"Choose photos" in page.read()
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)

@@ -134,7 +134,11 @@ class Supervisor:
     @contextlib.asynccontextmanager
     async def _started(self, number: int, *, replaces: bool) -> AsyncIterator[_Worker]:
         ours, theirs = socket.socketpair()
-        environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": self._metrics}
+        environment = {
+            **os.environ,
+            "PROMETHEUS_MULTIPROC_DIR": self._metrics,
+            "PYTHONSAFEPATH": "1",  # a file json.py where the server is started is not ours
+        }
         descriptors = (self._listener.fileno(), theirs.fileno())
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "engineworks.server.worker", *map(str, descriptors),
