@@ -12,7 +12,7 @@ PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup deploy stack stack-demo stack-stop chaos prove-tls demo test test-fast test-gpu test-servers servers lint ui \
-	bench-spine bench-int8 bench-runtime bench-video bench-nvidia bench-fleet bench-faults bench-house soak-video schemas clean
+	bench-spine bench-int8 bench-runtime bench-video bench-nvidia bench-fleet bench-serving bench-faults bench-house soak-video schemas clean
 
 help: ## list these commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -89,6 +89,9 @@ bench-fleet: setup ## measure the store on S3 and the planner; prints its bars
 	$(PY) -m benchmarks.fleet
 
 PARTS ?=
+bench-serving: setup ## measure our server: CPU, overload, hostile clients, swaps; prints its bars
+	$(PY) -m benchmarks.serving $(PARTS)
+
 bench-faults: setup ## swapped inputs, flipped bits, hostile files, kills, signals: prints its bars (an hour)
 	$(PY) -m benchmarks.faults $(PARTS)
 
