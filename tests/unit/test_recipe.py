@@ -56,12 +56,18 @@ def load(folder, raw):
     return recipe.load(folder / "recipe.yaml")
 
 
-@pytest.mark.parametrize("name", ["yolox_nano", "resnet20_cifar10"])
+#: Example -> classes.
+EXAMPLE_NAMES = {
+    "yolox_nano": 80, "resnet20_cifar10": 10, "shapes_segmentation": 4, "figures_keypoints": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXAMPLE_NAMES)
 def test_an_example_recipe_loads_and_its_model_is_found(name):
     loaded = recipe.load(EXAMPLES / name / "recipe.yaml")
     pinned = recipe.pin_model(loaded)
     assert len(pinned.bytes_sha256) == len(pinned.code_sha256) == 64
-    assert len(loaded.labels) == {"yolox_nano": 80, "resnet20_cifar10": 10}[name]
+    assert len(loaded.labels) == EXAMPLE_NAMES[name]
     assert {variant.target for variant in planning.plan(loaded.recipe.targets).variants} <= set(
         targets.names()
     )
@@ -543,7 +549,7 @@ class TestSchema:
             pytest.skip("docs/recipe.schema.json is not written yet")
         assert json.loads(path.read_text(encoding="utf-8")) == recipe.json_schema()
 
-    @pytest.mark.parametrize("name", ["yolox_nano", "resnet20_cifar10"])
+    @pytest.mark.parametrize("name", EXAMPLE_NAMES)
     def test_an_example_validates(self, name):
         raw = yaml.safe_load((EXAMPLES / name / "recipe.yaml").read_text(encoding="utf-8"))
         jsonschema.validate(raw, recipe.json_schema())
