@@ -6,7 +6,7 @@ import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engineworks import targets, usercode
 from engineworks.codec import digest, later, place
@@ -18,6 +18,7 @@ from engineworks.facts.int8 import Quantized, Rung
 from engineworks.facts.model import PinnedCode
 from engineworks.facts.prepared import Shared
 from engineworks.manifest import Artifact
+from engineworks.search.journal import Journal
 from engineworks.specs import (
     Int8Spec,
     Size,
@@ -27,6 +28,9 @@ from engineworks.stages._integers import put_graph, read_statistics
 from engineworks.stages._stage import Stage
 from engineworks.store import LocalStore
 from engineworks.verdict import cut_short
+
+if TYPE_CHECKING:
+    from engineworks.qdq.graph import Graph
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +71,6 @@ STAND_IN = "onnxruntime-cpu"
 def quantize(request: QuantizeRequest) -> Quantized:
     """Stage `quantize`."""
     from engineworks.qdq import accept
-    from engineworks.qdq.graph import Graph
-    from engineworks.search.journal import Journal
     from engineworks.search.recover import Search
 
     started = time.perf_counter()
@@ -82,20 +84,11 @@ def quantize(request: QuantizeRequest) -> Quantized:
     _refuse_old(request)
     if request.calibration is None and not weights_only:
         raise DataError(
-            f"calibration is missing: {request.target}/int8 must see which values occur",
+            f"calibration is missing: {request.target}/{request.precision} must see which values "
+            "occur",
             hint="add calibration.images, a folder of at least 16 photos like those in use",
         )
-    graph = Graph(path)
-    if not graph.computing:
-        raise BuildError(
-            "the graph has no Conv, Gemm or MatMul with constant weights: nothing to quantize",
-            hint="remove int8 from this target",
-        )
-    workshop = _workshop(request, store)
-    # A longer search goes on where a shorter one ended: its limits are no part of the name.
-    limitless = dataclasses.replace(request.spec, limit_s=1.0, evaluations=1)
-    key = digest(dataclasses.replace(request, spec=limitless))
-    journal = Journal(Path(request.journals, f"{key}.jsonl"))
+    graph, workshop = _graph(request, path), _workshop(request, store)
     search = Search(
         graph=graph,
         statistics=read_statistics(store, None if weights_only else request.calibration),
@@ -103,7 +96,7 @@ def quantize(request: QuantizeRequest) -> Quantized:
         workshop=workshop,
         spec=request.spec,
         max_drop=request.max_drop,
-        journal=journal,
+        journal=_journal(request),
     )
     outcome = search.run()
     chosen = outcome.candidate
@@ -134,6 +127,26 @@ def quantize(request: QuantizeRequest) -> Quantized:
         stopped=outcome.stopped,
         elapsed_s=time.perf_counter() - started,
     )  # fmt: skip
+
+
+def _graph(request: QuantizeRequest, path: Path) -> Graph:
+    from engineworks.qdq.graph import Graph
+
+    graph = Graph(path)
+    if not graph.computing:
+        raise BuildError(
+            "the graph has no Conv, Gemm or MatMul with constant weights: nothing to quantize",
+            hint=f"remove {request.precision} from this target",
+        )
+    return graph
+
+
+def _journal(request: QuantizeRequest) -> Journal:
+    """What was measured for this question before."""
+    # A longer search goes on where a shorter one ended: its limits are no part of the name.
+    limitless = dataclasses.replace(request.spec, limit_s=1.0, evaluations=1)
+    key = digest(dataclasses.replace(request, spec=limitless))
+    return Journal(Path(request.journals, f"{key}.jsonl"))
 
 
 def _refuse_old(request: QuantizeRequest) -> None:

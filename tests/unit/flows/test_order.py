@@ -15,6 +15,7 @@ from engineworks.codec import from_json, to_json
 from engineworks.errors import InputError
 from engineworks.evaluate import pinned
 from engineworks.facts.data import PinnedData
+from engineworks.facts.host import HostCard
 from engineworks.facts.prepared import PreparedModel
 from engineworks.prepared import prepared
 from engineworks.specs import DataSpec
@@ -83,6 +84,25 @@ def test_what_changes_the_result_changes_the_order(loaded, model, old, new):
 def test_other_targets_do_not_concern_it(loaded, model):
     without = RECIPE.replace("  - {target: openvino}\n", "")
     assert write(loaded(without), model).sha256 == write(loaded(), model).sha256
+
+
+def test_of_two_sets_of_options_it_carries_its_own(loaded, model, store, tmp_path, monkeypatch):
+    plain = '  - {target: "null", precisions: [fp32, fp16]}\n'
+    drift = '  - {target: "null", label: drift, options: {act: drift}}\n'
+    here = loaded(RECIPE.replace("calibration:", plain + drift + "calibration:"))
+    variants = planning.plan(here.recipe.targets).variants
+    monkeypatch.setenv("ENGINEWORKS_HOME", str(tmp_path / "there"))
+    card = builders.example(HostCard)
+    for name, options, beside in (
+        ("null/fp32", {}, ["null/fp32", "null/fp16"]),
+        ("null/fp32:drift", {"act": "drift"}, ["null/fp32:drift"]),
+    ):
+        planned = next(variant for variant in variants if variant.name == name)
+        bare = dataclasses.replace(model, data=None)
+        order = orders.write(pack(store, here, prepare(here, bare)), planned)
+        job, _ = orders.take(order, store, card)
+        assert (job.planned.name, job.planned.options) == (name, options)
+        assert [variant.name for variant in job.beside] == beside
 
 
 def test_it_reaches_another_machine_with_its_photos(loaded, model, tmp_path, store, monkeypatch):
