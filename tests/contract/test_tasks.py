@@ -18,7 +18,7 @@ from engineworks.specs import Preprocess, TaskSpec
 from tests.builders import ROOT, write
 
 KINDS = heads.names()
-SERVERS = {"packaging", "server"}
+SERVERS = {"packaging"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -39,8 +39,8 @@ def test_every_judge_has_a_head():
 def test_nothing_else_tests_for_a_kind():
     """A kind's name is compared nowhere but in its own two files.
 
-    Servers are left out: they have columns of their own for boxes and classes, and give the
-    tensors of every other kind.
+    Packages for other servers are left out: their protocols have columns for boxes and classes,
+    and tensors for every other kind.
     """
     names = "|".join(KINDS)
     pattern = re.compile(
