@@ -1,0 +1,301 @@
+"""The gates between a registered version and the place of the champion: numbers, limits, reasons.
+
+Pure: what is known of both versions in, a list of gates out. A gate that nothing can answer here
+is pending, never passed. Knows no registry.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from engineworks.errors import RecipeError
+from engineworks.facts.engine import Accuracy, Parity, PrecisionTruth
+from engineworks.promotion.paired import Paired
+from engineworks.specs import BudgetSpec
+from engineworks.verdict import ROUNDING
+
+#: What a person may take upon themselves, by the word that says so.
+ACCEPTABLE = ("accuracy", "age", "data", "latency")
+
+FIRST = "the first champion: there was nothing to compare with"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a candidate may lose against the champion: `promote` of the flow's form."""
+
+    max_drop: float = 0.01
+    """Of the metric, absolute: the lower 95 % bound of the difference must lie above -max_drop."""
+    slower_than: float = 1.1
+    """Largest p50 of the candidate / p50 of the champion, on the machine of both."""
+    max_age_days: float = 30.0
+    """Largest age of the run that the verdict is of."""
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("max_drop", self.max_drop, 0.0),
+            ("slower_than", self.slower_than, 0.0),
+            ("max_age_days", self.max_age_days, 0.0),
+        ):
+            if not (math.isfinite(value) and value > least):
+                raise RecipeError(
+                    f"promote.{name} is {value:g}, it must be a number above {least:g}",
+                    hint="leave it out for its default: max_drop 0.01, slower_than 1.1, "
+                    "max_age_days 30",
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What is known of a registered version."""
+
+    version: str
+    verdict: str
+    """As the version says now: a later run may have withdrawn it."""
+    reason: str
+    """The verdict's own."""
+    age_days: float
+    simulated: str
+    """What of it was answered by a double; empty: nothing."""
+    budget: BudgetSpec
+    accuracy: Accuracy | None
+    parity: Parity | None
+    truth: PrecisionTruth | None
+    machine: str
+    """Where its latency was measured."""
+    timed_as: str
+    """Input size and threads of that measurement."""
+    p50_ms: float | None
+    inconclusive: str
+    """Why that latency cannot be trusted; empty when it can."""
+    size_bytes: int
+    labels: tuple[str, ...]
+    data_sha256: str
+    """Of images and labels; empty: there were none."""
+    contract: str = ""
+    """Digest of task, input and preprocessing, as its manifest has them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """One question that a version must answer before it is promoted."""
+
+    name: str
+    outcome: Literal["passed", "failed", "pending"]
+    reason: str
+    number: float | None = None
+    threshold: float | None = None
+    accept: str = ""
+    """The word with which a person may take it upon themselves; empty: nobody may."""
+    accepted: bool = False
+    """Whether one has."""
+
+    @property
+    def opens(self) -> bool:
+        """Whether it lets the version through."""
+        return self.outcome == "passed" or self.accepted
+
+
+def judge(
+    candidate: Standing,
+    champion: Standing | None,
+    paired: Paired | str,
+    limits: Limits,
+    accept: Collection[str] = (),
+) -> list[Gate]:
+    """Put every question to a candidate.
+
+    Args:
+        candidate: The version that is to be promoted.
+        champion: The one in its place now; None: there is none.
+        paired: Both answers to the same photos side by side, or why that could not be done.
+        limits: What may be lost.
+        accept: Words of `ACCEPTABLE` that a person has said.
+
+    Raises:
+        RecipeError: A word that nobody may say.
+    """
+    check(accept)
+    gates = [
+        *_own(candidate, limits),
+        *_kind(candidate, champion),
+        _accuracy(candidate, champion, paired, limits),
+        _latency(candidate, champion, limits),
+        _size(candidate, champion),
+    ]
+    return [_with(gate, accept) for gate in gates]
+
+
+def check(accept: Collection[str]) -> None:
+    """Refuse a word that accepts nothing.
+
+    Raises:
+        RecipeError: Names it, and those that do.
+    """
+    unknown = sorted(set(accept) - set(ACCEPTABLE))
+    if unknown:
+        raise RecipeError(
+            f"{unknown[0]!r} is nothing that a person may accept",
+            hint=f"accept one of {', '.join(ACCEPTABLE)}; all other gates hold for everybody",
+        )
+
+
+def verdict(gates: Sequence[Gate]) -> Literal["passed", "failed", "pending"]:
+    """What all gates say together: the worst of those that do not let through."""
+    closed = {gate.outcome for gate in gates if not gate.opens}
+    return "failed" if "failed" in closed else "pending" if closed else "passed"
+
+
+def _with(gate: Gate, accept: Collection[str]) -> Gate:
+    taken = gate.outcome != "passed" and bool(gate.accept) and gate.accept in accept
+    return replace(gate, accepted=True) if taken else gate
+
+
+def _own(one: Standing, limits: Limits) -> Iterator[Gate]:
+    """What the version must be by itself."""
+    ships = one.verdict == "shipped"
+    words = one.reason if ships else f"the version is {one.verdict or 'without a verdict'}"
+    waits = one.verdict == "pending"
+    yield Gate(
+        name="verdict", outcome="passed" if ships else "pending" if waits else "failed",
+        reason=words,
+    )  # fmt: skip
+    yield Gate(
+        name="real", outcome="failed" if one.simulated else "passed",
+        reason=one.simulated or "nothing of it is simulated",
+    )  # fmt: skip
+    yield Gate(
+        name="age", accept="age", number=one.age_days, threshold=limits.max_age_days,
+        outcome="passed" if one.age_days <= limits.max_age_days else "failed",
+        reason=f"its run ended {one.age_days:.1f} days ago, allowed {limits.max_age_days:g}"
+        + ("" if one.age_days <= limits.max_age_days else ": ship it again"),
+    )  # fmt: skip
+    if one.parity is None:
+        yield Gate(name="parity", outcome="pending", reason="parity was not measured")
+    else:
+        yield Gate(
+            name="parity", outcome="passed" if one.parity.holds else "failed",
+            number=one.parity.snr_db, reason=one.parity.reason or one.parity.limit,
+        )  # fmt: skip
+    if one.truth is None:
+        yield Gate(name="precision", outcome="pending", reason="precision was not read back")
+    else:
+        truth = one.truth
+        yield Gate(
+            name="precision", outcome="passed" if truth.holds else "failed",
+            reason=f"asked {truth.asked}, delivered {truth.delivered}",
+        )  # fmt: skip
+    if one.accuracy is not None:
+        most = one.budget.max_drop
+        holds = most is None or one.accuracy.drop <= most + ROUNDING
+        allowed = "any" if most is None else f"{most:.4f}"
+        yield Gate(
+            name="budget", outcome="passed" if holds else "failed", number=one.accuracy.drop,
+            threshold=most, reason=f"{one.accuracy.metric} {one.accuracy.value:.4f}, drop against "
+            f"the source model {one.accuracy.drop:+.4f}, allowed {allowed}",
+        )  # fmt: skip
+
+
+def _kind(one: Standing, champion: Standing | None) -> Iterator[Gate]:
+    """Whether both answer the same question."""
+    if champion is None:
+        yield Gate(name="classes", outcome="passed", reason=FIRST)
+        yield Gate(name="data", outcome="passed", reason=FIRST)
+        return
+    same = one.labels == champion.labels and one.contract == champion.contract
+    if one.labels != champion.labels:
+        words = (
+            f"{len(one.labels)} classes, the champion has {len(champion.labels)} or others: "
+            "another model, which needs a name of its own"
+        )
+    elif not same:
+        words = "task, input or preprocessing are not the champion's: an application would notice"
+    else:
+        words = "task, classes, input and preprocessing are the champion's"
+    yield Gate(name="classes", outcome="passed" if same else "failed", reason=words)
+    equal = one.data_sha256 == champion.data_sha256
+    words = (
+        "the same photos and labels as the champion's"
+        if equal
+        else f"photos or labels {one.data_sha256[:12] or 'none'} are not the champion's "
+        f"{champion.data_sha256[:12] or 'none'}"
+    )
+    yield Gate(name="data", accept="data", outcome="passed" if equal else "failed", reason=words)
+
+
+def _accuracy(
+    one: Standing, champion: Standing | None, paired: Paired | str, limits: Limits
+) -> Gate:
+    def gate(outcome: Literal["passed", "failed"], reason: str, number: float | None) -> Gate:
+        return Gate(
+            name="accuracy", outcome=outcome, reason=reason, number=number,
+            threshold=-limits.max_drop if number is not None else None,
+            accept="" if isinstance(paired, Paired) and champion else "accuracy",
+        )  # fmt: skip
+
+    if champion is None:
+        if one.accuracy is None:
+            return gate("failed", "accuracy not judged: there are no labels", None)
+        return gate("passed", FIRST, None)
+    if isinstance(paired, str):
+        return gate("failed", f"accuracy not judged: {paired}", None)
+    number = paired.bound if math.isfinite(paired.bound) else None
+    words = (
+        f"{paired.metric} {paired.candidate:.4f}, the champion {paired.champion:.4f} on the same "
+        f"{paired.photos} photos"
+    )
+    if paired.bound > -limits.max_drop:
+        return gate(
+            "passed", f"{words}; with 95 % confidence it loses less than {limits.max_drop:g}",
+            number,
+        )  # fmt: skip
+    if paired.difference <= -limits.max_drop and not paired.needed:
+        lost = f"worse by {-paired.difference:.4f}, allowed {limits.max_drop:g}"
+        return gate("failed", f"{words}: {lost}", number)
+    needed = f"about {paired.needed} labelled photos are needed" if paired.needed else (
+        "no number of photos would tell at this difference"
+    )  # fmt: skip
+    return gate(
+        "failed", f"{words}: too few photos to tell a loss of {limits.max_drop:g}, {needed}", number
+    )
+
+
+def _latency(one: Standing, champion: Standing | None, limits: Limits) -> Gate:
+    def pending(reason: str) -> Gate:
+        return Gate(name="latency", outcome="pending", reason=reason, accept="latency")
+
+    if one.p50_ms is None:
+        return pending("latency was not measured")
+    if one.inconclusive:
+        return pending(f"its latency is inconclusive: {one.inconclusive}")
+    if champion is None:
+        return Gate(name="latency", outcome="passed", number=one.p50_ms, reason=FIRST)
+    if champion.p50_ms is None or champion.inconclusive:
+        return pending(
+            f"the champion's latency is not known ({champion.inconclusive or 'never measured'})"
+        )
+    if (one.machine, one.timed_as) != (champion.machine, champion.timed_as):
+        return pending(
+            f"timed on {one.machine} ({one.timed_as}), the champion on {champion.machine} "
+            f"({champion.timed_as}): only one machine compares"
+        )
+    ratio = one.p50_ms / champion.p50_ms
+    return Gate(
+        name="latency", outcome="passed" if ratio <= limits.slower_than else "failed",
+        number=ratio, threshold=limits.slower_than, accept="latency",
+        reason=f"p50 {one.p50_ms:.3g} ms, the champion {champion.p50_ms:.3g} ms on "
+        f"{one.machine}: {ratio:.3f} of it, allowed {limits.slower_than:g}",
+    )  # fmt: skip
+
+
+def _size(one: Standing, champion: Standing | None) -> Gate:
+    mib, most = one.size_bytes / 2**20, one.budget.max_size_mib
+    before = f"the champion {champion.size_bytes / 2**20:.2f}" if champion else FIRST
+    holds = most is None or mib <= most + ROUNDING
+    return Gate(
+        name="size", outcome="passed" if holds else "failed", number=mib, threshold=most,
+        reason=f"{mib:.2f} MiB, allowed {'any' if most is None else f'{most:g}'}; {before}",
+    )  # fmt: skip
