@@ -20,7 +20,7 @@ from benchmarks import faults
 from engineworks.bench import environment
 
 BAR = re.compile(
-    r"bar: (?P<name>\S+) (?P<value>\S+) (?P<unit>\S*) ?\((?P<rule>[<>]=) (?P<limit>\S+)\) "
+    r"bar: (?P<name>\S+) (?P<value>\S+) (?P<unit>[^(]*?) ?\((?P<rule>[<>]=) (?P<limit>\S+)\) "
     r"(?P<state>ok|short)"
 )
 
