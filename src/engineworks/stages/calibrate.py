@@ -6,7 +6,6 @@ import dataclasses
 import json
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,19 +123,15 @@ def _swapped(request: CalibrateRequest, onnx: Path) -> str:
 
 
 def _classes(data: PinnedData, shared: Shared) -> dict[str, int]:
-    """Labelled boxes by class name; empty when the images have no annotations."""
-    from engineworks.evaluate.annotations.coco import read_coco
+    """Labelled things by class name; empty when the images have no annotations."""
+    from engineworks.evaluate import tasks
+    from engineworks.evaluate.annotations import truth
 
     if data.spec.annotations is None:
         return {}
-    coco = read_coco(Path(data.spec.annotations), shared.labels)
-    names = {entry["id"]: entry["name"] for entry in coco.raw["categories"]}
-    images = {coco.image_id[name] for name in data.files}
-    counted = Counter(
-        names[box["category_id"]]
-        for box in coco.raw["annotations"] if box["image_id"] in images
-    )  # fmt: skip
-    return {name: counted[name] for name in names.values()}
+    if not shared.task.judged:
+        return truth.count_boxes(data, shared.labels)
+    return tasks.load(shared.task.kind).counts(data, shared.task, shared.labels)
 
 
 STAGE = Stage(

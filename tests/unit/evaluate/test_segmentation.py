@@ -207,6 +207,11 @@ class TestMaps:
         assert not (image[40:, 40:] == 100).all(axis=2).any()
 
 
+def test_calibration_photos_are_counted_by_class(data):
+    counted = tasks.load("segmentation").counts(data, TASK, LABELS)
+    assert counted == {"background": 12, "red": 12, "blue": 12}
+
+
 class TestMasks:
     def test_a_palette_means_its_numbers(self, tmp_path):
         """Written by another library: Pillow, as Pascal VOC's masks were."""

@@ -6,6 +6,7 @@ Chooses the reader and applies what the recipe says; formats are in modules of t
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from engineworks.evaluate.annotations.masks import is_masks, mask_files
 from engineworks.evaluate.annotations.matching import match
 from engineworks.evaluate.annotations.yolo import is_yolo, label_files, read_yolo
 from engineworks.evaluate.tasks import Look, Truth
-from engineworks.facts.data import BadImage
+from engineworks.facts.data import BadImage, PinnedData
 from engineworks.runtime.pictures import SUFFIXES
 from engineworks.specs import DataSpec
 
@@ -162,6 +163,16 @@ def answer_files(spec: DataSpec) -> dict[str, Path]:
     if is_masks(path):
         return dict(mask_files(path))
     return label_files(spec) if is_yolo(path) else {"": path}
+
+
+def count_boxes(data: PinnedData, labels: tuple[str, ...]) -> dict[str, int]:
+    """Labelled boxes by class name, on images with COCO JSON."""
+    coco = read_coco(Path(data.spec.annotations or ""), labels)
+    names = {row["id"]: str(row["name"]) for row in coco.raw["categories"]}
+    images = {coco.image_id[name] for name in data.files}
+    rows = coco.raw["annotations"]
+    counted = Counter(names[box["category_id"]] for box in rows if box["image_id"] in images)
+    return {name: counted[name] for name in names.values()}
 
 
 def write(truth: Truth, path: Path) -> None:

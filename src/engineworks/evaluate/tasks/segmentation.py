@@ -346,6 +346,15 @@ def album(data: PinnedData, truth: Path | None, task: TaskSpec, labels: Labels) 
     return MapAlbum(data, masks, labels)
 
 
+def counts(data: PinnedData, task: TaskSpec, labels: Labels) -> dict[str, int]:
+    """See `Task`: photos that show a class."""
+    truth = _masks(data, task, labels)
+    counted: Counter[int] = Counter()
+    for file in data.files:
+        counted.update(set(np.unique(truth.mask(file)).tolist()) - {-1})
+    return {name or str(number): counted[number] for number, name in enumerate(labels)}
+
+
 TASK = Task(
     metric="mIoU",
     check=check,
@@ -357,4 +366,5 @@ TASK = Task(
     difference=difference,
     readers=readers,
     album=album,
+    counts=counts,
 )
