@@ -319,10 +319,6 @@ def test_without_labels_points_are_compared_too(data):
     assert "points are" in moved.reason
 
 
-def test_calibration_photos_are_counted_by_class(data):
-    assert tasks.load("keypoints").counts(data, TASK, LABELS) == {"thing": 12}
-
-
 def test_the_report_draws_limbs(data, place):
     source = score(data)[1]
     other = score(data, lambda batch: by_colour(batch, shift=30))[1]

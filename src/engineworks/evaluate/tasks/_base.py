@@ -124,10 +124,6 @@ def _all_files(data: PinnedData, labels: Labels) -> tuple[str, ...]:
     return data.files
 
 
-def _no_counts(data: PinnedData, task: TaskSpec, labels: Labels) -> dict[str, int]:
-    return {}
-
-
 def _no_frames(predictions: Predictions, data: PinnedData, labels: Labels) -> Frames | None:
     return None
 
@@ -188,7 +184,7 @@ class Task:
     """Right answers under other names, where a model scores near zero."""
     telling: Callable[[PinnedData, Labels], tuple[str, ...]] = _all_files
     """The images on which a few are worth trying: those that have something on them."""
-    counts: Callable[[PinnedData, TaskSpec, Labels], dict[str, int]] = _no_counts
-    """Labelled things by class name, of calibration images that have annotations."""
+    counts: Callable[[PinnedData, TaskSpec, Labels], dict[str, int]] | None = None
+    """Labelled things by class name, of calibration images that have annotations; None: boxes."""
     frames: Callable[[Predictions, PinnedData, Labels], Frames | None] = _no_frames
     """Whether answers were drawn on pictures as they are stored, by what the source finds."""

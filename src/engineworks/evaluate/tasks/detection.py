@@ -134,11 +134,6 @@ def album(data: PinnedData, truth: Path | None, task: TaskSpec, labels: Labels) 
     return BoxAlbum.open(data, truth) if truth is not None else None
 
 
-def counts(data: PinnedData, task: TaskSpec, labels: Labels) -> dict[str, int]:
-    """See `Task`: boxes."""
-    return truths.count_boxes(data, labels)
-
-
 TASK = Task(
     metric="AP",
     truth=read_truth,
@@ -153,5 +148,4 @@ TASK = Task(
     telling=telling,
     frames=turned_frames,
     album=album,
-    counts=counts,
 )

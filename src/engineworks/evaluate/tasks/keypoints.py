@@ -268,11 +268,6 @@ def album(data: PinnedData, truth: Path | None, task: TaskSpec, labels: Labels) 
     return found
 
 
-def counts(data: PinnedData, task: TaskSpec, labels: Labels) -> dict[str, int]:
-    """See `Task`: boxes."""
-    return truths.count_boxes(data, labels)
-
-
 TASK = Task(
     metric="AP",
     check=check,
@@ -286,5 +281,4 @@ TASK = Task(
     telling=telling,
     readers=readers,
     album=album,
-    counts=counts,
 )
