@@ -20,6 +20,7 @@ from engineworks.facts.host import HostCard
 from engineworks.facts.int8 import Calibration, Quantized
 from engineworks.facts.model import Analysis, Exported, Reference, Simplified
 from engineworks.facts.outcome import VariantOutcome
+from engineworks.facts.package import Check, Packaged
 from engineworks.facts.plan import Outcome
 from engineworks.facts.timing import BenchmarkRow, Comparison, Rival
 from engineworks.manifest import Artifact
@@ -61,6 +62,25 @@ class Engine:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PackageRow:
+    """What one kind of server loads of a variant, and whether a real one has proven it."""
+
+    kind: str
+    state: str
+    """proven, failed, pending, or skipped where the engine does not fit."""
+    reason: str
+    server: str = ""
+    client: str = ""
+    checks: tuple[Check, ...] = ()
+    unproven: tuple[str, ...] = ()
+    sha256: str = ""
+    size_bytes: int = 0
+    uri: str = ""
+    log: str = ""
+    """What the server printed."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Registered:
     """A variant's version in the model registry."""
 
@@ -98,7 +118,7 @@ class Variant:
     difference: DetectionDiff | None = None
     """Detection only: objects seen differently from the source model."""
     registered: Registered | None = None
-    package: tuple[str, ...] = ()
+    package: tuple[PackageRow, ...] = ()
     host: HostCard | None = None
     """The machine of the fleet that found all this; None: the one that ran the flow."""
 
@@ -115,6 +135,7 @@ def variant(outcome: VariantOutcome) -> Variant:
         reason=verdict.reason,
         quantized=outcome.quantized,
         rival=outcome.compared,
+        package=tuple(map(_package, outcome.packages)),
         host=outcome.host,
     )
     if built is None:
@@ -128,6 +149,25 @@ def variant(outcome: VariantOutcome) -> Variant:
     if (timed := outcome.timed) is not None:
         row = dataclasses.replace(row, benchmark=timed.rows, environment=timed.environment)
     return row
+
+
+def _package(packaged: Packaged) -> PackageRow:
+    proof, artifact = packaged.proof, packaged.artifact
+    row = PackageRow(
+        kind=packaged.kind,
+        state=proof.state,
+        reason=proof.reason,
+        server=proof.server,
+        client=proof.client,
+        checks=proof.checks,
+        unproven=proof.unproven,
+        log=proof.log,
+    )
+    if artifact is None:
+        return row
+    return dataclasses.replace(
+        row, sha256=artifact.sha256, size_bytes=artifact.size_bytes, uri=artifact.uri
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,6 +364,14 @@ def footnotes(summary: Summary) -> list[str]:
         f"{v.registered.version} of this recipe."
         for v in summary.variants
         if v.registered is not None and v.registered.taken_from
+    ]
+    notes += [
+        f"{v.name}: package {row.kind} {row.state}"
+        + (f" by {row.server}" if row.state == "proven" else f", {row.reason.splitlines()[0]}")
+        + "".join(f"; {words}" for words in row.unproven if row.state == "proven")
+        + "."
+        for v in summary.variants
+        for row in v.package
     ]
     threads = next((row.threads for v in summary.variants for row in v.benchmark), None)
     if threads is not None:

@@ -119,7 +119,8 @@ def _stages(loaded: Loaded, plan: Plan) -> int:
     if any(precision.calibrated for precision in wanted) and loaded.recipe.calibration is not None:
         searching += 2 + loaded.recipe.calibration.made
     known = 3 + (loaded.recipe.data is not None)
-    return sizes * shared + running * (sizes + 2) + searching + known
+    packages = running * len(loaded.recipe.packages)
+    return sizes * shared + running * (sizes + 2) + searching + known + packages
 
 
 def preflight(recipe: str, *, fleet: bool = False) -> tuple[Loaded, Plan]:

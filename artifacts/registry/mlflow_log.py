@@ -192,6 +192,8 @@ def _log_facts(mlflow: Any, run_id: str, summary: Summary) -> None:
         metrics.update(_metrics(variant, summary))
         tags[f"verdict.{slug(variant.name)}"] = variant.verdict
         tags[f"reason.{slug(variant.name)}"] = variant.reason[:5000]
+        for package in variant.package:
+            tags[f"package.{slug(variant.name)}.{package.kind}"] = package.state
     params = {
         "recipe": summary.name,
         "size": f"{summary.size[0]}x{summary.size[1]}",

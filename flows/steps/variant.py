@@ -12,6 +12,7 @@ from prefect import get_run_logger
 from engineworks.errors import BuildError, EngineworksError, InputError, StoreError
 from engineworks.facts.engine import Built, Checked
 from engineworks.facts.outcome import VariantOutcome
+from engineworks.facts.package import Packaged
 from engineworks.facts.plan import PlannedVariant, Verdict
 from engineworks.facts.prepared import PreparedModel
 from engineworks.facts.timing import Comparison, Rival
@@ -23,6 +24,7 @@ from tasks._job import Job, VariantJob
 from tasks.benchmark import benchmark
 from tasks.build import build
 from tasks.check import check
+from tasks.package import failure, package
 from tasks.quantize import quantize
 from tasks.requantize import requantize
 
@@ -44,7 +46,8 @@ def ship_variant(job: VariantJob, prepared: PreparedRun) -> VariantOutcome:
     try:
         if job.precision.searched:
             outcome = dataclasses.replace(outcome, quantized=quantize(job, model))
-        return _judged(job, prepared, outcome)
+        outcome = _judged(job, prepared, outcome)
+        return dataclasses.replace(outcome, packages=_packaged(job, model, outcome))
     except (StoreError, InputError):
         raise  # a full disk, or a photo that was replaced, is no fact about this variant
     except EngineworksError as error:
@@ -79,6 +82,24 @@ def _judged(job: VariantJob, prepared: PreparedRun, outcome: VariantOutcome) -> 
         quantized,
     )  # fmt: skip
     return dataclasses.replace(outcome, verdict=verdict)
+
+
+def _packaged(
+    job: VariantJob, model: PreparedModel, outcome: VariantOutcome
+) -> tuple[Packaged, ...]:
+    """What servers load of a shipped variant; one that cannot be made never sinks the variant."""
+    built, timed = outcome.built, outcome.timed
+    if not outcome.shipped or built is None or timed is None:
+        return ()
+    packages = []
+    for spec in job.recipe.packages:
+        try:
+            packages.append(package(job, model, built, timed, spec))
+        except (StoreError, InputError):
+            raise
+        except EngineworksError as error:
+            packages.append(failure(spec, error))
+    return tuple(packages)
 
 
 def _replayed(job: VariantJob, model: PreparedModel, built: Built) -> Checked | None:

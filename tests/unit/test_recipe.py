@@ -56,6 +56,13 @@ def load(folder, raw):
     return recipe.load(folder / "recipe.yaml")
 
 
+def test_recipes_of_before_there_were_packages_keep_their_identity(folder):
+    plain = load(folder, changed())
+    assert load(folder, changed(("packages", []))).sha256 == plain.sha256
+    asked = load(folder, changed(("packages", [{"package": "triton"}])))
+    assert asked.sha256 != plain.sha256
+
+
 #: Example -> classes.
 EXAMPLE_NAMES = {
     "yolox_nano": 80, "resnet20_cifar10": 10, "shapes_segmentation": 4, "figures_keypoints": 1,
@@ -102,6 +109,18 @@ MISTAKES = {
     "no target": ([("targets", [])], "targets", "targets"),
     "an unknown target": ([("targets.0.target", "nul")], "'nul'", "onnxruntime-cpu"),
     "an unknown precision": ([("targets.0.precisions", ["fp8"])], "'fp8'", "fp32, fp16"),
+    "an unknown package": ([("packages", [{"package": "bento"}])], "'bento'", "triton"),
+    "a package twice": ([("packages", [{"package": "triton"}] * 2)], "triton", "once"),
+    "an option that a package lacks": (
+        [("packages", [{"package": "triton", "options": {"cach": 1}}])], "'cach'", "cache_mib",
+    ),
+    "a value that a package's option has not": (
+        [("packages", [{"package": "triton", "options": {"backend": "rust"}}])],
+        "'rust'", "python",
+    ),
+    "no photo to prove with": (
+        [("packages", [{"package": "triton", "photos": 0}])], "photos 0", "8",
+    ),
     "an unknown option": ([("targets.0.options", {"axt": 1})], "'axt'", "act"),
     "one variant twice": (
         [("targets", [{"target": "null"}, {"target": "null", "precisions": ["fp16", "fp32"]}])],

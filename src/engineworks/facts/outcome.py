@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engineworks import precisions
+from engineworks.codec import later
 from engineworks.facts.engine import Built, Checked
 from engineworks.facts.host import HostCard
 from engineworks.facts.int8 import Quantized
+from engineworks.facts.package import Packaged
 from engineworks.facts.plan import PlannedVariant, Verdict
 from engineworks.facts.timing import Benchmark, Rival
 
@@ -25,6 +27,8 @@ class VariantOutcome:
     timed: Benchmark | None = None
     compared: Rival | None = None
     """Where integers were asked for: the next higher precision, timed side by side."""
+    packages: tuple[Packaged, ...] = later(default=())
+    """What servers load of it, with their proofs; of a shipped variant only."""
     host: HostCard | None = None
     """The machine of the fleet that found all this; None: the one that runs the flow."""
 

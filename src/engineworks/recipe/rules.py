@@ -6,10 +6,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from engineworks import plan, precisions, targets
+from engineworks import packaging, plan, precisions, targets
 from engineworks.calibrate.ranges import METHODS
 from engineworks.codec import digest
-from engineworks.errors import RecipeError
+from engineworks.errors import BuildError, RecipeError
 from engineworks.evaluate import tasks
 from engineworks.qdq import accept
 from engineworks.recipe.schema import Loaded, Recipe
@@ -51,6 +51,7 @@ def check_sections(recipe: Recipe, labels: tuple[str, ...]) -> None:
             "checked there too, or leave that batch out",
         )
     _check_int8(recipe)
+    _check_packages(recipe)
     gray = recipe.preprocess.color == "gray"
     if gray != (recipe.model.input.channels == 1):
         raise RecipeError(
@@ -93,6 +94,20 @@ def _check_variants(recipe: Recipe) -> None:
                 f"targets: {other} and {row.name} have the same options",
                 hint="labels tell sets of options apart: change the options, or leave one out",
             )
+
+
+def _check_packages(recipe: Recipe) -> None:
+    """Kinds that there are, each once, with options that they have."""
+    kinds = [spec.package for spec in recipe.packages]
+    twice = next((kind for kind in kinds if kinds.count(kind) > 1), "")
+    if twice:
+        raise RecipeError(f"packages: {twice} stands there twice", hint="name every kind once")
+    for spec in recipe.packages:
+        kind = packaging.load(spec.package)
+        try:
+            packaging.check_options(spec.package, kind, spec.options)
+        except BuildError as error:
+            raise RecipeError(error.message, hint=error.hint) from error
 
 
 def _check_int8(recipe: Recipe) -> None:

@@ -23,6 +23,7 @@ from engineworks.specs import (
     Int8Spec,
     LimitsSpec,
     ModelSpec,
+    PackageSpec,
     Preprocess,
     TargetSpec,
     TaskSpec,
@@ -59,6 +60,8 @@ class Recipe(BaseModel):
     """What is timed."""
     budget: BudgetSpec = BudgetSpec()
     """What a variant may cost to be shipped."""
+    packages: tuple[PackageSpec, ...] = ()
+    """What servers shall load: each is made of every shipped variant that it fits, and proven."""
     limits: LimitsSpec = LimitsSpec()
     """Time limits of stages."""
 
@@ -91,7 +94,10 @@ def sections(recipe: Recipe) -> dict[str, Any]:
 
 def meaning_sha256(recipe: Recipe, labels: tuple[str, ...]) -> str:
     """Digest of what a recipe means, without paths and comments."""
-    return digest({**sections(recipe), "labels": labels})
+    said = sections(recipe)
+    if not recipe.packages:  # recipes of before there were any keep their digest
+        del said["packages"]
+    return digest({**said, "labels": labels})
 
 
 def json_schema() -> dict[str, Any]:

@@ -8,6 +8,7 @@ from engineworks.specs.ground import STRICT, Size, is_reference
 from engineworks.specs.images import MAX_PIXELS, CalibrationSpec, DataSpec, Preprocess
 from engineworks.specs.limits import P99_CALLS, BenchmarkSpec, BudgetSpec, LimitsSpec
 from engineworks.specs.model import ExportSpec, InputSpec, ModelSpec
+from engineworks.specs.packages import PackageSpec
 from engineworks.specs.targets import Int8Spec, TargetSpec
 from engineworks.specs.task import NO_TASK, ScoreKind, TaskSpec
 
@@ -25,6 +26,7 @@ __all__ = [
     "Int8Spec",
     "LimitsSpec",
     "ModelSpec",
+    "PackageSpec",
     "Preprocess",
     "ScoreKind",
     "Size",

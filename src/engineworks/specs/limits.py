@@ -103,10 +103,13 @@ class LimitsSpec:
     """All benchmark rows of one variant."""
     calibrate_s: float = 3600.0
     """One pass of the float model over the calibration images."""
+    package_s: float = later(default=900.0)
+    """One package of one variant, with its proof."""
 
     def __post_init__(self) -> None:
         limits = (
-            self.export_s, self.build_s, self.check_s, self.benchmark_s, self.calibrate_s
+            self.export_s, self.build_s, self.check_s, self.benchmark_s, self.calibrate_s,
+            self.package_s,
         )  # fmt: skip
         must(
             all(0 < limit <= 1e9 for limit in limits),

@@ -17,6 +17,7 @@ from engineworks.stages import (
     compare,
     export,
     generate,
+    package,
     quantize,
     reference,
     requantize,
@@ -43,6 +44,7 @@ STAGES: dict[str, Stage[Any, Any]] = {
         check.STAGE,
         benchmark.STAGE,
         compare.STAGE,
+        package.STAGE,
     )
 }
 

@@ -22,6 +22,10 @@ def test_every_fact_of_an_outcome_is_in_its_row():
     for name in ("accuracy", "parity", "meaning", "predictions", "difference"):
         assert getattr(row, name) == getattr(checked, name) is not None
     assert (row.benchmark, row.environment) == (WHOLE.timed.rows, WHOLE.timed.environment)
+    packaged = WHOLE.packages[0]
+    assert (row.package[0].kind, row.package[0].state) == (packaged.kind, packaged.proof.state)
+    assert row.package[0].sha256 == packaged.artifact.sha256
+    assert row.package[0].checks == packaged.proof.checks
     assert (row.quantized, row.rival, row.host) == (WHOLE.quantized, WHOLE.compared, WHOLE.host)
 
 
