@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from engineworks import child
 from engineworks.errors import StageError
 
 LOG = "server.log"
@@ -64,6 +65,8 @@ def running(
     variables.update(environment)
     told = " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
     (work / COMMAND).write_text(f"{told} {shlex.join(command)}\n", encoding="utf-8")
+    # Within a stage it stays in the stage's group, which ends as a whole when the stage is stopped.
+    nested = child.PARENT_VARIABLE in os.environ
     with (work / LOG).open("wb") as log:
         server = subprocess.Popen(
             list(command),
@@ -72,13 +75,13 @@ def running(
             stdout=log,
             stderr=subprocess.STDOUT,
             env=variables,
-            start_new_session=True,
+            start_new_session=not nested,
         )
         try:
             _wait(server, work, ready, limit_s)
             yield server
         finally:
-            _end(server)
+            _end(server, whole_group=not nested)
 
 
 def _wait(
@@ -108,12 +111,35 @@ def tail(log: Path, lines: int = 15) -> str:
     return "\n".join("    | " + line[:300] for line in text.splitlines()[-lines:])
 
 
-def _end(server: subprocess.Popen[bytes]) -> None:
-    """SIGTERM to the server, then SIGKILL to whatever of its group is left."""
+def _end(server: subprocess.Popen[bytes], *, whole_group: bool) -> None:
+    """SIGTERM to the server, then SIGKILL to whatever it has started and is left."""
+    started = _descendants(server.pid)
     if server.poll() is None:
         server.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             server.wait(_PATIENCE_S)
+    for pid in started:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(server.pid, signal.SIGKILL)
+        if whole_group:
+            os.killpg(server.pid, signal.SIGKILL)
+        else:
+            server.kill()
     server.wait()
+
+
+def _descendants(pid: int) -> list[int]:
+    """Processes that a process has started, and those that they have; none where /proc is not."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            after_name = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
+            parents[int(stat.parent.name)] = int(after_name.split()[1])
+    found, waiting = [], [pid]
+    while waiting:
+        parent = waiting.pop()
+        mine = [each for each, its_parent in parents.items() if its_parent == parent]
+        found += mine
+        waiting += mine
+    return found

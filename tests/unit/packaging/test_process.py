@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from engineworks.child import PARENT_VARIABLE
 from engineworks.errors import StageError
 from engineworks.packaging._process import free_ports, running
 
@@ -31,8 +32,11 @@ def alive(pid):
     return state != "Z"
 
 
-def test_nothing_of_it_is_left(tmp_path, monkeypatch):
+@pytest.mark.parametrize("within_a_stage", [False, True])
+def test_nothing_of_it_is_left(tmp_path, monkeypatch, within_a_stage):
     monkeypatch.setenv("SECRET", "mine")
+    if within_a_stage:
+        monkeypatch.setenv(PARENT_VARIABLE, str(os.getpid()))
     child = tmp_path / "child"
 
     def ready():
@@ -44,6 +48,8 @@ def test_nothing_of_it_is_left(tmp_path, monkeypatch):
     ) as server:
         pids = [server.pid, int(child.read_text())]
         assert all(map(alive, pids))
+        # A stage is ended with its group: the server must be in it.
+        assert (os.getpgid(server.pid) == os.getpgid(0)) is within_a_stage
         time.sleep(0.2)
     until = time.monotonic() + 5
     while any(map(alive, pids)) and time.monotonic() < until:
