@@ -18,7 +18,7 @@ from model import POINTS, STRIDE, build
 HERE = Path(__file__).resolve().parent
 SIZE = 128
 NAMES = ("head", "left_hand", "right_hand", "left_foot", "right_foot")
-STEPS, BATCH, SCENES = 360, 16, 600
+STEPS, BATCH, SCENES = 720, 16, 900
 
 Figure = tuple[np.ndarray, np.ndarray]
 
