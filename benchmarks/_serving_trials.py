@@ -221,7 +221,7 @@ def abandoned(folder: Path, times: int, after_s: float) -> dict[str, Any]:
     engine = servers.constant_detector(folder / "slow", (1, 2, 3, 4), busy=busy)
     with (
         servers.serving(
-            folder, f"slow={engine}", "--threads", "1", "--timeout-ms", "60000"
+            folder, f"slow={engine}", "--threads", "1", "--timeout-ms", "600000"
         ) as running,
         running.client() as client,
     ):

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 #: Segments of a JPEG before its picture begins; a real one has some dozens.
 _SEGMENTS = 65_536
 
+#: Chunks of a PNG: a picture of the largest size in pieces of 8 KiB has 25,000.
+_CHUNKS = 2**16
+
 #: What else OpenCV may know, by how it begins. Their codecs need many times the memory of the
 #: picture, or decode another size than the file declares first.
 _OTHERS = (
@@ -60,7 +63,8 @@ class Header:
     scans: int = 1
     """How often a decoder goes over the picture."""
     cut: bool = False
-    """It ends before its picture does; known of JPEG alone (ITU-T T.81, annex B)."""
+    """It ends before its picture does, by its own word; known of JPEG (ITU-T T.81, annex B) and PNG
+    (a chunk that is longer than the file)."""
 
 
 def read_header(data: bytes) -> Header | None:
@@ -83,7 +87,16 @@ def _png(data: bytes) -> Header | None:
     if data[12:16] != b"IHDR":
         return None
     width, height, bits = struct.unpack_from(">IIB", data, 16)
-    return Header(format="PNG", width=width, height=height, bits=bits)
+    at = 8
+    for _ in range(_CHUNKS):
+        if at + 8 > len(data) or data[at + 4 : at + 8] == b"IEND":
+            break
+        at += 12 + struct.unpack_from(">I", data, at)[0]
+    else:
+        return None
+    # A decoder makes room for what a chunk says it holds: 285 bytes may ask for 4 GiB.
+    cut = at - 4 > len(data)
+    return Header(format="PNG", width=width, height=height, bits=bits, cut=cut)
 
 
 def _jpeg(data: bytes) -> Header | None:

@@ -157,6 +157,9 @@ def decode_picture(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> P
             "nobody has said",
             hint="write it as 8-bit or 16-bit whole numbers, scaled as the model was trained",
         )
+    # OpenCV fills the missing part of a cut JPEG with grey and says nothing.
+    if header.cut:
+        raise DataError(f"{name}: the {header.format} ends before its picture does", hint=_REPLACE)
     if header.width * header.height > _LARGE_PIXELS:
         with _ONE_LARGE:
             image = _decoded(data, header)
@@ -164,9 +167,6 @@ def decode_picture(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> P
         image = _decoded(data, header)
     if image is None:
         raise _not_understood(data, name)
-    # OpenCV fills the missing part of a cut JPEG with grey and says nothing.
-    if header.cut:
-        raise DataError(f"{name}: the JPEG ends before its picture does", hint=_REPLACE)
     return Picture(image=image, bits=header.bits)
 
 

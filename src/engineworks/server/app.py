@@ -209,8 +209,8 @@ def _add_route(app: FastAPI, models: Models, route: str, title: str) -> None:
             asked = _checked(Query, dict(request.query_params))
         engine = note.engine = models.pick(asked.model, route)
         deadline_s = deadline_of(request, models, asked.timeout_ms)
-        with engine.used() as coming:
-            body = await bodies.receive(request, limits)
+        with engine.used() as coming, models.memory.held() as take:
+            body = await bodies.receive(request, limits, take)
             upload = bodies.upload(body, request.headers.get("content-type", ""), limits.max_pixels)
             said = _checked(Choices, upload.options) if upload.options else _NO_QUERY
             assert engine.head is not None  # noqa: S101 - it answers this route

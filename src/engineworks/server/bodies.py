@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import json
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +19,7 @@ from starlette.requests import Request
 
 from engineworks.runtime.picture_header import other_format, read_header
 from engineworks.server.cut import Cut
-from engineworks.server.refusals import Refusal, bad_request, too_large
+from engineworks.server.refusals import Refusal, bad_request, busy, too_large
 from engineworks.server.settings import Limits
 
 _FORMATS = "JPEG, PNG, WebP, BMP, TIFF, GIF or PNM"
@@ -35,11 +37,47 @@ class Upload:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-async def receive(request: Request, limits: Limits) -> bytes:
+class Memory:
+    """How many bytes of bodies a worker holds; the event loop's alone.
+
+    Args:
+        most: No more are taken in.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._used = most, 0
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[Callable[[int], None]]:
+        """Gives what counts bytes of one request; they are let go when the block ends.
+
+        It raises a refusal where there is no room for them.
+        """
+        mine = 0
+
+        def take(size: int) -> None:
+            nonlocal mine
+            if self._used + size > self._most:
+                raise busy(f"{self._used:,} bytes of bodies are in work, as many as may be", 1.0)
+            self._used += size
+            mine += size
+
+        try:
+            yield take
+        finally:
+            self._used -= mine
+
+
+async def receive(request: Request, limits: Limits, take: Callable[[int], None]) -> bytes:
     """The whole body.
 
+    Args:
+        request: The request.
+        limits: The server's.
+        take: Of `Memory.held`.
+
     Raises:
-        Refusal: It is too large, too slow, or the client left.
+        Refusal: It is too large, too slow, there is no room for it, or the client left.
     """
     slow = Refusal(
         408, "too_slow", f"the body did not arrive within {limits.receive_s:g} s",
@@ -48,12 +86,12 @@ async def receive(request: Request, limits: Limits) -> bytes:
     with Cut(slow) as cut:
         timer = asyncio.get_running_loop().call_later(limits.receive_s, cut.now)
         try:
-            return await _received(request, limits.max_body)
+            return await _received(request, limits.max_body, take)
         finally:
             timer.cancel()
 
 
-async def _received(request: Request, most: int) -> bytes:
+async def _received(request: Request, most: int, take: Callable[[int], None]) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -64,6 +102,7 @@ async def _received(request: Request, most: int) -> bytes:
         size += len(chunk)
         if size > most:
             raise too_large(f"the body has more than {most:,} bytes", hint="send a smaller image")
+        take(len(chunk))
         chunks.append(chunk)
         if not message.get("more_body"):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)

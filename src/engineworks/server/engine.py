@@ -201,6 +201,14 @@ class Engine:
                 f"{self.name}: {self.open_rows} rows are in work, as many as may be",
                 self.queue.row_s * self.open_rows,
             )
+        ahead_s = self.queue.row_s * self.open_rows / len(self._sessions)
+        if self.open_rows and time.monotonic() + ahead_s > job.deadline_s:
+            # Before anything is decoded: what would be late must cost those before it nothing.
+            raise busy(
+                f"{self.name}: {self.open_rows} rows are in work, and the request's time would be "
+                "over before its turn",
+                ahead_s,
+            )
         self.open_rows += job.rows
         try:
             begin()

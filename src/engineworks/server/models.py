@@ -16,6 +16,7 @@ from engineworks import hosts
 from engineworks import manifest as manifests
 from engineworks.errors import ArtifactError
 from engineworks.runtime.metrics import Recorder
+from engineworks.server.bodies import Memory
 from engineworks.server.engine import Engine
 from engineworks.server.refusals import Refusal, bad_request, busy
 from engineworks.server.settings import Served, Settings
@@ -24,6 +25,10 @@ _log = logging.getLogger(__name__)
 
 #: Left to everything else on the machine when a second engine is opened.
 SPARE_BYTES = 128 * 2**20
+
+
+#: Largest bodies that a worker holds at once; smaller ones more.
+BODIES = 16
 
 
 class Models:
@@ -40,6 +45,7 @@ class Models:
         self.engines: dict[str, Engine] = {}
         self.known: dict[str, Served] = {served.name: served for served in settings.engines}
         """All names there are, loaded or not."""
+        self.memory = Memory(BODIES * settings.limits.max_body)
         self.complete = False
         self.draining = False
         self._record, self._measures = record, measures

@@ -80,8 +80,9 @@ def add(app: FastAPI, models: Models, change: Change) -> None:
     async def infer(request: Request, model: str, version: str = "") -> Response:
         note = note_of(request)
         engine = note.engine = models.pick(model, version=version)
-        with engine.used() as coming:
-            answer = await _infer(request, models, engine, coming)
+        with engine.used() as coming, models.memory.held() as take:
+            body = await bodies.receive(request, models.settings.limits, take)
+            answer = await _infer(request, body, models, engine, coming)
         note.outcome = "ok"
         return answer
 
@@ -127,7 +128,8 @@ def _known(models: Models, name: str) -> Served:
 
 async def _no_parameters(request: Request, models: Models) -> None:
     """A client may not say what is loaded: that is the admin's route."""
-    body = await bodies.receive(request, models.settings.limits)
+    with models.memory.held() as take:
+        body = await bodies.receive(request, models.settings.limits, take)
     parameters = bodies.json_object(body).get("parameters") if body.strip() else None
     if isinstance(parameters, dict) and set(parameters) - {"unload_dependents"}:
         raise bad_request(
@@ -153,9 +155,9 @@ def _metadata(engine: Engine) -> dict[str, Any]:
     }
 
 
-async def _infer(request: Request, models: Models, engine: Engine, coming: Coming) -> Response:
-    limits = models.settings.limits
-    body = await bodies.receive(request, limits)
+async def _infer(
+    request: Request, body: bytes, models: Models, engine: Engine, coming: Coming
+) -> Response:
     length = request.headers.get(_LENGTH)
     specs = engine.manifest.inputs
     names = [spec.name for spec in engine.manifest.outputs]

@@ -268,3 +268,31 @@ def told(*paths: Path) -> str:
     for path in paths:
         check.see(read_picture(path))
     return check.warning
+
+
+def test_a_chunk_of_a_png_that_is_longer_than_its_file_is_given_no_room():
+    """OpenCV makes room for what the chunk says, 4 GiB, before it looks for it."""
+    import subprocess
+    import sys
+
+    code = """
+import resource, sys
+import cv2, numpy as np
+from engineworks.errors import DataError
+from engineworks.runtime.pictures import decode_picture
+_, data = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))
+data = data.tobytes()
+decode_picture(data, "whole")
+decode_picture(data + b"something behind", "whole, and more")
+bomb = data[:-12] + b"\\xf0\\0\\0\\0tEXt" + data[-12:]
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for broken in (bomb, data[:-30]):
+    try:
+        decode_picture(broken, "broken")
+    except DataError as error:
+        assert "the PNG ends before its picture does" in error.message, error
+    else:
+        sys.exit("it was read")
+assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

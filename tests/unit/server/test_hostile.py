@@ -103,6 +103,7 @@ BODIES = {
     "a PNG of 2^31-1": (png_of_size(2**31 - 1, 2**31 - 1), 413),
     "a JPEG of 65500x65500": (jpeg_of_size(65500, 65500), 413),
     "a PNG with less than it promises": (png_of_size(900, 900), 400),
+    "a PNG with a chunk of 4 GiB": (PHOTO[:-12] + b"\xf0\0\0\0tEXt" + PHOTO[-12:], 400),
     "a bomb of zeros": (encoded(Image.new("RGB", (2000, 2000)), "PNG"), 413),
     "an open brace": (b"{", 400),
     "JSON without image": (b"{}", 400),
@@ -325,6 +326,28 @@ def test_a_flood_of_connections_turns_the_last_away_and_ends(client, server):
         for connection in flood:
             connection.close()
     servers.until(lambda: client.get("/health/live").status_code == 200)
+
+
+def test_large_bodies_that_never_end_do_not_fill_the_memory(client, server):
+    """Each is below its own limit; together they are 27 MB, and 16 may be held."""
+    head = HEAD + b"Content-Length: 1000000\r\n\r\n"
+    before = resident(server)
+    flood = [socket.create_connection(address(server), timeout=5) for _ in range(30)]
+    try:
+        for connection in flood:
+            with contextlib.suppress(OSError):
+                connection.sendall(head + b"\xff" * 900_000)
+        time.sleep(0.3)
+        assert resident(server) - before < 30 * 2**20
+        answers = b""
+        for connection in flood:
+            with contextlib.suppress(OSError):
+                answers += connection.recv(12)
+        assert answers.count(b" 503") >= 8
+        assert answers.count(b" 408") >= 8
+    finally:
+        for connection in flood:
+            connection.close()
 
 
 def resident(server):
