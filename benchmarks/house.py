@@ -24,6 +24,8 @@ MANY = 5
 LONG_MODULE, LONG_FUNCTION = 400, 60
 #: Lines of src, flows, tasks and artifacts before this bench existed, and what may come on top.
 LINES_THEN, LINES_MORE = 28_660, 1_500
+#: Class names that a vendor's server looks for: every file that it loads has one.
+GIVEN = ("TritonPythonModel",)
 
 
 class Source:
@@ -87,7 +89,7 @@ def doubled(found: list[Source]) -> dict[str, list[str]]:
     places: dict[str, list[str]] = defaultdict(list)
     for source in found:
         for node in source.tree.body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith(("_", *GIVEN)):
                 places[node.name].append(source.module)
     return {name: where for name, where in places.items() if len(where) > 1}
 

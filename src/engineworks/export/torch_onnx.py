@@ -30,7 +30,7 @@ Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptGraph:
     """The graph that passed, and all attempts."""
 
     path: Path
@@ -46,7 +46,7 @@ def export(
     samples: Array,
     wanted: Mapping[str, Array],
     folder: Path,
-) -> Kept:
+) -> KeptGraph:
     """Try the exporters in turn and keep the first whose graph answers as the source does.
 
     Args:
@@ -86,7 +86,7 @@ def export(
                 break  # the others only change less
     if kept is None:
         raise _nothing_agrees(model, spec, attempts, _misplaced_batch(wanted, len(samples)))
-    return Kept(kept[1], kept[0], _why(kept[0], attempts), tuple(attempts))
+    return KeptGraph(kept[1], kept[0], _why(kept[0], attempts), tuple(attempts))
 
 
 def _writers(

@@ -17,7 +17,7 @@ from engineworks.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class Endpoint:
     """Where one request goes, and what it is."""
 
     host: str
@@ -35,7 +35,7 @@ def target(
     content_type: str,
     headers: dict[str, str] | None = None,
     ca_file: str = "",
-) -> Target:
+) -> Endpoint:
     """A POST of a body.
 
     Raises:
@@ -64,7 +64,7 @@ def target(
     context = (
         ssl.create_default_context(cafile=ca_file or None) if parts.scheme == "https" else None
     )
-    return Target(host=parts.hostname, port=port, path=path, tls=context, payload=head + body)
+    return Endpoint(host=parts.hostname, port=port, path=path, tls=context, payload=head + body)
 
 
 class _Connection(asyncio.Protocol):
@@ -116,7 +116,7 @@ class _Connection(asyncio.Protocol):
 class Client:
     """Sends one request over as many connections as it needs at once."""
 
-    target: Target
+    target: Endpoint
     most: int = 512
     """Connections at once; more requests wait, and their waiting counts."""
     _idle: deque[_Connection] = field(default_factory=deque)
