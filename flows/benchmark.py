@@ -40,8 +40,11 @@ def benchmark(
     model: Annotated[str, Field(description="Name of one registered model; empty: all")] = "",
     stage: Annotated[
         Stage,
-        Field(description="Versions with which alias: production-<variant>, candidate-<variant>"),
-    ] = "production",
+        Field(
+            description="Versions with which alias: champion-<variant> (or production-<variant>, "
+            "where there is none), candidate-<variant>"
+        ),
+    ] = "champion",
     slower_than: Annotated[
         float, Field(gt=0, description="Largest p50 now / p50 when registered that is no alarm")
     ] = 1.15,
@@ -84,8 +87,12 @@ def name_of(one: TimedVersion) -> str:
 def _nothing(stage: Stage) -> str:
     return (
         f"nothing is promoted: no version in MLflow at {public_uri(_run.home())} has an alias "
-        f"{stage}-<variant>; next: set one on a version's page there"
-        + (", or time what has passed with stage: candidate" if stage == "production" else "")
+        f"{stage}-<variant>; next: "
+        + (
+            "ship the model"
+            if stage == "candidate"
+            else "python -m flows.promote MODEL, or time what has passed with stage: candidate"
+        )
     )
 
 

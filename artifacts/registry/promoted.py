@@ -1,12 +1,14 @@
 """Versions that carry an alias in MLflow's registry, and how fast they still are.
 
-`candidate-<variant>` is set by `registry` when a variant ships, `production-<variant>` by whoever
-promotes it. A later latency becomes a point of a time series on the MLflow run that the version
+`candidate-<variant>` is set by `registry` when a variant ships, `champion-<variant>` by the flow
+`promote`; `production-<variant>`, which people set by hand before that flow, counts where a variant
+has no champion. A later latency becomes a point of a time series on the MLflow run that the version
 came from, so that its page draws a chart, and tags of the version.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +20,15 @@ from engineworks.facts.plan import slug
 from engineworks.facts.timing import BenchmarkRow
 from engineworks.specs import Size
 
-Stage = Literal["production", "candidate"]
+Stage = Literal["champion", "candidate", "production"]
+"""`production` is the older word for `champion`, and means the same."""
+
+#: Aliases of a stage; a later one counts where there is no earlier one of the variant.
+PREFIXES = {
+    "candidate": ("candidate-",),
+    "champion": ("champion-", "production-"),
+    "production": ("champion-", "production-"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +72,19 @@ def promoted(home: Path, stage: Stage, model: str = "") -> list[Promoted]:
         found = []
         for name in [model] if model else sorted(names):
             aliases = mlflow.get_registered_model(name).aliases
-            for alias, version in sorted(aliases.items()):
-                if alias.startswith(f"{stage}-"):
-                    variant = alias.removeprefix(f"{stage}-")
-                    found.append(_read(mlflow.get_model_version(name, version), variant))
+            for variant, version in _chosen(aliases, stage):
+                found.append(_read(mlflow.get_model_version(name, version), variant))
     return found
+
+
+def _chosen(aliases: Mapping[str, Any], stage: Stage) -> list[tuple[str, Any]]:
+    """(variant as the alias has it, version), by variant."""
+    chosen: dict[str, Any] = {}
+    for prefix in PREFIXES[stage]:
+        for alias, version in aliases.items():
+            if alias.startswith(prefix):
+                chosen.setdefault(alias.removeprefix(prefix), version)
+    return sorted(chosen.items())
 
 
 def _names(mlflow: Any) -> list[str]:

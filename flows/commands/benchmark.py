@@ -33,9 +33,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="", help="one registered model (default: all)")
     parser.add_argument(
         "--stage",
-        choices=["production", "candidate"],
-        default="production",
-        help="which alias a version must have (default: production)",
+        choices=["champion", "candidate", "production"],
+        default="champion",
+        help="which alias a version must have (default: champion; production: the same)",
     )
     parser.add_argument(
         "--slower-than",

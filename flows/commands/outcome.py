@@ -1,4 +1,4 @@
-"""What the flows `complete` and `benchmark` tell the command that started them."""
+"""What flows tell the command that started them, and the command them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from artifacts.promotion.ledger import Move
+from engineworks.promotion.gates import Gate
+
 #: A command sets a list of its own; in a worker nobody reads it.
 TOLD: ContextVar[list[Any] | None] = ContextVar("told", default=None)
+
+#: Who asks, as the system knows them; a command sets it. Prefect does not tell a worker.
+WHO: ContextVar[str] = ContextVar("who", default="not told")
 
 
 def tell(outcomes: Sequence[Any]) -> None:
@@ -55,3 +61,35 @@ class TimedVersion:
     throughput_per_s: float | None = None
     ratio: float | None = None
     """p50_ms / before_ms."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promotion:
+    """What became of one variant that was to be promoted or rolled back."""
+
+    model: str
+    variant: str
+    version: str
+    before: str
+    """Version that was live; empty: none."""
+    outcome: Literal[
+        "promoted", "rolled back", "passes", "unchanged", "refused", "pending", "overtaken",
+        "failed",
+    ]  # fmt: skip
+    """passes: nothing was moved, since that was a dry run; refused: a gate says no; pending: a gate
+    cannot be answered yet; overtaken: somebody else moved it meanwhile."""
+    reason: str
+    gates: tuple[Gate, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """The moves of one variant, oldest first, and whether they are the ones that were made."""
+
+    model: str
+    variant: str
+    champion: str
+    previous: str
+    broken: str
+    """What is not whole; empty: every entry fits."""
+    moves: tuple[Move, ...]

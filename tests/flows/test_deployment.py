@@ -81,7 +81,7 @@ def test_what_is_deployed_ships_through_a_worker_elsewhere(project, tmp_path_fac
         assert (schedule.schedule.cron, schedule.schedule.timezone) == (cron, "Europe/Berlin")
         assert not schedule.active
     form = nightly.parameter_openapi_schema["properties"]
-    assert form["stage"]["enum"] == ["production", "candidate"]
+    assert form["stage"]["enum"] == ["champion", "candidate", "production"]
     assert form["model"]["description"] == "Name of one registered model; empty: all"
     assert form["slower_than"]["description"].startswith("Largest p50 now / p50 when registered")
     form = found["cpu"].parameter_openapi_schema["properties"]

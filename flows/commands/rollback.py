@@ -1,0 +1,60 @@
+"""The command line of `python -m flows.rollback`.
+
+Exit codes: 0 an earlier version is live; 3 trouble, none to go back to, or somebody else was
+quicker; 130 stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+from rich.markup import escape
+
+from engineworks import streams
+from flows.commands.outcome import TOLD, Promotion
+from flows.commands.promote import say
+from flows.commands.terminal import add_options, following, guarded
+from flows.commands.who import asking
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.rollback",
+        description="Make the version live again that was live and good before. The one that is "
+        "left is never gone back to: a second rollback goes further back.",
+        epilog="Exit codes: 0 an earlier version is live, 3 trouble, none to go back to, or "
+        "somebody else was quicker, 130 stopped.",
+    )
+    parser.add_argument("model", help="name of the registered model")
+    parser.add_argument("--variant", default="", help="default: where there is only one")
+    parser.add_argument("--to", default="", help="a version of its history")
+    parser.add_argument("--why", default="", help="the reason, for the history")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would become of it")
+    add_options(parser, json_is="a list of the one version")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; the exit code is its meaning."""
+    streams.tolerate()
+    return guarded(_parser().parse_args(arguments), _rollback)
+
+
+def _rollback(options: argparse.Namespace, console: Console) -> int:
+    from flows.rollback import rollback
+
+    told: list[Promotion] = []
+    TOLD.set(told)
+    with asking(), following(options, console, f"[bold]rollback[/] {escape(options.model)}"):
+        state = rollback(
+            options.model,
+            options.variant,
+            options.to,
+            options.why,
+            dry_run=options.dry_run,
+            return_state=True,
+        )
+    if not told and state.is_failed():
+        state.result()  # raises what stopped it
+    return say(options, told)

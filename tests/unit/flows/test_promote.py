@@ -1,0 +1,311 @@
+"""Promote, roll back and look at it, against a real MLflow and the records of a real folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from artifacts.promotion import ledger
+from artifacts.registry import mlflow_log, ownership, promoted, versions
+from artifacts.summary import SCHEMA, Engine, Summary, Variant
+from engineworks.errors import StoreError
+from engineworks.facts.data import PinnedData
+from engineworks.facts.engine import Accuracy, Parity, PrecisionTruth
+from engineworks.facts.timing import BenchmarkRow
+from engineworks.manifest import TensorSpec
+from engineworks.promotion.gates import FIRST, Limits
+from engineworks.specs import BudgetSpec, InputSpec, Preprocess, TaskSpec
+from engineworks.store import LocalStore
+from flows import history as history_flow
+from flows import promote as promote_flow
+from flows import rollback as rollback_flow
+from flows.commands import outcome
+from flows.commands import promote as promote_command
+from flows.steps import promote as steps
+from tests import builders
+
+NAME = "openvino/int8"
+LABELS = ("cat", "dog")
+TASK = TaskSpec(kind="classification", labels=LABELS)
+OWNER = ownership.owner(
+    "/a/recipe.yaml on one", TASK, LABELS, InputSpec(size=(32, 32)), Preprocess()
+)
+FILES = tuple(f"{('cat', 'dog')[i % 2]}/{i}.png" for i in range(400))
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """An empty one: making it takes MLflow seconds."""
+    home = tmp_path_factory.mktemp("mlflow")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        mlflow_log.client(home).search_experiments()
+    return home / "mlflow.db"
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, database):
+    for name in ("MLFLOW_TRACKING_URI", "ENGINEWORKS_STORE"):
+        monkeypatch.delenv(name, raising=False)
+    place = tmp_path / "home"
+    place.mkdir()
+    shutil.copy(database, place)
+    monkeypatch.setenv("ENGINEWORKS_HOME", str(place))
+    for flow in (promote_flow, rollback_flow, history_flow):
+        monkeypatch.setattr(flow, "get_run_logger", lambda: logging.getLogger("test"))
+    return place
+
+
+def answers(wrong):
+    """A classifier that has the first `wrong` photos wrong."""
+    return [[f, (i % 2) ^ (i < wrong), 0.9] for i, f in enumerate(FILES)]
+
+
+def row(store, folder, content, wrong, name=NAME, p50_ms=4.0, **changes):
+    engine = builders.put_bytes(
+        store, folder, content, kind="engine", name="tiny", task=changes.pop("task", TASK),
+        target="openvino", precision="int8", preprocess=Preprocess(),
+        inputs=(TensorSpec(name="images", dtype="float32", shape=("batch", 3, 32, 32)),),
+    )  # fmt: skip
+    path = folder / "predictions.json"
+    path.write_text(json.dumps(answers(wrong)))
+    known = store.put(
+        {"predictions.json": path}, kind="predictions", name="tiny", entry="predictions.json",
+        provenance=builders.MADE_HERE,
+    )  # fmt: skip
+    right = 1 - wrong / len(FILES)
+    values = {
+        "name": name, "target": "openvino", "precision": "int8", "verdict": "shipped",
+        "predictions": known, "registered": None, "host": None,
+        "engine": Engine(sha256=engine.sha256, size_bytes=engine.size_bytes, uri=engine.uri),
+        "accuracy": Accuracy(metric="top1", value=right, reference=right, drop=0.0, images=400),
+        "parity": dataclasses.replace(builders.example(Parity), holds=True),
+        "precision_truth": dataclasses.replace(builders.example(PrecisionTruth), holds=True),
+        "benchmark": (
+            dataclasses.replace(
+                builders.example(BenchmarkRow), height=32, width=32, batch=1, p50_ms=p50_ms,
+                inconclusive="",
+            ),
+        ),
+    }  # fmt: skip
+    return dataclasses.replace(builders.example(Variant), **{**values, **changes})
+
+
+@pytest.fixture
+def ship(home, tmp_path):
+    """Log and register a version as `ship` does; gives its number."""
+    store = LocalStore(home / "store")
+    onnx = builders.put_bytes(store, tmp_path)
+    base = builders.example(Summary)
+    data = dataclasses.replace(
+        builders.example(PinnedData), files=FILES, digests={f: f"{f:0>64}" for f in FILES},
+        sha256="d" * 64, objects=len(FILES), truth=None,
+    )  # fmt: skip
+
+    def ship(content=b"one", wrong=20, data_sha256="d" * 64, **changes):
+        variant = row(store, tmp_path, content, wrong, **changes)
+        summary = dataclasses.replace(
+            base, schema=SCHEMA, name="tiny", size=(32, 32), variants=(variant,), simplified=None,
+            comparison=None, budget=BudgetSpec(),
+            reference=dataclasses.replace(
+                base.reference, artifact=onnx, predictions=None, detail={}
+            ),
+            exported=dataclasses.replace(base.exported, onnx=onnx),
+            data=dataclasses.replace(data, sha256=data_sha256),
+        )  # fmt: skip
+        logged = mlflow_log.log_run(summary, store, {}, content.decode() + variant.verdict, home)
+        found = versions.register(summary, logged, home, OWNER)
+        return found[variant.name].version if found else ""
+
+    return ship
+
+
+def promote(version, accept=(), variant=NAME, **limits):
+    found = steps.promote_one(
+        "tiny", variant, version, limits=Limits(**limits), accept=accept, who="ann", dry_run=False
+    )
+    steps.shown("tiny")
+    return found
+
+
+def aliases(home):
+    found = mlflow_log.client(home).get_registered_model("tiny").aliases
+    return {k: str(v) for k, v in found.items() if not k.startswith("candidate-")}
+
+
+def back(to=""):
+    found = steps.back("tiny", NAME, to, who="ann", why="", dry_run=False)
+    steps.shown("tiny")
+    return found
+
+
+def failed(found):
+    return [gate.name for gate in found.gates if not gate.opens]
+
+
+def test_the_first_champion_and_one_that_is_as_good(ship, home):
+    one = promote(ship(b"one"))
+    assert (one.outcome, one.reason) == ("promoted", FIRST)
+    assert aliases(home) == {"champion-openvino-int8": "1"}
+    two = promote(ship(b"two", wrong=19))
+    assert (two.outcome, two.before, two.reason) == ("promoted", "1", "in place of version 1")
+    assert aliases(home) == {"champion-openvino-int8": "2", "previous-openvino-int8": "1"}
+    assert promote("2").outcome == "unchanged"
+    accuracy = next(gate for gate in two.gates if gate.name == "accuracy")
+    assert "0.9525, the champion 0.9500 on the same 400 photos" in accuracy.reason
+    (log,) = steps.histories("tiny", "")
+    assert [(m.new, m.who, m.what) for m in log.moves] == [
+        ("1", "ann", "promote"), ("2", "ann", "promote"),
+    ]  # fmt: skip
+    assert log.moves[1].evidence["gates"] and not log.broken
+
+
+def test_a_worse_one_a_slower_one_and_other_photos_stay_out(ship, home):
+    promote(ship(b"one", wrong=20))
+    worse = promote(ship(b"worse", wrong=40))
+    assert (worse.outcome, failed(worse)) == ("refused", ["accuracy"])
+    assert "worse by 0.0500, allowed 0.01" in worse.reason
+    slower = promote(ship(b"slower", p50_ms=4.5))
+    assert (slower.outcome, failed(slower)) == ("refused", ["latency"])
+    other = ship(b"other", data_sha256="e" * 64)
+    assert failed(promote(other)) == ["data"]
+    cats = ship(b"cats", task=dataclasses.replace(TASK, labels=("dog", "cat")))
+    assert "classes" in failed(promote(cats, accept=["data", "accuracy", "latency"]))
+    assert aliases(home) == {"champion-openvino-int8": "1"}
+    accepted = promote(other, accept=["data"])
+    assert accepted.outcome == "promoted" and "accepted by ann: data" in accepted.reason
+
+
+def test_few_photos_are_a_refusal_that_names_the_number(ship):
+    promote(ship(b"one", wrong=20))
+    found = promote(ship(b"two", wrong=21), max_drop=0.003)
+    assert failed(found) == ["accuracy"] and "labelled photos are needed" in found.reason
+
+
+def test_rolling_back_goes_further_back_each_time(ship, home):
+    for content in (b"one", b"two", b"three"):
+        assert promote(ship(content)).outcome == "promoted"
+    assert (back().version, aliases(home)) == (
+        "2", {"champion-openvino-int8": "2", "previous-openvino-int8": "1"},
+    )  # fmt: skip
+    assert (back().version, aliases(home)) == ("1", {"champion-openvino-int8": "1"})
+    with pytest.raises(StoreError, match="no earlier version that was live and good"):
+        back()
+    assert back("3").version == "3"
+    assert aliases(home) == {"champion-openvino-int8": "3"}
+    with pytest.raises(StoreError, match="never live") as caught:
+        back("9")
+    assert "1, 2" in caught.value.hint
+
+
+def test_a_withdrawn_version_is_neither_champion_nor_gone_back_to(ship, home):
+    for content in (b"one", b"two", b"three"):
+        promote(ship(content))
+    mlflow = mlflow_log.client(home)
+    mlflow.set_model_version_tag("tiny", "2", "verdict", "rejected")
+    assert back().version == "1"
+    promote("3")
+    mlflow.set_model_version_tag("tiny", "3", "verdict", "rejected")
+    (words,) = steps.shown("tiny")
+    assert "version 3 is champion no more" in words and "version 1 is again" in words
+    assert aliases(home) == {"champion-openvino-int8": "1"}
+    assert promote("3").outcome == "refused"
+    mlflow.delete_model_version("tiny", "1")
+    assert "there is none now" in steps.shown("tiny")[0] and aliases(home) == {}
+    (log,) = steps.histories("tiny", "")
+    assert (log.moves[-1].who, log.moves[-1].what, log.champion) == ("reconciler", "withdraw", "")
+
+
+def test_aliases_that_a_person_bent_are_put_right_and_said(ship, home):
+    promote(ship(b"one"))
+    promote(ship(b"two"))
+    mlflow = mlflow_log.client(home)
+    mlflow.set_registered_model_alias("tiny", "champion-openvino-int8", "1")
+    mlflow.delete_registered_model_alias("tiny", "previous-openvino-int8")
+    right = {"champion-openvino-int8": "2", "previous-openvino-int8": "1"}
+    said = steps.shown("tiny")
+    assert aliases(home) == right and len(said) == 2 and "was on version 1" in said[0]
+    assert steps.shown("tiny") == []
+
+
+def test_a_store_that_was_set_back_contradicts_mlflow(ship, home):
+    promote(ship(b"one"))
+    record = home / "promotions/tiny/openvino-int8/generation.json"
+    old = record.read_bytes()
+    promote(ship(b"two"))
+    record.write_bytes(old)
+    (log,) = steps.histories("tiny", "")
+    assert "not the one that MLflow has seen" in log.broken
+    with pytest.raises(Exception, match="not the one that MLflow has seen"):
+        steps.shown("tiny")
+    assert aliases(home)["champion-openvino-int8"] == "2"
+
+
+def test_what_is_simulated_is_never_promoted(ship):
+    version = ship(b"null", target="null", name="null/int8")
+    found = promote(version, variant="null/int8", accept=["accuracy", "data", "latency", "age"])
+    assert failed(found) == ["real"] and "simulated" in found.reason
+
+
+def test_an_old_verdict_needs_a_person(ship, monkeypatch):
+    version, now = ship(b"one"), time.time()
+    monkeypatch.setattr("artifacts.promotion.evidence.time.time", lambda: now + 31 * 86400)
+    assert failed(promote(version)) == ["age"]
+    assert promote(version, accept=["age"]).outcome == "promoted"
+
+
+def test_of_eight_at_once_one_is_promoted(ship, home, monkeypatch):
+    """All have read the same champion before any of them moves it."""
+    promote(ship(b"one"))
+    candidate = ship(b"two")
+    then = ledger.read(steps.records(), "tiny", NAME)
+    monkeypatch.setattr(ledger, "read", lambda *_: then)
+
+    def attempt(_):
+        return steps.promote_one(
+            "tiny", NAME, candidate, limits=Limits(), accept=(), who="ann", dry_run=False
+        )
+
+    with ThreadPoolExecutor(4) as pool:
+        found = [one.outcome for one in pool.map(attempt, range(8))]
+    assert found.count("promoted") == 1 and found.count("overtaken") == 7
+
+
+def test_the_flows_and_their_commands_words(ship, home, capsys):
+    told = []
+    outcome.TOLD.set(told)
+    ship(b"one")
+    state = promote_flow.promote.fn("tiny", dry_run=True)
+    assert state.is_completed() and told[-1].outcome == "passes" and aliases(home) == {}
+    state = promote_flow.promote.fn("tiny")
+    assert state.is_completed() and told[-1].outcome == "promoted"
+    ship(b"two", wrong=60)
+    assert promote_flow.promote.fn("tiny").is_failed() and told[-1].outcome == "refused"
+    options = promote_command._parser().parse_args(["tiny"])
+    assert promote_command.say(options, told[-1:]) == 1
+    shown = capsys.readouterr().out
+    assert "accuracy" in shown and "worse by 0.1000" in shown and "refused" in shown
+    with pytest.raises(StoreError, match="no earlier"):
+        rollback_flow.rollback.fn("tiny")
+    assert history_flow.history.fn("tiny").is_completed() and told[-1].moves[0].who == "not told"
+    with pytest.raises(StoreError, match="no candidate other/fp32"):
+        promote_flow.promote.fn("tiny", "other/fp32")
+    with pytest.raises(StoreError, match="was ever promoted"):
+        history_flow.history.fn("tiny", "other/fp32")
+
+
+def test_the_nightly_benchmark_times_champions_and_what_was_promoted_before(ship, home):
+    one = ship(b"one")
+    mlflow = mlflow_log.client(home)
+    mlflow.set_registered_model_alias("tiny", "production-openvino-int8", one)
+    assert [p.version for p in promoted.promoted(home, "champion")] == ["1"]
+    two = ship(b"two")
+    promote(two)
+    for stage in ("champion", "production"):
+        assert [p.version for p in promoted.promoted(home, stage)] == ["2"]
