@@ -13,7 +13,7 @@ import pytest
 
 from artifacts.report import page as report
 from artifacts.report import pictures, plots
-from artifacts.summary import Engine, Registered, StageTiming, Summary, Variant
+from artifacts.summary import Engine, PackageRow, Registered, StageTiming, Summary, Variant
 from engineworks.facts.data import BadImage, PinnedData
 from engineworks.facts.engine import Accuracy, Parity, ParityRow, PrecisionTruth
 from engineworks.facts.host import HostCard
@@ -25,6 +25,7 @@ from engineworks.facts.model import (
     Reference,
     Simplified,
 )
+from engineworks.facts.package import Check
 from engineworks.facts.timing import BenchmarkRow, Comparison, Contender
 from engineworks.manifest import Artifact, Manifest
 from engineworks.specs import BudgetSpec, DataSpec, Preprocess, TaskSpec
@@ -287,8 +288,12 @@ def test_shipped_without_a_comparison(store: LocalStore) -> None:
 
 def test_text_from_files_is_escaped(store: LocalStore, tmp_path: Path) -> None:
     hostile = detection_run(store, tmp_path, label=HOSTILE, name=HOSTILE, recipe=HOSTILE)
+    packaged = PackageRow(
+        kind=HOSTILE, state=HOSTILE, reason=HOSTILE, server=HOSTILE, unproven=(HOSTILE,),
+        checks=(Check(name=HOSTILE, holds=False, detail=HOSTILE),), sha256=HOSTILE,
+    )  # fmt: skip
     first = dataclasses.replace(
-        hostile.variants[0], name=HOSTILE, reason=HOSTILE, package=(HOSTILE,),
+        hostile.variants[0], name=HOSTILE, reason=HOSTILE, package=(packaged,),
         environment={HOSTILE: HOSTILE},
     )  # fmt: skip
     stage = StageTiming(
