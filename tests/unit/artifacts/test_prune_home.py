@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,8 +21,7 @@ from artifacts.store import prune_home
 from artifacts.store.home import HomeStore
 from engineworks.export import sources
 from engineworks.manifest import Provenance
-from engineworks.stages import model as model_stages
-from engineworks.stages.reference import ReferenceRequest
+from engineworks.stages import reference as stage
 from tests.builders import MADE_HERE, pinned, shared
 
 OLD = time.time() - 3 * 24 * 3600
@@ -47,9 +47,13 @@ def test_the_source_file_of_what_is_needed_stays_and_others_go(tmp_path, tiny_on
     """A registered engine is kept with all that it was made of, down to the user's model file."""
     store = HomeStore(tmp_path / "store")
     model = pinned(tiny_onnx.parent, tiny_onnx.name)
-    stored, other = (sources.hold(tiny_onnx, "onnx", store, name) for name in ("tiny", "other"))
-    reference = model_stages.reference(
-        ReferenceRequest(
+    second = tmp_path / "second.onnx"
+    graph = onnx.load(tiny_onnx)
+    graph.doc_string = "trained again"
+    onnx.save(graph, second)
+    stored, other = (sources.hold(path, "onnx", store, "tiny") for path in (tiny_onnx, second))
+    reference = stage.reference(
+        stage.ReferenceRequest(
             shared=shared(store, name="tiny"), model=dataclasses.replace(model, stored=stored),
             data=None, size=(16, 16), score=False,
         )
