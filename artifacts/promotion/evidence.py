@@ -6,6 +6,7 @@ Knows MLflow, summary.json and the store; decides nothing.
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Mapping
@@ -64,6 +65,8 @@ def read(home: Path, model: str, version: str, variant: str) -> Evidence:
         StoreError: There is no such version, or MLflow does not answer.
         ArtifactError: The version and its run contradict each other.
     """
+    # Else MLflow draws a bar on stderr for every small file.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with speaking(home), tempfile.TemporaryDirectory() as work:
         mlflow = client(home)
         registered = _version(mlflow, model, version)
