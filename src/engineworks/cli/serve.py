@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import socket
 
     from engineworks.cli._words import Subparsers
-    from engineworks.server.settings import Limits, Served, Settings
+    from engineworks.server.settings import ServedEngine, ServerLimits, Settings
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
@@ -213,10 +213,10 @@ def _settings(options: argparse.Namespace) -> Settings:
     )
 
 
-def _limits(options: argparse.Namespace) -> Limits:
-    from engineworks.server.settings import Limits
+def _limits(options: argparse.Namespace) -> ServerLimits:
+    from engineworks.server.settings import ServerLimits
 
-    return Limits(
+    return ServerLimits(
         max_body=options.max_body,
         max_pixels=options.max_pixels,
         max_batch=options.max_batch,
@@ -230,7 +230,7 @@ def _limits(options: argparse.Namespace) -> Limits:
     )
 
 
-def _engines(options: argparse.Namespace) -> tuple[Served, ...]:
+def _engines(options: argparse.Namespace) -> tuple[ServedEngine, ...]:
     """What to serve; names are the manifest's where none is given.
 
     Raises:
@@ -240,9 +240,9 @@ def _engines(options: argparse.Namespace) -> tuple[Served, ...]:
     from engineworks import manifest as manifests
     from engineworks.runtime.session import local_folder
     from engineworks.server import follow
-    from engineworks.server.settings import Served
+    from engineworks.server.settings import ServedEngine
 
-    chosen: list[Served] = []
+    chosen: list[ServedEngine] = []
     for text in options.engines:
         named = _NAMED.fullmatch(text)
         given, place = (named[1], named[2]) if named and not Path(text).exists() else ("", text)
@@ -250,7 +250,7 @@ def _engines(options: argparse.Namespace) -> tuple[Served, ...]:
         folder = local_folder(where).resolve()
         found = manifests.load(folder / manifests.MANIFEST_NAME)
         name = given or re.sub(r"[^A-Za-z0-9._-]", "-", found.name).lstrip("._-")[:64] or "engine"
-        chosen.append(Served(name=name, folder=str(folder), sha256=sha256))
+        chosen.append(ServedEngine(name=name, folder=str(folder), sha256=sha256))
     if options.follow is not None:
         chosen += follow.found(options.follow).values()
     names = [served.name for served in chosen]

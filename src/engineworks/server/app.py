@@ -33,13 +33,13 @@ from engineworks.server.gate import Note, refusal_body
 from engineworks.server.heads import EXAMPLES, MOST_CLASSES, routes
 from engineworks.server.models import Models
 from engineworks.server.refusals import Refusal, bad_request
-from engineworks.server.settings import Served
+from engineworks.server.settings import ServedEngine
 
 Answer = TypeVar("Answer")
 Said = TypeVar("Said", bound=pydantic.BaseModel)
 
 #: Asks the supervisor to change what all workers serve.
-Change = Callable[[str, Served | None], Awaitable[None]]
+Change = Callable[[str, ServedEngine | None], Awaitable[None]]
 
 PRIORITIES = {"low": -1, "normal": 0, "high": 1}
 
@@ -362,7 +362,7 @@ def _add_admin(app: FastAPI, models: Models, change: Change) -> None:
             )  # fmt: skip
         folder = _within(models.settings.roots, wanted.engine)
         try:
-            await change(name, Served(name=name, folder=str(folder), sha256=wanted.sha256))
+            await change(name, ServedEngine(name=name, folder=str(folder), sha256=wanted.sha256))
         except EngineworksError as error:
             raise Refusal(409, "refused", error.message, hint=error.hint) from error
         return {"model": models.engines[name].about}

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from engineworks.runtime.picture_header import other_format, read_header
 from engineworks.server.cut import Cut
 from engineworks.server.refusals import Refusal, bad_request, busy, too_large
-from engineworks.server.settings import Limits
+from engineworks.server.settings import ServerLimits
 
 _FORMATS = "JPEG, PNG, WebP, BMP, TIFF, GIF or PNM"
 _PART_HEAD = 8192
@@ -68,7 +68,7 @@ class Memory:
             self._used -= mine
 
 
-async def receive(request: Request, limits: Limits, take: Callable[[int], None]) -> bytes:
+async def receive(request: Request, limits: ServerLimits, take: Callable[[int], None]) -> bytes:
     """The whole body.
 
     Args:

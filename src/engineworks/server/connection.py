@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEAD_BYTES = 2**15
 
 
-class Connection(HttpToolsProtocol):
+class HttpConnection(HttpToolsProtocol):
     """uvicorn's protocol, bounded. `limited` makes a class with a server's own limits."""
 
     header_s = 10.0
@@ -111,6 +111,6 @@ class Connection(HttpToolsProtocol):
             self._head_timer = None
 
 
-def limited(header_s: float, most: int) -> type[Connection]:
+def limited(header_s: float, most: int) -> type[HttpConnection]:
     """A class of connections with these limits."""
-    return type("LimitedConnection", (Connection,), {"header_s": header_s, "most": most})
+    return type("LimitedConnection", (HttpConnection,), {"header_s": header_s, "most": most})

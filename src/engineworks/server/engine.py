@@ -24,15 +24,15 @@ from engineworks.runtime import Session
 from engineworks.runtime.batching import BatchTimes, QueueFull, RequestQueue
 from engineworks.runtime.metrics import Recorder, name_of
 from engineworks.server.heads import Model, answering
-from engineworks.server.jobs import Arrays, Coming, ImageJob, Job
+from engineworks.server.jobs import Arrays, Coming, ImageJob, ServerJob
 from engineworks.server.refusals import Refusal, bad_request, busy, too_large, too_late
-from engineworks.server.settings import Served, Settings
+from engineworks.server.settings import ServedEngine, Settings
 from engineworks.server.trials import BatchTrial, Kept, may_merge, repeated, row
 
 _log = logging.getLogger(__name__)
 
 
-class Engine:
+class OpenEngine:
     """An engine that answers.
 
     Opening it runs it: what does not answer a warm-up raises here, before anybody depends on it.
@@ -51,7 +51,7 @@ class Engine:
 
     def __init__(
         self,
-        served: Served,
+        served: ServedEngine,
         settings: Settings,
         pool: ThreadPoolExecutor,
         record: Recorder,
@@ -94,7 +94,7 @@ class Engine:
         self.record = record.of(name)
         self._kept = Kept(settings.cache, self.manifest, threads, devices[0])
         self._trial = BatchTrial(first, self.most) if self.merges and measures else None
-        self.queue: RequestQueue[Job] = RequestQueue(
+        self.queue: RequestQueue[ServerJob] = RequestQueue(
             most_rows=self.most,
             most_waiting=limits.queue,
             wait_s=limits.wait_ms / 1e3,
@@ -188,13 +188,13 @@ class Engine:
                 f"{rows} rows, more than the queue's {self._settings.limits.queue}",
                 hint="send fewer rows in a request",
             )
-        job = Job(feeds, rows=rows, deadline_s=deadline_s, priority=priority)
+        job = ServerJob(feeds, rows=rows, deadline_s=deadline_s, priority=priority)
         job.coming = coming
         outputs: Arrays = await self._through(job, lambda: self._enqueue(job))
         self.record.inference("requests", job.stage_ms, {})
         return outputs
 
-    async def _through(self, job: Job, begin: Any) -> Any:
+    async def _through(self, job: ServerJob, begin: Any) -> Any:
         """Take a job in, wait for its end, and let nothing of it behind."""
         if self.open_rows and self.open_rows + job.rows > self._settings.limits.queue:
             raise busy(
@@ -249,7 +249,7 @@ class Engine:
             await self._retired
         await asyncio.get_running_loop().run_in_executor(None, self.close)
 
-    def _enqueue(self, job: Job) -> None:
+    def _enqueue(self, job: ServerJob) -> None:
         """Let a job wait for its turn."""
         if job.coming is not None:
             job.coming.here()
@@ -261,7 +261,7 @@ class Engine:
             deadline_s=job.deadline_s,
         )
 
-    def _run_or_enqueue(self, job: Job) -> None:
+    def _run_or_enqueue(self, job: ServerJob) -> None:
         """Run a job on the thread that prepared it, where nobody waits and nobody is waited for.
 
         Handing it from thread to thread costs more than a small net's own postprocessing.
@@ -322,7 +322,7 @@ class Engine:
             self.queue.times = BatchTimes(known)
             _log.info("%s: ms by batch %s", self.name, known)
 
-    def _run(self, session: Session, jobs: list[Job]) -> None:
+    def _run(self, session: Session, jobs: list[ServerJob]) -> None:
         jobs = [job for job in jobs if not job.cancelled]
         if not jobs:
             return
@@ -345,7 +345,7 @@ class Engine:
         for job, outputs in zip(jobs, answers, strict=True):
             job.ran(outputs, took_s * 1e3, later)
 
-    def _infer(self, session: Session, jobs: list[Job]) -> list[Arrays]:
+    def _infer(self, session: Session, jobs: list[ServerJob]) -> list[Arrays]:
         """Each job's own outputs."""
         feeds = {
             name: np.concatenate([job.feeds[name] for job in jobs])  # type: ignore[index]

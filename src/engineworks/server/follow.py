@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engineworks.errors import EngineworksError
-from engineworks.server.settings import Served
+from engineworks.server.settings import ServedEngine
 
 _log = logging.getLogger(__name__)
 
@@ -25,9 +25,9 @@ EVERY_S = 0.5
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
 
-def found(folder: Path) -> dict[str, Served]:
+def found(folder: Path) -> dict[str, ServedEngine]:
     """What the links lead to now, by name."""
-    engines: dict[str, Served] = {}
+    engines: dict[str, ServedEngine] = {}
     try:
         places = sorted(folder.iterdir())
     except OSError:
@@ -41,7 +41,7 @@ def found(folder: Path) -> dict[str, Served]:
         except (OSError, RuntimeError):
             continue  # absent or broken: what serves goes on
         if (target / "manifest.json").is_file():
-            engines[place.name] = Served(name=place.name, folder=str(target))
+            engines[place.name] = ServedEngine(name=place.name, folder=str(target))
     return engines
 
 
@@ -64,8 +64,8 @@ class Follower:
     def __init__(
         self,
         folder: Path,
-        served: Mapping[str, Served],
-        change: Callable[[str, Served | None], Awaitable[None]],
+        served: Mapping[str, ServedEngine],
+        change: Callable[[str, ServedEngine | None], Awaitable[None]],
     ) -> None:
         self._folder, self._served, self._change = folder, served, change
         self._failed: dict[str, _Failed] = {}

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from urllib.parse import urlsplit
 
 from engineworks.runtime.metrics import Recorder
-from engineworks.server.engine import Engine
+from engineworks.server.engine import OpenEngine
 from engineworks.server.keys import KeyRing
 from engineworks.server.refusals import Refusal, too_large
 from engineworks.server.settings import Settings
@@ -55,12 +55,12 @@ class Note:
     """What the application says about a request for metrics and logs."""
 
     request_id: str
-    engine: Engine | None = None
+    engine: OpenEngine | None = None
     outcome: str = ""
     status: int = 0
 
 
-class Gate:
+class RequestGate:
     """Wraps the application.
 
     Args:

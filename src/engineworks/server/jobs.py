@@ -44,7 +44,7 @@ class Coming:
             self._expect(-1)
 
 
-class Job:
+class ServerJob:
     """One request's tensors on their way through an engine.
 
     Args:
@@ -61,7 +61,7 @@ class Job:
         self.deadline_s, self.priority = deadline_s, priority
         self.cancelled = False
         self.coming: Coming | None = None
-        self.ticket: Ticket[Job] | None = None
+        self.ticket: Ticket[ServerJob] | None = None
         self.stage_ms: dict[str, float] = {}
         self._loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self._loop.create_future()
@@ -107,7 +107,7 @@ class Job:
             self.future.set_exception(error)
 
 
-class ImageJob(Job):
+class ImageJob(ServerJob):
     """One image: decoded and placed before the engine, read after it.
 
     Args:

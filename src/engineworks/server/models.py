@@ -17,9 +17,9 @@ from engineworks import manifest as manifests
 from engineworks.errors import ArtifactError
 from engineworks.runtime.metrics import Recorder
 from engineworks.server.bodies import Memory
-from engineworks.server.engine import Engine
+from engineworks.server.engine import OpenEngine
 from engineworks.server.refusals import Refusal, bad_request, busy
-from engineworks.server.settings import Served, Settings
+from engineworks.server.settings import ServedEngine, Settings
 
 _log = logging.getLogger(__name__)
 
@@ -42,8 +42,8 @@ class Models:
 
     def __init__(self, settings: Settings, record: Recorder, *, measures: bool) -> None:
         self.settings = settings
-        self.engines: dict[str, Engine] = {}
-        self.known: dict[str, Served] = {served.name: served for served in settings.engines}
+        self.engines: dict[str, OpenEngine] = {}
+        self.known: dict[str, ServedEngine] = {served.name: served for served in settings.engines}
         """All names there are, loaded or not."""
         self.memory = Memory(BODIES * settings.limits.max_body)
         self.complete = False
@@ -52,7 +52,7 @@ class Models:
         # A thread that decodes may go on to run the engine: there is one more for each session.
         threads = max(2, hosts.cores()) + settings.instances * max(1, len(settings.engines))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._prepared: dict[int, Engine] = {}
+        self._prepared: dict[int, OpenEngine] = {}
         self._aborted: set[int] = set()
         self._changed: set[str] = set()
         self._retiring: set[asyncio.Task[None]] = set()
@@ -62,7 +62,7 @@ class Models:
         """Whether requests are answered: all engines of the start are loaded, no end is near."""
         return self.complete and not self.draining
 
-    async def open(self, served: Served) -> Engine:
+    async def open(self, served: ServedEngine) -> OpenEngine:
         """Open and warm an engine; nobody reaches it yet.
 
         Raises:
@@ -71,10 +71,10 @@ class Models:
         settings = self.settings
         share = max(1, hosts.cores() // (settings.workers * settings.instances))
 
-        def opened() -> Engine:
+        def opened() -> OpenEngine:
             if served.name in self.engines:
                 _fits(served)
-            return Engine(
+            return OpenEngine(
                 served,
                 settings,
                 self._pool,
@@ -85,7 +85,7 @@ class Models:
 
         return await asyncio.get_running_loop().run_in_executor(None, opened)
 
-    async def prepare(self, change: int, served: Served) -> None:
+    async def prepare(self, change: int, served: ServedEngine) -> None:
         """Open the engine of a change, and keep it until `commit` or `abort`."""
         engine = await self.open(served)
         if change in self._aborted:  # it took too long, and nobody waits for it any more
@@ -109,14 +109,14 @@ class Models:
         else:
             self._aborted.add(change)
 
-    def begin(self, engine: Engine) -> None:
+    def begin(self, engine: OpenEngine) -> None:
         """Let an engine of the start answer, unless a change has overtaken it meanwhile."""
         if engine.name in self._changed:
             self._retire(engine)
         else:
             self.put(engine)
 
-    def put(self, engine: Engine) -> None:
+    def put(self, engine: OpenEngine) -> None:
         """Let an engine answer under its name."""
         before = self.engines.get(engine.name)
         if before is not None:
@@ -136,12 +136,12 @@ class Models:
             engine.record.answers(False)
             self._retire(engine)
 
-    def _retire(self, engine: Engine) -> None:
+    def _retire(self, engine: OpenEngine) -> None:
         task = asyncio.get_running_loop().create_task(engine.retire())
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 
-    def pick(self, name: str | None, route: str = "", version: str = "") -> Engine:
+    def pick(self, name: str | None, route: str = "", version: str = "") -> OpenEngine:
         """The engine that a request means.
 
         Args:
@@ -193,11 +193,11 @@ class Models:
         await asyncio.gather(*self._retiring, return_exceptions=True)
 
 
-def _route(engine: Engine) -> str:
+def _route(engine: OpenEngine) -> str:
     return engine.head.route if engine.head is not None else ""
 
 
-def _fits(served: Served) -> None:
+def _fits(served: ServedEngine) -> None:
     """Refuse a second engine that the machine has no room for.
 
     Raises:

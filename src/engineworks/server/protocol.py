@@ -18,11 +18,11 @@ from engineworks.errors import EngineworksError
 from engineworks.runtime.remote import MANIFEST, manifest_text
 from engineworks.server import bodies, tensors
 from engineworks.server.app import PRIORITIES, Change, deadline_of, note_of, unless_gone
-from engineworks.server.engine import Engine
+from engineworks.server.engine import OpenEngine
 from engineworks.server.jobs import Coming
 from engineworks.server.models import Models
 from engineworks.server.refusals import Refusal, bad_request
-from engineworks.server.settings import Served
+from engineworks.server.settings import ServedEngine
 
 #: A body whose JSON is longer is read on a thread.
 _LONG = 2**16
@@ -96,7 +96,7 @@ def add(app: FastAPI, models: Models, change: Change) -> None:
         await _no_parameters(request, models)
         with _as_refusal():
             # From its place, whatever lies there now.
-            await change(model, Served(name=model, folder=served.folder))
+            await change(model, ServedEngine(name=model, folder=served.folder))
         return {}
 
     @app.post("/v2/repository/models/{model}/unload", tags=tags, summary="Take an engine away")
@@ -116,7 +116,7 @@ def _as_refusal() -> Any:
         raise Refusal(400, "refused", error.message, hint=error.hint) from error
 
 
-def _known(models: Models, name: str) -> Served:
+def _known(models: Models, name: str) -> ServedEngine:
     served = models.known.get(name)
     if served is None:
         raise Refusal(
@@ -145,7 +145,7 @@ def _entry(models: Models, name: str) -> dict[str, str]:
     return {"name": name, "version": engine.version, "state": "READY", "reason": ""}
 
 
-def _metadata(engine: Engine) -> dict[str, Any]:
+def _metadata(engine: OpenEngine) -> dict[str, Any]:
     return {
         "name": engine.name,
         "versions": [engine.version],
@@ -156,7 +156,7 @@ def _metadata(engine: Engine) -> dict[str, Any]:
 
 
 async def _infer(
-    request: Request, body: bytes, models: Models, engine: Engine, coming: Coming
+    request: Request, body: bytes, models: Models, engine: OpenEngine, coming: Coming
 ) -> Response:
     length = request.headers.get(_LENGTH)
     specs = engine.manifest.inputs

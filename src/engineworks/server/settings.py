@@ -11,7 +11,7 @@ from engineworks.runtime.pictures import MAX_PIXELS
 
 
 @dataclass(frozen=True, kw_only=True)
-class Served:
+class ServedEngine:
     """One engine under one name."""
 
     name: str
@@ -21,7 +21,7 @@ class Served:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class ServerLimits:
     """What one request, one engine and one worker may take."""
 
     max_body: int = 20 * 2**20
@@ -49,8 +49,8 @@ class Limits:
 class Settings:
     """All that a worker is told."""
 
-    engines: tuple[Served, ...]
-    limits: Limits = Limits()
+    engines: tuple[ServedEngine, ...]
+    limits: ServerLimits = ServerLimits()
     threads: int = 0
     """Threads of one session; 0: the cores that this machine has, divided among all sessions."""
     instances: int = 1

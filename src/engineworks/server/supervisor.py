@@ -24,7 +24,7 @@ from engineworks.codec import to_json
 from engineworks.errors import EngineworksError, StageError
 from engineworks.server.control import Line, as_error, as_words
 from engineworks.server.follow import Follower
-from engineworks.server.settings import Served, Settings
+from engineworks.server.settings import ServedEngine, Settings
 
 _log = logging.getLogger(__name__)
 
@@ -198,7 +198,7 @@ class Supervisor:
     async def _asked(self, worker: _Worker, message: dict[str, Any]) -> None:
         folder = message.get("folder")
         served = (
-            Served(name=message["name"], folder=folder, sha256=message.get("sha256", ""))
+            ServedEngine(name=message["name"], folder=folder, sha256=message.get("sha256", ""))
             if folder
             else None
         )
@@ -209,7 +209,7 @@ class Supervisor:
         else:
             worker.line.say(answer=message["ask"], ok=True)
 
-    async def change(self, name: str, served: Served | None) -> None:
+    async def change(self, name: str, served: ServedEngine | None) -> None:
         """Let all workers serve another engine under a name; None: none.
 
         Raises:

@@ -23,9 +23,9 @@ from engineworks.errors import EngineworksError
 from engineworks.runtime.metrics import GpuMemory, PrometheusRecorder
 from engineworks.server import app, connection, keys
 from engineworks.server.control import Asker, Line, as_words
-from engineworks.server.gate import Gate
+from engineworks.server.gate import RequestGate
 from engineworks.server.models import Models
-from engineworks.server.settings import Served, Settings
+from engineworks.server.settings import ServedEngine, Settings
 
 _log = logging.getLogger("engineworks.server")
 
@@ -55,7 +55,7 @@ class Worker:
         record = PrometheusRecorder()
         self.models = Models(settings, record, measures=bool(start["measures"]))
         self._server = _Server(self._config(record))
-        served = [from_json(Served, entry) for entry in start["engines"]]
+        served = [from_json(ServedEngine, entry) for entry in start["engines"]]
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._end)
         loop.add_signal_handler(signal.SIGINT, lambda: None)  # a terminal tells all; see SIGTERM
@@ -83,7 +83,7 @@ class Worker:
         elif settings.log:
             log = Path(settings.log).open("a", encoding="utf-8", buffering=1)  # noqa: SIM115
         answers = app.create(self.models, self._change, _metrics(record))
-        gate: Any = Gate(answers, settings, ring, record, app.labels(), log)
+        gate: Any = RequestGate(answers, settings, ring, record, app.labels(), log)
         return uvicorn.Config(
             gate,
             http=connection.limited(limits.header_s, limits.connections),
@@ -98,7 +98,7 @@ class Worker:
             ssl_keyfile=settings.tls_key or None,
         )
 
-    async def _load(self, served: list[Served]) -> bool:
+    async def _load(self, served: list[ServedEngine]) -> bool:
         try:
             for engine in await asyncio.gather(*map(self.models.open, served)):
                 self.models.begin(engine)
@@ -133,7 +133,7 @@ class Worker:
     async def _prepare(self, message: dict[str, Any]) -> None:
         change = message["change"]
         try:
-            await self.models.prepare(change, from_json(Served, message["served"]))
+            await self.models.prepare(change, from_json(ServedEngine, message["served"]))
         except Exception as error:
             if not isinstance(error, EngineworksError):
                 _log.exception("an engine could not be prepared")
@@ -141,7 +141,7 @@ class Worker:
         else:
             self._line.say(done=change, worker_ok=True)
 
-    async def _change(self, name: str, served: Served | None) -> None:
+    async def _change(self, name: str, served: ServedEngine | None) -> None:
         place = {"folder": served.folder, "sha256": served.sha256} if served else {}
         await self._asker.ask(name=name, **place)
 
