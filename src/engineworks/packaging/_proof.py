@@ -84,13 +84,7 @@ def prove(
         ArtifactError: The package or the engine is damaged, or it is of another engine.
     """
     began = time.monotonic()
-    made = verify(folder)
-    manifest = verify(engine)
-    if made.details.get("engine_sha256") != manifest.sha256:
-        raise ArtifactError(
-            f"{folder} was made of another engine than {engine}",
-            hint="make the package anew from this engine",
-        )
+    made, manifest = _manifests(folder, engine)
     unproven = package.unproven(made)
 
     def result(state: Any, reason: str, **found: Any) -> Proof:
@@ -104,19 +98,12 @@ def prove(
         return result("pending", waits)
     work.mkdir(parents=True, exist_ok=True)
     site = Site(
-        package=folder.absolute(),
-        manifest=made,
-        engine=manifest,
+        package=folder.absolute(), manifest=made, engine=manifest,
         environment=package.environment.folder(home).absolute(),
-        work=work.absolute(),
-        limit_s=limit_s,
-    )
-    threads = int(made.details.get("numbers", {}).get("threads", 0))
+        work=work.absolute(), limit_s=limit_s,
+    )  # fmt: skip
     try:
-        with runtime.open(engine, threads=threads) as session, package.serve(site) as served:
-            cases = _cases(session, manifest, photos)
-            checks = (*_compare(served, manifest, cases), *served.probes(cases[0].data))
-            who = {"server": served.server, "client": served.client}
+        checks, who = _served(package, site, engine, photos)
     except MissingDependency as error:
         return result("pending", f"{error.message}; {error.hint}")
     except EngineworksError as error:
@@ -130,6 +117,28 @@ def prove(
         "failed" if wrong else "proven", reason,
         photos=len(photos), checks=checks, **who, **_left(work),
     )  # fmt: skip
+
+
+def _manifests(folder: Path, engine: Path) -> tuple[Manifest, Manifest]:
+    """Of a package and of the engine that it must have been made of; both are whole."""
+    made, manifest = verify(folder), verify(engine)
+    if made.details.get("engine_sha256") != manifest.sha256:
+        raise ArtifactError(
+            f"{folder} was made of another engine than {engine}",
+            hint="make the package anew from this engine",
+        )
+    return made, manifest
+
+
+def _served(
+    package: Package, site: Site, engine: Path, photos: Sequence[Path]
+) -> tuple[tuple[Check, ...], dict[str, str]]:
+    """What the real server answers, held against the engine; and which server and client."""
+    threads = int(site.manifest.details.get("numbers", {}).get("threads", 0))
+    with runtime.open(engine, threads=threads) as session, package.serve(site) as served:
+        cases = _cases(session, site.engine, photos)
+        checks = (*_compare(served, site.engine, cases), *served.probes(cases[0].data))
+        return checks, {"server": served.server, "client": served.client}
 
 
 def _left(work: Path) -> dict[str, str]:

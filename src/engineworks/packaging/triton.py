@@ -37,13 +37,25 @@ class Backend:
     beside: str = ""
     """A second file that belongs to it."""
     on_gpu: bool = False
+    threads: str = ""
+    """Parameter that says how many threads one call may use."""
+    parameters: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Others that every such engine has."""
 
 
+_ONNX = Backend(
+    platform="onnxruntime_onnx",
+    file="model.onnx",
+    threads="intra_op_thread_count",
+    parameters={"inter_op_thread_count": 1},
+)
 #: Runtime of an engine -> how Triton opens it.
 BACKENDS = {
-    "onnxruntime": Backend(platform="onnxruntime_onnx", file="model.onnx"),
-    "onnxruntime_cuda": Backend(platform="onnxruntime_onnx", file="model.onnx", on_gpu=True),
-    "openvino": Backend(backend="openvino", file="model.xml", beside="model.bin"),
+    "onnxruntime": _ONNX,
+    "onnxruntime_cuda": dataclasses.replace(_ONNX, on_gpu=True),
+    "openvino": Backend(
+        backend="openvino", file="model.xml", beside="model.bin", threads="INFERENCE_NUM_THREADS"
+    ),
     "tensorrt": Backend(platform="tensorrt_plan", file="model.plan", on_gpu=True),
 }
 
@@ -56,7 +68,7 @@ def fits(manifest: Manifest, options: Mapping[str, Any]) -> str:
     runtime = manifest.requires.runtime if manifest.requires else ""
     if runtime not in BACKENDS:
         return f"Triton has no backend that opens engines of {runtime or 'no runtime'}"
-    if manifest.target == "tensorrt-rtx":
+    if manifest.details.get("module", runtime) not in BACKENDS:
         return "Triton's TensorRT backend opens no engines of TensorRT for RTX"
     if options.get("backend") == "python" and runtime not in PYTHON:
         return f"backend: python opens engines of {', '.join(PYTHON)}, this is one of {runtime}"
@@ -114,7 +126,6 @@ def write(request: PackageInput) -> PackageOutput:
         and config.by_rows(manifest)
     )
     name = manifest.name
-    repository = request.work / "model_repository"
     labels = _labels(manifest)
     engine = config.engine_config(
         f"{name}.engine", manifest, numbers, on_gpu=backend.on_gpu, labels=bool(labels)
@@ -122,34 +133,20 @@ def write(request: PackageInput) -> PackageOutput:
     cache_mib = int(options.get("cache_mib", 0))
     if cache_mib:
         engine.response_cache.enable = True
+    files = _Files(request.work, request.engine)
     if in_python:
         _python_engine(engine, numbers)
-    else:
-        _vendor_engine(engine, backend, runtime, manifest, numbers)
-    files = _Files(request.work, request.engine)
-    reasons = _reasons(engine, numbers)
-    files.write(f"{name}.engine", engine, reasons, labels)
-    if in_python:
+        files.write(f"{name}.engine", engine, _reasons(engine, numbers), labels)
         files.python(f"{name}.engine", "engine.py", runtime, whole=manifest)
     else:
+        _vendor_engine(engine, backend, manifest, numbers)
+        files.write(f"{name}.engine", engine, _reasons(engine, numbers), labels)
         files.take(f"{name}.engine/1/{backend.file}", manifest.entry)
         if backend.beside:
-            files.take(
-                f"{name}.engine/1/{backend.beside}",
-                str(Path(manifest.entry).with_suffix(Path(backend.beside).suffix)),
-            )
+            beside = Path(manifest.entry).with_suffix(Path(backend.beside).suffix)
+            files.take(f"{name}.engine/1/{backend.beside}", str(beside))
     if with_photos:
-        decode = config.decode_config(f"{name}.decode", manifest, numbers)
-        files.write(f"{name}.decode", decode, {"max_batch_size": "one photo a request"})
-        files.python(f"{name}.decode", "decode.py", runtime)
-        answer = config.answer_config(f"{name}.answer", manifest)
-        files.write(f"{name}.answer", answer, {})
-        files.python(f"{name}.answer", "answer.py", runtime)
-        files.write(name, config.ensemble_config(name, manifest), {})
-        (repository / name / "1").mkdir()
-        files.note(
-            f"{name}/1/README", "An ensemble has no file of its own; Triton wants this folder.\n"
-        )
+        _write_photo_models(files, manifest, numbers, runtime)
     facts = {
         "engine_sha256": manifest.sha256,
         "runtime": runtime,
@@ -175,6 +172,20 @@ def write(request: PackageInput) -> PackageOutput:
     )
 
 
+def _write_photo_models(files: _Files, manifest: Manifest, numbers: Numbers, runtime: str) -> None:
+    """The models around the engine that take a photo and give what it shows."""
+    name = manifest.name
+    decode = config.decode_config(f"{name}.decode", manifest, numbers)
+    files.write(f"{name}.decode", decode, {"max_batch_size": "one photo a request"})
+    files.python(f"{name}.decode", "decode.py", runtime)
+    files.write(f"{name}.answer", config.answer_config(f"{name}.answer", manifest), {})
+    files.python(f"{name}.answer", "answer.py", runtime)
+    files.write(name, config.ensemble_config(name, manifest), {})
+    files.note(
+        f"{name}/1/README", "An ensemble has no file of its own; Triton wants this folder.\n"
+    )
+
+
 def _labels(manifest: Manifest) -> tuple[str, ...]:
     """Class names for Triton's classification extension: of a classifier's one output."""
     task = manifest.task
@@ -188,20 +199,14 @@ def _python_engine(engine: Any, numbers: Numbers) -> None:
     engine.parameters["threads"].string_value = str(numbers.threads)
 
 
-def _vendor_engine(
-    engine: Any, backend: Backend, runtime: str, manifest: Manifest, numbers: Numbers
-) -> None:
+def _vendor_engine(engine: Any, backend: Backend, manifest: Manifest, numbers: Numbers) -> None:
     """What the vendor's library reads beside the common fields."""
     engine.platform, engine.backend = backend.platform, backend.backend
     engine.default_model_filename = backend.file
-    words: dict[str, Any] = {}
-    if runtime.startswith("onnxruntime"):
-        words = {"intra_op_thread_count": numbers.threads, "inter_op_thread_count": 1}
-        if manifest.details.get("optimized"):
-            engine.optimization.graph.level = 2  # none: the file is the optimised graph
-    elif runtime == "openvino":
-        words = {"INFERENCE_NUM_THREADS": numbers.threads}
-    for key, value in words.items():
+    if manifest.details.get("optimized"):
+        engine.optimization.graph.level = 2  # none: the file is the optimised graph
+    threads = {backend.threads: numbers.threads} if backend.threads else {}
+    for key, value in {**threads, **backend.parameters}.items():
         engine.parameters[key].string_value = str(value)
 
 

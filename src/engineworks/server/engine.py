@@ -24,7 +24,7 @@ from engineworks.runtime import Session
 from engineworks.runtime.batching import BatchTimes, QueueFull, RequestQueue
 from engineworks.runtime.metrics import Recorder, name_of
 from engineworks.server.heads import Model, answering
-from engineworks.server.jobs import Arrays, Coming, ImageJob, ServerJob
+from engineworks.server.jobs import Arrays, Coming, ImageJob, ServerJob, own, padded
 from engineworks.server.refusals import Refusal, bad_request, busy, too_large, too_late
 from engineworks.server.settings import ServedEngine, Settings
 from engineworks.server.trials import BatchTrial, Kept, may_merge, repeated, row
@@ -61,17 +61,9 @@ class OpenEngine:
     ) -> None:
         self.served, self._settings, self._pool = served, settings, pool
         limits = settings.limits
-        devices = settings.devices or (0,)
         self._sessions: list[Session] = []
         try:
-            for number in range(settings.instances):
-                device = devices[number % len(devices)]
-                self._sessions.append(
-                    runtime.open(
-                        served.folder, threads=threads, device=device, sha256=served.sha256
-                    )
-                )
-            first = self._sessions[0]
+            first = self._open(threads)
             self.manifest = first.manifest
             self.head = answering(first, settings)
             fixed = first.inputs[0].shape[0] if first.inputs[0].shape else 1
@@ -85,14 +77,10 @@ class OpenEngine:
             raise
         name = name_of(self.manifest, served.name)
         self.name, self.version, self.variant = served.name, name.version, name.variant
-        self.about = {
-            "name": self.name,
-            "version": self.version,
-            "variant": self.variant,
-            "digest": self.manifest.sha256,
-        }
+        self.about = {"name": self.name, "version": self.version, "variant": self.variant}
+        self.about["digest"] = self.manifest.sha256
         self.record = record.of(name)
-        self._kept = Kept(settings.cache, self.manifest, threads, devices[0])
+        self._kept = Kept(settings.cache, self.manifest, threads, self._devices[0])
         self._trial = BatchTrial(first, self.most) if self.merges and measures else None
         self.queue: RequestQueue[ServerJob] = RequestQueue(
             most_rows=self.most,
@@ -115,6 +103,19 @@ class OpenEngine:
         ]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def _devices(self) -> tuple[int, ...]:
+        return self._settings.devices or (0,)
+
+    def _open(self, threads: int) -> Session:
+        """Open every instance; the first of them."""
+        folder, sha256 = self.served.folder, self.served.sha256
+        for number in range(self._settings.instances):
+            device = self._devices[number % len(self._devices)]
+            opened = runtime.open(folder, threads=threads, device=device, sha256=sha256)
+            self._sessions.append(opened)
+        return self._sessions[0]
 
     def _warm(self) -> None:
         made = row(self._sessions[0])
@@ -355,9 +356,9 @@ class OpenEngine:
         }
         rows = sum(job.rows for job in jobs)
         if not self.merges:
-            return [_own(session, self._padded(feeds, rows))]
+            return [own(session, padded(feeds, self.least - rows))]
         parts = [
-            _own(session, {n: a[at : at + self.most] for n, a in feeds.items()})
+            own(session, {n: a[at : at + self.most] for n, a in feeds.items()})
             for at in range(0, rows, self.most)
         ]
         outputs = (
@@ -371,16 +372,6 @@ class OpenEngine:
             answers.append({name: array[at : at + job.rows] for name, array in outputs.items()})
             at += job.rows
         return answers
-
-    def _padded(self, feeds: Arrays, rows: int) -> Arrays:
-        """Rows of zeros behind, for an engine that wants more of them than an image has."""
-        lacking = self.least - rows
-        if lacking <= 0:
-            return feeds
-        return {
-            name: np.concatenate([array, np.zeros((lacking, *array.shape[1:]), array.dtype)])
-            for name, array in feeds.items()
-        }
 
     def close(self) -> None:
         """End its threads and free it; what still waits is run before."""
@@ -397,12 +388,6 @@ class OpenEngine:
                 session.close()
             except EngineworksError:
                 _log.exception("an engine could not be closed")
-
-
-def _own(session: Session, feeds: Arrays) -> dict[str, np.ndarray[Any, Any]]:
-    """Outputs that no later inference overwrites."""
-    outputs = session.infer(feeds)
-    return {n: a.copy() for n, a in outputs.items()} if session.reuses_outputs else outputs
 
 
 def _now(function: Any, *arguments: Any) -> None:

@@ -19,6 +19,7 @@ from engineworks.errors import DataError
 from engineworks.runtime.batching import Ticket
 from engineworks.runtime.pictures import decode_picture
 from engineworks.runtime.preprocess import Placement
+from engineworks.runtime.session import Session
 from engineworks.server.heads import Model, finish
 from engineworks.server.refusals import Refusal
 
@@ -181,3 +182,19 @@ class ImageJob(ServerJob):
             self.end(json.dumps(answer, separators=(",", ":")).encode())
         except BaseException as error:  # whatever it is, somebody waits for the answer
             self.fail(error)
+
+
+def padded(feeds: Arrays, lacking: int) -> Arrays:
+    """Rows of zeros behind, for an engine that wants `lacking` more of them than a request has."""
+    if lacking <= 0:
+        return feeds
+    return {
+        name: np.concatenate([array, np.zeros((lacking, *array.shape[1:]), array.dtype)])
+        for name, array in feeds.items()
+    }
+
+
+def own(session: Session, feeds: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+    """Outputs that no later inference overwrites."""
+    outputs = session.infer(feeds)
+    return {n: a.copy() for n, a in outputs.items()} if session.reuses_outputs else outputs

@@ -32,7 +32,17 @@ _LENGTH = "inference-header-content-length"
 
 def add(app: FastAPI, models: Models, change: Change) -> None:
     """Add the routes."""
-    tags: list[Any] = ["open inference protocol"]
+    _add_health(app, models)
+    _add_models(app, models)
+    _add_repository(app, models, change)
+
+
+#: How the routes are grouped in the OpenAPI.
+TAGS: list[Any] = ["open inference protocol"]
+
+
+def _add_health(app: FastAPI, models: Models) -> None:
+    tags = TAGS
 
     @app.get("/v2", tags=tags, summary="The server")
     @app.get("/v2/", include_in_schema=False)
@@ -50,6 +60,10 @@ def add(app: FastAPI, models: Models, change: Change) -> None:
     @app.get("/v2/health/ready", tags=tags, summary="Whether every engine answers")
     async def ready() -> Response:
         return JSONResponse({"ready": models.ready}, status_code=200 if models.ready else 503)
+
+
+def _add_models(app: FastAPI, models: Models) -> None:
+    tags = TAGS
 
     @app.get("/v2/models/{model}", tags=tags, summary="An engine's tensors")
     @app.get("/v2/models/{model}/versions/{version}", tags=tags, summary="An engine's tensors")
@@ -85,6 +99,10 @@ def add(app: FastAPI, models: Models, change: Change) -> None:
             answer = await _infer(request, body, models, engine, coming)
         note.outcome = "ok"
         return answer
+
+
+def _add_repository(app: FastAPI, models: Models, change: Change) -> None:
+    tags = TAGS
 
     @app.post("/v2/repository/index", tags=tags, summary="All names, loaded or not")
     async def index() -> list[dict[str, str]]:

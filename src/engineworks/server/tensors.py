@@ -71,20 +71,7 @@ def read(
     Raises:
         Refusal: 400, with the tensor and the rule.
     """
-    whole = memoryview(body)
-    end = len(body)
-    if header_length is not None:
-        if not (header_length.isascii() and header_length.isdigit() and len(header_length) < 12):
-            raise bad_request(
-                f"Inference-Header-Content-Length is {header_length[:20]!r}",
-                hint="give the length of the JSON in bytes",
-            )
-        end = int(header_length)
-        if end > len(body):
-            raise bad_request(
-                f"Inference-Header-Content-Length is {end}, the body has {len(body)} bytes",
-                hint="give the length of the JSON in bytes",
-            )
+    whole, end = memoryview(body), _end_of_json(body, header_length)
     data = json_object(whole[:end])
     rest = whole[end:]
     parameters = _mapping(data.get("parameters", {}), "parameters")
@@ -125,6 +112,24 @@ def read(
         binary=binary,
         all_binary=bool(parameters.get("binary_data_output", False)),
     )
+
+
+def _end_of_json(body: bytes, header_length: str | None) -> int:
+    """Bytes of the JSON: all of them where no binary tensors follow."""
+    if header_length is None:
+        return len(body)
+    if not (header_length.isascii() and header_length.isdigit() and len(header_length) < 12):
+        raise bad_request(
+            f"Inference-Header-Content-Length is {header_length[:20]!r}",
+            hint="give the length of the JSON in bytes",
+        )
+    end = int(header_length)
+    if end > len(body):
+        raise bad_request(
+            f"Inference-Header-Content-Length is {end}, the body has {len(body)} bytes",
+            hint="give the length of the JSON in bytes",
+        )
+    return end
 
 
 def _mapping(value: Any, what: str) -> Mapping[str, Any]:
