@@ -19,7 +19,7 @@ from engineworks.store import LocalStore, alone, explain_os_error
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class HeldBytes:
     """A file's bytes, and the token that a write over just these must show."""
 
     data: bytes
@@ -29,7 +29,7 @@ class Found:
 class Place(Protocol):
     """Where records lie."""
 
-    def read(self, key: str) -> Found | None:
+    def read(self, key: str) -> HeldBytes | None:
         """A file, or None when there is none."""
         ...
 
@@ -53,10 +53,10 @@ class BucketPlace:
         self._bucket = bucket
         self._proven = False
 
-    def read(self, key: str) -> Found | None:
+    def read(self, key: str) -> HeldBytes | None:
         """See `Place`."""
         found = self._bucket.read(key)
-        return None if found is None else Found(data=found.data, token=found.etag)
+        return None if found is None else HeldBytes(data=found.data, token=found.etag)
 
     def create(self, key: str, data: bytes) -> bool:
         """See `Place`."""
@@ -110,13 +110,13 @@ class FolderPlace:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def read(self, key: str) -> Found | None:
+    def read(self, key: str) -> HeldBytes | None:
         """See `Place`."""
         try:
             data = (self._root / key).read_bytes()
         except FileNotFoundError:
             return None
-        return Found(data=data, token=hashlib.sha256(data).hexdigest())
+        return HeldBytes(data=data, token=hashlib.sha256(data).hexdigest())
 
     def create(self, key: str, data: bytes) -> bool:
         """See `Place`."""

@@ -93,8 +93,7 @@ def prove(
             elapsed_s=time.monotonic() - began, **found,
         )  # fmt: skip
 
-    waits = package.pending(made) or package.environment.missing(home)
-    if waits:
+    if waits := package.pending(made) or package.environment.missing(home):
         return result("pending", waits)
     work.mkdir(parents=True, exist_ok=True)
     site = Site(
@@ -111,12 +110,9 @@ def prove(
     except Exception as error:  # of a client or a server: whatever it is, it is no proof
         log.debug("proof of %s", name, exc_info=True)
         return result("failed", f"{type(error).__name__}: {said(error)}", **_left(work))
-    wrong = [check for check in checks if not check.holds]
-    reason = "; ".join(f"not so: {check.name} ({check.detail})" for check in wrong)
-    return result(
-        "failed" if wrong else "proven", reason,
-        photos=len(photos), checks=checks, **who, **_left(work),
-    )  # fmt: skip
+    wrong = [f"not so: {check.name} ({check.detail})" for check in checks if not check.holds]
+    facts = {"photos": len(photos), "checks": checks, **who, **_left(work)}
+    return result("failed" if wrong else "proven", "; ".join(wrong), **facts)
 
 
 def _manifests(folder: Path, engine: Path) -> tuple[Manifest, Manifest]:

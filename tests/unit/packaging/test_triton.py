@@ -176,7 +176,7 @@ def test_what_needs_a_gpu_is_written_and_waits(engine, written, runtime):
     ("changes", "options", "words"),
     [
         ({"runtime": "coreml"}, {}, "no backend"),
-        ({"runtime": "tensorrt", "target": "tensorrt-rtx"}, {}, "RTX"),
+        ({"runtime": "tensorrt", "details": {"module": "tensorrt_rtx"}}, {}, "RTX"),
         ({"runtime": "tensorrt"}, {"backend": "python"}, "opens engines of onnxruntime"),
         ({"requires": None}, {}, "no runtime"),
     ],
