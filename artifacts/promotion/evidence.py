@@ -211,17 +211,18 @@ def side_by_side(
     common = [f for f in mine.files if mine.digests.get(f, "-") == theirs.digests.get(f, "")]
     if not common:
         return "the two have no photo in common"
-    if candidate.kind == "classification":
-        return _classes(candidate, champion, common, max_drop)
-    if candidate.kind != "detection":
+    compare = _COMPARED.get(candidate.kind)
+    if compare is None:
         return f"answers of the task {candidate.kind} are not compared photo by photo yet"
     try:
-        return _objects(candidate, champion, common, store, max_drop)
+        return compare(candidate, champion, common, store, max_drop)
     except EngineworksError as error:
         return f"the known boxes cannot be read ({error.line})"
 
 
-def _classes(one: Evidence, other: Evidence, files: list[str], max_drop: float) -> Paired | str:
+def _classes(
+    one: Evidence, other: Evidence, files: list[str], store: LocalStore, max_drop: float
+) -> Paired | str:
     labels = one.standing.labels
     mine, theirs = ({row[0]: row[1] for row in e.predictions or ()} for e in (one, other))
     both = [file for file in files if file in mine and file in theirs]
@@ -262,3 +263,7 @@ def _boxes(one: Evidence, store: LocalStore) -> CocoLabels | None:
     if one.data is None or one.data.truth is None:
         return None
     return read_coco(store.entry(one.data.truth), one.standing.labels)
+
+
+#: How answers to the same photos are compared, by the task.
+_COMPARED = {"classification": _classes, "detection": _objects}

@@ -155,8 +155,8 @@ def get(name: str) -> Precision:
 
 
 def by_width() -> dict[int, Precision]:
-    """The first precision of each number of stored bits, widest first."""
+    """The first precision that stores and computes in each number of bits, widest first."""
     first: dict[int, Precision] = {}
-    for precision in _TABLE:
+    for precision in (row for row in _TABLE if not row.weights_only):
         first.setdefault(precision.stored_bits, precision)
     return first

@@ -164,7 +164,7 @@ class TestTransfers:
 
     def test_bytes_that_two_artifacts_share_are_stored_once(self, remote, tmp_path):
         put_bytes(remote, tmp_path)
-        put_bytes(remote, tmp_path, name="other")
+        put_bytes(remote, tmp_path, precision="fp16")
         assert len(remote.bucket.list("blobs/")) == 1
         assert len(remote.bucket.list("artifacts/")) == 2
 
