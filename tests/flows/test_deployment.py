@@ -27,7 +27,8 @@ pytestmark = pytest.mark.flows
 
 DEPLOYMENTS = ["benchmark/nightly",
                "build-target/cpu", "build-target/gpu", "build-target/jetson", "build-target/mac",
-               "complete/fleet", "prune/weekly", "ship/cpu", "ship/fleet",
+               "complete/fleet", "promote/registry", "prune/weekly", "rollback/registry",
+               "ship/cpu", "ship/fleet",
                "time-engine/cpu", "time-engine/gpu", "time-engine/jetson", "time-engine/mac",
                ]  # fmt: skip
 
@@ -48,7 +49,7 @@ def asked_for(client):
         made.append(newest.id)
         client.set_flow_run_state(newest.id, Cancelled(), force=True)
     assert [run.id for run in runs()] == made[::-1] and len(set(made)) == 5
-    assert {run.work_queue_name for run in runs()} == {trigger.QUEUE}
+    assert {run.work_queue_name for run in runs()} == {"registry"}
 
 
 def test_what_is_deployed_ships_through_a_worker_elsewhere(project, tmp_path_factory):
