@@ -285,7 +285,7 @@ def _latency(one: Standing, champion: Standing | None, limits: Limits) -> Gate:
     ratio = one.p50_ms / champion.p50_ms
     return Gate(
         name="latency", outcome="passed" if ratio <= limits.slower_than else "failed",
-        number=ratio, threshold=limits.slower_than, accept="latency",
+        number=ratio, threshold=limits.slower_than,
         reason=f"p50 {one.p50_ms:.3g} ms, the champion {champion.p50_ms:.3g} ms on "
         f"{one.machine}: {ratio:.3f} of it, allowed {limits.slower_than:g}",
     )  # fmt: skip

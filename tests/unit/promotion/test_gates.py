@@ -87,6 +87,12 @@ def test_latency_of_another_machine_or_of_none_is_pending(changes):
     assert {gate.name for gate in found if not gate.opens} == {"latency"}
 
 
+def test_a_slowdown_that_was_measured_can_be_accepted_by_nobody():
+    slower = but(p50_ms=4.7)
+    assert list(closed(slower, accept=["latency"])) == ["latency"]
+    assert not closed(but(machine="rack-2"), accept=["latency"])
+
+
 def test_a_loss_beyond_doubt_and_one_that_few_photos_cannot_tell_are_said_apart():
     worse = dataclasses.replace(ENOUGH, candidate=0.75, champion=0.79, bound=-0.06)
     assert "worse by 0.0400" in closed(paired=worse)["accuracy"].reason
