@@ -89,7 +89,7 @@ broken, others = judge.judge(lambda batch: {"count": infer(batch)["count"] * 0 +
 print(json.dumps({
     "metric": tasks.metric(task), "sound": metrics, "broken": broken,
     "fidelity": tasks.load(task.kind).fidelity(predictions, others),
-    "objects": data.objects, "module": heads.module(task.kind),
+    "objects": data.objects, "module": heads.LISTING.modules[task.kind],
     "code": [code.reference for code in pin_model(loaded).code],
     "word": suspects.evidence(predictions, data, task, ()).word,
 }))

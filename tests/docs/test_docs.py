@@ -321,13 +321,11 @@ class TestTarget:
         builders.write(tmp_path / package / f"{file}.py", code)
         info = tmp_path / "acme_engineworks-1.0.0.dist-info"
         builders.write(info / "METADATA", "Name: acme-engineworks\nVersion: 1.0.0\n")
-        builders.write(info / "entry_points.txt", f"[{targets.GROUP}]\n{name} = {module}\n")
+        builders.write(info / "entry_points.txt", f"[{targets.LISTING.group}]\n{name} = {module}\n")
         monkeypatch.syspath_prepend(tmp_path)
-        targets._modules.cache_clear()
-        targets.load.cache_clear()
+        targets.LISTING.forget()
         yield name
-        targets._modules.cache_clear()
-        targets.load.cache_clear()
+        targets.LISTING.forget()
         for loaded in (package, module):
             sys.modules.pop(loaded, None)
 

@@ -7,62 +7,35 @@ docs/add-a-task.md is the guide.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from functools import cache
-from importlib import metadata
-
 from engineworks.errors import ArtifactError, RecipeError
 from engineworks.evaluate.tasks._base import GalleryRequest, Infer, Look, Question, Task, Truth
+from engineworks.listing import Listing
 from engineworks.runtime import heads
 from engineworks.specs import NO_TASK, Preprocess, TaskSpec
 
-GROUP = "engineworks.tasks"
-
-
-@cache
-def _modules() -> dict[str, str]:
-    """Kind -> module to import, this folder's first."""
-    found = {entry.name: entry.value for entry in metadata.entry_points(group=GROUP)}
-    for module in pkgutil.iter_modules(__path__):
-        if not module.name.startswith("_"):
-            found[module.name] = f"{__name__}.{module.name}"
-    return dict(sorted(found.items()))
+LISTING = Listing(
+    __name__, __path__, Task, "TASK", noun="task", at="task.kind", guide="docs/add-a-task.md",
+    error=RecipeError,
+)  # fmt: skip
 
 
 def names() -> tuple[str, ...]:
     """All kinds of tasks that can be judged here."""
-    return tuple(_modules())
+    return tuple(LISTING.modules)
 
 
-@cache
 def load(kind: str) -> Task:
     """Import a task's file.
 
     Raises:
         RecipeError: There is no such kind, or its file does not import or declares none.
     """
-    modules = _modules()
-    if kind not in modules:
+    if kind not in LISTING.modules:
         raise RecipeError(
             f"task.kind: there is no task {kind!r}",
-            hint=f"the tasks are: {', '.join((NO_TASK, *modules))}",
+            hint=f"the tasks are: {', '.join((NO_TASK, *names()))}",
         )
-    try:
-        module = importlib.import_module(modules[kind])
-    except Exception as error:
-        raise RecipeError(
-            f"task.kind: {kind} comes from {modules[kind]}, which cannot be imported "
-            f"({type(error).__name__}: {error})",
-            hint="repair or uninstall the package that provides this task",
-        ) from error
-    task = getattr(module, "TASK", None)
-    if not isinstance(task, Task):
-        raise RecipeError(
-            f"task.kind: {modules[kind]} has no TASK = Task(...)",
-            hint="see docs/add-a-task.md for what a task's file holds",
-        )
-    return task
+    return LISTING.load(kind)
 
 
 def check(task: TaskSpec, labels: tuple[str, ...], preprocess: Preprocess) -> None:
@@ -105,8 +78,7 @@ def own_code(task: TaskSpec) -> tuple[str, ...]:
     """
     if not task.judged:
         return ()
-    modules = {_modules().get(task.kind, __name__), heads.module(task.kind)}
-    foreign = sorted(name for name in modules if not name.startswith("engineworks."))
+    foreign = sorted({each.foreign(task.kind) for each in (LISTING, heads.LISTING)} - {""})
     return (*filter(None, [own_layout(task)]), *(f"{name}:TASK" for name in foreign))
 
 
