@@ -172,17 +172,18 @@ def test_of_two_that_find_an_abandoned_lock_at_once_one_takes_it_over(bucket, mo
 def test_one_that_is_at_it_for_long_is_not_taken_for_dead(bucket, monkeypatch):
     monkeypatch.setattr(fleet, "ABANDONED_S", 3.0)
     monkeypatch.setattr(fleet, "TRY_S", 0.1)
-    order = []
+    order, begun = [], threading.Event()
 
     def work(name, seconds):
         with fleet.alone(s3.Bucket(bucket.address, patience_s=5), "log"):
             order.append(f"{name} in")
+            begun.set()
             time.sleep(seconds)
             order.append(f"{name} out")
 
     first, second = (threading.Thread(target=work, args=(n, s)) for n, s in (("a", 8), ("b", 0)))
     first.start()
-    time.sleep(0.5)
+    assert begun.wait(30)
     second.start()
     first.join()
     second.join()
