@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from engineworks import __version__, loglevels, loopback
-from engineworks.cli import about, answers, engine, loadtest, raw, serve, video
+from engineworks.cli import about, answers, engine, loadtest, raw, sealed, serve, video
 from engineworks.errors import EngineworksError
 
-GROUPS = (answers, raw, video, serve, loadtest, engine, about)
+GROUPS = (answers, raw, video, serve, loadtest, engine, sealed, about)
 
 
 def run(arguments: Sequence[str] | None) -> int:

@@ -1,0 +1,202 @@
+"""Replay a sealed test on an engine, and say what holds.
+
+Everything is asked of the engine's behaviour: pictures go in as they were taken, and what comes out
+is held to what the test expects. Whether engine and test belong together is the bundle's business.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engineworks.errors import EngineworksError
+from engineworks.manifest import Artifact
+from engineworks.runtime.pictures import read_image
+from engineworks.runtime.session import Session, Tensors, open_engine
+from engineworks.sealed import answers, contents, running, statistics
+from engineworks.sealed.answers import Fields
+from engineworks.sealed.contents import Loaded
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """One thing that a test expects, and what was seen."""
+
+    name: str
+    """What is held: `detections rms`, `answers mean`, `labels`, `opens` ..."""
+    origin: str
+    """Whose answers are expected: source, engine; empty: neither's."""
+    part: str
+    """Of which pictures: exact, resized; empty: of all."""
+    holds: bool
+    deviation: float | None
+    """What was seen, at the place that comes closest to its tolerance; None: no number."""
+    tolerance: float | None
+    """What it may be there."""
+    where: str = ""
+    """The channel it was seen in, or words."""
+
+    @property
+    def used(self) -> float:
+        """Share of its tolerance that is used; above 1: it does not hold."""
+        if self.deviation is None or not self.tolerance:
+            return 0.0 if self.holds else float("inf")
+        return self.deviation / self.tolerance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """What a replay has shown."""
+
+    holds: bool
+    reason: str
+    """What does not hold, in words; empty where all does."""
+    engine: str
+    """sha256 of the engine that ran."""
+    test: str
+    """sha256 of the test."""
+    expectations: tuple[Expectation, ...]
+    pictures: int
+    photos: int
+    notes: tuple[str, ...]
+    """What this test says less of, a sentence each."""
+    elapsed_s: float
+
+    @property
+    def closest(self) -> Expectation | None:
+        """The expectation with the largest share of its tolerance used."""
+        return max(self.expectations, key=lambda one: one.used, default=None)
+
+
+def replay(
+    engine: Path | str | Artifact, test: Path | str | Artifact | Loaded, *, threads: int = 0
+) -> Replay:
+    """Run an engine on a sealed test's pictures and hold its answers to what is expected.
+
+    Whether the test is this engine's own is not asked: that is what digests and signatures of a
+    bundle say (`engineworks.sealed.prove`).
+
+    Args:
+        engine: Its folder, a `file://` URI, or the artifact.
+        test: A sealed test's folder, the artifact, or what `contents.load` gave.
+        threads: CPU threads for inference; 0: all that this process may use.
+
+    Returns:
+        What holds. An engine that does not open, or fails while it runs, holds nothing.
+
+    Raises:
+        ArtifactError: The test is none, or its bytes were altered.
+    """
+    begun = time.perf_counter()
+    loaded = test if isinstance(test, Loaded) else contents.load(test)
+    place, sha256 = (engine.uri, engine.sha256) if isinstance(engine, Artifact) else (engine, "")
+    identity = sha256
+    try:
+        with open_engine(place, threads=threads, sha256=sha256) as session:
+            identity = session.manifest.sha256
+            seen = tuple(_expectations(session, loaded))
+    except EngineworksError as error:
+        seen = (_broken("opens and runs", error.message),)
+    missed = [one for one in seen if not one.holds]
+    return Replay(
+        holds=not missed,
+        reason="; ".join(_in_words(one) for one in missed),
+        engine=identity,
+        test=loaded.sha256,
+        expectations=seen,
+        pictures=len(loaded.sealed.cases),
+        photos=loaded.sealed.photos,
+        notes=loaded.sealed.notes,
+        elapsed_s=time.perf_counter() - begun,
+    )
+
+
+def _in_words(one: Expectation) -> str:
+    if one.deviation is None or one.tolerance is None:
+        return f"{one.name}: {one.where}"
+    words = f"{one.name}{f' on {one.part} pictures' if one.part else ''} is off by "
+    return f"{words}{one.deviation:.3g}, allowed {one.tolerance:.3g}" + (
+        f" ({one.where})" if one.where else ""
+    )
+
+
+def _broken(name: str, words: str) -> Expectation:
+    return Expectation(
+        name=name, origin="", part="", holds=False, deviation=None, tolerance=None, where=words
+    )
+
+
+def _expectations(session: Session, loaded: Loaded) -> Iterator[Expectation]:
+    sealed, manifest = loaded.sealed, session.manifest
+    task = manifest.task
+    labels = task.labels if task is not None and isinstance(task.labels, tuple) else ()
+    same = labels == sealed.labels
+    yield Expectation(
+        name="labels", origin="", part="", holds=same, deviation=None, tolerance=None,
+        where="" if same else "the names of classes, or their order, are others",
+    )  # fmt: skip
+    way = running.way_of(manifest)
+    pictures = [read_image(loaded.folder / case.file) for case in sealed.cases]
+    rows, placements = way.rows(pictures)
+    outputs = running.infer(session, rows)
+    for number in range(len(sealed.tensors)):
+        yield from _tensor(loaded, number, outputs)
+    if sealed.answers:
+        found = [way.found(row, where) for row, where in zip(outputs, placements, strict=True)]
+        yield from _answers(loaded, found)
+
+
+def _tensor(loaded: Loaded, number: int, outputs: list[Tensors]) -> Iterator[Expectation]:
+    test = loaded.sealed.tensors[number]
+    expected, positions = loaded.of(number, "values"), loaded.of(number, "positions")
+    cases = loaded.sealed.numbers(test.part)
+    actual = []
+    for case, kept in zip(cases, positions, strict=True):
+        row = outputs[case].get(test.output)
+        if row is None or row.shape != test.shape:
+            shape = "missing" if row is None else f"{list(row.shape)}, not {list(test.shape)}"
+            yield _broken(f"output {test.output}", f"its shape is {shape}")
+            return
+        actual.append(statistics.columns(row, test.axis)[kept])
+    found = statistics.deviations(expected, np.stack(actual), loaded.of(number, "scale"))
+    for name, values in found.items():
+        limits = loaded.of(number, f"limit/{name}")
+        channel = int(np.argmax(values / limits))
+        value, limit = float(values[channel]), float(limits[channel])
+        yield Expectation(
+            name=f"{test.output} {name}",
+            origin=test.origin,
+            part=test.part,
+            holds=value <= limit,
+            deviation=value if np.isfinite(value) else None,
+            tolerance=limit,
+            where=f"channel {channel}" if len(values) > 1 else "",
+        )
+
+
+def _answers(loaded: Loaded, found: list[Fields | None]) -> Iterator[Expectation]:
+    for test in loaded.sealed.answers:
+        apart = []
+        for case in loaded.sealed.numbers(test.part):
+            got = found[case]
+            wanted = loaded.answer(test.origin, case)
+            apart.append(1.0 if got is None else answers.distance(wanted, got))
+        for name, value, limit in (
+            ("mean", float(np.mean(apart)), test.mean),
+            ("worst", float(np.max(apart)), test.worst),
+        ):
+            yield Expectation(
+                name=f"answers {name}",
+                origin=test.origin,
+                part=test.part,
+                holds=value <= limit,
+                deviation=value,
+                tolerance=limit,
+            )
