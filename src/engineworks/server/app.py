@@ -139,8 +139,11 @@ def create(models: Models, change: Change, metrics: Callable[[], bytes]) -> Fast
     return app
 
 
-def _told(request: Request, error: Exception) -> Response:
-    """Any error as its status, one line of words and the next step."""
+async def _told(request: Request, error: Exception) -> Response:
+    """Any error as its status, one line of words and the next step.
+
+    No plain function: those are run on threads, some forty of them, and errors come in floods.
+    """
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         where = ".".join(str(part) for part in first.get("loc", ()))

@@ -12,17 +12,18 @@ import logging
 import queue as queues
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from engineworks import runtime
+from engineworks import hosts, runtime
 from engineworks.errors import EngineworksError
 from engineworks.runtime import Session
 from engineworks.runtime.batching import BatchTimes, QueueFull, RequestQueue
 from engineworks.runtime.metrics import Recorder, name_of
+from engineworks.server.admission import Admission, DecodingQueue
 from engineworks.server.heads import Model, answering
 from engineworks.server.jobs import Arrays, Coming, ImageJob, ServerJob, own, padded
 from engineworks.server.refusals import Refusal, bad_request, busy, too_large, too_late
@@ -59,7 +60,7 @@ class OpenEngine:
         threads: int,
         measures: bool = True,
     ) -> None:
-        self.served, self._settings, self._pool = served, settings, pool
+        self.served, self._settings = served, settings
         limits = settings.limits
         self._sessions: list[Session] = []
         try:
@@ -70,7 +71,7 @@ class OpenEngine:
             self.fixed = fixed if isinstance(fixed, int) else 0
             bounds = self.manifest.batches(limits.max_batch)
             self.least, self.most = (self.fixed, self.fixed) if self.fixed else bounds
-            self._warm()
+            warm_row_s = self._warm()
             self.merges = not self.fixed and self.least == 1 and may_merge(first, self.most)
         except BaseException:
             self._close_sessions()
@@ -92,8 +93,8 @@ class OpenEngine:
         self._free: queues.SimpleQueue[Session] = queues.SimpleQueue()
         for session in self._sessions:
             self._free.put(session)
-        self.open_rows = 0
-        """Rows of requests that were taken in and have not ended; the event loop's alone."""
+        self.admission = Admission(self.name, limits.queue, first_row_s=warm_row_s)
+        self._decoding = DecodingQueue(pool, self._images_ahead)
         self._users = 0
         self._retired: asyncio.Future[None] | None = None
         self._closing = threading.Event()
@@ -117,16 +118,25 @@ class OpenEngine:
             self._sessions.append(opened)
         return self._sessions[0]
 
-    def _warm(self) -> None:
+    def _warm(self) -> float:
+        """Run every session; the seconds that a row took at last, 0 where none can be made up."""
         made = row(self._sessions[0])
         if made is None:
-            return
+            return 0.0
+        rows, took_s = max(1, self.least), 0.0
         for session in self._sessions:
             for _ in range(2):
-                session.infer(repeated(made, max(1, self.least)))
+                begun = time.perf_counter()
+                session.infer(repeated(made, rows))
+                took_s = time.perf_counter() - begun
         if self.head is not None:
             grey = np.full((48, 64, 3), 114, np.uint8)
             self.head.model(grey)
+        return took_s / rows / len(self._sessions)
+
+    def _images_ahead(self) -> int:
+        """How many images may be decoded and not answered: what runs, what runs next, and a few."""
+        return 2 * len(self._sessions) * self.queue.times.best(self.most) + hosts.cores()
 
     async def image(
         self, data: bytes, model: Model, *, coming: Coming, deadline_s: float, priority: int = 0
@@ -154,7 +164,7 @@ class OpenEngine:
             priority=priority,
         )
         job.coming = coming
-        answer: bytes = await self._through(job, lambda: self._pool.submit(job.prepare))
+        answer: bytes = await self._through(job, lambda: self._decoding.inside(job))
         self.record.inference("requests", job.stage_ms, job.counts)
         return answer
 
@@ -191,41 +201,28 @@ class OpenEngine:
             )
         job = ServerJob(feeds, rows=rows, deadline_s=deadline_s, priority=priority)
         job.coming = coming
-        outputs: Arrays = await self._through(job, lambda: self._enqueue(job))
+        outputs: Arrays = await self._through(job, lambda: self._enqueued(job))
         self.record.inference("requests", job.stage_ms, {})
         return outputs
 
-    async def _through(self, job: ServerJob, begin: Any) -> Any:
+    async def _through(
+        self, job: ServerJob, begun: Callable[[], contextlib.AbstractContextManager[None]]
+    ) -> Any:
         """Take a job in, wait for its end, and let nothing of it behind."""
-        if self.open_rows and self.open_rows + job.rows > self._settings.limits.queue:
-            raise busy(
-                f"{self.name}: {self.open_rows} rows are in work, as many as may be",
-                self.queue.row_s * self.open_rows,
-            )
-        ahead_s = self.queue.row_s * self.open_rows / len(self._sessions)
-        if self.open_rows and time.monotonic() + ahead_s > job.deadline_s:
-            # Before anything is decoded: what would be late must cost those before it nothing.
-            raise busy(
-                f"{self.name}: {self.open_rows} rows are in work, and the request's time would be "
-                "over before its turn",
-                ahead_s,
-            )
-        self.open_rows += job.rows
         try:
-            begin()
-            left_s = job.deadline_s - time.monotonic()
-            timer = job.future.get_loop().call_later(max(0.0, left_s), job.expire, _late())
-            try:
-                return await job.future
-            finally:
-                timer.cancel()
+            with self.admission.inside(job.rows, job.deadline_s), begun():
+                left_s = job.deadline_s - time.monotonic()
+                timer = job.future.get_loop().call_later(max(0.0, left_s), job.expire, _late())
+                try:
+                    return await job.future
+                finally:
+                    timer.cancel()
         except QueueFull as full:
             raise busy(f"{self.name}: {full}", full.retry_s) from None
         finally:
             job.cancelled = True
             if job.ticket is not None:
                 self.queue.cancel(job.ticket)
-            self.open_rows -= job.rows
 
     @contextlib.contextmanager
     def used(self) -> Iterator[Coming]:
@@ -261,6 +258,11 @@ class OpenEngine:
             priority=job.priority,
             deadline_s=job.deadline_s,
         )
+
+    @contextlib.contextmanager
+    def _enqueued(self, job: ServerJob) -> Iterator[None]:
+        self._enqueue(job)
+        yield
 
     def _run_or_enqueue(self, job: ServerJob) -> None:
         """Run a job on the thread that prepared it, where nobody waits and nobody is waited for.
@@ -302,7 +304,7 @@ class OpenEngine:
                     self._free.put(session)
             elif self._closing.is_set():
                 return
-            elif first and not self.open_rows:
+            elif first and not self.admission.open_rows:
                 self._idle()
 
     def _idle(self) -> None:
@@ -311,7 +313,7 @@ class OpenEngine:
             return
         known = self._kept.read()
         if known is None and self._trial is not None:
-            while known is None and not self.open_rows and not self._closing.is_set():
+            while known is None and not self.admission.open_rows and not self._closing.is_set():
                 session = self._free.get()
                 try:
                     known = self._trial.step(session)

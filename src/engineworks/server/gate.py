@@ -69,6 +69,7 @@ class RequestGate:
         keys: None: everybody may do everything.
         record: Takes note of every request.
         routes: Paths that are labels of their own; all others share one.
+        overload: Why a request's engine does not let it in now, by path and query.
         log: One JSON line a request.
     """
 
@@ -79,10 +80,11 @@ class RequestGate:
         keys: KeyRing | None,
         record: Recorder,
         routes: frozenset[str],
+        overload: Callable[[str, bytes], tuple[OpenEngine, Refusal] | None],
         log: TextIO | None = None,
     ) -> None:
         self._app, self._settings, self._keys, self._record = app, settings, keys, record
-        self._routes, self._log = routes, log
+        self._routes, self._overload, self._log = routes, overload, log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -90,10 +92,7 @@ class RequestGate:
             return
         begun = time.monotonic()
         headers = dict(scope["headers"])
-        given = headers.get(b"x-request-id", b"")
-        note = Note(
-            given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8),
-        )
+        note = _note(headers)
         scope["engineworks"] = note
         scope["begun"] = begun
 
@@ -110,6 +109,27 @@ class RequestGate:
         else:
             await self._app(scope, exchange.receive, exchange.send)
         self._told(scope, note, time.monotonic() - begun)
+
+    def turned_away(self, scope: Scope) -> tuple[int, list[tuple[bytes, bytes]], bytes] | None:
+        """The refusal of a request by its head alone, while its engine has too much; None: none.
+
+        Nothing of it was received beyond its head, and no task was made for it.
+        """
+        overload = self._overload(scope["path"], scope["query_string"])
+        if overload is None or scope["method"] != "POST":
+            return None
+        begun = time.monotonic()
+        headers = dict(scope["headers"])
+        note = _note(headers)
+        note.engine, refusal = overload
+        try:
+            self._check(scope["path"], scope["method"], headers)
+        except Refusal as other:  # who may not ask at all is told that
+            note.engine, refusal = None, other
+        note.outcome, note.status = refusal.outcome, refusal.status
+        status, answer_headers, body = refusal_body(refusal)
+        self._told(scope, note, time.monotonic() - begun)
+        return status, [*answer_headers, (b"x-request-id", note.request_id.encode())], body
 
     def _check(self, path: str, method: str, headers: dict[bytes, bytes]) -> None:
         host = headers.get(b"host", b"").decode("latin-1")
@@ -181,6 +201,11 @@ class RequestGate:
         }  # fmt: skip
         with contextlib.suppress(OSError, ValueError):
             self._log.write(json.dumps(line) + "\n")
+
+
+def _note(headers: dict[bytes, bytes]) -> Note:
+    given = headers.get(b"x-request-id", b"")
+    return Note(given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8))
 
 
 def _name(host: str) -> str:

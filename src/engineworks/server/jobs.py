@@ -139,8 +139,8 @@ class ImageJob(ServerJob):
 
     def prepare(self) -> None:
         """Decode and place; on a thread of the pool."""
-        if self.cancelled:
-            return
+        if self.cancelled or time.monotonic() >= self.deadline_s:
+            return  # the event loop tells, or has told, its client
         try:
             begun = time.perf_counter()
             image = decode_picture(self._data, "the image", max_pixels=self._max_pixels).image

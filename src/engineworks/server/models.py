@@ -9,8 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 from engineworks import hosts
 from engineworks import manifest as manifests
@@ -18,6 +21,7 @@ from engineworks.errors import ArtifactError
 from engineworks.runtime.metrics import Recorder
 from engineworks.server.bodies import Memory
 from engineworks.server.engine import OpenEngine
+from engineworks.server.heads import routes
 from engineworks.server.refusals import Refusal, bad_request, busy
 from engineworks.server.settings import ServedEngine, Settings
 
@@ -26,6 +30,7 @@ _log = logging.getLogger(__name__)
 #: Left to everything else on the machine when a second engine is opened.
 SPARE_BYTES = 128 * 2**20
 
+_INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/[^/]+)?/infer")
 
 #: Largest bodies that a worker holds at once; smaller ones more.
 BODIES = 16
@@ -175,6 +180,28 @@ class Models:
             own = f"/{_route(engine)}" if engine.head else f"/v2/models/{name}/infer alone"
             raise bad_request(f"{name} does not answer /{route}", hint=f"it answers {own}")
         return engine
+
+    def overload(self, path: str, query: bytes) -> tuple[OpenEngine, Refusal] | None:
+        """Why a request's engine would not let it in, by its address alone; None: it may, or not.
+
+        What is wrong with the address itself is told by the one who answers it.
+        """
+        image = path[1:] in routes()
+        tensors = None if image else _INFER.fullmatch(path)
+        if not image and tensors is None:
+            return None
+        asked = dict(parse_qsl(query.decode("latin-1"))) if query else {}
+        try:
+            engine = (
+                self.pick(tensors[1], "") if tensors else self.pick(asked.get("model"), path[1:])
+            )
+            timeout_ms = float(asked.get("timeout_ms", self.settings.limits.timeout_ms))
+        except (Refusal, ValueError):
+            return None
+        # A tensor request says its time in its body.
+        deadline_s = None if tensors else time.monotonic() + timeout_ms / 1e3
+        refusal = engine.admission.refusal(1, deadline_s)
+        return None if refusal is None else (engine, refusal)
 
     def _absent(self, message: str) -> Refusal:
         if not self.complete:

@@ -83,10 +83,10 @@ class Worker:
         elif settings.log:
             log = Path(settings.log).open("a", encoding="utf-8", buffering=1)  # noqa: SIM115
         answers = app.create(self.models, self._change, _metrics(record))
-        gate: Any = RequestGate(answers, settings, ring, record, app.labels(), log)
+        gate = RequestGate(answers, settings, ring, record, app.labels(), self.models.overload, log)
         return uvicorn.Config(
             gate,
-            http=connection.limited(limits.header_s, limits.connections),
+            http=connection.limited(limits.header_s, limits.connections, gate.turned_away),
             ws="none",
             lifespan="off",
             log_config=None,

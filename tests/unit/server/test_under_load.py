@@ -90,7 +90,8 @@ def test_rows_of_a_request_stay_together_and_in_order(client):
 def test_a_full_queue_answers_at_once_and_says_when_to_come_back(client):
     client.post("/detect", content=PHOTO)
     begun = time.monotonic()
-    done = at_once(18, lambda _: client.post("/detect", content=PHOTO))
+    patient = "/detect?timeout_ms=600000"
+    done = at_once(18, lambda _: client.post(patient, content=PHOTO))
     took_s = time.monotonic() - begun
     codes = [answer.status_code for answer in done]
     assert set(codes) == {200, 503}
@@ -99,6 +100,64 @@ def test_a_full_queue_answers_at_once_and_says_when_to_come_back(client):
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
     assert all(answer.elapsed.total_seconds() < took_s / 2 for answer in refused)
     assert metric(client, "engineworks_requests_total", outcome="queue_full") == len(refused)
+
+
+def test_a_full_queue_answers_before_the_body_has_come(server, client):
+    counted = metric(client, "engineworks_requests_total", outcome="queue_full")
+    with ThreadPoolExecutor(6) as pool:
+        waiting = [
+            pool.submit(client.post, "/detect?timeout_ms=600000", content=PHOTO) for _ in range(6)
+        ]
+        until(lambda: refused_by_head(client))
+        for version, more, kept in (
+            ("1.1", "Content-Length: 300000\r\n", True),
+            ("1.1", "Transfer-Encoding: chunked\r\n", True),
+            ("1.1", "Content-Length: 300000\r\nConnection: close\r\n", False),
+            ("1.1", "Content-Length: 300000\r\nExpect: 100-continue\r\n", False),
+            ("1.0", "Content-Length: 300000\r\n", False),
+        ):
+            refused_before_its_body(server, version, more, kept)
+        assert sum(future.done() for future in waiting) < 6
+        assert all(future.result().status_code == 200 for future in waiting)
+    assert metric(client, "engineworks_requests_total", outcome="queue_full") >= counted + 6
+
+
+def refused_before_its_body(server, version, more, kept):
+    body = b"x" * 300_000
+    if "chunked" in more:
+        body = b"493e0\r\n" + body + b"\r\n0\r\n\r\n"
+    host, port = re.match(r"http://([\d.]+):(\d+)", server.url).groups()
+    with socket.create_connection((host, int(port)), 60) as caller:
+        head = f"POST /detect HTTP/{version}\r\nHost: {host}\r\nX-Request-Id: mine\r\n{more}\r\n"
+        caller.sendall(head.encode())
+        answers = caller.makefile("rb")
+        status, fields, words = read_answer(answers)
+        assert b" 503 " in status, more
+        assert int(fields[b"retry-after"]) >= 1
+        assert fields[b"x-request-id"] == b"mine"
+        assert b"rows are in work" in words
+        assert (fields.get(b"connection") != b"close") is kept, more
+        with contextlib.suppress(ConnectionError):
+            caller.sendall(body)
+        if kept:  # what was let go is no next request, and the next is answered
+            caller.sendall(f"GET /health/live HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            assert read_answer(answers)[2] == b'{"live":true}'
+        else:
+            with contextlib.suppress(ConnectionError):
+                assert answers.read() == b""
+
+
+def refused_by_head(client):
+    """Whether the queue is full: a request without a body would otherwise get 400."""
+    return client.post("/detect?timeout_ms=600000").status_code == 503
+
+
+def read_answer(file):
+    status, fields = file.readline(), {}
+    while (line := file.readline()) not in (b"\r\n", b""):
+        name, _, value = line.partition(b":")
+        fields[name.strip().lower()] = value.strip()
+    return status, fields, file.read(int(fields[b"content-length"]))
 
 
 def test_a_deadline_is_held_in_milliseconds(client):
