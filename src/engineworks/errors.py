@@ -109,6 +109,10 @@ class MissingDependency(EngineworksError):
     """A package that this step needs is not installed here."""
 
 
+class DeliveryError(EngineworksError):
+    """An engine cannot be delivered, or a device refuses what came."""
+
+
 class StageError(EngineworksError):
     """A stage's child process crashed, ran out of time or was killed."""
 
@@ -129,6 +133,7 @@ KINDS: dict[str, type[EngineworksError]] = {
         FeedError,
         InferenceError,
         MissingDependency,
+        DeliveryError,
         StageError,
     )
 }

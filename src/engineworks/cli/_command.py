@@ -8,10 +8,21 @@ import sys
 from collections.abc import Sequence
 
 from engineworks import __version__, loglevels, loopback
-from engineworks.cli import about, answers, engine, loadtest, raw, sealed, serve, video
+from engineworks.cli import (
+    about,
+    agent,
+    answers,
+    deliver,
+    engine,
+    loadtest,
+    raw,
+    sealed,
+    serve,
+    video,
+)
 from engineworks.errors import EngineworksError
 
-GROUPS = (answers, raw, video, serve, loadtest, engine, sealed, about)
+GROUPS = (answers, raw, video, serve, loadtest, engine, sealed, deliver, agent, about)
 
 
 def run(arguments: Sequence[str] | None) -> int:

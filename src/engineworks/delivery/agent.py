@@ -1,0 +1,400 @@
+"""The agent of a device: asks what is to run, brings it, tries it, switches, watches, goes back.
+
+Whatever happens on the way, an engine that worked stays where the link leads: downloads lie apart,
+an engine is tried before it is switched to, and the link is replaced in one step. Knows no metadata
+and no file formats; those are the parts' that it calls.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from engineworks.delivery import cards, enrolment, health, trial
+from engineworks.delivery import clock as clocks
+from engineworks.delivery import home as homes
+from engineworks.delivery.cards import Card, Slot
+from engineworks.delivery.clock import Clock
+from engineworks.delivery.disk import Disk, explained
+from engineworks.delivery.fetch import Fetcher, Limits
+from engineworks.delivery.home import Home
+from engineworks.delivery.refusal import Check, NoRoom, Refused, Unreachable
+from engineworks.delivery.slots import MOST_TRIES, SlotState
+from engineworks.delivery.target import Target, blob_path
+from engineworks.delivery.transport import Source, whole
+from engineworks.delivery.trial import Trial
+from engineworks.delivery.trust import SCRATCH, Look, Named, Trust
+from engineworks.errors import EngineworksError
+
+_log = logging.getLogger(__name__)
+
+Word = Literal[
+    "current", "switched", "gone back", "refused", "failed", "nothing named", "not reached"
+]
+Trier = Callable[..., Trial]
+Asker = Callable[[str], Any]
+Watcher = Callable[[str, str, str, float], str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of one look for one slot."""
+
+    slot: str
+    outcome: Word
+    reason: str
+    check: str = ""
+    running: str = ""
+    """Identity of the engine that the link leads to; empty: none."""
+    version: str = ""
+    wanted: str = ""
+    generation: int = 0
+    p50_ms: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """What came of one look."""
+
+    at: str
+    device: str
+    problem: str = ""
+    """Why nothing could be asked; empty: it could."""
+    check: str = ""
+    slots: tuple[Outcome, ...] = ()
+    versions: Mapping[str, int] = field(default_factory=dict)
+    expires: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> int:
+        """0 all is as wanted; 1 something is refused or failed; 3 it could not be asked."""
+        words = {one.outcome for one in self.slots}
+        if words & {"refused", "failed", "gone back"} or self.check:
+            return 1
+        return 3 if self.problem or "not reached" in words else 0
+
+
+class Failed(Refused):
+    """The engine itself is at fault on this device."""
+
+
+class Agent:
+    """An enrolled device.
+
+    Args:
+        home: Its folder.
+        source: The repository.
+        disk: How the folder is written.
+        clock: Gives the time.
+        tries: Tries an engine; None: `trial.run`.
+        asks: Asks a server how it does; None: `health.ask`.
+        watches: Watches a server; None: `health.watch`.
+
+    Raises:
+        DeliveryError: It is not enrolled.
+    """
+
+    def __init__(
+        self, home: Home, source: Source, *, disk: Disk | None = None,
+        clock: Clock = clocks.system, tries: Trier | None = None, asks: Asker | None = None,
+        watches: Watcher | None = None,
+    ) -> None:  # fmt: skip
+        self._home, self._source, self._disk = home, source, disk or Disk()
+        self._clock, self._tries = clock, tries or trial.run
+        self._asks, self._watches = asks or health.ask, watches or health.watch
+        self._enrolled = enrolment.read(home)
+        since = datetime.fromisoformat(self._enrolled.at)
+        self._trust = Trust(home, self._disk, source, clock, since)
+        self._fetcher = Fetcher(home, self._disk, source)
+
+    def once(self) -> Status:
+        """Look once, and do what is to be done.
+
+        Returns:
+            What came of it; it is also in `status.json`.
+
+        Raises:
+            DeliveryError: The card cannot be read, or another agent is at work.
+        """
+        with enrolment.alone(self._home):
+            card = cards.load(self._home)
+            self._clear()
+            states = {name: SlotState(self._home, self._disk, name) for name in card.slots}
+            try:
+                look = self._trust.look([(one.model, one.variant) for one in card.slots.values()])
+            except EngineworksError as error:
+                status = self._offline(card, states, error)
+            else:
+                status = self._online(card, states, look)
+            try:
+                self._tidy(states)
+                homes.write(self._disk, self._home.status, status)
+            except NoRoom as error:  # what serves goes on; the next look says it again
+                _log.error("%s", error.message)
+        return status
+
+    # ---- one look
+
+    def _online(self, card: Card, states: Mapping[str, SlotState], look: Look) -> Status:
+        found = []
+        for name, slot in card.slots.items():
+            state, named = states[name], look.named[slot.model, slot.variant]
+            try:
+                outcome = self._slot(card, slot, state, named)
+            except EngineworksError as error:
+                outcome = self._not(state, error)
+            _log.info("%s: %s, %s", name, outcome.outcome, outcome.reason)
+            found.append(outcome)
+        return Status(
+            at=look.at.isoformat(timespec="seconds"), device=self._enrolled.device,
+            slots=tuple(found), versions=look.versions, expires=look.expires,
+        )  # fmt: skip
+
+    def _offline(
+        self, card: Card, states: Mapping[str, SlotState], error: EngineworksError
+    ) -> Status:
+        """Nothing new can be told: what was begun is ended, what is damaged is left."""
+        found = []
+        for state in states.values():
+            outcome = self._not(state, error)
+            try:
+                if state.record.phase == "watching" and state.running == state.record.sha256:
+                    outcome = self._watch(card, state)
+                elif state.running and not self._whole(state.running):
+                    outcome = self._back(state, "content", "what ran is damaged")
+            except EngineworksError as worse:
+                outcome = self._not(state, worse)
+            found.append(outcome)
+        _log.warning("%s", error.line)
+        return Status(
+            at=self._clock().isoformat(timespec="seconds"), device=self._enrolled.device,
+            problem=error.line, check=getattr(error, "check", ""), slots=tuple(found),
+        )  # fmt: skip
+
+    def _not(self, state: SlotState, error: EngineworksError) -> Outcome:
+        reached = not isinstance(error, Unreachable | NoRoom)
+        check = getattr(error, "check", "")
+        word: Word = "refused" if reached and check else "failed" if reached else "not reached"
+        return self._outcome(state, word, error.line, check)
+
+    def _outcome(self, state: SlotState, word: Word, reason: str, check: str = "") -> Outcome:
+        record, running = state.record, state.running
+        version = record.version if running == record.sha256 else ""
+        version = record.good_version if running == record.good and not version else version
+        return Outcome(
+            slot=state.name, outcome=word, reason=reason, check=check, running=running,
+            version=version, wanted=record.sha256, generation=record.generation,
+            p50_ms=record.p50_ms,
+        )  # fmt: skip
+
+    # ---- one slot
+
+    def _slot(
+        self, card: Card, slot: Slot, state: SlotState, named: Named | EngineworksError | None
+    ) -> Outcome:
+        if isinstance(named, EngineworksError):
+            raise named
+        if named is None:
+            words = (
+                f"the metadata names no engine for {slot.model}: {slot.variant}; what runs stays"
+            )
+            return self._outcome(state, "nothing named", words)
+        self._note(state, slot, named)
+        target, record = named.target, state.record
+        if record.failed_generation == target.generation:
+            if state.running == record.failed:
+                return self._back(state, record.failed_check, record.failed_reason)
+            words = f"generation {target.generation} failed here ({record.failed_reason})"
+            return self._outcome(
+                state, "failed", f"{words}; a newer one is tried again", "failed here"
+            )
+        settled = not record.phase and state.running == target.sha256
+        if settled and self._whole(target.sha256):
+            state.note(good=target.sha256, good_version=target.version,
+                       good_generation=target.generation)  # fmt: skip
+            return self._outcome(state, "current", "it is what is named")
+        try:
+            sealed = self._bring(card, named)
+            if settled:
+                return self._outcome(state, "current", "it was damaged, and is repaired")
+            self._try(card, slot, state, target, sealed)
+        except Failed as error:
+            return self._fail(state, target, error)
+        except (Unreachable, NoRoom):
+            if state.running and not self._whole(state.running):
+                return self._back(state, "content", "what ran is damaged")
+            raise
+        begun = state.running == target.sha256 and state.record.server
+        state.note(phase="watching", server=begun or self._answers(card))
+        state.point(target.sha256)
+        return self._watch(card, state)
+
+    def _note(self, state: SlotState, slot: Slot, named: Named) -> None:
+        """Take up what the metadata names, unless it goes back behind what was seen."""
+        target, record = named.target, state.record
+        facts = {
+            "model": slot.model, "variant": slot.variant, "signers": named.signers,
+            "generation": target.generation, "sha256": target.sha256, "version": target.version,
+            "allowed": target.allowed,
+        }  # fmt: skip
+        same = (record.model, record.variant) == (slot.model, slot.variant)
+        if not same or record.signers != named.signers:
+            # Another model, or other keys speak for it: generations are counted anew.
+            state.note(**facts, phase="", tries=0, failed_generation=0, failed="")
+            return
+        older = target.generation < record.generation
+        other = target.generation == record.generation and target.sha256 != record.sha256
+        if older or other:
+            what = f"names {target.sha256[:12]}..." if other else "is named"
+            raise Refused(
+                f"generation {target.generation} {what}, generation {record.generation} with "
+                f"{record.sha256[:12]}... was seen already",
+                hint="a generation is never given twice: ask who signs for the model",
+                check="generation",
+            )
+        fresh = {} if target.generation == record.generation else {"phase": "", "tries": 0}
+        state.note(**facts, **fresh)
+
+    def _bring(self, card: Card, named: Named) -> Path | None:
+        """Have the engine, and its sealed test, on the disk; where that lies."""
+        limits = Limits(
+            bytes_per_s=card.kib_per_s * 1024, margin_bytes=int(card.margin_mib * 2**20),
+            may_go_on=lambda: cards.may_download(card.hours, self._clock().astimezone()),
+        )  # fmt: skip
+        target, home = named.target, self._home
+        place = home.engine(target.sha256)
+        if not self._fetcher.whole(place):
+            self._fetcher.bring(self._trust.manifest(named), target.sha256, place, limits)
+        if target.sealed is None:
+            return None
+        there = home.tests / target.sealed.sha256
+        if not self._fetcher.whole(there):
+            path, most = blob_path(target.sealed.manifest_sha256), target.sealed.manifest_bytes
+            raw = whole(self._source, path, most)
+            self._fetcher.bring(raw, target.sealed.sha256, there, limits)
+        return there
+
+    def _try(
+        self, card: Card, slot: Slot, state: SlotState, target: Target, sealed: Path | None
+    ) -> None:
+        """Raises `Failed` where the engine does not hold what was promised."""
+        if state.record.tries >= MOST_TRIES:
+            raise Failed(
+                f"its trial or its watch was begun {MOST_TRIES} times and did not end: the device "
+                "went down with it",
+                hint="look at the device's log", check="trial",
+            )  # fmt: skip
+        state.note(phase="trying", tries=state.record.tries + 1)
+        threads = slot.threads or target.threads
+        try:
+            found = self._tries(
+                self._home.engine(target.sha256), sealed, threads=threads, limit_s=card.trial_s
+            )
+        except OSError as error:
+            state.note(phase="", tries=0)
+            raise NoRoom(f"no trial can be started ({error})", hint="tried again later") from error
+        if not found.ok:
+            check: Check = "sealed test" if found.check == "sealed test" else "trial"
+            raise Failed(found.reason, hint="deliver a newer generation", check=check)
+        limit = slot.most_p50_ms or slot.slower_than * target.p50_ms
+        if limit and found.p50_ms > limit:
+            promised = f"{target.p50_ms:.4g} ms on {target.machine or 'another machine'}"
+            raise Failed(
+                f"p50 is {found.p50_ms:.4g} ms, more than {limit:.4g} ms (promised: {promised})",
+                hint="on a device of another kind set most_p50_ms in its card", check="latency",
+            )  # fmt: skip
+        state.note(p50_ms=found.p50_ms)
+
+    def _watch(self, card: Card, state: SlotState) -> Outcome:
+        """Watch what was switched to; it is good afterwards, or gone back from."""
+        record, words = state.record, "nobody serves it that could be watched"
+        if card.server and record.server:
+            wrong = self._watches(card.server, state.name, record.sha256, card.watch_s)
+            if wrong:
+                return self._lost(state, "health", wrong)
+            words = f"{card.server} answers with it, and was well for {card.watch_s:.0f} s"
+        state.note(
+            phase="", tries=0, good=record.sha256, good_version=record.version,
+            good_generation=record.generation, failed_generation=0, failed="",
+            failed_check="", failed_reason="",
+        )  # fmt: skip
+        return self._outcome(state, "switched", words)
+
+    def _answers(self, card: Card) -> bool:
+        return bool(card.server) and self._asks(card.server) is not None
+
+    # ---- back
+
+    def _fail(self, state: SlotState, target: Target, error: Failed) -> Outcome:
+        if state.running == target.sha256:
+            return self._lost(state, error.check, error.message)
+        self._note_failure(state, error.check, error.message)
+        return self._outcome(state, "failed", error.line, error.check)
+
+    def _lost(self, state: SlotState, check: str, reason: str) -> Outcome:
+        self._note_failure(state, check, reason)
+        return self._back(state, check, reason)
+
+    @staticmethod
+    def _note_failure(state: SlotState, check: str, reason: str) -> None:
+        record = state.record
+        good = {"good": "", "good_version": ""} if record.good == record.sha256 else {}
+        state.note(
+            phase="", tries=0, failed_generation=record.generation, failed=record.sha256,
+            failed_check=check, failed_reason=reason, **good,
+        )  # fmt: skip
+
+    def _back(self, state: SlotState, check: str, reason: str) -> Outcome:
+        """Let the link lead to an engine that may run and lies whole here."""
+        wanted = state.fallback(self._whole)
+        if not wanted:
+            words = f"{reason}; there is no other engine here that the metadata allows: it stays"
+            return self._outcome(state, "failed", words, check)
+        state.point(wanted)
+        return self._outcome(state, "gone back", f"{reason}; back to {wanted[:12]}...", check)
+
+    def _whole(self, sha256: str) -> bool:
+        return self._fetcher.whole(self._home.engine(sha256))
+
+    # ---- order
+
+    def _clear(self) -> None:
+        """Remove what a process that died has left; nothing of it was ever looked at."""
+        with explained(self._home.folder / "x"):
+            for path in self._home.folder.glob(f"{SCRATCH}*"):
+                self._disk.remove(path)
+
+    def _tidy(self, states: Mapping[str, SlotState]) -> None:
+        keep = set().union(*(state.needed() for state in states.values())) if states else set()
+        with explained(self._home.folder / "x"):
+            self._fetcher.tidy(keep)
+
+
+def loop(
+    agent: Agent, every_s: float, *, sleep: Callable[[float], None] = time.sleep,
+    uniform: Callable[[float, float], float], rounds: int = 0,
+) -> None:  # fmt: skip
+    """Look again and again, spread over time; what could not be asked is asked more seldom.
+
+    Args:
+        agent: The device.
+        every_s: Between two looks, on average.
+        sleep: Waits.
+        uniform: Random number between two.
+        rounds: How many looks; 0: without an end.
+    """
+    failures, done = 0, 0
+    while not rounds or done < rounds:
+        try:
+            failures = failures + 1 if agent.once().exit_code == 3 else 0
+        except EngineworksError as error:
+            _log.error("%s", error.line)
+            failures += 1
+        done += 1
+        base_s = every_s * min(2 ** min(failures, 10), 16)
+        sleep(uniform(0.5, 1.5) * base_s)
