@@ -94,7 +94,7 @@ def registered(bucket: s3.Bucket) -> list[RegisteredHost]:
     """All machines, with their ages, by name. Cards that cannot be read are named and left out."""
     keys = [item.key for item in bucket.list("hosts/")]
     hosts = []
-    for key, item in zip(keys, s3.spread(bucket.read, keys), strict=True):
+    for key, item in zip(keys, s3.in_parallel(bucket.read, keys), strict=True):
         if item is not None:
             try:
                 host = _decode(RegisteredHost, item.data, key)
@@ -230,7 +230,7 @@ def rows(bucket: s3.Bucket, digest: str) -> list[Row]:
     """What machines have answered to an order. Answers of other versions are left out."""
     keys = [item.key for item in bucket.list(f"rows/{digest}/")]
     answers = []
-    for key, item in zip(keys, s3.spread(bucket.read, keys), strict=True):
+    for key, item in zip(keys, s3.in_parallel(bucket.read, keys), strict=True):
         if item is not None:
             try:
                 answers.append(_decode(Row, item.data, key))

@@ -12,23 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from artifacts import older_summary
 from engineworks.codec import from_json, to_json
 from engineworks.errors import ArtifactError
 from engineworks.facts.data import PinnedData
-from engineworks.facts.engine import Accuracy, DetectionDiff, Meaning, Parity, PrecisionTruth
+from engineworks.facts.engine import Accuracy, DeliveredPrecision, DetectionDiff, Meaning, Parity
 from engineworks.facts.host import HostCard
 from engineworks.facts.int8 import Calibration, Quantized
 from engineworks.facts.model import Analysis, Exported, Reference, Simplified
 from engineworks.facts.outcome import VariantOutcome
 from engineworks.facts.package import Check, Packaged
 from engineworks.facts.plan import Outcome
-from engineworks.facts.timing import BenchmarkRow, Comparison, Rival
+from engineworks.facts.timing import BenchmarkRow, Comparison, PrecisionComparison
 from engineworks.manifest import Artifact
 from engineworks.specs import BudgetSpec
 from engineworks.verdict import cut_short, likely
 
 #: Raised with every change that a reader of summary.json could notice.
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,14 +107,14 @@ class Variant:
     parity: Parity | None = None
     meaning: Meaning | None = None
     """Where no labels judge: whether its answers mean what the source model's mean."""
-    precision_truth: PrecisionTruth | None = None
+    delivered_precision: DeliveredPrecision | None = None
     benchmark: tuple[BenchmarkRow, ...] = ()
     environment: dict[str, Any] | None = None
     engine: Engine | None = None
     predictions: Artifact | None = None
     quantized: Quantized | None = None
     """INT8 only: the search that found its graph."""
-    rival: Rival | None = None
+    precision_comparison: PrecisionComparison | None = None
     """INT8 only: the next higher precision, timed side by side."""
     difference: DetectionDiff | None = None
     """Detection only: objects seen differently from the source model."""
@@ -134,7 +135,7 @@ def variant(outcome: VariantOutcome) -> Variant:
         verdict=verdict.verdict,
         reason=verdict.reason,
         quantized=outcome.quantized,
-        rival=outcome.compared,
+        precision_comparison=outcome.compared,
         package=tuple(map(_package, outcome.packages)),
         host=outcome.host,
     )
@@ -142,7 +143,7 @@ def variant(outcome: VariantOutcome) -> Variant:
         return row
     artifact = built.engine
     engine = Engine(sha256=artifact.sha256, size_bytes=artifact.size_bytes, uri=artifact.uri)
-    row = dataclasses.replace(row, precision_truth=built.truth, engine=engine)
+    row = dataclasses.replace(row, delivered_precision=built.delivered_precision, engine=engine)
     if (checked := outcome.checked) is not None:
         facts = ("accuracy", "parity", "meaning", "predictions", "difference")
         row = dataclasses.replace(row, **{name: getattr(checked, name) for name in facts})
@@ -237,15 +238,18 @@ def write(summary: Summary, path: Path) -> None:
 
 
 def read(path: Path) -> Summary:
-    """Read a summary.json of this schema.
+    """Read a summary.json of this schema, or of the one before.
 
     Raises:
         ArtifactError: It is of another schema.
     """
     data = json.loads(path.read_text(encoding="utf-8"))
+    if data.get("schema") == SCHEMA - 1:
+        data = older_summary.renamed(data) | {"schema": SCHEMA}
     if data.get("schema") != SCHEMA:
         raise ArtifactError(
-            f"{path} has schema {data.get('schema')!r}; this version reads {SCHEMA}",
+            f"{path} has schema {data.get('schema')!r}; this version reads {SCHEMA - 1} and "
+            f"{SCHEMA}",
             hint="run again, or read it with the version of engineworks that wrote it",
         )
     return from_json(Summary, data)
@@ -262,7 +266,7 @@ def rows(summary: Summary) -> list[tuple[str, ...]]:
 
 
 def _row(variant: Variant, summary: Summary) -> tuple[str, ...]:
-    accuracy, truth, engine = variant.accuracy, variant.precision_truth, variant.engine
+    accuracy, truth, engine = variant.accuracy, variant.delivered_precision, variant.engine
     first = main_row(variant, summary.size)
     return (
         variant.name + (" *" if variant.recommended else ""),
@@ -276,7 +280,7 @@ def _row(variant: Variant, summary: Summary) -> tuple[str, ...]:
     )
 
 
-def computed(truth: PrecisionTruth) -> str:
+def computed(truth: DeliveredPrecision) -> str:
     """The precision in which most nodes compute."""
     return max(truth.computed_nodes, key=lambda word: truth.computed_nodes[word], default="-")
 
@@ -387,8 +391,8 @@ def footnotes(summary: Summary) -> list[str]:
     if any(row is not None and row.inconclusive for row in shown):
         notes.append("Latencies with ? are inconclusive: the report says why.")
     notes += [
-        f"{v.name}: {v.precision_truth.note}."
+        f"{v.name}: {v.delivered_precision.note}."
         for v in summary.variants
-        if v.precision_truth is not None and v.precision_truth.note
+        if v.delivered_precision is not None and v.delivered_precision.note
     ]
     return notes

@@ -25,7 +25,7 @@ from engineworks.qdq.graph import Graph
 from engineworks.search import recover
 from engineworks.search.journal import Journal
 from engineworks.search.measure import Candidate
-from engineworks.search.trial import Workshop, Yardstick
+from engineworks.search.trial import ScoringSet, Workshop
 from engineworks.specs import Int8Spec, Preprocess, TaskSpec
 
 Array = np.ndarray[Any, Any]
@@ -73,8 +73,8 @@ def measure(home: Path) -> dict[str, Any]:
             outcome = search.run()
             row = _race(home, workshop, search, outcome.candidate)
             row["search_s"] = time.perf_counter() - started
-            row["integer_layers"] = outcome.rung.integer_layers
-            row["fidelity"] = outcome.rung.fidelity
+            row["integer_layers"] = outcome.trial.integer_layers
+            row["agreement"] = outcome.trial.agreement
             found[f"{name}, {threads} threads"] = row
     return found
 
@@ -92,7 +92,7 @@ def _workshop(
         outputs=(TensorSpec(name=graph.outputs[0], dtype="float32", shape=shape),),
         threads=threads,
         precision="int8",
-        yardstick=Yardstick(
+        scoring_set=ScoringSet(
             data=None, task=TaskSpec(), labels=(), preprocess=Preprocess(), size=size,
             decode=None, inputs=inputs, wanted=wanted,
         ),

@@ -24,7 +24,7 @@ from engineworks.facts.data import PinnedData
 from engineworks.manifest import TensorSpec
 from engineworks.runtime.pictures import read_image
 from engineworks.runtime.preprocess import Preprocessor
-from engineworks.search.trial import Workshop, Yardstick
+from engineworks.search.trial import ScoringSet, Workshop
 from engineworks.specs import Preprocess, TaskSpec
 
 Array = np.ndarray[Any, Any]
@@ -113,7 +113,7 @@ def _workshop(request: dict[str, Any], runtime: str) -> Workshop:
         outputs=tuple(from_json(TensorSpec, spec) for spec in request["outputs"]),
         threads=0,
         precision="int8",
-        yardstick=Yardstick(
+        scoring_set=ScoringSet(
             data=from_json(PinnedData, request["data"]),
             task=task,
             labels=tuple(task.labels),
@@ -186,8 +186,8 @@ def _nncf(tool: str, request: dict[str, Any], samples: list[Array], path: Path) 
     if tool == "nncf":
         onnx.save(nncf.quantize(model, data, subset_size=len(samples)), str(path))
         return
-    stick = _workshop(request, "onnxruntime-cpu").yardstick
-    photos = stick.data
+    scoring = _workshop(request, "onnxruntime-cpu").scoring_set
+    photos = scoring.data
     assert photos is not None  # noqa: S101 - the request names them
 
     def validate(candidate: Any, _: Any) -> float:
@@ -197,7 +197,7 @@ def _nncf(tool: str, request: dict[str, Any], samples: list[Array], path: Path) 
         name = session.get_outputs()[0].name
         metrics, _answers = judge.judge(
             lambda batch: {name: session.run([name], {"images": batch})[0]},
-            photos, stick.task, stick.labels, stick.preprocess, stick.size, None,
+            photos, scoring.task, scoring.labels, scoring.preprocess, scoring.size, None,
         )  # fmt: skip
         return metrics["AP"]
 

@@ -78,7 +78,7 @@ def whole_numbers(folder: Path) -> Path:
             work=work,
         )
     )  # fmt: skip
-    assert built.truth.holds  # noqa: S101 - else the figure would be another precision's
+    assert built.delivered_precision.holds  # noqa: S101 - else the figure would be another precision's
     engine = LocalStore(folder / "store").put(
         built.files,
         kind="engine",

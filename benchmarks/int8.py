@@ -169,8 +169,8 @@ def _search_s(summary: dict[str, Any]) -> float:
 
 
 def _slower(variant: dict[str, Any]) -> float:
-    """How much slower than its rival it is with confidence: 1 when it is not."""
-    return max(1.0, 1 / float(variant["rival"]["ci95"][1]))
+    """How much slower than the higher precision it is with confidence: 1 when it is not."""
+    return max(1.0, 1 / float(variant["precision_comparison"]["ci95"][1]))
 
 
 def _detector_bars(summary: dict[str, Any], usual: list[dict[str, Any]]) -> list[Bar]:
@@ -195,6 +195,7 @@ def _classifier_bars(summary: dict[str, Any]) -> list[Bar]:
 def _rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for variant in summary["variants"]:
+        compared = variant.get("precision_comparison")
         rows.append(
             {
                 "variant": variant["name"],
@@ -203,9 +204,9 @@ def _rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
                 "metric": variant["accuracy"]["value"] if variant["accuracy"] else None,
                 "drop": variant["accuracy"]["drop"] if variant["accuracy"] else None,
                 "p50_ms": {str(row["batch"]): row["p50_ms"] for row in variant["benchmark"]},
-                "speedup": variant["rival"]["speedup"] if variant.get("rival") else None,
-                "ci95": variant["rival"]["ci95"] if variant.get("rival") else None,
-                "found": variant["quantized"]["found"] if variant.get("quantized") else None,
+                "speedup": compared["speedup"] if compared else None,
+                "ci95": compared["ci95"] if compared else None,
+                "chosen": variant["quantized"]["chosen"] if variant.get("quantized") else None,
             }
         )
     return rows

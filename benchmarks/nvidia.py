@@ -48,7 +48,7 @@ def main() -> int:
 def _needs(name: str, host: HostCard) -> str:
     """What this machine lacks to build and open a target's engines; "" when nothing."""
     target = targets.load(name)
-    return target.missing(host).removeprefix("needs ") or target.cannot_run(host)
+    return target.missing_requirements(host).removeprefix("needs ") or target.cannot_run(host)
 
 
 def _openable(summary: dict[str, Any], host: HostCard) -> str | None:
@@ -83,8 +83,8 @@ def _rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
             "build_s": round(built[variant["name"]]["elapsed_s"], 2),
             "peak_mib": round(built[variant["name"]]["peak_mib"]),
             "size_mib": round(variant["engine"]["size_bytes"] / 2**20, 2),
-            "stored_bytes": variant["precision_truth"]["stored_bytes"],
-            "computed_nodes": variant["precision_truth"]["computed_nodes"],
+            "stored_bytes": variant["delivered_precision"]["stored_bytes"],
+            "computed_nodes": variant["delivered_precision"]["computed_nodes"],
             "reason": variant["reason"],
         }
         for variant in summary["variants"]

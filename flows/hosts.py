@@ -88,7 +88,9 @@ def _show(found: list[RegisteredHost]) -> None:
 def _builds(host: RegisteredHost) -> list[str]:
     """Targets that a machine can build, without those that only replay recorded answers."""
     known = {name: targets.load(name) for name in targets.names()}
-    building = {name: target for name, target in known.items() if not target.missing(host.card)}
+    building = {
+        name: target for name, target in known.items() if not target.missing_requirements(host.card)
+    }
     return [name for name, target in building.items() if not target.replays]
 
 

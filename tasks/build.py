@@ -39,4 +39,4 @@ def build(job: VariantJob, model: PreparedModel) -> Built:
 
 
 def _note(value: Built) -> str:
-    return f"{value.engine.size_bytes / 2**20:.2f} MiB, {value.truth.delivered}"
+    return f"{value.engine.size_bytes / 2**20:.2f} MiB, {value.delivered_precision.delivered}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engineworks import targets
-from engineworks.facts.timing import Comparison, Rival
+from engineworks.facts.timing import Comparison, PrecisionComparison
 from engineworks.manifest import Artifact
 from engineworks.specs import Size
 from engineworks.stages import compare as stage
@@ -43,7 +43,7 @@ def compare(
 
 def against(
     job: Job, mine: tuple[str, Artifact], other: tuple[str, Artifact], target: str, size: Size
-) -> Rival:
+) -> PrecisionComparison:
     """One engine held against the next higher precision of its target.
 
     Args:
@@ -62,4 +62,6 @@ def against(
     else:
         speedup, interval = 1 / first.ratio, (1 / first.ci95[1], 1 / first.ci95[0])
     size_bytes = other[1].size_bytes
-    return Rival(variant=other[0], speedup=speedup, ci95=interval, size_bytes=size_bytes)
+    return PrecisionComparison(
+        variant=other[0], speedup=speedup, ci95=interval, size_bytes=size_bytes
+    )

@@ -28,7 +28,7 @@ def requantize(
         calibration=model.statistics,
         target=job.planned.target,
         precision=job.planned.precision,
-        method=quantized.found.method,
+        method=quantized.chosen.method,
         nodes=quantized.nodes,
         host=job.host,
     )

@@ -177,7 +177,7 @@ def _standing(
         budget=summary.budget,
         accuracy=row.accuracy,
         parity=row.parity,
-        truth=row.precision_truth,
+        delivered_precision=row.delivered_precision,
         machine=(row.host or summary.host).name,
         timed_as=f"{first.height}x{first.width}, {first.threads} threads" if first else "",
         p50_ms=first.p50_ms if first else None,

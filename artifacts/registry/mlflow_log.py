@@ -220,8 +220,8 @@ def _metrics(variant: Variant, summary: Summary) -> dict[str, float | None]:
     if variant.parity is not None:
         found["parity/max_abs_diff"] = variant.parity.max_abs_diff
         found["parity/snr_db"] = variant.parity.snr_db
-    if variant.meaning is not None and variant.meaning.fidelity is not None:
-        found["meaning/fidelity"] = variant.meaning.fidelity
+    if variant.meaning is not None and variant.meaning.agreement is not None:
+        found["meaning/agreement"] = variant.meaning.agreement
     if variant.engine is not None:
         found["size_mib"] = variant.engine.size_bytes / 2**20
     first = main_row(variant, summary.size)

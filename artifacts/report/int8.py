@@ -10,29 +10,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from artifacts.report import pictures as gallery
-from artifacts.report.trials import Curve, Ladder, curve, ladders
+from artifacts.report.trials import Curve, SearchPlot, curve, search_plots
 from artifacts.summary import Summary, Variant, main_row
 from engineworks import precisions
 from engineworks.evaluate.pictures import GalleryPicture
 from engineworks.facts.engine import DetectionDiff
-from engineworks.facts.int8 import Calibration, Coverage, Quantized, Rung, Sensitivity
+from engineworks.facts.int8 import Calibration, Coverage, Quantized, Sensitivity, Trial
 from engineworks.store import LocalStore
 
 #: Photos drawn of one variant: the page holds them all as data.
 PHOTOS = 4
 
-#: A search with more rungs shows the best of each step, and the others folded.
+#: A search with more trials shows the best of each step, and the others folded.
 LONG = 12
 
-#: Steps of the ladder in its order; each has its colour.
+#: Steps of the search in its order; each has its colour.
 STEPS = {
     "given": "quantized elsewhere",
     "usual": "usual INT8",
     "calibrator": "ranges",
     "placement": "which layers",
     "sensitivity": "one part in float",
-    "island": "parts in float",
-    "polish": "polish",
+    "float_block": "parts in float",
+    "refine": "refine",
 }
 
 ROUNDING = 1e-9
@@ -71,10 +71,10 @@ class Section:
     instead: str
     doubt: str
     """Where the benchmark's own rows say the opposite of the side-by-side timing."""
-    ladders: tuple[Ladder, ...]
+    plots: tuple[SearchPlot, ...]
     steps: tuple[str, ...]
     """Those in the plots, for the legend."""
-    highlights: tuple[Rung, ...]
+    highlights: tuple[Trial, ...]
     parts: tuple[Part, ...]
     objects: Objects | None
 
@@ -102,14 +102,14 @@ def sections(summary: Summary, store: LocalStore) -> tuple[Section, ...]:
 
 def _section(variant: Variant, summary: Summary, store: LocalStore) -> Section:
     found = variant.quantized
-    drawn = ladders(found, summary.budget.max_drop) if found else ()
-    steps = {dot.rung.step for ladder in drawn for dot in ladder.dots if dot.rung}
+    drawn = search_plots(found, summary.budget.max_drop) if found else ()
+    steps = {dot.trial.step for plot in drawn for dot in plot.dots if dot.trial}
     return Section(
         variant=variant,
         sentence=sentence(variant, summary.budget.max_drop),
         instead=instead(variant, summary),
         doubt=doubt(variant, summary),
-        ladders=drawn,
+        plots=drawn,
         steps=tuple(sorted(steps, key=_order)),
         highlights=highlights(found) if found else (),
         parts=_parts(found) if found else (),
@@ -147,9 +147,9 @@ def _accuracy(variant: Variant, max_drop: float | None) -> tuple[bool, str]:
             meaning.words if meaning.holds else f"says other things: {meaning.reason}",
         )
     if accuracy is None:
-        if found is None or found.found.fidelity is None:
+        if found is None or found.chosen.agreement is None:
             return True, "was judged by no metric"
-        score = found.found.fidelity
+        score = found.chosen.agreement
         return found.holds, f"agrees with the float engine to {score:.3f} of 1 (there is no metric)"
     values = f"{accuracy.metric} {accuracy.value:.4f}, source model {accuracy.reference:.4f}"
     if accuracy.drop < 0.00005:
@@ -160,23 +160,23 @@ def _accuracy(variant: Variant, max_drop: float | None) -> tuple[bool, str]:
 
 
 def _speed(variant: Variant) -> tuple[bool, str]:
-    rival, engine = variant.rival, variant.engine
-    if rival is None:
+    compared, engine = variant.precision_comparison, variant.engine
+    if compared is None:
         return True, ""
-    low, high = rival.ci95
+    low, high = compared.ci95
     if low > 1:
-        words = f"is {rival.speedup:.2f}x as fast as {rival.variant}"
+        words = f"is {compared.speedup:.2f}x as fast as {compared.variant}"
     elif high < 1:
-        words = f"takes {1 / rival.speedup:.2f}x as long as {rival.variant}"
+        words = f"takes {1 / compared.speedup:.2f}x as long as {compared.variant}"
         low, high = 1 / high, 1 / low
     else:
-        words = f"is not surely faster than {rival.variant}: {rival.speedup:.2f}x as fast"
+        words = f"is not surely faster than {compared.variant}: {compared.speedup:.2f}x as fast"
     words += f" (95 % interval {low:.2f}\u2013{high:.2f})"
     if engine is not None:
-        sizes = engine.size_bytes / 2**20, rival.size_bytes / 2**20
+        sizes = engine.size_bytes / 2**20, compared.size_bytes / 2**20
         words += ", in {:.2f} MiB instead of {:.2f}".format(*sizes)
     # What ships has gained what the recipe wants, be it size.
-    return variant.verdict == "shipped" or rival.ci95[0] > 1, words
+    return variant.verdict == "shipped" or compared.ci95[0] > 1, words
 
 
 def instead(variant: Variant, summary: Summary) -> str:
@@ -187,9 +187,9 @@ def instead(variant: Variant, summary: Summary) -> str:
     if variant.verdict == "shipped":
         return f"{best} is the one to ship on this machine{_behind(variant, summary)}." * bool(best)
     shipped = [other.name for other in summary.shipped]
-    if variant.rival is not None and variant.rival.variant in shipped:
-        words = f"{variant.rival.variant} ships instead"
-        also = best and best != variant.rival.variant
+    if variant.precision_comparison is not None and variant.precision_comparison.variant in shipped:
+        words = f"{variant.precision_comparison.variant} ships instead"
+        also = best and best != variant.precision_comparison.variant
         return f"{words}; {best} is the one to ship on this machine." if also else f"{words}."
     if best or shipped:
         return f"{best or shipped[0]} ships instead."
@@ -198,13 +198,13 @@ def instead(variant: Variant, summary: Summary) -> str:
 
 def doubt(variant: Variant, summary: Summary) -> str:
     """Whether separate benchmarks contradict the timing in turn; empty when they agree."""
-    rival = variant.rival
-    other = next((v for v in summary.variants if rival and v.name == rival.variant), None)
+    compared = variant.precision_comparison
+    other = next((v for v in summary.variants if compared and v.name == compared.variant), None)
     mine = main_row(variant, summary.size)
     theirs = main_row(other, summary.size) if other else None
-    if rival is None or mine is None or theirs is None:
+    if compared is None or mine is None or theirs is None:
         return ""
-    low, high = rival.ci95
+    low, high = compared.ci95
     if (low > 1) == (mine.p50_ms < theirs.p50_ms) or low <= 1 <= high:
         return ""
     return (
@@ -223,22 +223,22 @@ def _behind(variant: Variant, summary: Summary) -> str:
 # --- the search ---
 
 
-def highlights(found: Quantized) -> tuple[Rung, ...]:
-    """The chosen rung and the best of each other step, in the order they were tried."""
-    best: dict[str, Rung] = {}
-    for rung in found.rungs:
-        held = best.setdefault(rung.step, rung)
-        if rung == found.found or (held != found.found and _better(rung) > _better(held)):
-            best[rung.step] = rung
-    return tuple(sorted(best.values(), key=found.rungs.index))
+def highlights(found: Quantized) -> tuple[Trial, ...]:
+    """The chosen trial and the best of each other step, in the order they were tried."""
+    best: dict[str, Trial] = {}
+    for trial in found.trials:
+        held = best.setdefault(trial.step, trial)
+        if trial == found.chosen or (held != found.chosen and _better(trial) > _better(held)):
+            best[trial.step] = trial
+    return tuple(sorted(best.values(), key=found.trials.index))
 
 
-def _better(rung: Rung) -> tuple[bool, bool, float, float]:
+def _better(trial: Trial) -> tuple[bool, bool, float, float]:
     """Inside the budget the fastest, else the most accurate of those that were scored."""
-    fast = -math.inf if rung.ratio is None else -rung.ratio
-    if rung.holds:
+    fast = -math.inf if trial.ratio is None else -trial.ratio
+    if trial.holds:
         return True, True, fast, 0.0
-    value = rung.metric if rung.metric is not None else rung.fidelity
+    value = trial.metric if trial.metric is not None else trial.agreement
     return False, value is not None, value or 0.0, fast
 
 

@@ -1,4 +1,4 @@
-"""The drawings of report.html about INT8: a search's ladder, and how ranges settled.
+"""The drawings of report.html about INT8: a search's trials, and how ranges settled.
 
 Only geometry, as in `plots.py`; the template writes every tag.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from artifacts.report import plots
 from artifacts.report.plots import Axis, Level, Tick
-from engineworks.facts.int8 import Coverage, Quantized, Rung
+from engineworks.facts.int8 import Coverage, Quantized, Trial
 
 #: The part of a search near the budget is drawn once more, this many budgets below the line.
 NEAR = 5
@@ -23,9 +23,9 @@ CURVE = (40.0, 20.0, 392.0, 156.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Dot:
-    """One rung in the plot, or the float engine when there is no rung; in pixels."""
+    """One trial in the plot, or the float engine when there is no trial; in pixels."""
 
-    rung: Rung | None
+    trial: Trial | None
     x: float
     y: float
     chosen: bool
@@ -37,7 +37,7 @@ class Dot:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ladder:
+class SearchPlot:
     """Accuracy (up) against latency relative to the float engine (right)."""
 
     title: str
@@ -58,22 +58,22 @@ class Curve:
     points: tuple[tuple[float, float, str], ...]
 
 
-def ladders(found: Quantized, max_drop: float | None) -> tuple[Ladder, ...]:
+def search_plots(found: Quantized, max_drop: float | None) -> tuple[SearchPlot, ...]:
     """The search as plots: all of it, and once more near the budget where that is a small part."""
     scored = found.reference is not None
     reference = found.reference if found.reference is not None else 1.0
     # Without a metric no height divides what holds from what does not: filled points tell.
     floor = None if not scored or max_drop is None else reference - max_drop
     points = [
-        (rung, rung.ratio, value)
-        for rung in found.rungs
-        if (value := rung.metric if scored else rung.fidelity) is not None
-        and rung.ratio is not None
+        (trial, trial.ratio, value)
+        for trial in found.trials
+        if (value := trial.metric if scored else trial.agreement) is not None
+        and trial.ratio is not None
     ]
     if not points:
         return ()
-    metric = found.metric if scored else "fidelity"
-    whole = _ladder("", metric, points, reference, floor, found.found)
+    metric = found.metric if scored else "agreement"
+    whole = _plot("", metric, points, reference, floor, found.chosen)
     if floor is None:
         return (whole,)
     least = floor - NEAR * max(reference - floor, plots.LEAST_METRIC / 4)
@@ -81,19 +81,19 @@ def ladders(found: Quantized, max_drop: float | None) -> tuple[Ladder, ...]:
     if not 1 < len(near) < len(points):
         return (whole,)
     return (
-        _ladder("All that was scored and timed", metric, points, reference, floor, found.found),
-        _ladder("Near the budget", metric, near, reference, floor, found.found),
+        _plot("All that was scored and timed", metric, points, reference, floor, found.chosen),
+        _plot("Near the budget", metric, near, reference, floor, found.chosen),
     )
 
 
-def _ladder(
+def _plot(
     title: str,
     metric: str,
-    points: Sequence[tuple[Rung, float, float]],
+    points: Sequence[tuple[Trial, float, float]],
     reference: float,
     floor: float | None,
-    chosen: Rung,
-) -> Ladder:
+    chosen: Trial,
+) -> SearchPlot:
     left, top, right, bottom = FRAME
     values = [reference, *(value for *_, value in points), *([] if floor is None else [floor])]
     x_axis = Axis.over(
@@ -101,7 +101,7 @@ def _ladder(
     )
     y_axis = Axis.over(values, bottom, top, least=plots.LEAST_METRIC)
     # The chosen one last, so that it lies on top.
-    entries: list[tuple[Rung | None, float, float]] = [(None, 1.0, reference)]
+    entries: list[tuple[Trial | None, float, float]] = [(None, 1.0, reference)]
     entries += sorted(points, key=lambda point: point[0] == chosen)
     spots = [(x, y_axis.at(v), x, x) for _, r, v in entries for x in (x_axis.at(r),)]
     levels, notes = [], []
@@ -112,7 +112,7 @@ def _ladder(
             box = plots.place_note(width, y, below, spots, FRAME)
             levels.append(Level(at=y, text=text, text_x=box[0], text_y=box[3] - 3))
             notes.append(box)
-    names = [_name(rung, chosen) for rung, *_ in entries]
+    names = [_name(trial, chosen) for trial, *_ in entries]
     named = [n for n, name in enumerate(names) if name]
     others = [(x - 5, y - 5, x + 5, y + 5) for x, y, *_ in spots]
     placed = plots.place_labels(
@@ -120,13 +120,13 @@ def _ladder(
     )
     labels = dict(zip(named, placed, strict=True))
     dots = []
-    for n, ((rung, *_), (x, y, *_)) in enumerate(zip(entries, spots, strict=True)):
+    for n, ((trial, *_), (x, y, *_)) in enumerate(zip(entries, spots, strict=True)):
         label_x, label_y, anchor, leader = labels.get(n, (x, y, "middle", False))
         dots.append(
-            Dot(rung=rung, x=x, y=y, chosen=rung == chosen, label=names[n], label_x=label_x,
+            Dot(trial=trial, x=x, y=y, chosen=trial == chosen, label=names[n], label_x=label_x,
                 label_y=label_y, anchor=anchor, leader=leader)
         )  # fmt: skip
-    return Ladder(
+    return SearchPlot(
         title=title,
         metric=metric,
         x_ticks=x_axis.ticks(5),
@@ -136,10 +136,10 @@ def _ladder(
     )
 
 
-def _name(rung: Rung | None, chosen: Rung) -> str:
-    if rung is None:
+def _name(trial: Trial | None, chosen: Trial) -> str:
+    if trial is None:
         return "float"
-    return "chosen" if rung == chosen else "usual" if rung.step == "usual" else ""
+    return "chosen" if trial == chosen else "usual" if trial.step == "usual" else ""
 
 
 def curve(coverage: Coverage) -> Curve | None:

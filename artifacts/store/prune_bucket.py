@@ -37,7 +37,7 @@ def plan(bucket: s3.Bucket, days: float, needed: set[str]) -> list[Item]:
         if item.key.startswith("waiting/") or _order_of(item.key) in orders
     ]
     stays = set(needed)
-    for found in s3.spread(bucket.read, named):
+    for found in s3.in_parallel(bucket.read, named):
         stays |= set(IDENTITY.findall(found.data.decode(errors="replace"))) if found else set()
     manifests = {
         _identity(item.key): item for item in everything if item.key.startswith("artifacts/")
@@ -85,7 +85,7 @@ def _contents(bucket: s3.Bucket, names: list[str]) -> dict[str, tuple[set[str], 
     """
     found: dict[str, tuple[set[str], tuple[str, ...]]] = {}
     keys = [f"artifacts/{name}.json" for name in names]
-    for name, item in zip(names, s3.spread(bucket.read, keys), strict=True):
+    for name, item in zip(names, s3.in_parallel(bucket.read, keys), strict=True):
         if item is not None:
             try:
                 value: dict[str, Any] = json.loads(item.data)

@@ -135,7 +135,7 @@ class RemoteStore(LocalStore):
             return
         folder = super().open(artifact)  # verified: what is sent has the hash that names it
         files = {entry.sha256: entry for entry in artifact.manifest.files}
-        s3.spread(lambda entry: self._send(folder, entry), list(files.values()))
+        s3.in_parallel(lambda entry: self._send(folder, entry), list(files.values()))
         text = manifests.dump(artifact.manifest)
         self.bucket.write(_manifest_key(artifact.sha256), text.encode(), only_new=True)
         self._there.add(artifact.sha256)
@@ -170,7 +170,7 @@ class RemoteStore(LocalStore):
             self._refuse_full_disk(manifest)
             work.mkdir(parents=True)
             refuse_strange_paths(work, manifest)
-            s3.spread(lambda entry: self._bring(sha256, work, entry), list(manifest.files))
+            s3.in_parallel(lambda entry: self._bring(sha256, work, entry), list(manifest.files))
             (work / manifests.MANIFEST_NAME).write_text(manifests.dump(manifest), encoding="utf-8")
             self._publish(work, manifest)
         except OSError as error:

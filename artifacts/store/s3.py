@@ -380,7 +380,7 @@ def _age_s(answer: Any, modified: datetime) -> float:
     return max(0.0, (now - modified).total_seconds())
 
 
-def spread(work: Callable[[T], Any], items: Iterator[T] | list[T]) -> list[Any]:
+def in_parallel(work: Callable[[T], Any], items: Iterator[T] | list[T]) -> list[Any]:
     """Results of many small requests, several at a time, in order."""
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(work, items))

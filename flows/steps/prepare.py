@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from engineworks import precisions, recipe, targets, verdict
-from engineworks.evaluate.datasets import spread
+from engineworks.evaluate.datasets import sample_evenly
 from engineworks.export import given
 from engineworks.facts.data import PinnedData
 from engineworks.facts.int8 import Calibration
@@ -76,7 +76,7 @@ def _own_size(job: Job, plan: Plan, shared: Shared, images: Images) -> PreparedM
             variant.target
             for variant in building
             # A vendor's package that other machines have and this one has not can say nothing.
-            if not targets.load(variant.target).missing(plan.host)
+            if not targets.load(variant.target).missing_requirements(plan.host)
         )
     )
     model = dataclasses.replace(model, analysis=analyze(job, model, names))
@@ -125,7 +125,7 @@ def _calibration(job: Job, model: PreparedModel, known: PinnedData | None) -> Ca
     if given.too_old(model.onnx):
         return None  # `quantize` says so at once
     data = known or _calibration_images(job, model.shared, spec, model)
-    return calibrate(job, model, spread(data, spec.limit), spec)
+    return calibrate(job, model, sample_evenly(data, spec.limit), spec)
 
 
 def _calibration_images(

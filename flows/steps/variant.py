@@ -15,7 +15,7 @@ from engineworks.facts.outcome import VariantOutcome
 from engineworks.facts.package import Packaged
 from engineworks.facts.plan import PlannedVariant, Verdict
 from engineworks.facts.prepared import PreparedModel
-from engineworks.facts.timing import Comparison, Rival
+from engineworks.facts.timing import Comparison, PrecisionComparison
 from engineworks.prepared import PreparedRun
 from engineworks.stages.benchmark import SizedEngine
 from engineworks.verdict import decide, waiting
@@ -73,7 +73,8 @@ def _judged(job: VariantJob, prepared: PreparedRun, outcome: VariantOutcome) -> 
         small = build(job, other)
         engines.append(SizedEngine(size=other.size, engine=small.engine))
         # One engine of another precision than asked fails the variant, whatever its size.
-        judged = small if judged.truth.holds and not small.truth.holds else judged
+        if judged.delivered_precision.holds and not small.delivered_precision.holds:
+            judged = small
     timed = benchmark(job, engines)
     compared = _against_next(job, source, built) if job.precision.must_gain else None
     outcome = dataclasses.replace(outcome, checked=checked, timed=timed, compared=compared)
@@ -113,13 +114,16 @@ def _replayed(job: VariantJob, model: PreparedModel, built: Built) -> Checked | 
         return None
 
 
-def _against_next(job: VariantJob, model: PreparedModel, built: Built) -> Rival | None:
+def _against_next(
+    job: VariantJob, model: PreparedModel, built: Built
+) -> PrecisionComparison | None:
     """Time a variant side by side with the next higher precision of its target."""
     if model.quantized:
         return None  # there is no float graph to compare with
-    ladder = job.target.precisions
+    precisions = job.target.precisions
     asked = {variant.precision for variant in job.beside}
-    higher = [p for p in ladder[: ladder.index(job.planned.precision)] if p in asked] or [ladder[0]]
+    higher = precisions[: precisions.index(job.planned.precision)]
+    higher = tuple(p for p in higher if p in asked) or precisions[:1]
     other = dataclasses.replace(job.planned, precision=higher[-1])
     baseline = build(dataclasses.replace(job, planned=other), model)
     pair = (job.planned.name, built.engine), (other.name, baseline.engine)

@@ -39,7 +39,7 @@ def plan(
         return Plan(host=card, variants=place(specs, registered, code_sha256))
     here: list[PlannedVariant] = []
     for spec in specs:
-        missing = targets.load(spec.target).missing(card)
+        missing = targets.load(spec.target).missing_requirements(card)
         here += rows(spec, "skip" if missing else "run", missing)
     return Plan(host=card, variants=tuple(here))
 
@@ -93,9 +93,9 @@ def place(
     chosen: dict[tuple[str, str], str] = {}
     planned: list[PlannedVariant] = []
     for spec in specs:
-        fitting, lacking = _fitting(spec, hosts)
+        fitting, missing = _fitting(spec, hosts)
         if not fitting:
-            planned += _without_host(spec, lacking)
+            planned += _without_host(spec, missing)
             continue
         if spec.devices == "one":
             awake = [host for host in fitting if not absence(host, code_sha256)]
@@ -121,25 +121,25 @@ def _fitting(
     Where some of them can open its engines too, only those: what is built elsewhere has to wait.
     """
     target = targets.load(spec.target)
-    fitting, lacking = [], {}
+    fitting, missing = [], {}
     for host in hosts:
         if spec.pool and host.pool != spec.pool:
             continue
-        reason = target.missing(host.card)
+        reason = target.missing_requirements(host.card)
         if reason:
-            lacking[host.card.name] = reason
+            missing[host.card.name] = reason
         else:
             fitting.append(host)
     opening = [host for host in fitting if not target.cannot_run(host.card)]
-    return opening or fitting, lacking
+    return opening or fitting, missing
 
 
-def _without_host(spec: TargetSpec, lacking: dict[str, str]) -> tuple[PlannedVariant, ...]:
+def _without_host(spec: TargetSpec, missing: dict[str, str]) -> tuple[PlannedVariant, ...]:
     where = f"pool {spec.pool}" if spec.pool else "the fleet"
-    if not lacking:
+    if not missing:
         return rows(spec, "pending", f"no machine of {where} is registered")
-    common, count = Counter(lacking.values()).most_common(1)[0]
-    names = [name for name, reason in lacking.items() if reason == common]
+    common, count = Counter(missing.values()).most_common(1)[0]
+    names = [name for name, reason in missing.items() if reason == common]
     which = ", ".join(names[:3]) + (f" and {count - 3} more" if count > 3 else "")
     return rows(spec, "skip", f"no machine of {where} can build it: {which}: {common}")
 

@@ -97,5 +97,5 @@ def _bare(model: PreparedModel) -> PreparedModel:
     """Without what depends on the recipe's other targets."""
     if model.analysis is None:
         return model
-    analysis = dataclasses.replace(model.analysis, lacking={}, largest=())
+    analysis = dataclasses.replace(model.analysis, unsupported_operators={}, largest=())
     return dataclasses.replace(model, analysis=analysis)

@@ -10,7 +10,7 @@ from engineworks.facts.engine import Built, Checked
 from engineworks.facts.int8 import Quantized
 from engineworks.facts.model import Reference
 from engineworks.facts.plan import Verdict
-from engineworks.facts.timing import BenchmarkRow, Rival
+from engineworks.facts.timing import BenchmarkRow, PrecisionComparison
 from engineworks.specs import BudgetSpec
 
 #: 0.922 - 0.920 is a little more than 0.002 in binary; it is still inside that budget.
@@ -22,7 +22,7 @@ def decide(
     built: Built,
     checked: Checked,
     first: BenchmarkRow | None,
-    rival: Rival | None = None,
+    comparison: PrecisionComparison | None = None,
     goal: str = "latency",
     quantized: Quantized | None = None,
 ) -> Verdict:
@@ -30,10 +30,10 @@ def decide(
 
     Args:
         budget: The recipe's limits.
-        built: Engine and precision truth.
+        built: Engine and delivered precision.
         checked: Parity and task metric.
         first: The benchmark row at the model's own size and batch 1, if measured.
-        rival: For INT8, the next higher precision, which it must beat at `goal`.
+        comparison: For INT8, the next higher precision, which it must beat at `goal`.
         goal: latency or size.
         quantized: For INT8, the search that found its graph.
 
@@ -41,7 +41,7 @@ def decide(
         `shipped` when everything holds; `failed` when the engine is not what was asked;
         `rejected` when it is, but breaks a limit. The reason names every broken limit.
     """
-    truth = built.truth
+    truth = built.delivered_precision
     if not truth.holds:
         return _untrue(built)
     broken, held = _accuracy(budget, checked)
@@ -55,8 +55,8 @@ def decide(
         else:
             held.append(f"{name} {value:.2f} ms of {limit:.2f}")
     broken += _size(budget, built)
-    if rival is not None:
-        gain, won = _against(rival, goal, built)
+    if comparison is not None:
+        gain, won = _against(comparison, goal, built)
         (held if won else broken).append(gain)
     cut = cut_short(quantized.stopped if quantized else "")
     if broken:
@@ -90,7 +90,7 @@ def waiting(
 
     Args:
         budget: The recipe's limits.
-        built: Engine and precision truth.
+        built: Engine and delivered precision.
         needs: What a machine must have to open it, in words.
         quantized: For INT8, what a simulation on the CPU says.
         checked: What ONNX Runtime finds when it runs what the engine holds, where it can.
@@ -99,7 +99,7 @@ def waiting(
         `pending`; `failed` when the engine is not even what was asked; `rejected` when what it
         holds is already outside the budget.
     """
-    if not built.truth.holds:
+    if not built.delivered_precision.holds:
         return _untrue(built)
     broken, held = _accuracy(budget, checked) if checked else ([], [])
     broken += _size(budget, built)
@@ -178,7 +178,7 @@ def reach(suspect: Suspect) -> str:
 
 
 def _untrue(built: Built) -> Verdict:
-    asked, delivered = built.truth.asked, built.truth.delivered
+    asked, delivered = built.delivered_precision.asked, built.delivered_precision.delivered
     return Verdict(verdict="failed", reason=f"asked for {asked}, the engine is {delivered}")
 
 
@@ -212,22 +212,23 @@ def _size(budget: BudgetSpec, built: Built) -> list[str]:
     return [f"engine {size_mib:.2f} MiB, allowed {budget.max_size_mib:.2f} MiB"]
 
 
-def _against(rival: Rival, goal: str, built: Built) -> tuple[str, bool]:
+def _against(comparison: PrecisionComparison, goal: str, built: Built) -> tuple[str, bool]:
     """What INT8 gains over the next precision, in words, and whether it is enough."""
     if goal == "size":
         sizes = (
-            f"engine {built.engine.size_bytes / 2**20:.2f} MiB, {rival.variant} "
-            f"{rival.size_bytes / 2**20:.2f} MiB"
+            f"engine {built.engine.size_bytes / 2**20:.2f} MiB, {comparison.variant} "
+            f"{comparison.size_bytes / 2**20:.2f} MiB"
         )
-        won = built.engine.size_bytes < rival.size_bytes
-        return (sizes, True) if won else (f"{sizes}: not smaller, use {rival.variant}", False)
-    low, high = rival.ci95
+        won = built.engine.size_bytes < comparison.size_bytes
+        return (sizes, True) if won else (f"{sizes}: not smaller, use {comparison.variant}", False)
+    low, high = comparison.ci95
     interval = f"(95 % interval {low:.2f}-{high:.2f})"
     if low > 1:
-        return f"{rival.speedup:.2f}x as fast as {rival.variant} {interval}", True
+        return f"{comparison.speedup:.2f}x as fast as {comparison.variant} {interval}", True
     if high < 1:
-        words = f"slower than {rival.variant}: takes {1 / rival.speedup:.2f}x as long"
+        words = f"slower than {comparison.variant}: takes {1 / comparison.speedup:.2f}x as long"
         interval = f"(95 % interval {1 / high:.2f}-{1 / low:.2f})"
     else:
-        words = f"not faster than {rival.variant} with confidence: {rival.speedup:.2f}x as fast"
-    return f"{words} {interval}; use {rival.variant}", False
+        ratio = f"{comparison.speedup:.2f}x as fast"
+        words = f"not faster than {comparison.variant} with confidence: {ratio}"
+    return f"{words} {interval}; use {comparison.variant}", False

@@ -26,7 +26,7 @@ from engineworks.targets._base import UNREAD, BuildInput, BuildOutput
 from tests.builders import put_onnx, put_reference, quantized, samples, shared
 
 HOST = hosts.probe()
-HERE = [name for name in targets.names() if not targets.load(name).missing(HOST)]
+HERE = [name for name in targets.names() if not targets.load(name).missing_requirements(HOST)]
 VARIANTS = [(name, precision) for name in HERE for precision in targets.load(name).precisions]
 REAL = [name for name in HERE if name != "null"]
 X = samples()
@@ -132,7 +132,7 @@ class TestFile:
         assert len(set(target.precisions)) == len(target.precisions)
         assert isinstance(target.host_bound, bool)
         assert all(isinstance(text, str) and text for text in target.options.values())
-        asked = {"missing": ["host"], "lacking": ["onnx"], "build": ["request"]}
+        asked = {"missing": ["host"], "unsupported_operators": ["onnx"], "build": ["request"]}
         for function, parameters in asked.items():
             assert list(inspect.signature(getattr(target, function)).parameters) == parameters
 
@@ -154,7 +154,7 @@ class TestFile:
 
     def test_a_host_without_its_packages_cannot_build_it_and_why_is_said(self, name):
         target = targets.load(name)
-        reason = target.missing(dataclasses.replace(HOST, packages={}))
+        reason = target.missing_requirements(dataclasses.replace(HOST, packages={}))
         assert bool(reason) is bool(target.packages)
         if target.packages:
             assert target.packages[0] in reason
@@ -168,10 +168,13 @@ def test_some_real_target_can_be_tried_here():
 class TestBuild:
     def test_the_precision_asked_for_is_delivered(self, variant):
         _, precision, built = variant
-        assert built.truth.holds
-        assert (built.truth.asked, built.truth.delivered) == (precision, precision)
+        assert built.delivered_precision.holds
+        assert (built.delivered_precision.asked, built.delivered_precision.delivered) == (
+            precision,
+            precision,
+        )
         word = "int8" if precision in targets.SEARCHED else precision
-        assert built.truth.stored_bytes[word] > 0
+        assert built.delivered_precision.stored_bytes[word] > 0
 
     def test_the_engine_is_whole_and_says_what_it_is(self, variant, bench):
         target, precision, built = variant
@@ -193,7 +196,7 @@ class TestBuild:
     def test_a_float_graph_is_never_passed_off_as_integers(self, bench):
         for name, precision in VARIANTS:
             if precision in targets.SEARCHED:
-                truth = bench.build(name, precision, bench.onnx).truth
+                truth = bench.build(name, precision, bench.onnx).delivered_precision
                 assert not truth.holds, name
                 assert truth.delivered == f"{precision} in 0 of 0 layers"
                 assert truth.computed_nodes.get("int8", 0) == 0
@@ -205,14 +208,17 @@ class TestBuild:
         assert again.requires == built.engine.manifest.requires
         assert again.details == built.engine.manifest.details
         if precision == "int8":
-            assert again.truth == UNREAD
+            assert again.delivered_precision == UNREAD
 
     def test_a_lower_precision_stores_fewer_bytes(self, bench):
         for name in REAL:
             high, *lower = targets.load(name).precisions
-            size = sum(bench.build(name, high).truth.stored_bytes.values())
+            size = sum(bench.build(name, high).delivered_precision.stored_bytes.values())
             for precision in lower:
-                assert sum(bench.build(name, precision).truth.stored_bytes.values()) < size, name
+                assert (
+                    sum(bench.build(name, precision).delivered_precision.stored_bytes.values())
+                    < size
+                ), name
 
 
 class TestReplay:
@@ -351,12 +357,12 @@ def odd_onnx(tiny_onnx, tmp_path_factory):
 class TestOperators:
     @pytest.mark.parametrize("name", HERE)
     def test_an_ordinary_network_lacks_none(self, name, tiny_onnx):
-        assert targets.load(name).lacking(tiny_onnx) == ()
+        assert targets.load(name).unsupported_operators(tiny_onnx) == ()
 
     @pytest.mark.parametrize("name", REAL)
     def test_an_unknown_one_is_named(self, name, odd_onnx):
-        (lacking,) = targets.load(name).lacking(odd_onnx)
-        assert "Frobnicate" in lacking
+        (unsupported_operators,) = targets.load(name).unsupported_operators(odd_onnx)
+        assert "Frobnicate" in unsupported_operators
 
     @pytest.mark.parametrize("name", REAL)
     def test_building_a_graph_with_an_unknown_one_is_refused_by_its_name(

@@ -77,7 +77,7 @@ folder = Path(sys.argv[1])
 loaded = recipe.load(folder / "recipe.yaml")
 task, spec = loaded.recipe.task, loaded.recipe.data
 kept = []
-data = datasets.screen(spec, task, (), kept.append)
+data = datasets.validate(spec, task, (), kept.append)
 truth.write(kept[0], folder / "kept.json")
 
 def infer(batch):
@@ -88,7 +88,7 @@ metrics, predictions = judge.judge(infer, *ask)
 broken, others = judge.judge(lambda batch: {"count": infer(batch)["count"] * 0 + 2}, *ask)
 print(json.dumps({
     "metric": tasks.metric(task), "sound": metrics, "broken": broken,
-    "fidelity": tasks.load(task.kind).fidelity(predictions, others),
+    "agreement": tasks.load(task.kind).agreement(predictions, others),
     "objects": data.objects, "module": heads.LISTING.modules[task.kind],
     "code": [code.reference for code in pin_model(loaded).code],
     "word": suspects.evidence(predictions, data, task, ()).word,
@@ -152,7 +152,7 @@ def test_a_task_of_an_installed_package_is_judged(installed):
     assert said["metric"] == "exact"
     assert said["sound"] == {"exact": 1.0}
     assert said["broken"] == {"exact": 0.2}
-    assert said["fidelity"] == 0.2
+    assert said["agreement"] == 0.2
     assert said["objects"] == 10
     assert said["module"] == "acme_counting.head"
     # Other code of the task is another model, for every key of the cache.

@@ -358,9 +358,9 @@ class TestTarget:
 
         assert installed in targets.names()
         target = targets.load(installed)
-        assert target.missing(hosts.probe()) == ""
+        assert target.missing_requirements(hosts.probe()) == ""
         weights = self.linear(tmp_path / "linear.onnx")
-        assert target.lacking(tmp_path / "linear.onnx") == ()
+        assert target.unsupported_operators(tmp_path / "linear.onnx") == ()
         x = builders.samples(size=(4, 4))
         wanted = {"scores": x.reshape(4, 48) @ weights}
         built = build(
@@ -376,8 +376,8 @@ class TestTarget:
                 builder=hosts.probe(),
             )
         )
-        assert built.truth.holds
-        assert built.truth.stored_bytes["fp32"] == weights.nbytes
+        assert built.delivered_precision.holds
+        assert built.delivered_precision.stored_bytes["fp32"] == weights.nbytes
         with open_engine(built.engine.uri) as session:
             np.testing.assert_allclose(
                 session.infer({"images": x})["scores"], wanted["scores"], rtol=1e-5
@@ -411,10 +411,10 @@ class TestInt8:
 
     TEXT = (DOCS / "int8.md").read_text(encoding="utf-8")
 
-    def test_the_ladder_has_the_steps_of_the_search(self):
+    def test_the_page_has_the_steps_of_the_search(self):
         from artifacts.report.int8 import STEPS
 
-        steps = re.findall(r"^\d\. \*\*(\w+)\*\*", section("int8.md", "The ladder"), re.M)
+        steps = re.findall(r"^\d\. \*\*(\w+)\*\*", section("int8.md", "The search"), re.M)
         assert steps == [step for step in STEPS if step != "given"]
         search = (ROOT / "src/engineworks/search/recover.py").read_text(encoding="utf-8")
         assert [step for step in steps if f'"{step}"' not in search] == []

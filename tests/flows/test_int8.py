@@ -1,4 +1,4 @@
-"""INT8 through the real command: calibrated, searched, held against its rival, and cached."""
+"""INT8 through the real command: calibrated, searched, compared with fp16 or fp32, and cached."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ targets:
     precisions: [int8]
     required: false
 """
-RIVALS = {
+HIGHER = {
     "onnxruntime-cpu/int8": "onnxruntime-cpu/fp32",
     "openvino/int8": "openvino/fp32",
 }
@@ -63,25 +63,25 @@ def test_integers_are_searched_judged_and_cached(calibrated):
     assert (coverage["samples"], coverage["steps"]) == (16, [1, 2, 4, 8, 16])
     assert coverage["tensors"] >= 3
 
-    for name, rival in RIVALS.items():
+    for name, other in HIGHER.items():
         variant = outcome.variant(name)
         assert variant["verdict"] in ("shipped", "rejected"), variant["reason"]
         quantized = variant["quantized"]
-        assert [rung["step"] for rung in quantized["rungs"]][:2] == ["usual", "calibrator"]
-        assert quantized["found"]["integer_layers"] >= 1
-        assert quantized["evaluations"] == len(quantized["rungs"]) == 3
+        assert [trial["step"] for trial in quantized["trials"]][:2] == ["usual", "calibrator"]
+        assert quantized["chosen"]["integer_layers"] >= 1
+        assert quantized["evaluations"] == len(quantized["trials"]) == 3
         assert (quantized["metric"], quantized["images"]) == ("top1", 6)
-        assert variant["precision_truth"]["delivered"] == "int8"
-        assert variant["precision_truth"]["computed_nodes"]["int8"] >= 1
+        assert variant["delivered_precision"]["delivered"] == "int8"
+        assert variant["delivered_precision"]["computed_nodes"]["int8"] >= 1
         assert variant["accuracy"]["drop"] <= 1.0
         # Which of them is faster is this machine's affair; that it says so with numbers is ours.
-        timed = variant["rival"]
-        assert timed["variant"] == rival
+        timed = variant["precision_comparison"]
+        assert timed["variant"] == other
         assert timed["ci95"][0] <= timed["speedup"] <= timed["ci95"][1]
         assert (
-            f"fast as {rival}" in variant["reason"]
-            or f"slower than {rival}" in variant["reason"]
-            or f"faster than {rival}" in variant["reason"]
+            f"fast as {other}" in variant["reason"]
+            or f"slower than {other}" in variant["reason"]
+            or f"faster than {other}" in variant["reason"]
         )
         assert "95 % interval" in variant["reason"]
         assert (variant["verdict"] == "shipped") is (timed["ci95"][0] > 1)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.flows
 def needs(target: str) -> pytest.MarkDecorator:
     """Skip where a target cannot be built, or where its engines do not have to wait."""
     host = hosts.probe()
-    missing = targets.load(target).missing(host)
+    missing = targets.load(target).missing_requirements(host)
     runs = not targets.load(target).cannot_run(host)
     return pytest.mark.skipif(
         bool(missing) or runs, reason=missing or f"this machine opens engines of {target}"
@@ -55,9 +55,9 @@ def test_engines_wait_with_their_truth_and_claim_nothing(project):
         variant = outcome.variant(f"tensorrt-rtx/{precision}")
         assert variant["verdict"] == "pending"
         assert "built here; waits for a host with an RTX GPU" in variant["reason"]
-        assert variant["precision_truth"]["delivered"] == precision
+        assert variant["delivered_precision"]["delivered"] == precision
         assert variant["engine"]["size_bytes"] > 10_000
-        for claim in ("accuracy", "parity", "rival", "registered"):
+        for claim in ("accuracy", "parity", "precision_comparison", "registered"):
             assert variant[claim] is None, claim
         assert variant["benchmark"] == []
         report = (outcome.home / "runs" / "latest" / "report.html").read_text()
@@ -66,7 +66,7 @@ def test_engines_wait_with_their_truth_and_claim_nothing(project):
     quantized = outcome.variant("tensorrt-rtx/int8")["quantized"]
     assert "simulated with onnxruntime-cpu" in quantized["reason"]
     assert "simulated with onnxruntime-cpu" in outcome.variant("tensorrt-rtx/int8")["reason"]
-    assert all(rung["ratio"] is None for rung in quantized["rungs"])
+    assert all(trial["ratio"] is None for trial in quantized["trials"])
     assert outcome.variant("onnxruntime-cpu/fp32")["verdict"] == "shipped"
     builds = [s for s in summary["stages"] if s["variant"] == "tensorrt-rtx/fp16"]
     assert [stage["name"] for stage in builds] == ["build"]
@@ -112,10 +112,10 @@ def test_engines_that_can_be_replayed_wait_with_their_accuracy(project):
     )
     for precision in ("fp32", "fp16", "w8a16", "int8"):
         variant = outcome.variant(f"coreml/{precision}")
-        assert variant["precision_truth"]["delivered"] == precision
+        assert variant["delivered_precision"]["delivered"] == precision
         assert variant["accuracy"]["images"] == 6
         assert variant["parity"]["rows"]
-        assert variant["benchmark"] == [] and variant["rival"] is None
+        assert variant["benchmark"] == [] and variant["precision_comparison"] is None
         assert "ONNX Runtime in place of its own runtime" in variant["reason"]
         assert variant["verdict"] == "pending"
     words = outcome.variant("coreml/w8a16")["quantized"]["reason"]

@@ -16,7 +16,7 @@ from engineworks.hosts import nvidia
 from engineworks.runtime import devices
 from engineworks.runtime.engines import onnxruntime_cuda
 from engineworks.runtime.session import local_folder, open_engine
-from engineworks.runtime.spread import Spread
+from engineworks.runtime.session_pool import SessionPool
 from engineworks.specs import Preprocess
 from engineworks.stages.build import BuildRequest, build
 from tests.builders import pinned, power_onnx, put_onnx, quantized, samples, shared, tiny_module
@@ -78,7 +78,9 @@ def test_device_memory_copies_there_and_back():
 
 @pytest.mark.parametrize(("target", "precision"), VARIANTS, ids="/".join)
 def test_an_engine_agrees_with_the_model(target, precision, store, tiny_onnx, tmp_path):
-    reason = targets.load(target).missing(HOST) or targets.load(target).cannot_run(HOST)
+    reason = targets.load(target).missing_requirements(HOST) or targets.load(target).cannot_run(
+        HOST
+    )
     if reason:
         pytest.skip(reason)
     path = tiny_onnx
@@ -91,7 +93,7 @@ def test_an_engine_agrees_with_the_model(target, precision, store, tiny_onnx, tm
             precision=precision, options={}, tools={}, host=HOST, builder=HOST, largest_batch=4,
         )
     )  # fmt: skip
-    assert made.truth.holds, made.truth
+    assert made.delivered_precision.holds, made.delivered_precision
     with open_engine(made.engine.uri) as session:
 
         def infer(rows):
@@ -114,7 +116,9 @@ def test_an_engine_agrees_with_the_model(target, precision, store, tiny_onnx, tm
     [("tensorrt", False), ("tensorrt", True), ("onnxruntime-cuda", False)],
 )
 def test_work_is_spread_over_every_gpu(target, graph, store, tiny_onnx, record_property):
-    reason = targets.load(target).missing(HOST) or targets.load(target).cannot_run(HOST)
+    reason = targets.load(target).missing_requirements(HOST) or targets.load(target).cannot_run(
+        HOST
+    )
     if reason:
         pytest.skip(reason)
     made = build(
@@ -126,11 +130,13 @@ def test_work_is_spread_over_every_gpu(target, graph, store, tiny_onnx, record_p
     )  # fmt: skip
     wanted = dict(runner(tiny_onnx)(X))["scores"]
     # With one GPU: two sessions on it.
-    with Spread(made.engine.uri, range(len(HOST.gpus)) if len(HOST.gpus) > 1 else [0, 0]) as spread:
+    with SessionPool(
+        made.engine.uri, range(len(HOST.gpus)) if len(HOST.gpus) > 1 else [0, 0]
+    ) as pool:
         for _ in range(50):
-            rows = [answer["scores"] for answer in spread.map({"images": x[None]} for x in X)]
+            rows = [answer["scores"] for answer in pool.map({"images": x[None]} for x in X)]
             np.testing.assert_allclose(np.concatenate(rows), wanted, rtol=1e-3, atol=1e-4)
-        shares = spread.shares()
+        shares = pool.shares()
     record_property("shares", str(shares))
     assert all(share.calls for share in shares)
 
@@ -146,7 +152,7 @@ def torch_cuda():
 def test_memory_that_runs_out_is_told_and_the_session_goes_on(store, tmp_path, capfd):
     """Under a limit of the arena: a batch of 64 asks for a petabyte."""
     target = "onnxruntime-cuda"
-    if reason := targets.load(target).missing(HOST):
+    if reason := targets.load(target).missing_requirements(HOST):
         pytest.skip(reason)
     made = build(
         BuildRequest(
@@ -172,7 +178,9 @@ def test_memory_that_runs_out_is_told_and_the_session_goes_on(store, tmp_path, c
 
 @pytest.mark.parametrize("target", ["tensorrt", "tensorrt-rtx", "onnxruntime-cuda"])
 def test_a_cuda_graph_gives_the_same_answers(target, store, tiny_onnx):
-    reason = targets.load(target).missing(HOST) or targets.load(target).cannot_run(HOST)
+    reason = targets.load(target).missing_requirements(HOST) or targets.load(target).cannot_run(
+        HOST
+    )
     if reason:
         pytest.skip(reason)
     made = build(
@@ -202,13 +210,13 @@ def test_torch_is_spread_over_every_gpu(torch_cuda, tmp_path, record_property):
     torch_cuda.jit.trace(tiny_module(), example).save(str(tmp_path / "m.torchscript"))
     opener = torch_session.opener(pinned(tmp_path, "m.torchscript"), "tiny", Preprocess())
     wanted = tiny_module()(example).detach().numpy()
-    with Spread(opener, range(len(HOST.gpus)) if len(HOST.gpus) > 1 else [0, 0]) as spread:
-        name = spread.session.inputs[0].name
+    with SessionPool(opener, range(len(HOST.gpus)) if len(HOST.gpus) > 1 else [0, 0]) as pool:
+        name = pool.session.inputs[0].name
         for _ in range(20):
-            answers = list(spread.map({name: x[None]} for x in X))
+            answers = list(pool.map({name: x[None]} for x in X))
             found = np.concatenate([next(iter(answer.values())) for answer in answers])
             np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4)
-        record_property("shares", str(spread.shares()))
+        record_property("shares", str(pool.shares()))
 
 
 def test_torch_sees_the_same_gpu(torch_cuda):

@@ -54,7 +54,7 @@ def run(request, folder, stage="build", limit_s=120.0):
 def test_a_stage_gives_its_value_and_what_it_took(request_for, tmp_path):
     result = run(request_for(), tmp_path / "step")
     built = from_json(Built, result["value"])
-    assert built.truth.holds
+    assert built.delivered_precision.holds
     assert result["elapsed_s"] > 0
     with open_engine(built.engine.uri) as session:
         assert session.infer({"images": samples()})["scores"].sum() == 20
@@ -119,8 +119,8 @@ def test_a_request_of_another_version_is_refused(request_for, tmp_path):
 
 
 def test_an_unknown_stage_is_named(tmp_path):
-    with pytest.raises(StageError, match="polish"):
-        child.run("polish", {}, folder=tmp_path / "step", limit_s=120)
+    with pytest.raises(StageError, match="refine"):
+        child.run("refine", {}, folder=tmp_path / "step", limit_s=120)
 
 
 def test_a_folder_that_cannot_be_made_is_named(request_for, tmp_path):

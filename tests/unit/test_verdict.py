@@ -8,7 +8,7 @@ import pytest
 
 from engineworks.facts.engine import Accuracy, Built, Checked, Meaning, Parity
 from engineworks.facts.int8 import Quantized
-from engineworks.facts.timing import Benchmark, BenchmarkRow, Rival
+from engineworks.facts.timing import Benchmark, BenchmarkRow, PrecisionComparison
 from engineworks.specs import BudgetSpec
 from engineworks.verdict import decide, waiting
 from tests.builders import example
@@ -19,9 +19,11 @@ MIB = 2**20
 
 def built(holds=True, size_bytes=3 * MIB):
     value = example(Built)
-    truth = dataclasses.replace(value.truth, asked="fp16", delivered="fp32", holds=holds)
+    other = dataclasses.replace(
+        value.delivered_precision, asked="fp16", delivered="fp32", holds=holds
+    )
     engine = dataclasses.replace(value.engine, size_bytes=size_bytes)
-    return dataclasses.replace(value, truth=truth, engine=engine)
+    return dataclasses.replace(value, delivered_precision=other, engine=engine)
 
 
 def checked(holds=True, reference=0.9, value=0.89, with_accuracy=True):
@@ -127,8 +129,8 @@ def test_the_first_row_is_the_models_own_size_at_batch_1():
     assert measured.first(8, 8) is None
 
 
-def rival(speedup, low, high, size_mib=4.0):
-    return Rival(
+def comparison(speedup, low, high, size_mib=4.0):
+    return PrecisionComparison(
         variant="openvino/fp16",
         speedup=speedup,
         ci95=(low, high),
@@ -140,12 +142,12 @@ class TestRival:
     """INT8 must also beat the next higher precision."""
 
     def test_certainly_faster_is_shipped_with_its_numbers(self):
-        verdict = decide(NO_LIMIT, built(), checked(), row(), rival(1.5, 1.4, 1.6))
+        verdict = decide(NO_LIMIT, built(), checked(), row(), comparison(1.5, 1.4, 1.6))
         assert verdict.verdict == "shipped"
         assert "1.50x as fast as openvino/fp16 (95 % interval 1.40-1.60)" in verdict.reason
 
     def test_certainly_slower_is_rejected_and_says_what_to_use(self):
-        verdict = decide(NO_LIMIT, built(), checked(), row(), rival(0.5, 0.4, 0.8))
+        verdict = decide(NO_LIMIT, built(), checked(), row(), comparison(0.5, 0.4, 0.8))
         assert verdict.verdict == "rejected"
         assert "slower than openvino/fp16: takes 2.00x as long" in verdict.reason
         assert "(95 % interval 1.25-2.50)" in verdict.reason
@@ -153,27 +155,27 @@ class TestRival:
 
     @pytest.mark.parametrize("low", [0.98, 1.0])
     def test_perhaps_faster_is_rejected(self, low):
-        verdict = decide(NO_LIMIT, built(), checked(), row(), rival(1.01, low, 1.05))
+        verdict = decide(NO_LIMIT, built(), checked(), row(), comparison(1.01, low, 1.05))
         assert verdict.verdict == "rejected"
         assert "not faster than openvino/fp16 with confidence: 1.01x as fast" in verdict.reason
         assert "slower" not in verdict.reason
 
     def test_where_size_is_the_goal_the_time_does_not_matter(self):
-        slow = rival(0.5, 0.4, 0.6, size_mib=4.0)
+        slow = comparison(0.5, 0.4, 0.6, size_mib=4.0)
         verdict = decide(NO_LIMIT, built(), checked(), row(), slow, "size")
         assert verdict.verdict == "shipped"
         assert "engine 3.00 MiB, openvino/fp16 4.00 MiB" in verdict.reason
 
     @pytest.mark.parametrize("size_mib", [3.0, 2.0])
     def test_where_size_is_the_goal_it_must_be_smaller(self, size_mib):
-        fast = rival(9.0, 8.0, 10.0, size_mib=size_mib)
+        fast = comparison(9.0, 8.0, 10.0, size_mib=size_mib)
         verdict = decide(NO_LIMIT, built(), checked(), row(), fast, "size")
         assert verdict.verdict == "rejected"
         assert f"openvino/fp16 {size_mib:.2f} MiB: not smaller, use openvino/fp16" in verdict.reason
 
     def test_both_reasons_are_named_when_it_is_neither_accurate_nor_fast(self):
         budget = BudgetSpec(max_drop=0.005)
-        verdict = decide(budget, built(), checked(), row(), rival(0.5, 0.4, 0.6))
+        verdict = decide(budget, built(), checked(), row(), comparison(0.5, 0.4, 0.6))
         assert verdict.verdict == "rejected"
         accuracy, speed = verdict.reason.split("; ", 1)
         assert "0.8900" in accuracy and "0.0050" in accuracy
@@ -181,12 +183,12 @@ class TestRival:
 
     def test_fast_but_inaccurate_is_rejected(self):
         budget = BudgetSpec(max_drop=0.005)
-        verdict = decide(budget, built(), checked(), row(), rival(3.0, 2.9, 3.1))
+        verdict = decide(budget, built(), checked(), row(), comparison(3.0, 2.9, 3.1))
         assert verdict.verdict == "rejected"
         assert "as fast" not in verdict.reason
 
     def test_what_is_no_int8_fails_however_fast_it_is(self):
-        found = decide(NO_LIMIT, built(holds=False), checked(), row(), rival(3.0, 2.9, 3.1))
+        found = decide(NO_LIMIT, built(holds=False), checked(), row(), comparison(3.0, 2.9, 3.1))
         assert found.verdict == "failed"
 
 
@@ -240,7 +242,7 @@ class TestCutShort:
     @pytest.mark.parametrize("word", ["shipped", "rejected"])
     def test_it_is_said_with_the_option_to_raise(self, stopped, option, word):
         searched = dataclasses.replace(example(Quantized), stopped=stopped)
-        against = rival(1.5, 1.4, 1.6) if word == "shipped" else rival(1.0, 0.9, 1.1)
+        against = comparison(1.5, 1.4, 1.6) if word == "shipped" else comparison(1.0, 0.9, 1.1)
         verdict = decide(NO_LIMIT, built(), checked(), row(), against, quantized=searched)
         assert verdict.verdict == word
         assert f"the search was cut short ({stopped}): {option}" in verdict.reason

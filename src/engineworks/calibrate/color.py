@@ -22,17 +22,17 @@ CHANCE = 0.01
 SURER = 1.05
 
 
-def warning(images: Iterable[Array], sureness: Callable[[Array], float]) -> str:
+def warning(images: Iterable[Array], mean_confidence: Callable[[Array], float]) -> str:
     """Words when the model prefers the images with red and blue swapped, else "".
 
     Args:
         images: uint8 (height, width, 3) each.
-        sureness: An image -> how sure the model is of what it sees, 0 or more.
+        mean_confidence: An image -> how sure the model is of what it sees, 0 or more.
     """
     given, swapped = [], []
     for _, image in zip(range(IMAGES), images, strict=False):
-        given.append(sureness(image))
-        swapped.append(sureness(np.ascontiguousarray(image[:, :, ::-1])))
+        given.append(mean_confidence(image))
+        swapped.append(mean_confidence(np.ascontiguousarray(image[:, :, ::-1])))
     wins = sum(b > a for a, b in zip(given, swapped, strict=True))
     losses = sum(b < a for a, b in zip(given, swapped, strict=True))
     if by_chance(wins, losses) > CHANCE or sum(swapped) < SURER * sum(given):

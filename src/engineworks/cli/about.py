@@ -50,7 +50,7 @@ def _targets(options: argparse.Namespace) -> int:
                 "title": target.title,
                 "precisions": list(target.precisions),
                 "options": dict(target.options),
-                "missing": target.missing(card),
+                "missing": target.missing_requirements(card),
             }
         )
     lines = []

@@ -19,7 +19,7 @@ from engineworks.runtime import heads
 from engineworks.runtime.predictor import image_input
 from engineworks.runtime.scores import ASSUMED
 from engineworks.runtime.session import check_machine, check_version, local_folder
-from engineworks.runtime.spread import Opener, opener
+from engineworks.runtime.session_pool import Opener, opener
 from engineworks.specs import BenchmarkSpec, TaskSpec
 from engineworks.store import verify
 
@@ -122,7 +122,7 @@ def _bench(options: argparse.Namespace) -> int:
         calls=options.calls,
     )  # fmt: skip
     if options.sessions is not None or options.devices is not None:
-        return _bench_spread(options, spec)
+        return _bench_sessions(options, spec)
     started, threads = time.perf_counter(), spec.threads or hosts.cores()
     with _opener(options.engine)(0, threads) as session:
         needs = session.manifest.requires
@@ -167,11 +167,11 @@ def _opener(engine: str) -> Opener:
     return torch_session.opener(pinned, loaded.recipe.name, loaded.recipe.preprocess)
 
 
-def _bench_spread(options: argparse.Namespace, spec: BenchmarkSpec) -> int:
-    from engineworks.bench import spread
+def _bench_sessions(options: argparse.Namespace, spec: BenchmarkSpec) -> int:
+    from engineworks.bench import session_pool
 
     sessions, devices = options.sessions, options.devices or [0]
-    rows = spread.measure(
+    rows = session_pool.measure(
         _opener(options.engine),
         [device for device in devices for _ in range(sessions or 1)],
         spec.batches,

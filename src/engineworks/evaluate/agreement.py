@@ -22,7 +22,7 @@ Overlap = Callable[[Results, Results], Array]
 #: Answers below this score are no objects: hardly any display or decision shows them.
 VISIBLE = 0.3
 
-#: Score from which an object counts for `fidelity`, which ranks and so needs many objects.
+#: Score from which an object counts for `agreement`, which ranks and so needs many objects.
 FAINT = 0.1
 
 #: Boxes of one class that overlap less are different objects.
@@ -38,7 +38,7 @@ SIZES = (32**2, 96**2)
 WORST = 6
 
 
-def fidelity(reference: Results, answers: Results, overlap: Overlap | None = None) -> float:
+def score(reference: Results, answers: Results, overlap: Overlap | None = None) -> float:
     """Agreement in 0..1; 1 is equal. Smooth where a metric jumps, so it can rank small changes.
 
     Every object of the reference gives its score times overlap times the ratio of scores; objects

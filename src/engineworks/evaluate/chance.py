@@ -80,12 +80,12 @@ class Photos:
             best = max(best, (average_precision([self.truths[place]] * len(others), others), place))
         return best[0], [self.truths[best[1]]] * len(self)
 
-    def beats(self, rival: Sequence[Side]) -> bool:
+    def beats(self, other: Sequence[Side]) -> bool:
         """Whether these answers are better than others, with 95 % confidence.
 
         A photo that is answered with its own labels is left aside: a constant was made of it.
         """
-        all_three = zip(self.answers, rival, self.truths, strict=True)
+        all_three = zip(self.answers, other, self.truths, strict=True)
         kept = [(a, b, truth) for a, b, truth in all_three if b is not truth]
         return beats([(a, truth) for a, _, truth in kept], [(b, truth) for _, b, truth in kept])
 
@@ -140,10 +140,10 @@ class Classes:
         most, count = Counter(self.truths.tolist()).most_common(1)[0]
         return count / len(self), np.full(len(self), most)
 
-    def beats(self, rival: Array) -> bool:
+    def beats(self, other: Array) -> bool:
         """Exact sign test over the photos that only one of the two has right."""
-        mine, other = self.answers == self.truths, rival == self.truths
-        return mostly(int((mine & ~other).sum()), int((other & ~mine).sum()))
+        mine, theirs = self.answers == self.truths, other == self.truths
+        return mostly(int((mine & ~theirs).sum()), int((theirs & ~mine).sum()))
 
 
 def mostly(won: int, lost: int) -> bool:
@@ -179,7 +179,7 @@ class Scored(Protocol):
         """The score of the best constant answer, and that answer to all photos."""
         ...
 
-    def beats(self, rival: Any) -> bool:
+    def beats(self, other: Any) -> bool:
         """Whether these answers are better than others, with 95 % confidence."""
         ...
 

@@ -27,7 +27,7 @@ from engineworks.runtime.pictures import SUFFIXES, DepthCheck
 from engineworks.specs import DataSpec, TaskSpec
 from engineworks.store import pinned_bytes
 
-#: Name of the boxes in the artifact that `screen` leaves.
+#: Name of the boxes in the artifact that `validate` leaves.
 ANNOTATIONS = "annotations.json"
 
 #: Of a text file that lists images.
@@ -60,7 +60,7 @@ def list_images(spec: DataSpec) -> list[str]:
                 f"data.images: the file name {os.fsencode(name)!r} is not readable text",
                 hint="rename it to plain UTF-8",
             )
-    return _spread(files, spec.limit or len(files))
+    return _sample_evenly(files, spec.limit or len(files))
 
 
 def look(spec: DataSpec) -> None:
@@ -161,7 +161,7 @@ def in_both(one: PinnedData, other: PinnedData | None) -> int:
     )
 
 
-def screen(
+def validate(
     spec: DataSpec,
     task: TaskSpec,
     labels: tuple[str, ...],
@@ -277,12 +277,12 @@ def read(data: PinnedData, name: str) -> np.ndarray[Any, Any]:
     return pinned.picture(root_of(data.spec), name, data.digests, data.spec.max_pixels).image
 
 
-def spread(data: PinnedData, most: int) -> PinnedData:
+def sample_evenly(data: PinnedData, most: int) -> PinnedData:
     """The same data with at most so many images, spread evenly over the names."""
-    return dataclasses.replace(data, files=tuple(_spread(data.files, most)))
+    return dataclasses.replace(data, files=tuple(_sample_evenly(data.files, most)))
 
 
-def _spread(names: Sequence[str], most: int) -> list[str]:
+def _sample_evenly(names: Sequence[str], most: int) -> list[str]:
     """At most so many names, evenly: the first ones of class folders are of one class."""
     if len(names) <= most:
         return list(names)

@@ -83,7 +83,7 @@ class Judge:
             holds=not broken,
             reason="; ".join(broken),
             words=_words(judged, found, self.unread, len(self.want)),
-            fidelity=min((reading.fidelity for reading in judged), default=None),
+            agreement=min((reading.agreement for reading in judged), default=None),
             images=len(self.want),
             readings=tuple(found),
             unread=self.unread,
@@ -136,7 +136,7 @@ def _reading(reader: Reader, want: Sequence[Any], got: Sequence[Any]) -> Reading
         holds=not found.reasons,
         reason="; ".join(found.reasons),
         figures=found.figures,
-        fidelity=found.fidelity,
+        agreement=found.agreement,
     )
 
 

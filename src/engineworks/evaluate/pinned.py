@@ -1,7 +1,7 @@
 """Images and annotations fixed by their bytes, so that what was hashed is what is decoded.
 
 Images stay where they are: whoever reads one holds its bytes against its digest. Annotations are
-small, and every format reads them in its own way: the store keeps a copy, and `screen` reads that.
+small, and every format reads them in its own way: the store keeps a copy for `validate`.
 """
 
 from __future__ import annotations

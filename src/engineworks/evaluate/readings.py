@@ -140,12 +140,12 @@ class ClassReader:
             "distance": distance,
         }
         if len(sure) < ENOUGH:
-            return Judged(judged=False, reasons=(), figures=figures, fidelity=1 - distance)
+            return Judged(judged=False, reasons=(), figures=figures, agreement=1 - distance)
         said = _other_best(same[sure])
         if not distance <= DISTANCE:
             said += (f"probabilities are {distance:.2f} apart on average (allowed {DISTANCE:g})",)
-        fidelity = float(same.mean()) * (1 - min(1.0, distance))
-        return Judged(judged=True, reasons=said, figures=figures, fidelity=fidelity)
+        agreement = float(same.mean()) * (1 - min(1.0, distance))
+        return Judged(judged=True, reasons=said, figures=figures, agreement=agreement)
 
 
 def _other_best(same: Array) -> tuple[str, ...]:
@@ -184,11 +184,11 @@ class NumberReader:
             "shared": float(np.mean(each)),
             "distinct": float(len(np.unique(left[:, 0]))),
         }
-        fidelity = float(np.mean(each))
+        agreement = float(np.mean(each))
         judged = len(left) >= ENOUGH and figures["distinct"] > 1
         return Judged(
             judged=judged, reasons=_other_best(same) if len(left) >= ENOUGH else (),
-            figures=figures, fidelity=fidelity,
+            figures=figures, agreement=agreement,
         )  # fmt: skip
 
 
@@ -254,7 +254,7 @@ class ScoreReader:
         if found.judged and not seen.SCORES <= ratio <= 1 / seen.SCORES:
             reasons += (f"scores are {ratio:.2f} times the source's",)
         return Judged(
-            judged=found.judged, reasons=reasons, figures=figures, fidelity=found.fidelity
+            judged=found.judged, reasons=reasons, figures=figures, agreement=found.agreement
         )
 
 
@@ -266,7 +266,7 @@ def _areas(overlaps: dict[int, float], mean: float, *, images: int, judged: bool
     worst = min(overlaps, key=lambda label: overlaps[label], default=-1)
     if judged and overlaps and overlaps[worst] < IOU / 2:
         said += (f"label {worst} overlaps by {overlaps[worst]:.2f}",)
-    return Judged(judged=judged, reasons=said, figures=figures, fidelity=mean)
+    return Judged(judged=judged, reasons=said, figures=figures, agreement=mean)
 
 
 def leads(probabilities: Array) -> Array:

@@ -78,7 +78,7 @@ class Judged:
     reasons: tuple[str, ...]
     """What breaks a limit."""
     figures: dict[str, float]
-    fidelity: float
+    agreement: float
     """Agreement in 0..1, smooth; it ranks candidates that differ little."""
 
 
@@ -113,7 +113,7 @@ def compare(want: Sequence[Seen], got: Sequence[Seen]) -> Judged:
         (least for least in CONFIDENCES if _count(want, least) >= ENOUGH), CONFIDENCES[0]
     )
     left, right = _results(want), _results(got)
-    fidelity = agreement.fidelity(left, right)
+    agreed = agreement.score(left, right)
     objects = _count(want, confidence)
     there = [_held(one, other, confidence) for one, other in zip(want, got, strict=True)]
     back = [_held(other, one, confidence) for one, other in zip(want, got, strict=True)]
@@ -136,10 +136,10 @@ def compare(want: Sequence[Seen], got: Sequence[Seen]) -> Judged:
     if objects < ENOUGH:
         many = gained > ENOUGH
         reasons = (f"finds {gained} objects where the source finds {objects}",) * many
-        return Judged(judged=many, reasons=reasons, figures=figures, fidelity=fidelity)
+        return Judged(judged=many, reasons=reasons, figures=figures, agreement=agreed)
     figures.update(_precision(left, right, confidence, len(want)))
     reasons = _reasons(figures) + _classes(want, there, confidence)
-    return Judged(judged=True, reasons=reasons, figures=figures, fidelity=fidelity)
+    return Judged(judged=True, reasons=reasons, figures=figures, agreement=agreed)
 
 
 def _reasons(figures: dict[str, float]) -> tuple[str, ...]:

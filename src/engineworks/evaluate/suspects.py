@@ -93,7 +93,7 @@ def explain(
 def _some(data: PinnedData, task: TaskSpec, labels: tuple[str, ...]) -> PinnedData:
     files = tasks.load(task.kind).telling(data, labels)
     data = dataclasses.replace(data, files=files or data.files)
-    return datasets.spread(data, PHOTOS)
+    return datasets.sample_evenly(data, PHOTOS)
 
 
 def _changes(task: TaskSpec, preprocess: Preprocess) -> Iterator[tuple[str, TaskSpec, Preprocess]]:

@@ -52,13 +52,13 @@ SAME_SHAPE = frozenset(
 Shape = tuple[int, ...]
 
 
-def analyze(path: Path, size: Size, lacking: dict[str, tuple[str, ...]]) -> Analysis:
+def analyze(path: Path, size: Size, unsupported_operators: dict[str, tuple[str, ...]]) -> Analysis:
     """Count an ONNX graph at batch 1.
 
     Args:
         path: The graph.
         size: Input (height, width), for graphs that leave it open.
-        lacking: Operators that a planned target cannot run, by target; passed through.
+        unsupported_operators: What a planned target cannot run, by target; passed through.
     """
     import onnx
 
@@ -93,18 +93,18 @@ def analyze(path: Path, size: Size, lacking: dict[str, tuple[str, ...]]) -> Anal
         heaviest=tuple(
             sorted((one for one in layers if one.parameters), key=lambda one: -one.parameters)[:10]
         ),
-        lacking=lacking,
+        unsupported_operators=unsupported_operators,
         uncounted=tuple(
             name if count == 1 else f"{count} x {name}" for name, count in uncounted.most_common()
         ),
     )
 
 
-def nothing(reason: str, lacking: dict[str, tuple[str, ...]]) -> Analysis:
+def nothing(reason: str, unsupported_operators: dict[str, tuple[str, ...]]) -> Analysis:
     """What is left when a graph cannot be counted."""
     return Analysis(
         parameters=0, flops=0, nodes=0, weight_bytes=dict.fromkeys(WEIGHT_BYTES, 0), operators={},
-        largest=(), lacking=lacking, uncounted=(reason,),
+        largest=(), unsupported_operators=unsupported_operators, uncounted=(reason,),
     )  # fmt: skip
 
 

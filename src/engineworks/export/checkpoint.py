@@ -198,7 +198,7 @@ def _sets(state: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
         if isinstance(name, str) and isinstance(value, torch.Tensor)
     }
     tensors = {name.replace(COMPILED, ""): value for name, value in named.items()}
-    if len(tensors) < len(named):  # the network and its compiled twin, side by side
+    if len(tensors) < len(named):  # the network and its compiled copy, side by side
         compiled = {name: value for name, value in named.items() if COMPILED in name}
         yield path, {name: value for name, value in named.items() if name not in compiled}
         tensors = {name.replace(COMPILED, ""): value for name, value in compiled.items()}

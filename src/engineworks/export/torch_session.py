@@ -19,7 +19,7 @@ from engineworks.export.source import flatten, open_source
 from engineworks.facts.model import PinnedModel
 from engineworks.manifest import Manifest, Provenance, TensorSpec
 from engineworks.runtime.session import SessionBase, Tensors
-from engineworks.runtime.spread import Opener
+from engineworks.runtime.session_pool import Opener
 from engineworks.specs import Preprocess
 
 #: Factories are code of the user's, which need not bear being run by several threads at once.

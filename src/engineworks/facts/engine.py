@@ -22,7 +22,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrecisionTruth:
+class DeliveredPrecision:
     """Precision read back from the built engine, not from what was asked."""
 
     asked: str
@@ -40,7 +40,7 @@ class Built:
     """An engine and the truth about it."""
 
     engine: Artifact
-    truth: PrecisionTruth
+    delivered_precision: DeliveredPrecision
     build_s: float = place()
     whole_from_s: float = later(default=0.0)
     """`limits.build_s` from which more would have been built beside it; 0: all of it was."""
@@ -100,7 +100,7 @@ class Reading:
     holds: bool
     reason: str
     figures: dict[str, float]
-    fidelity: float
+    agreement: float
     """Agreement in 0..1."""
 
 
@@ -115,7 +115,7 @@ class Meaning:
     holds: bool
     reason: str
     words: str
-    fidelity: float | None
+    agreement: float | None
     images: int
     readings: tuple[Reading, ...]
     unread: tuple[str, ...]

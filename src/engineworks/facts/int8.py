@@ -64,12 +64,12 @@ class Calibration:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rung:
+class Trial:
     """One integer graph that was tried: what it scores, what it takes, what it cost to know."""
 
     step: str
-    """Which part of the ladder tried it: usual, calibrator, placement, sensitivity, island or
-    polish; given: the model came quantized."""
+    """Which step of the search tried it: usual, calibrator, placement, sensitivity, float_block or
+    refine; given: the model came quantized."""
     label: str
     method: str
     """How its ranges were chosen."""
@@ -79,7 +79,7 @@ class Rung:
     """Task metric on the search's images, when it was scored."""
     drop: float | None
     """Float engine's metric - its own, on the same images."""
-    fidelity: float | None
+    agreement: float | None
     """Agreement with the float engine's answers, 0..1."""
     ratio: float | None
     """Latency / latency of the float engine of the same target, side by side; None: not timed."""
@@ -98,7 +98,7 @@ class Sensitivity:
     """First layer of the part, or the layer itself."""
     layers: int
     gain: float
-    """Fidelity won by leaving it in float."""
+    """Agreement won by leaving it in float."""
     ratio: float | None
     """Latency with it in float / with it in integers; None: not timed."""
 
@@ -108,7 +108,7 @@ class Quantized:
     """The integer graph that was chosen, with the whole search."""
 
     onnx: Artifact
-    found: Rung
+    chosen: Trial
     holds: bool
     """Whether it is inside the accuracy budget."""
     reason: str
@@ -116,7 +116,7 @@ class Quantized:
     reference: float | None
     """Float engine's metric on the search's images."""
     images: int
-    rungs: tuple[Rung, ...]
+    trials: tuple[Trial, ...]
     sensitivity: tuple[Sensitivity, ...]
     nodes: tuple[str, ...]
     """Nodes that compute in integers, in graph order, by their first output."""

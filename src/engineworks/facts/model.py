@@ -125,7 +125,7 @@ class Analysis:
     """Size of the weights at fp32, fp16 and int8."""
     operators: dict[str, int]
     largest: tuple[LayerCost, ...]
-    lacking: dict[str, tuple[str, ...]]
+    unsupported_operators: dict[str, tuple[str, ...]]
     """Operators that a planned target cannot run, by target."""
     uncounted: tuple[str, ...] = ()
     """Operators that do arithmetic and are not in `flops`, or why nothing was counted."""

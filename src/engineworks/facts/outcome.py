@@ -11,7 +11,7 @@ from engineworks.facts.host import HostCard
 from engineworks.facts.int8 import Quantized
 from engineworks.facts.package import Packaged
 from engineworks.facts.plan import PlannedVariant, Verdict
-from engineworks.facts.timing import Benchmark, Rival
+from engineworks.facts.timing import Benchmark, PrecisionComparison
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class VariantOutcome:
     built: Built | None = None
     checked: Checked | None = None
     timed: Benchmark | None = None
-    compared: Rival | None = None
+    compared: PrecisionComparison | None = None
     """Where integers were asked for: the next higher precision, timed side by side."""
     packages: tuple[Packaged, ...] = later(default=())
     """What servers load of it, with their proofs; of a shipped variant only."""

@@ -52,7 +52,7 @@ class Benchmark:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rival:
+class PrecisionComparison:
     """The next higher precision of the same target, timed side by side with this variant."""
 
     variant: str

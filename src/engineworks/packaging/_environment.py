@@ -55,9 +55,9 @@ class ServerEnvironment:
 
     def missing(self, home: Path) -> str:
         """What keeps it from being used, with the command; "" where it is ready."""
-        lacking = [each for each in self.programs if shutil.which(each.split()[0]) is None]
-        if lacking:
-            return f"needs {', '.join(lacking)}"
+        missing = [each for each in self.programs if shutil.which(each.split()[0]) is None]
+        if missing:
+            return f"needs {', '.join(missing)}"
         stamp = self.folder(home) / _STAMP
         if not stamp.is_file():
             return f"its server is not installed here ({self.size_mib} MiB): {self.command}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from engineworks.errors import RecipeError
-from engineworks.facts.engine import Accuracy, Parity, PrecisionTruth
+from engineworks.facts.engine import Accuracy, DeliveredPrecision, Parity
 from engineworks.promotion.paired import Paired
 from engineworks.specs import BudgetSpec
 from engineworks.verdict import ROUNDING
@@ -63,7 +63,7 @@ class Standing:
     budget: BudgetSpec
     accuracy: Accuracy | None
     parity: Parity | None
-    truth: PrecisionTruth | None
+    delivered_precision: DeliveredPrecision | None
     machine: str
     """Where its latency was measured."""
     timed_as: str
@@ -180,10 +180,10 @@ def _own(one: Standing, limits: Limits) -> Iterator[Gate]:
             name="parity", outcome="passed" if one.parity.holds else "failed",
             number=one.parity.snr_db, reason=one.parity.reason or one.parity.limit,
         )  # fmt: skip
-    if one.truth is None:
+    if one.delivered_precision is None:
         yield Gate(name="precision", outcome="pending", reason="precision was not read back")
     else:
-        truth = one.truth
+        truth = one.delivered_precision
         yield Gate(
             name="precision", outcome="passed" if truth.holds else "failed",
             reason=f"asked {truth.asked}, delivered {truth.delivered}",

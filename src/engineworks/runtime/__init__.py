@@ -12,7 +12,7 @@ from engineworks.runtime.predictor import Predictor, StageTimes
 from engineworks.runtime.remote import RemoteSession, remote
 from engineworks.runtime.session import Session
 from engineworks.runtime.session import open_engine as open
-from engineworks.runtime.spread import Spread
+from engineworks.runtime.session_pool import SessionPool
 
 __all__ = [
     "Classification",
@@ -22,7 +22,7 @@ __all__ = [
     "Predictor",
     "RemoteSession",
     "Session",
-    "Spread",
+    "SessionPool",
     "StageTimes",
     "open",
     "read_image",

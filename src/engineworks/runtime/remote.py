@@ -147,10 +147,10 @@ class RemoteSession(SessionBase):
         except Exception as error:
             raise _explained(error, f"{self.title} at {self._place.address}") from error
         tensors: Tensors = {name: result.as_numpy(name) for name in names}
-        lacking = [name for name, array in tensors.items() if array is None]
-        if lacking:
+        missing = [name for name, array in tensors.items() if array is None]
+        if missing:
             raise InferenceError(
-                f"{self.title} at {self._place.address} gave no output {lacking[0]!r}",
+                f"{self.title} at {self._place.address} gave no output {missing[0]!r}",
                 hint="the server holds another model than its configuration says",
             )
         return tensors

@@ -90,10 +90,10 @@ def check_machine(manifest: Manifest, *, arch: str, cpu_flags: tuple[str, ...]) 
             f"{manifest.name} was built for {needs.arch}, this machine is {arch}",
             hint="build this variant on this kind of machine",
         )
-    lacking = [flag for flag in needs.cpu_flags if flag not in cpu_flags]
-    if lacking and cpu_flags:
+    missing = [flag for flag in needs.cpu_flags if flag not in cpu_flags]
+    if missing and cpu_flags:
         raise ArtifactError(
-            f"{manifest.name} was specialised for a CPU with {', '.join(lacking)}, "
+            f"{manifest.name} was specialised for a CPU with {', '.join(missing)}, "
             "which this CPU lacks",
             hint="build this variant on this kind of machine",
         )

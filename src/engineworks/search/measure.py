@@ -23,13 +23,13 @@ from engineworks.calibrate.collect import Statistics
 from engineworks.calibrate.derive import derive
 from engineworks.codec import digest
 from engineworks.errors import ArtifactError, BuildError
-from engineworks.facts.int8 import Rung
+from engineworks.facts.int8 import Trial
 from engineworks.manifest import Artifact
 from engineworks.qdq import pairs
 from engineworks.qdq.graph import Graph
 from engineworks.qdq.ranges import Ranges
 from engineworks.search.journal import Journal
-from engineworks.search.trial import Answers, Workshop, fidelity
+from engineworks.search.trial import Answers, Workshop, agreement
 from engineworks.specs import Int8Spec
 from engineworks.targets._base import Int8Rules
 from engineworks.verdict import ROUNDING
@@ -162,12 +162,12 @@ class Measurements:
                 raise
             # One graph that this runtime cannot take is no reason to give up the others.
             log.warning("%s: %s: %s", candidate.step, candidate.label, error.message)
-            self.journal.put(f"score {candidate.key}", {"fidelity": -1.0, "elapsed_s": 0.0})
+            self.journal.put(f"score {candidate.key}", {"agreement": -1.0, "elapsed_s": 0.0})
             return
         assert self._float is not None  # noqa: S101 - `run` has asked it first
         value = {
             "metric": answers.metric,
-            "fidelity": fidelity(self._float, answers),
+            "agreement": agreement(self._float, answers),
             "agrees": answers.agrees,
             "size_bytes": engine.size_bytes,
             "elapsed_s": time.monotonic() - started,
@@ -176,7 +176,7 @@ class Measurements:
         log.info("%s: %s: %s", candidate.step, candidate.label, value)
 
     def _scored_any(self) -> bool:
-        return any("fidelity" in self.known(candidate) for candidate in self.tried.values())
+        return any("agreement" in self.known(candidate) for candidate in self.tried.values())
 
     def score_float(self) -> None:
         """Ask the float engine, which all others are held against."""
@@ -286,7 +286,7 @@ class Measurements:
         """To order by: the task metric, then the agreement with the float engine."""
         known = self.known(candidate)
         metric = known.get("metric")
-        return (-1.0 if metric is None else metric, known.get("fidelity", -1.0))
+        return (-1.0 if metric is None else metric, known.get("agreement", -1.0))
 
     def drop(self, candidate: Candidate) -> float | None:
         """Loss of the task metric against the float engine; None: there is none."""
@@ -298,21 +298,21 @@ class Measurements:
     def holds(self, candidate: Candidate) -> bool:
         """Whether it is accurate enough, as the verdict will see it."""
         known = self.known(candidate)
-        if "fidelity" not in known:
+        if "agreement" not in known:
             return False
         drop = self.drop(candidate)
         if drop is None:
             return bool(known.get("agrees", False))
         return self.max_drop is None or drop <= self.max_drop + ROUNDING
 
-    def rung(self, candidate: Candidate) -> Rung:
+    def trial(self, candidate: Candidate) -> Trial:
         """What is known of it, for the report."""
         known = self.known(candidate)
         final = self.journal.get(f"final {candidate.placement_key}") or {}
         cost = known["elapsed_s"] + final.get("elapsed_s", 0.0)
         known = {**known, **final}
         interval = known.get("ci95")
-        return Rung(
+        return Trial(
             step=candidate.step,
             label=candidate.label,
             method=candidate.method,
@@ -320,7 +320,7 @@ class Measurements:
             layers=len(self.graph.computing),
             metric=known.get("metric"),
             drop=self.drop(candidate),
-            fidelity=known.get("fidelity"),
+            agreement=known.get("agreement"),
             ratio=known.get("ratio"),
             ci95=(interval[0], interval[1]) if interval else None,
             size_bytes=known.get("size_bytes"),
@@ -328,9 +328,9 @@ class Measurements:
             holds=self.holds(candidate),
         )
 
-    def rungs(self) -> tuple[Rung, ...]:
+    def trials(self) -> tuple[Trial, ...]:
         """All that were measured; the last may not be: the search was stopped in front of it."""
-        return tuple(self.rung(c) for c in self.tried.values() if len(self.known(c)) > 1)
+        return tuple(self.trial(c) for c in self.tried.values() if len(self.known(c)) > 1)
 
     def layers(self, candidate: Candidate) -> tuple[str, ...]:
         """Its layers in integers."""

@@ -1,6 +1,6 @@
-"""The ladder from the usual INT8, which may lose too much or gain nothing, to one worth shipping.
+"""The search from the usual INT8, which may lose too much or gain nothing, to one worth shipping.
 
-Every rung is built, scored and timed for real (`measure.py`). The order: what everybody gets; all
+Every trial is built, scored and timed for real (`measure.py`). The order: what everybody gets; all
 ways to choose ranges; the layers that integers pay for on this machine; the parts that lose
 most, left in float; last, what still makes it faster. Bounded by time and evaluations, resumed
 from its journal. Knows no vendor.
@@ -17,7 +17,7 @@ import numpy as np
 
 from engineworks.calibrate.collect import Statistics
 from engineworks.errors import EngineworksError
-from engineworks.facts.int8 import Rung, Sensitivity
+from engineworks.facts.int8 import Sensitivity, Trial
 from engineworks.qdq.graph import Graph
 from engineworks.search import placement, sensitivity
 from engineworks.search.journal import Journal
@@ -38,8 +38,8 @@ class Outcome:
     """The end of a search."""
 
     candidate: Candidate
-    rung: Rung
-    rungs: tuple[Rung, ...]
+    trial: Trial
+    trials: tuple[Trial, ...]
     sensitivity: tuple[Sensitivity, ...]
     reference: float | None
     evaluations: int
@@ -91,8 +91,8 @@ class Search:
             best = self._best()
         return Outcome(
             candidate=best,
-            rung=self.measured.rung(best),
-            rungs=self.measured.rungs(),
+            trial=self.measured.trial(best),
+            trials=self.measured.trials(),
             sensitivity=self.sensitivity,
             reference=self.measured.reference,
             evaluations=self.measured.spent,
@@ -131,7 +131,7 @@ class Search:
             if self.measured.holds(grown):
                 break
         if held := self._held():
-            self._polish(min(held, key=self.measured.ratio))
+            self._refine(min(held, key=self.measured.ratio))
 
     def _by_accuracy_alone(self, best: Candidate) -> None:
         """As many layers as the budget bears, where no time can be measured."""
@@ -180,8 +180,8 @@ class Search:
             Sensitivity(
                 part=piece[0],
                 layers=len(piece),
-                gain=self.measured.value(candidate, "fidelity")
-                - self.measured.value(start, "fidelity"),
+                gain=self.measured.value(candidate, "agreement")
+                - self.measured.value(start, "agreement"),
                 ratio=_divided(self.measured.ratio(candidate), self.measured.ratio(start)),
             )
             for piece, candidate in zip(pieces, without, strict=True)
@@ -194,7 +194,7 @@ class Search:
                 break
             name = placement.name_of(self.graph, pieces[n])
             grown = self._new(
-                "island", f"{current.label}, {name} in float", start.method,
+                "float_block", f"{current.label}, {name} in float", start.method,
                 placement.with_carriers(
                     self.graph, set(self.measured.layers(current)) - set(pieces[n]), self.kinds
                 ),
@@ -211,10 +211,10 @@ class Search:
                 break
         return current
 
-    def _polish(self, held: Candidate) -> None:
+    def _refine(self, held: Candidate) -> None:
         """Other ranges for the chosen layers; then parts in or out where that is faster."""
         for method in self.spec.methods:
-            self.measured.score(self._like(held, "polish", method))
+            self.measured.score(self._like(held, "refine", method))
         same = [c for c in self._held() if c.nodes == held.nodes]
         best = max(same, key=self.measured.quality)
         self.measured.race([best])
@@ -222,7 +222,7 @@ class Search:
             steps = placement.changes(self.graph, best.nodes)
             toggled = [
                 self._new(
-                    "polish", f"{best.label}, {step.label}", best.method,
+                    "refine", f"{best.label}, {step.label}", best.method,
                     placement.changed(self.graph, best.nodes, [step]),
                 )
                 for step in steps
@@ -235,7 +235,7 @@ class Search:
             if not faster:
                 break
             together = self._new(
-                "polish", f"{best.label}, all faster changes at once", best.method,
+                "refine", f"{best.label}, all faster changes at once", best.method,
                 placement.changed(self.graph, best.nodes, [steps[n] for n in faster]),
             )  # fmt: skip
             self.measured.race([together], anchor=best)
@@ -262,7 +262,7 @@ class Search:
 
     def _best(self) -> Candidate:
         """Accurate enough and fastest (or smallest); else the most accurate."""
-        scored = [c for c in self.measured.tried.values() if "fidelity" in self.measured.known(c)]
+        scored = [c for c in self.measured.tried.values() if "agreement" in self.measured.known(c)]
         if not scored:
             raise EngineworksError(
                 f"the search for INT8 ended before anything was scored ({self.spec.limit_s:g} s)",

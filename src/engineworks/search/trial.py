@@ -32,7 +32,7 @@ Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Yardstick:
+class ScoringSet:
     """What candidates are held against: images with answers, or recorded outputs."""
 
     data: PinnedData | None
@@ -51,7 +51,7 @@ class Yardstick:
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What one engine answers on the yardstick."""
+    """What one engine answers on the scoring set."""
 
     metric: float | None
     predictions: list[Any]
@@ -74,7 +74,7 @@ class Workshop:
     host: HostCard
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    yardstick: Yardstick
+    scoring_set: ScoringSet
     threads: int
     precision: str
     """Of the engines that are searched for: how their numbers are judged."""
@@ -117,8 +117,8 @@ class Workshop:
         return open_engine(Path(engine.uri), threads=self.threads)
 
     def answers(self, session: Session) -> Answers:
-        """Score an engine on the yardstick."""
-        stick = self.yardstick
+        """Score an engine on the scoring set."""
+        scoring = self.scoring_set
         name = session.inputs[0].name
 
         def infer(batch: Array) -> dict[str, Array]:
@@ -127,19 +127,19 @@ class Workshop:
 
         metric: float | None = None
         predictions: list[Any] = []
-        if stick.data is not None and stick.task.judged:
+        if scoring.data is not None and scoring.task.judged:
             metrics, predictions = judge.judge(
-                infer, stick.data, stick.task, stick.labels, stick.preprocess, stick.size,
-                stick.decode,
+                infer, scoring.data, scoring.task, scoring.labels, scoring.preprocess, scoring.size,
+                scoring.decode,
             )  # fmt: skip
-            metric = metrics[tasks.metric(stick.task)]
-        found = stick.judge.compare(stick.judge.answers(infer)) if stick.judge else None
+            metric = metrics[tasks.metric(scoring.task)]
+        found = scoring.judge.compare(scoring.judge.answers(infer)) if scoring.judge else None
         limit, others = meaning.limits(self.precision, found)
-        agreed = parity.compare(infer, stick.inputs, stick.wanted, [1], limit, others)
+        agreed = parity.compare(infer, scoring.inputs, scoring.wanted, [1], limit, others)
         return Answers(
             metric=metric,
             predictions=predictions,
-            task=stick.task,
+            task=scoring.task,
             snr_db=min((row.group_snr_db for row in agreed.rows), default=EQUAL_DB),
             meaning=found,
             agrees=agreed.holds and (found is None or found.holds),
@@ -147,15 +147,15 @@ class Workshop:
 
     def call(self, session: Session) -> Any:
         """One inference on a recorded input, for timing."""
-        feeds = {session.inputs[0].name: np.ascontiguousarray(self.yardstick.inputs[:1])}
+        feeds = {session.inputs[0].name: np.ascontiguousarray(self.scoring_set.inputs[:1])}
         return partial(session.infer, feeds)
 
 
-def fidelity(reference: Answers, answers: Answers) -> float:
+def agreement(reference: Answers, answers: Answers) -> float:
     """Agreement of two engines in 0..1: of what they see, or of their outputs without a task."""
-    if answers.meaning is not None and answers.meaning.fidelity is not None:
-        return answers.meaning.fidelity
+    if answers.meaning is not None and answers.meaning.agreement is not None:
+        return answers.meaning.agreement
     if reference.predictions:
         kind = tasks.load(reference.task.kind)
-        return kind.fidelity(reference.predictions, answers.predictions)
+        return kind.agreement(reference.predictions, answers.predictions)
     return float(1.0 - 10.0 ** (-max(0.0, answers.snr_db) / 20.0))

@@ -184,12 +184,12 @@ class ImageJob(ServerJob):
             self.fail(error)
 
 
-def padded(feeds: Arrays, lacking: int) -> Arrays:
-    """Rows of zeros behind, for an engine that wants `lacking` more of them than a request has."""
-    if lacking <= 0:
+def padded(feeds: Arrays, missing: int) -> Arrays:
+    """Rows of zeros behind, for an engine that wants `missing` more of them than a request has."""
+    if missing <= 0:
         return feeds
     return {
-        name: np.concatenate([array, np.zeros((lacking, *array.shape[1:]), array.dtype)])
+        name: np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
         for name, array in feeds.items()
     }
 

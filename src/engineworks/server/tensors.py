@@ -88,9 +88,9 @@ def read(
                 hint=f"it takes {', '.join(specs)}",
             )
         feeds[name], rest = _tensor(entry, specs[name], rest)
-    lacking = [name for name in specs if name not in feeds]
-    if lacking:
-        raise bad_request(f"input {lacking[0]!r} is missing", hint="send every input")
+    missing = [name for name in specs if name not in feeds]
+    if missing:
+        raise bad_request(f"input {missing[0]!r} is missing", hint="send every input")
     if len(rest):
         raise bad_request(
             f"{len(rest)} bytes follow the last binary tensor",

@@ -94,7 +94,7 @@ class LimitsSpec:
     __pydantic_config__ = STRICT
 
     export_s: float = 900.0
-    """Screening of the data, export, simplification and analysis, each."""
+    """Validation of the data, export, simplification and analysis, each."""
     build_s: float = 1800.0
     """One engine build."""
     check_s: float = 1800.0

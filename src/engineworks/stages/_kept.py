@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from engineworks.evaluate import datasets
-from engineworks.evaluate.datasets import spread
+from engineworks.evaluate.datasets import sample_evenly
 from engineworks.facts.data import PinnedData
 from engineworks.facts.prepared import Shared
 from engineworks.manifest import Artifact
@@ -45,7 +45,7 @@ def keep(
     place = Preprocessor(shared.preprocess, size, uint8=True)
     with tempfile.TemporaryDirectory() as work:
         files: dict[str, Path] = {}
-        for number, image in enumerate(datasets.images(spread(data, count))):
+        for number, image in enumerate(datasets.images(sample_evenly(data, count))):
             name = f"{number:05}.jpg"
             files[name] = Path(work, name)
             placed = place(image)[0]

@@ -40,12 +40,12 @@ def analyze(request: AnalyzeRequest) -> Analysis:
     from engineworks.export import analyze as statistics
 
     path = LocalStore(Path(request.store)).entry(request.onnx)
-    lacking = {name: _ask(request, name, path) for name in request.targets}
+    unsupported_operators = {name: _ask(request, name, path) for name in request.targets}
     try:
-        return statistics.analyze(path, request.size, lacking)
+        return statistics.analyze(path, request.size, unsupported_operators)
     except Exception as error:
         log.exception("the graph was not counted")
-        return statistics.nothing(f"nothing was counted: {said(error)}", lacking)
+        return statistics.nothing(f"nothing was counted: {said(error)}", unsupported_operators)
 
 
 def _ask(request: AnalyzeRequest, target: str, path: Path) -> tuple[str, ...]:
@@ -79,7 +79,9 @@ class Unsupported:
 
 def unsupported(request: UnsupportedRequest) -> Unsupported:
     """Part of `analyze`: a vendor's own answer."""
-    return Unsupported(operators=targets.load(request.target).lacking(Path(request.onnx)))
+    return Unsupported(
+        operators=targets.load(request.target).unsupported_operators(Path(request.onnx))
+    )
 
 
 STAGE = Stage("analyze", analyze, AnalyzeRequest, Analysis, ("onnx",))

@@ -88,7 +88,7 @@ def build(request: BuildRequest) -> Built:
         )
     return Built(
         engine=engine,
-        truth=output.truth,
+        delivered_precision=output.delivered_precision,
         build_s=time.perf_counter() - started,
         whole_from_s=output.whole_from_s,
     )

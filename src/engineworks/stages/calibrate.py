@@ -15,7 +15,7 @@ import numpy as np
 
 from engineworks.codec import later, to_json
 from engineworks.errors import DataError
-from engineworks.evaluate.datasets import spread
+from engineworks.evaluate.datasets import sample_evenly
 from engineworks.facts.data import PinnedData
 from engineworks.facts.int8 import Calibration
 from engineworks.facts.prepared import Shared
@@ -112,14 +112,14 @@ def _swapped(request: CalibrateRequest, onnx: Path) -> str:
     """A warning when the model would rather have red and blue swapped."""
     from engineworks.calibrate import color
     from engineworks.evaluate import datasets
-    from engineworks.evaluate.sureness import sureness
+    from engineworks.evaluate.confidence import mean_confidence
     from engineworks.export.torch_onnx import runner
 
     shared = request.shared
-    asked = sureness(runner(onnx), shared.task, shared.preprocess, request.size)
+    asked = mean_confidence(runner(onnx), shared.task, shared.preprocess, request.size)
     if shared.preprocess.color == "gray" or asked is None:
         return ""
-    return color.warning(datasets.images(spread(request.data, color.IMAGES)), asked)
+    return color.warning(datasets.images(sample_evenly(request.data, color.IMAGES)), asked)
 
 
 def _classes(data: PinnedData, shared: Shared) -> dict[str, int]:

@@ -88,7 +88,7 @@ def _photos(request: PackageRequest, folder: Path) -> list[Path]:
     """Copies of the photos to send, each the file that was pinned."""
     if request.data is None:
         return []
-    chosen = datasets.spread(request.data, request.photos)
+    chosen = datasets.sample_evenly(request.data, request.photos)
     root = datasets.root_of(chosen.spec)
     copies = []
     for number, name in enumerate(chosen.files):

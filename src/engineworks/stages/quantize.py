@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from engineworks import targets, usercode
 from engineworks.codec import digest, later, place
 from engineworks.errors import BuildError, DataError
-from engineworks.evaluate.datasets import spread
+from engineworks.evaluate.datasets import sample_evenly
 from engineworks.facts.data import PinnedData
 from engineworks.facts.host import HostCard
-from engineworks.facts.int8 import Quantized, Rung
+from engineworks.facts.int8 import Quantized, Trial
 from engineworks.facts.model import PinnedCode
 from engineworks.facts.prepared import Shared
 from engineworks.manifest import Artifact
@@ -107,19 +107,19 @@ def quantize(request: QuantizeRequest) -> Quantized:
             f"the INT8 graph would be misread by {request.target}: {refused[0]}",
             hint="report this: our own writer must not make such graphs",
         )
-    data = workshop.yardstick.data
+    data = workshop.scoring_set.data
     return Quantized(
         onnx=put_graph(store, request, model, {
-            "method": chosen.method, "integer_layers": outcome.rung.integer_layers,
+            "method": chosen.method, "integer_layers": outcome.trial.integer_layers,
         }),
-        found=outcome.rung,
-        holds=outcome.rung.holds,
-        reason=_words(outcome.rung, request.max_drop, weights_only, outcome.stopped)
+        chosen=outcome.trial,
+        holds=outcome.trial.holds,
+        reason=_words(outcome.trial, request.max_drop, weights_only, outcome.stopped)
         + ("" if workshop.timed else f"; simulated with {STAND_IN} in place of {request.target}"),
         metric=_metric(request),
         reference=outcome.reference,
         images=len(data.files) if data and outcome.reference is not None else 0,
-        rungs=outcome.rungs,
+        trials=outcome.trials,
         sensitivity=outcome.sensitivity,
         nodes=tuple(name for name in graph.nodes if name in chosen.nodes),
         float_layers=tuple(name for name in graph.computing if name not in chosen.nodes),
@@ -172,7 +172,7 @@ def _workshop(request: QuantizeRequest, store: LocalStore) -> Any:
     from engineworks.evaluate import judge, meaning
     from engineworks.export import reference as references
     from engineworks.export.torch_onnx import runner
-    from engineworks.search.trial import Workshop, Yardstick
+    from engineworks.search.trial import ScoringSet, Workshop
 
     shared, task = request.shared, request.shared.task
     inputs, wanted = references.load(store.entry(request.reference))
@@ -194,8 +194,8 @@ def _workshop(request: QuantizeRequest, store: LocalStore) -> Any:
         outputs=request.onnx.manifest.outputs,
         threads=request.threads,
         precision=request.precision,
-        yardstick=Yardstick(
-            data=spread(request.data, request.spec.images) if request.data else None,
+        scoring_set=ScoringSet(
+            data=sample_evenly(request.data, request.spec.images) if request.data else None,
             task=task,
             labels=shared.labels,
             preprocess=shared.preprocess,
@@ -208,22 +208,22 @@ def _workshop(request: QuantizeRequest, store: LocalStore) -> Any:
     )
 
 
-def _words(rung: Rung, max_drop: float | None, weights_only: bool, stopped: str) -> str:
+def _words(trial: Trial, max_drop: float | None, weights_only: bool, stopped: str) -> str:
     """Which graph was found, and what to do when it is not good enough."""
-    layers = f"{rung.integer_layers} of {rung.layers} layers"
+    layers = f"{trial.integer_layers} of {trial.layers} layers"
     layers += (
-        " have their weights in 8 bits" if weights_only else f" in integers, {rung.method} ranges"
+        " have their weights in 8 bits" if weights_only else f" in integers, {trial.method} ranges"
     )
     cut = cut_short(stopped)
-    if rung.holds:
+    if trial.holds:
         return f"{layers}; {cut}" if cut else layers
-    cost = f"fidelity {rung.fidelity:.3f}" if rung.drop is None else f"drops {rung.drop:.4f}"
-    allowed = "" if rung.drop is None or max_drop is None else f", allowed {max_drop:.4f}"
+    cost = f"agreement {trial.agreement:.3f}" if trial.drop is None else f"drops {trial.drop:.4f}"
+    allowed = "" if trial.drop is None or max_drop is None else f", allowed {max_drop:.4f}"
     best = f"the best found ({layers}) {cost}{allowed}: "
     train = "train with quantization (QAT) and give the Q/DQ model as model.source"
     if cut:  # first let it end: what it has not tried may be good enough
         return f"{best}{cut}; if that does not help, {train}"
-    return f"{best}{train}" + ("" if rung.drop is None else ", or widen budget.max_drop")
+    return f"{best}{train}" + ("" if trial.drop is None else ", or widen budget.max_drop")
 
 
 def _as_it_is(request: QuantizeRequest, refused: tuple[str, ...]) -> Quantized:
@@ -233,14 +233,14 @@ def _as_it_is(request: QuantizeRequest, refused: tuple[str, ...]) -> Quantized:
             f"this Q/DQ model would be misread by {request.target}: {refused[0]}",
             hint="export it for this runtime (TensorRT: symmetric INT8, float biases)",
         )
-    rung = Rung(
+    trial = Trial(
         step="given", label="quantized elsewhere", method="given", integer_layers=0, layers=0,
-        metric=None, drop=None, fidelity=None, ratio=None, ci95=None, size_bytes=None,
+        metric=None, drop=None, agreement=None, ratio=None, ci95=None, size_bytes=None,
         elapsed_s=0.0, holds=True,
     )  # fmt: skip
     return Quantized(
-        onnx=request.onnx, found=rung, holds=True, reason="quantized elsewhere, taken as it is",
-        metric=_metric(request), reference=None, images=0, rungs=(rung,), sensitivity=(),
+        onnx=request.onnx, chosen=trial, holds=True, reason="quantized elsewhere, taken as it is",
+        metric=_metric(request), reference=None, images=0, trials=(trial,), sensitivity=(),
         nodes=(), float_layers=(), evaluations=0, stopped="", elapsed_s=0.0,
     )  # fmt: skip
 

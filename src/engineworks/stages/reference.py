@@ -195,7 +195,7 @@ def _samples(request: ReferenceRequest) -> Iterator[np.ndarray[Any, Any]]:
     if data is not None:
         first = dataclasses.replace(data, files=data.files[:ROWS])
         rest = dataclasses.replace(data, files=data.files[ROWS:])
-        for part in (first, datasets.spread(rest, audible.TRIES)):
+        for part in (first, datasets.sample_evenly(rest, audible.TRIES)):
             for image in datasets.images(part):
                 yield prepare(image)[0]
     for image in audible.pictures(request.size):

@@ -51,7 +51,7 @@ def validate(request: ValidateRequest) -> PinnedData:
             )  # fmt: skip
 
     with pinned.settled(request.data, request.answers, store) as spec:
-        found = datasets.screen(
+        found = datasets.validate(
             spec, shared.task, shared.labels, keep,
             digests=request.digests or None, answers=request.answers,
         )  # fmt: skip

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engineworks.errors import BuildError, RecipeError
-from engineworks.facts.engine import PrecisionTruth
+from engineworks.facts.engine import DeliveredPrecision
 from engineworks.facts.host import HostCard
 from engineworks.manifest import Requires, TensorSpec
 from engineworks.precisions import PRECISIONS
@@ -52,7 +52,7 @@ class BuildOutput:
     """Path inside the engine -> file in `work`."""
     entry: str
     requires: Requires
-    truth: PrecisionTruth
+    delivered_precision: DeliveredPrecision
     details: dict[str, Any] = field(default_factory=dict)
     """Facts that the engine's session needs, into the manifest."""
     whole_from_s: float = 0.0
@@ -94,9 +94,9 @@ class Target:
     """Distributions whose version is part of an engine's cache key; the first is needed."""
     host_bound: bool
     """Whether the engine depends on the machine that builds it."""
-    missing: Callable[[HostCard], str]
+    missing_requirements: Callable[[HostCard], str]
     """What a host lacks to build the target, for the plan; "" when nothing."""
-    lacking: Callable[[Path], tuple[str, ...]]
+    unsupported_operators: Callable[[Path], tuple[str, ...]]
     """Operators of an ONNX graph that this target cannot run, asked of the vendor's package."""
     build: Callable[[BuildInput], BuildOutput]
     """Build an engine and read its precision back. Raises BuildError when the vendor's builder
@@ -141,14 +141,14 @@ GRAPH_REFUSED = (
     "made), or leave this target out"
 )
 
-#: The truth of a draft, which nobody asks for.
-UNREAD = PrecisionTruth(asked="", delivered="", holds=False, stored_bytes={}, computed_nodes={})
+#: The delivered precision of a draft, which nobody asks for.
+UNREAD = DeliveredPrecision(asked="", delivered="", holds=False, stored_bytes={}, computed_nodes={})
 
 
-def int8_truth(
+def int8_precision(
     asked_of: Path, integers: int, arithmetic: int, stored: dict[str, int], *, others: str = "fp32"
-) -> PrecisionTruth:
-    """The truth of an INT8 engine: integer kernels against the layers that were asked for.
+) -> DeliveredPrecision:
+    """What an INT8 engine delivers: integer kernels against the layers that were asked for.
 
     Args:
         asked_of: The Q/DQ graph that was built.
@@ -160,7 +160,7 @@ def int8_truth(
     wanted = accept.integer_layers(accept.load(asked_of))
     holds = 0 < wanted <= integers
     mixed = f"{integers} of {arithmetic} layers compute in integers, the others in {others}"
-    return PrecisionTruth(
+    return DeliveredPrecision(
         asked="int8",
         delivered="int8" if holds else f"int8 in {integers} of {wanted} layers",
         holds=holds,
@@ -171,7 +171,7 @@ def int8_truth(
 
 
 def missing_package(host: HostCard, package: str, extra: str) -> str:
-    """The usual `missing`: one distribution."""
+    """The usual `missing_requirements`: one distribution."""
     if package in host.packages:
         return ""
     return f"needs the package {package} (pip install 'engineworks[{extra}]')"
@@ -214,7 +214,7 @@ def check_request(
         ) from error
 
 
-#: numpy and vendor dtype names -> the word used in precisions and truths.
+#: numpy and vendor dtype names -> the word used in precisions and delivered.
 _DTYPES = {
     "float32": "fp32", "f32": "fp32", "float": "fp32",
     "float16": "fp16", "f16": "fp16", "half": "fp16",

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engineworks.errors import BuildError, said
-from engineworks.facts.engine import PrecisionTruth
+from engineworks.facts.engine import DeliveredPrecision
 from engineworks.facts.host import HostCard
 from engineworks.manifest import Requires
 from engineworks.qdq import accept
@@ -30,7 +30,7 @@ from engineworks.targets._base import (
     Int8Rules,
     Target,
     dtype_word,
-    int8_truth,
+    int8_precision,
     missing_package,
     package_version,
 )
@@ -43,7 +43,7 @@ UNITS = ("all", "cpu_only", "cpu_and_gpu", "cpu_and_ne")
 OLDEST_DARWIN = 23
 
 
-def missing(host: HostCard) -> str:
+def missing_requirements(host: HostCard) -> str:
     """See `Target`."""
     return missing_package(host, "coremltools", "coreml")
 
@@ -62,9 +62,9 @@ def int8(host: HostCard) -> Int8Rules:
     return Int8Rules(scheme=Scheme(activation="int8", bias="float", outputs=False))
 
 
-def lacking(onnx: Path) -> tuple[str, ...]:
+def unsupported_operators(onnx: Path) -> tuple[str, ...]:
     """Operators that `build` has no words for."""
-    return mil.lacking(onnx)
+    return mil.unsupported_operators(onnx)
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -112,7 +112,7 @@ def build(request: BuildInput) -> BuildOutput:
         },
         entry="model.mlpackage/Manifest.json",
         requires=Requires(runtime="coreml", package=package_version("coremltools")),
-        truth=UNREAD if request.draft else _truth(path, request),
+        delivered_precision=UNREAD if request.draft else _delivered_precision(path, request),
         details={"features": features, "compute_units": units},
     )
 
@@ -148,7 +148,7 @@ def _saved(model: Any, names: list[str], path: Path) -> Path:
 ARITHMETIC = {"conv", "conv_transpose", "linear", "matmul"}
 
 
-def _truth(path: Path, request: BuildInput) -> PrecisionTruth:
+def _delivered_precision(path: Path, request: BuildInput) -> DeliveredPrecision:
     """Read the saved package: how its weights are stored and what its operations compute in."""
     operations = replay.load(path).functions["main"].operations
     stored: Counter[str] = Counter()
@@ -161,7 +161,7 @@ def _truth(path: Path, request: BuildInput) -> PrecisionTruth:
     packed = [layer for layer in layers if _made_by(layer, "weight") == PACKED]
     if request.precision == "int8":
         integers = sum(_made_by(layer, "x") == "dequantize" for layer in packed)
-        return int8_truth(request.onnx, integers, len(layers), dict(stored), others="fp16")
+        return int8_precision(request.onnx, integers, len(layers), dict(stored), others="fp16")
     delivered, note = "/".join(sorted(computed)) or "none", ""
     if request.precision == "w8a16":
         wanted = accept.packed_weights(accept.load(request.onnx))
@@ -171,7 +171,7 @@ def _truth(path: Path, request: BuildInput) -> PrecisionTruth:
     else:
         weights = {_stored_as(layer) for layer in layers}
         delivered = "/".join(sorted({*computed, *weights})) or "none"
-    return PrecisionTruth(
+    return DeliveredPrecision(
         asked=request.precision,
         delivered=delivered,
         holds=delivered == request.precision,
@@ -205,8 +205,8 @@ TARGET = Target(
     precisions=("fp32", "fp16", "w8a16", "int8"),
     packages=("coremltools",),
     host_bound=False,
-    missing=missing,
-    lacking=lacking,
+    missing_requirements=missing_requirements,
+    unsupported_operators=unsupported_operators,
     build=build,
     options={
         "compute_units": "all (default), cpu_only, cpu_and_gpu or cpu_and_ne: what may run the "

@@ -21,7 +21,7 @@ from engineworks.errors import BuildError
 from engineworks.facts.host import HostCard, Jetson
 from engineworks.manifest import Requires
 from engineworks.targets._base import BuildInput, BuildOutput, Int8Rules, Target
-from engineworks.targets._nvidia import builder, dla, settings, system, timing, truth, twin
+from engineworks.targets._nvidia import baseline, builder, delivered, dla, settings, system, timing
 from engineworks.targets._nvidia import network as networks
 from engineworks.targets._nvidia.api import WEAK, Api
 from engineworks.targets._nvidia.settings import BuilderSettings
@@ -66,7 +66,7 @@ def family(board: Jetson) -> Family:
     )
 
 
-def missing(host: HostCard) -> str:
+def missing_requirements(host: HostCard) -> str:
     """See `Target`."""
     if host.jetson is None:
         return "needs a Jetson, whose JetPack brings tensorrt (no pip install does)"
@@ -87,13 +87,13 @@ def int8(host: HostCard) -> Int8Rules:
     return Int8Rules(scheme=builder.SCHEME)
 
 
-def lacking(onnx: Path) -> tuple[str, ...]:
+def unsupported_operators(onnx: Path) -> tuple[str, ...]:
     """Operators that this Python's TensorRT does not know; none where only the system has one."""
     if importlib.util.find_spec("tensorrt") is None:
         return ()
     import tensorrt
 
-    return networks.lacking(Api(tensorrt), onnx)
+    return networks.unsupported_operators(Api(tensorrt), onnx)
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -121,23 +121,23 @@ def build(request: BuildInput) -> BuildOutput:
     started = time.perf_counter()
     made = _make(way, request, checked, options, core, least)
     placement = made.placement
-    files, found, whole_from_s = made.files, made.truth, 0.0
+    files, found, whole_from_s = made.files, made.delivered_precision, 0.0
     took_s = time.perf_counter() - started
     if placement is not None and not request.draft:
-        timed, _ = twin.attempt(lambda: _time(way, made, request, checked, options, core, True))
+        timed, _ = baseline.attempt(lambda: _time(way, made, request, checked, options, core, True))
         files = {**files, dla.NAME: dla.write(placement, timed, request.work)}
-        found = truth.with_note(found, placement.words(timed))
-    other = _twin(checked, core)
-    if other is not None and checked.twin and not request.draft:
+        found = delivered.with_note(found, placement.words(timed))
+    other = _baseline(checked, core)
+    if other is not None and checked.baseline and not request.draft:
         cost = _cost(way, made, request, checked, options, core, other, took_s)
-        files = {**files, twin.NAME: twin.write(cost, request.work)}
+        files = {**files, baseline.NAME: baseline.write(cost, request.work)}
         whole_from_s = cost.needs_s
-        found = truth.with_note(found, cost.words())
+        found = delivered.with_note(found, cost.words())
     return BuildOutput(
         files=files,
         entry="engine.plan",
         requires=Requires(runtime="tensorrt", arch=request.host.arch),
-        truth=found,
+        delivered_precision=found,
         whole_from_s=whole_from_s,
         details={
             "module": "tensorrt",
@@ -187,7 +187,7 @@ def _time(
     return timing.by_trtexec(tool, plan, made.profile, core, plan.parent)
 
 
-def _twin(checked: BuilderSettings, core: int | None) -> tuple[str, BuilderSettings] | None:
+def _baseline(checked: BuilderSettings, core: int | None) -> tuple[str, BuilderSettings] | None:
     """What an engine is held against: the GPU alone, or one without compatibility."""
     if core is not None:
         return "on the GPU alone", checked
@@ -198,21 +198,21 @@ def _twin(checked: BuilderSettings, core: int | None) -> tuple[str, BuilderSetti
 def _cost(
     way: str, made: system.Made, request: BuildInput, checked: BuilderSettings,
     options: Mapping[str, Any], core: int | None, other: tuple[str, BuilderSettings], took_s: float,
-) -> twin.Cost:  # fmt: skip
+) -> baseline.Cost:  # fmt: skip
     """What DLA or compatibility costs or spares, beside an engine of the GPU alone."""
     what, plain = other
 
-    def build_twin() -> tuple[Path, Callable[[], timing.Timed]]:
-        work = request.work / "twin"
+    def build_baseline() -> tuple[Path, Callable[[], timing.Timed]]:
+        work = request.work / "baseline"
         work.mkdir()
         alone = dataclasses.replace(request, work=work, draft=True)
         second = _make(way, alone, plain, options, None, 0.0)
         timed = partial(_time, way, second, request, plain, options, None)
         return second.files["engine.plan"], timed
 
-    return twin.weigh(
+    return baseline.weigh(
         what, made.files["engine.plan"],
-        lambda: _time(way, made, request, checked, options, core), build_twin,
+        lambda: _time(way, made, request, checked, options, core), build_baseline,
         took_s=took_s, limit_s=request.limit_s,
     )  # fmt: skip
 
@@ -306,7 +306,7 @@ def _by_bindings(
         config.default_device_type = api.member("DeviceType", "DLA", "options.dla")
         config.DLA_core = core
         api.set_flag(config, "GPU_FALLBACK", "options.dla")
-        layers = list(truth.layers(network))
+        layers = list(delivered.layers(network))
         names.extend(layer.name for layer in layers)
         able = {layer.name: config.can_run_on_DLA(layer) for layer in layers}
         dla.demand(dla.split(able), least, "would run")
@@ -323,9 +323,12 @@ def _by_bindings(
         placement = dla.from_log(log, names)
         dla.demand(placement, least, "runs")
     return system.Made(
-        files=made.files, profile=made.profile, truth=made.truth, version=api.version,
+        files=made.files,
+        profile=made.profile,
+        delivered_precision=made.delivered_precision,
+        version=api.version,
         placement=placement,
-    )  # fmt: skip
+    )
 
 
 TARGET = Target(
@@ -333,8 +336,8 @@ TARGET = Target(
     precisions=("fp32", "fp16", "int8"),
     packages=PACKAGES,
     host_bound=True,
-    missing=missing,
-    lacking=lacking,
+    missing_requirements=missing_requirements,
+    unsupported_operators=unsupported_operators,
     build=build,
     options=OPTIONS,
     profiled=True,

@@ -17,7 +17,7 @@ import numpy as np
 
 from engineworks.errors import BuildError
 from engineworks.export import reference
-from engineworks.facts.engine import PrecisionTruth
+from engineworks.facts.engine import DeliveredPrecision
 from engineworks.facts.host import HostCard
 from engineworks.manifest import Requires
 from engineworks.runtime.engines.null import row_key
@@ -26,12 +26,12 @@ from engineworks.targets._base import BuildInput, BuildOutput, Target
 ACTS = ("ship", "refuse", "crash", "hang", "drift", "untruth")
 
 
-def missing(host: HostCard) -> str:
+def missing_requirements(host: HostCard) -> str:
     """See `Target`."""
     return ""
 
 
-def lacking(onnx: Path) -> tuple[str, ...]:
+def unsupported_operators(onnx: Path) -> tuple[str, ...]:
     """See `Target`: it runs nothing, so it lacks nothing."""
     return ()
 
@@ -66,7 +66,7 @@ def build(request: BuildInput) -> BuildOutput:
         files={"answers.npz": path},
         entry="answers.npz",
         requires=Requires(runtime="null"),
-        truth=PrecisionTruth(
+        delivered_precision=DeliveredPrecision(
             asked=request.precision,
             delivered=delivered,
             holds=delivered == request.precision,
@@ -81,8 +81,8 @@ TARGET = Target(
     precisions=("fp32", "fp16"),
     packages=(),
     host_bound=False,
-    missing=missing,
-    lacking=lacking,
+    missing_requirements=missing_requirements,
+    unsupported_operators=unsupported_operators,
     build=build,
     options={
         "act": "ship (default), refuse, crash or hang while building; drift or untruth in the "

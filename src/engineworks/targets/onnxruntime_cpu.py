@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engineworks.errors import BuildError, said
-from engineworks.facts.engine import PrecisionTruth
+from engineworks.facts.engine import DeliveredPrecision
 from engineworks.facts.host import HostCard
 from engineworks.manifest import Requires
 from engineworks.qdq import accept
@@ -24,7 +24,7 @@ from engineworks.targets._base import (
     BuildOutput,
     Int8Rules,
     Target,
-    int8_truth,
+    int8_precision,
     missing_package,
     package_version,
 )
@@ -83,12 +83,12 @@ def _fuse_silu(model: Any) -> None:
         model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
 
 
-def missing(host: HostCard) -> str:
+def missing_requirements(host: HostCard) -> str:
     """See `Target`."""
     return missing_package(host, "onnxruntime", "onnxruntime")
 
 
-def lacking(onnx: Path) -> tuple[str, ...]:
+def unsupported_operators(onnx: Path) -> tuple[str, ...]:
     """Operators with neither a CPU kernel nor a definition as a function of others."""
     import onnx as onnx_package
     from onnxruntime.capi import onnxruntime_pybind11_state as state
@@ -148,17 +148,17 @@ def build(request: BuildInput) -> BuildOutput:
             arch=request.host.arch,
             cpu_flags=request.host.cpu_flags,
         ),
-        truth=_read_back(path, request),
+        delivered_precision=_read_back(path, request),
         details={"optimized": True},
     )
 
 
-def _read_back(path: Path, request: BuildInput) -> PrecisionTruth:
+def _read_back(path: Path, request: BuildInput) -> DeliveredPrecision:
     if request.draft:
         return UNREAD
     if request.precision == "int8":
-        return _int8_truth(path, request.onnx)
-    return _truth(path, request.precision)
+        return _int8_precision(path, request.onnx)
+    return _delivered_precision(path, request.precision)
 
 
 #: Kernels that multiply integers.
@@ -166,20 +166,20 @@ INTEGER = {"QLinearConv", "QLinearMatMul", "QGemm", "MatMulIntegerToFloat", "Con
            "MatMulInteger", "DynamicQuantizeMatMul"}  # fmt: skip
 
 
-def _int8_truth(path: Path, asked_of: Path) -> PrecisionTruth:
+def _int8_precision(path: Path, asked_of: Path) -> DeliveredPrecision:
     """Hold the integer kernels of the optimised graph against the layers asked for."""
-    stored = _truth(path, "int8").stored_bytes
+    stored = _delivered_precision(path, "int8").stored_bytes
     operators = Counter(node.op_type for node in accept.load(path).graph.node)
     integers = sum(operators[name] for name in INTEGER)
     floats = sum(operators[name] for name in ("Conv", "FusedConv", "MatMul", "Gemm"))
-    return int8_truth(asked_of, integers, integers + floats, stored)
+    return int8_precision(asked_of, integers, integers + floats, stored)
 
 
-def _truth(path: Path, asked: str) -> PrecisionTruth:
+def _delivered_precision(path: Path, asked: str) -> DeliveredPrecision:
     """Read the optimised graph: what it stores, and the type each node computes in."""
     stored, computed = _onnx.types(path)
     wide = [word for word in stored if word in ("fp16", "bf16", "int8")]
-    return PrecisionTruth(
+    return DeliveredPrecision(
         asked=asked,
         delivered="mixed" if wide else "fp32",
         holds=not wide,
@@ -193,8 +193,8 @@ TARGET = Target(
     precisions=("fp32", "int8"),
     packages=("onnxruntime",),
     host_bound=True,
-    missing=missing,
-    lacking=lacking,
+    missing_requirements=missing_requirements,
+    unsupported_operators=unsupported_operators,
     build=build,
     int8=int8,
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engineworks.errors import BuildError, said
-from engineworks.facts.engine import PrecisionTruth
+from engineworks.facts.engine import DeliveredPrecision
 from engineworks.facts.host import HostCard
 from engineworks.manifest import Requires
 from engineworks.runtime import failures
@@ -54,7 +54,7 @@ CHOICES: dict[str, tuple[str, dict[str | bool, str]]] = {
 }
 
 
-def missing(host: HostCard) -> str:
+def missing_requirements(host: HostCard) -> str:
     """See `Target`."""
     reason = missing_package(host, PACKAGES[0], "onnxruntime-gpu")
     if reason:
@@ -66,7 +66,7 @@ def missing(host: HostCard) -> str:
     return ""
 
 
-def lacking(onnx: Path) -> tuple[str, ...]:
+def unsupported_operators(onnx: Path) -> tuple[str, ...]:
     """Operators that ONNX does not define; what CUDA has no kernel for runs on the CPU."""
     import onnx as onnx_package
 
@@ -174,7 +174,9 @@ def build(request: BuildInput) -> BuildOutput:
             package=package_version(PACKAGES[0]),
             arch=request.host.arch,
         ),
-        truth=UNREAD if request.draft else truth(path, request.precision),
+        delivered_precision=UNREAD
+        if request.draft
+        else delivered_precision(path, request.precision),
         details={"optimized": True, "provider": provider},
     )
 
@@ -184,12 +186,12 @@ def _gpu(request: BuildInput) -> failures.OnGpu:
     return failures.OnGpu(device=0, option="options.memory_limit_mib", limit_mib=limit)
 
 
-def truth(path: Path, asked: str) -> PrecisionTruth:
+def delivered_precision(path: Path, asked: str) -> DeliveredPrecision:
     """Judge the optimised graph by the bulk of its weights."""
     stored, computed = _onnx.types(path)
     floats = {word: size for word, size in stored.items() if word in _onnx.FLOATS}
     delivered = max(floats, key=lambda word: floats[word]) if floats else "none"
-    return PrecisionTruth(
+    return DeliveredPrecision(
         asked=asked,
         delivered=delivered,
         holds=delivered == asked,
@@ -203,8 +205,8 @@ TARGET = Target(
     precisions=("fp32", "fp16"),
     packages=PACKAGES,
     host_bound=True,
-    missing=missing,
-    lacking=lacking,
+    missing_requirements=missing_requirements,
+    unsupported_operators=unsupported_operators,
     build=build,
     options=OPTIONS,
     check_options=check_options,

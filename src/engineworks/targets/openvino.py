@@ -1,7 +1,7 @@
 """OpenVINO on the CPU: an IR file, weights in fp32 or fp16.
 
 On a CPU without native fp16 arithmetic OpenVINO widens fp16 weights when it loads them and
-computes in fp32; the precision truth says so. Source:
+computes in fp32; the delivered precision says so. Source:
 https://docs.openvino.ai/2025/openvino-workflow/model-preparation/conversion-parameters.html
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engineworks.errors import BuildError, said
-from engineworks.facts.engine import PrecisionTruth
+from engineworks.facts.engine import DeliveredPrecision
 from engineworks.facts.host import HostCard
 from engineworks.manifest import Requires
 from engineworks.qdq.pairs import Scheme
@@ -25,7 +25,7 @@ from engineworks.targets._base import (
     Int8Rules,
     Target,
     dtype_word,
-    int8_truth,
+    int8_precision,
     missing_package,
     package_version,
 )
@@ -51,12 +51,12 @@ def int8(host: HostCard) -> Int8Rules:
     )
 
 
-def missing(host: HostCard) -> str:
+def missing_requirements(host: HostCard) -> str:
     """See `Target`."""
     return missing_package(host, "openvino", "openvino")
 
 
-def lacking(onnx: Path) -> tuple[str, ...]:
+def unsupported_operators(onnx: Path) -> tuple[str, ...]:
     """Operators that OpenVINO's ONNX front end leaves unconverted."""
     from openvino.frontend import FrontEndManager
 
@@ -97,7 +97,9 @@ def build(request: BuildInput) -> BuildOutput:
         requires=Requires(
             runtime="openvino", package=package_version("openvino"), arch=request.host.arch
         ),
-        truth=UNREAD if request.draft else _truth(path, request, compile_options),
+        delivered_precision=UNREAD
+        if request.draft
+        else _delivered_precision(path, request, compile_options),
         details={"compile": compile_options},
     )
 
@@ -126,7 +128,9 @@ ARITHMETIC = {"Convolution", "Deconvolution", "FullyConnected", "MatMul"}
 CARRYING = {"Input", "Output", "Const", "Reorder", "Reshape"}
 
 
-def _truth(path: Path, request: BuildInput, compile_options: dict[str, Any]) -> PrecisionTruth:
+def _delivered_precision(
+    path: Path, request: BuildInput, compile_options: dict[str, Any]
+) -> DeliveredPrecision:
     """Read the stored constants from the IR, and the executed kernels from the compiled model."""
     import openvino as ov
 
@@ -147,7 +151,7 @@ def _truth(path: Path, request: BuildInput, compile_options: dict[str, Any]) -> 
         word = dtype_word(str(info["primitiveType"].value).rpartition("_")[2])
         kernels.append((str(info["layerType"].value), word))
     if request.precision == "int8":
-        return _int8_truth(request.onnx, kernels, dict(stored))
+        return _int8_precision(request.onnx, kernels, dict(stored))
     computed = Counter(word for layer, word in kernels if layer not in CARRYING)
     floats = {word: size for word, size in stored.items() if word in ("fp32", "fp16")}
     # A few constants (shapes, scalars) legitimately stay wide: judge by the bulk of the bytes.
@@ -155,7 +159,7 @@ def _truth(path: Path, request: BuildInput, compile_options: dict[str, Any]) -> 
     note = ""
     if request.precision == "fp16" and computed["fp16"] == 0:
         note = "stored in fp16, computed in fp32: this CPU has no fp16 arithmetic"
-    return PrecisionTruth(
+    return DeliveredPrecision(
         asked=request.precision,
         delivered=delivered,
         holds=delivered == request.precision,
@@ -165,12 +169,12 @@ def _truth(path: Path, request: BuildInput, compile_options: dict[str, Any]) -> 
     )
 
 
-def _int8_truth(
+def _int8_precision(
     asked_of: Path, kernels: list[tuple[str, str]], stored: dict[str, int]
-) -> PrecisionTruth:
+) -> DeliveredPrecision:
     """Hold the integer kernels that are executed against the layers asked for."""
     computed = Counter(word for layer, word in kernels if layer in ARITHMETIC)
-    return int8_truth(asked_of, computed["int8"], computed.total(), stored)
+    return int8_precision(asked_of, computed["int8"], computed.total(), stored)
 
 
 TARGET = Target(
@@ -179,8 +183,8 @@ TARGET = Target(
     packages=("openvino",),
     # The precision hint and the types that are read back depend on the CPU.
     host_bound=True,
-    missing=missing,
-    lacking=lacking,
+    missing_requirements=missing_requirements,
+    unsupported_operators=unsupported_operators,
     build=build,
     int8=int8,
 )

@@ -15,7 +15,7 @@ from typing import Any
 from engineworks.facts.host import HostCard
 from engineworks.manifest import Requires
 from engineworks.targets._base import BuildInput, BuildOutput, Int8Rules, Target
-from engineworks.targets._nvidia import builder, settings, timing, truth, twin
+from engineworks.targets._nvidia import baseline, builder, delivered, settings, timing
 from engineworks.targets._nvidia import network as networks
 from engineworks.targets._nvidia.api import Api
 from engineworks.targets._nvidia.builder import BuiltPlan
@@ -25,7 +25,7 @@ from engineworks.targets._nvidia.settings import BuilderSettings
 PACKAGES = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
 
 
-def missing(host: HostCard) -> str:
+def missing_requirements(host: HostCard) -> str:
     """See `Target`."""
     if not set(PACKAGES) & set(host.packages):
         return (
@@ -46,11 +46,11 @@ def int8(host: HostCard) -> Int8Rules:
     return Int8Rules(scheme=builder.SCHEME)
 
 
-def lacking(onnx: Path) -> tuple[str, ...]:
+def unsupported_operators(onnx: Path) -> tuple[str, ...]:
     """Operators that the installed TensorRT's parser does not know."""
     import tensorrt
 
-    return networks.lacking(Api(tensorrt), onnx)
+    return networks.unsupported_operators(Api(tensorrt), onnx)
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -66,17 +66,17 @@ def build(request: BuildInput) -> BuildOutput:
     started = time.perf_counter()
     made = builder.build(tensorrt, request, checked, on_device=True)
     version = Api(tensorrt).version
-    files, found, whole_from_s = made.files, made.truth, 0.0
-    if settings.compatibility(checked) and checked.twin and not request.draft:
+    files, found, whole_from_s = made.files, made.delivered_precision, 0.0
+    if settings.compatibility(checked) and checked.baseline and not request.draft:
         cost = _cost(tensorrt, request, checked, made, time.perf_counter() - started)
-        files = {**files, twin.NAME: twin.write(cost, request.work)}
+        files = {**files, baseline.NAME: baseline.write(cost, request.work)}
         whole_from_s = cost.needs_s
-        found = truth.with_note(found, cost.words())
+        found = delivered.with_note(found, cost.words())
     return BuildOutput(
         files=files,
         entry="engine.plan",
         requires=Requires(runtime="tensorrt", arch=request.host.arch),
-        truth=found,
+        delivered_precision=found,
         whole_from_s=whole_from_s,
         details={
             "module": "tensorrt",
@@ -94,7 +94,7 @@ def build(request: BuildInput) -> BuildOutput:
 
 def _cost(
     trt: Any, request: BuildInput, checked: BuilderSettings, made: BuiltPlan, took_s: float
-) -> twin.Cost:
+) -> baseline.Cost:
     """What compatibility costs: size and time beside those of a plain engine."""
 
     def build_plain() -> tuple[Path, Callable[[], timing.Timed]]:
@@ -106,7 +106,7 @@ def _cost(
 
     what = f"without {' and '.join(settings.compatibility(checked))}"
     compatible = checked.version_compatible
-    return twin.weigh(
+    return baseline.weigh(
         what, made.path,
         lambda: timing.by_session(made.path, request, made.profile, any_version=compatible),
         build_plain, took_s=took_s, limit_s=request.limit_s,
@@ -118,8 +118,8 @@ TARGET = Target(
     precisions=("fp32", "fp16", "bf16", "int8"),
     packages=PACKAGES,
     host_bound=True,
-    missing=missing,
-    lacking=lacking,
+    missing_requirements=missing_requirements,
+    unsupported_operators=unsupported_operators,
     build=build,
     options={**settings.OPTIONS, **settings.ON_DEVICE},
     profiled=True,

@@ -32,7 +32,7 @@ PACKAGES = ("tensorrt-rtx-cu13",)
 RUNS_ON = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 
 
-def missing(host: HostCard) -> str:
+def missing_requirements(host: HostCard) -> str:
     """See `Target`."""
     return missing_package(host, PACKAGES[0], "tensorrt-rtx")
 
@@ -53,11 +53,11 @@ def int8(host: HostCard) -> Int8Rules:
     return Int8Rules(scheme=builder.SCHEME)
 
 
-def lacking(onnx: Path) -> tuple[str, ...]:
+def unsupported_operators(onnx: Path) -> tuple[str, ...]:
     """Operators that the parser of TensorRT-RTX does not know."""
     import tensorrt_rtx
 
-    return networks.lacking(Api(tensorrt_rtx), onnx)
+    return networks.unsupported_operators(Api(tensorrt_rtx), onnx)
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -85,7 +85,7 @@ def build(request: BuildInput) -> BuildOutput:
         files=made.files,
         entry="engine.plan",
         requires=Requires(runtime="tensorrt", package=package_version(PACKAGES[0])),
-        truth=made.truth,
+        delivered_precision=made.delivered_precision,
         details={
             "module": "tensorrt_rtx",
             "profile": made.profile,
@@ -112,8 +112,8 @@ TARGET = Target(
     packages=PACKAGES,
     # A plan opens on every RTX GPU that it has kernels for, on Linux and on Windows.
     host_bound=False,
-    missing=missing,
-    lacking=lacking,
+    missing_requirements=missing_requirements,
+    unsupported_operators=unsupported_operators,
     build=build,
     options={
         **settings.OPTIONS,

@@ -15,7 +15,7 @@ from artifacts.report import page as report
 from artifacts.report import pictures, plots
 from artifacts.summary import Engine, PackageRow, Registered, StageTiming, Summary, Variant
 from engineworks.facts.data import BadImage, PinnedData
-from engineworks.facts.engine import Accuracy, Parity, ParityRow, PrecisionTruth
+from engineworks.facts.engine import Accuracy, DeliveredPrecision, Parity, ParityRow
 from engineworks.facts.host import HostCard
 from engineworks.facts.model import (
     Analysis,
@@ -77,8 +77,8 @@ def parity() -> Parity:
     )  # fmt: skip
 
 
-def truth() -> PrecisionTruth:
-    return PrecisionTruth(
+def truth() -> DeliveredPrecision:
+    return DeliveredPrecision(
         asked="fp16", delivered="fp16", holds=True, stored_bytes={"fp16": 2_000_000, "i64": 208},
         computed_nodes={"fp32": 148}, note="this CPU has no fp16 arithmetic",
     )  # fmt: skip
@@ -90,7 +90,7 @@ def variant(name: str = "openvino/fp16", word: Any = "shipped", **changes: Any) 
     values: dict[str, Any] = {
         "name": name, "target": target, "precision": precision, "required": True,
         "verdict": word, "reason": f"why {name} is {word}", "accuracy": accuracy(),
-        "parity": parity(), "precision_truth": truth(), "benchmark": (row(), row(batch=4)),
+        "parity": parity(), "delivered_precision": truth(), "benchmark": (row(), row(batch=4)),
         "environment": {"cpu": "a cpu", "load_average_1min": 0.5, "virtual_machine": True},
         "engine": Engine(sha256="e" * 64, size_bytes=3 * 2**20, uri="store/ee"),
         "registered": Registered(model="tiny", version="7", alias="candidate"),
@@ -128,7 +128,7 @@ def summary(*variants: Variant, **changes: Any) -> Summary:
                              weight_bytes={"fp32": 3_617_960}, operators={"Conv": 113},
                              largest=(LayerCost(name="conv_1", operator="Conv", parameters=1744,
                                                 macs=74_760_192),),
-                             lacking={"openvino": ("NonZero",)}),
+                             unsupported_operators={"openvino": ("NonZero",)}),
         "variants": variants, "comparison": None, "stages": (), "wall_s": 82.2, "overhead_s": 4.1,
     }  # fmt: skip
     return Summary(**{**values, **changes})

@@ -1,4 +1,4 @@
-"""INT8 in the report: the verdict's sentence, the ladder, what changed, what calibration saw."""
+"""INT8 in the report: the verdict's sentence, the search, what changed, what calibration saw."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from artifacts.report import int8, pictures, trials
 from artifacts.report import page as report
 from artifacts.summary import Engine, Summary, Variant
 from engineworks.facts.engine import Accuracy, DetectionDiff, PhotoDiff
-from engineworks.facts.int8 import Calibration, Coverage, MovingRange, Quantized, Rung, Sensitivity
-from engineworks.facts.timing import Rival
+from engineworks.facts.int8 import Calibration, Coverage, MovingRange, Quantized, Sensitivity, Trial
+from engineworks.facts.timing import PrecisionComparison
 from engineworks.specs import BudgetSpec
 from engineworks.store import LocalStore
 from tests.unit.artifacts.test_report import (
@@ -34,30 +34,30 @@ from tests.unit.artifacts.test_report import (
 MIB = 2**20
 
 
-def rung(step: str = "placement", metric: float | None = 0.35, **changes: Any) -> Rung:
+def trial(step: str = "placement", metric: float | None = 0.35, **changes: Any) -> Trial:
     """A candidate held against a float engine of 0.36 and a budget of 0.01."""
     values: dict[str, Any] = {
         "step": step, "label": f"{step} {metric}", "method": "mse", "integer_layers": 7,
         "layers": 9, "metric": metric, "drop": None if metric is None else 0.36 - metric,
-        "fidelity": None if metric is None else 0.9, "ratio": 0.8, "ci95": (0.78, 0.83),
+        "agreement": None if metric is None else 0.9, "ratio": 0.8, "ci95": (0.78, 0.83),
         "size_bytes": MIB, "elapsed_s": 2.5, "holds": metric is not None and metric >= 0.35,
     }  # fmt: skip
-    return Rung(**{**values, **changes})
+    return Trial(**{**values, **changes})
 
 
-USUAL = rung("usual", 0.12, ratio=1.3)
-SWEPT = rung("calibrator", 0.30, ratio=None, ci95=None)
-TIMED = rung("placement", None, ratio=0.7)
-LOST = rung("sensitivity", 0.34, ratio=0.75)
-CHOSEN = rung("island", 0.355, ratio=0.8)
-SLOWER = rung("island", 0.358, ratio=0.9)
+USUAL = trial("usual", 0.12, ratio=1.3)
+SWEPT = trial("calibrator", 0.30, ratio=None, ci95=None)
+TIMED = trial("placement", None, ratio=0.7)
+LOST = trial("sensitivity", 0.34, ratio=0.75)
+CHOSEN = trial("float_block", 0.355, ratio=0.8)
+SLOWER = trial("float_block", 0.358, ratio=0.9)
 
 
-def quantized(*rungs: Rung, found: Rung = CHOSEN, **changes: Any) -> Quantized:
-    rungs = rungs or (USUAL, SWEPT, TIMED, LOST, SLOWER, CHOSEN)
+def quantized(*trials: Trial, chosen: Trial = CHOSEN, **changes: Any) -> Quantized:
+    trials = trials or (USUAL, SWEPT, TIMED, LOST, SLOWER, CHOSEN)
     values: dict[str, Any] = {
-        "onnx": artifact(), "found": found, "holds": found.holds, "reason": "7 of 9 layers",
-        "metric": "AP", "reference": 0.36, "images": 33, "rungs": rungs,
+        "onnx": artifact(), "chosen": chosen, "holds": chosen.holds, "reason": "7 of 9 layers",
+        "metric": "AP", "reference": 0.36, "images": 33, "trials": trials,
         "sensitivity": (Sensitivity(part="conv_8", layers=2, gain=-0.001, ratio=None),
                         Sensitivity(part="conv_1", layers=3, gain=0.04, ratio=1.024),
                         Sensitivity(part="conv_5", layers=1, gain=0.01, ratio=0.99)),
@@ -67,15 +67,15 @@ def quantized(*rungs: Rung, found: Rung = CHOSEN, **changes: Any) -> Quantized:
     return Quantized(**{**values, **changes})
 
 
-def rival(speedup: float = 1.2, low: float = 1.15, high: float = 1.25) -> Rival:
-    return Rival(
+def compared(speedup: float = 1.2, low: float = 1.15, high: float = 1.25) -> PrecisionComparison:
+    return PrecisionComparison(
         variant="openvino/fp16", speedup=speedup, ci95=(low, high), size_bytes=int(2.25 * MIB)
     )
 
 
 def integers(word: Any = "shipped", **changes: Any) -> Variant:
     values: dict[str, Any] = {
-        "quantized": quantized(), "rival": rival(),
+        "quantized": quantized(), "precision_comparison": compared(),
         "engine": Engine(sha256="e" * 64, size_bytes=int(1.5 * MIB), uri="store/ee"),
         "accuracy": accuracy(0.355),
     }  # fmt: skip
@@ -98,19 +98,19 @@ def accuracy(value: float) -> Accuracy:
         ),
         (
             "shipped",
-            {"accuracy": accuracy(0.3605), "rival": None},
+            {"accuracy": accuracy(0.3605), "precision_comparison": None},
             "openvino/int8 ships: it loses nothing (AP 0.3605, source model 0.3600).",
         ),
         (
             "rejected",
-            {"rival": rival(1.01, 0.76, 1.18)},
+            {"precision_comparison": compared(1.01, 0.76, 1.18)},
             "openvino/int8 does not ship: it loses 0.0050 (AP 0.3550, source model 0.3600; allowed "
             "0.0100), but is not surely faster than openvino/fp16: 1.01x as fast (95 % interval "
             "0.76\u20131.18), in 1.50 MiB instead of 2.25.",
         ),
         (
             "rejected",
-            {"accuracy": accuracy(0.30), "rival": rival(0.5, 0.4, 0.625)},
+            {"accuracy": accuracy(0.30), "precision_comparison": compared(0.5, 0.4, 0.625)},
             "openvino/int8 does not ship: it loses 0.0600 (AP 0.3000, source model 0.3600; allowed "
             "0.0100) and takes 2.00x as long as openvino/fp16 (95 % interval 1.60\u20132.50), in "
             "1.50 MiB instead of 2.25.",
@@ -124,13 +124,13 @@ def accuracy(value: float) -> Accuracy:
         ),
         (  # Accurate and fast: the verdict's own words say what else is wrong.
             "rejected",
-            {"reason": "p50 9.0 ms, allowed 5.0 ms", "rival": None},
+            {"reason": "p50 9.0 ms, allowed 5.0 ms", "precision_comparison": None},
             "openvino/int8 does not ship: it loses 0.0050 (AP 0.3550, source model 0.3600; allowed "
             "0.0100). p50 9.0 ms, allowed 5.0 ms.",
         ),
         (  # Shipped for its size: slower, and it says so.
             "shipped",
-            {"accuracy": None, "rival": rival(0.8, 0.75, 0.9)},
+            {"accuracy": None, "precision_comparison": compared(0.8, 0.75, 0.9)},
             "openvino/int8 ships: it agrees with the float engine to 0.900 of 1 (there is no "
             "metric) and takes 1.25x as long as openvino/fp16 (95 % interval 1.11\u20131.33), in "
             "1.50 MiB instead of 2.25.",
@@ -145,7 +145,9 @@ def test_the_sentence_joins_accuracy_and_speed(
 
 
 def test_without_a_budget_no_limit_is_named() -> None:
-    words = int8.sentence(integers(accuracy=accuracy(0.3), rival=None), max_drop=None)
+    words = int8.sentence(
+        integers(accuracy=accuracy(0.3), precision_comparison=None), max_drop=None
+    )
     assert words == "openvino/int8 ships: it loses 0.0600 (AP 0.3000, source model 0.3600)."
 
 
@@ -182,72 +184,72 @@ def test_what_ships_instead() -> None:
 def test_a_benchmark_that_says_the_opposite_is_named() -> None:
     half = variant("openvino/fp16", benchmark=(row(p50_ms=7.3),))
     for speedup, p50_ms, wanted in (
-        (rival(1.2, 1.15, 1.25), 8.4, True),  # faster in turn, slower by itself
-        (rival(1.2, 1.15, 1.25), 6.0, False),
-        (rival(1.0, 0.9, 1.1), 8.4, False),  # nobody knows: nothing to contradict
-        (rival(0.5, 0.4, 0.6), 6.0, True),
-        (rival(0.5, 0.4, 0.6), 8.4, False),
+        (compared(1.2, 1.15, 1.25), 8.4, True),  # faster in turn, slower by itself
+        (compared(1.2, 1.15, 1.25), 6.0, False),
+        (compared(1.0, 0.9, 1.1), 8.4, False),  # nobody knows: nothing to contradict
+        (compared(0.5, 0.4, 0.6), 6.0, True),
+        (compared(0.5, 0.4, 0.6), 8.4, False),
     ):
-        one = integers(rival=speedup, benchmark=(row(p50_ms=p50_ms),))
+        one = integers(precision_comparison=speedup, benchmark=(row(p50_ms=p50_ms),))
         words = int8.doubt(one, summary(half, one))
         assert (f"{p50_ms:.2f} ms against 7.30 ms" in words) == wanted
         assert bool(words) == wanted
-    assert int8.doubt(integers(rival=None), summary(half)) == ""
+    assert int8.doubt(integers(precision_comparison=None), summary(half)) == ""
     assert (
         int8.doubt(integers(), summary(integers())) == ""
-    )  # its rival is no variant of the recipe
+    )  # the other is no variant of the recipe
 
 
-def test_the_ladder_shows_what_has_both_figures() -> None:
-    (whole, near) = trials.ladders(quantized(), max_drop=0.01)
-    assert [dot.rung for dot in whole.dots] == [None, USUAL, LOST, SLOWER, CHOSEN]
-    assert [dot.rung for dot in near.dots] == [None, LOST, SLOWER, CHOSEN]
+def test_the_plot_shows_what_has_both_figures() -> None:
+    (whole, near) = trials.search_plots(quantized(), max_drop=0.01)
+    assert [dot.trial for dot in whole.dots] == [None, USUAL, LOST, SLOWER, CHOSEN]
+    assert [dot.trial for dot in near.dots] == [None, LOST, SLOWER, CHOSEN]
     assert [level.text for level in whole.levels] == ["float 0.3600", "budget 0.3500"]
     assert [dot.label for dot in whole.dots] == ["float", "usual", "", "", "chosen"]
     assert [dot.chosen for dot in near.dots] == [False, False, False, True]
-    by_rung = {dot.rung: dot for dot in whole.dots}
+    by_trial = {dot.trial: dot for dot in whole.dots}
     # Right is slower, down is worse; the float engine stands on its own line.
-    assert by_rung[LOST].x < by_rung[CHOSEN].x < by_rung[SLOWER].x < by_rung[None].x
-    assert by_rung[None].x < by_rung[USUAL].x
-    assert by_rung[SLOWER].y < by_rung[CHOSEN].y < by_rung[LOST].y < by_rung[USUAL].y
-    assert by_rung[None].y == whole.levels[0].at
-    assert by_rung[CHOSEN].y < whole.levels[1].at < by_rung[LOST].y
+    assert by_trial[LOST].x < by_trial[CHOSEN].x < by_trial[SLOWER].x < by_trial[None].x
+    assert by_trial[None].x < by_trial[USUAL].x
+    assert by_trial[SLOWER].y < by_trial[CHOSEN].y < by_trial[LOST].y < by_trial[USUAL].y
+    assert by_trial[None].y == whole.levels[0].at
+    assert by_trial[CHOSEN].y < whole.levels[1].at < by_trial[LOST].y
     left, top, right, bottom = trials.FRAME
-    for ladder in (whole, near):
-        for dot in ladder.dots:
+    for plot in (whole, near):
+        for dot in plot.dots:
             assert left <= dot.x <= right
             assert top <= dot.y <= bottom
 
 
-def test_without_a_metric_the_ladder_shows_fidelity() -> None:
-    rungs = [
-        dataclasses.replace(one, metric=None, drop=None, fidelity=value)
+def test_without_a_metric_the_plot_shows_agreement() -> None:
+    trials = [
+        dataclasses.replace(one, metric=None, drop=None, agreement=value)
         for one, value in ((USUAL, 0.5), (CHOSEN, 0.95))
     ]
-    (plot,) = trials.ladders(
-        quantized(*rungs, found=rungs[1], reference=None, metric=""), max_drop=0.01
+    (plot,) = trials.search_plots(
+        quantized(*trials, chosen=trials[1], reference=None, metric=""), max_drop=0.01
     )
-    assert plot.metric == "fidelity"
+    assert plot.metric == "agreement"
     assert [level.text for level in plot.levels] == ["float 1.0000"]
     assert len(plot.dots) == 3
 
 
-@pytest.mark.parametrize("rungs", [(SWEPT, TIMED), (SWEPT,)])
-def test_no_ladder_where_nothing_has_both(rungs: tuple[Rung, ...]) -> None:
-    assert trials.ladders(quantized(*rungs, found=SWEPT), max_drop=0.01) == ()
+@pytest.mark.parametrize("trials", [(SWEPT, TIMED), (SWEPT,)])
+def test_no_plot_where_nothing_has_both(trials: tuple[Trial, ...]) -> None:
+    assert trials.search_plots(quantized(*trials, chosen=SWEPT), max_drop=0.01) == ()
 
 
 def test_without_a_budget_there_is_one_plot_and_no_limit() -> None:
-    (plot,) = trials.ladders(quantized(), max_drop=None)
+    (plot,) = trials.search_plots(quantized(), max_drop=None)
     assert [level.text for level in plot.levels] == ["float 0.3600"]
 
 
 def test_a_long_search_shows_the_best_of_each_step() -> None:
-    again = rung("island", 0.351, ratio=0.6)
-    found = quantized(USUAL, SWEPT, rung("calibrator", 0.2), TIMED, LOST, again, SLOWER, CHOSEN)
+    again = trial("float_block", 0.351, ratio=0.6)
+    found = quantized(USUAL, SWEPT, trial("calibrator", 0.2), TIMED, LOST, again, SLOWER, CHOSEN)
     # The chosen one stands for its step, whatever else was faster there.
     assert int8.highlights(found) == (USUAL, SWEPT, TIMED, LOST, CHOSEN)
-    found = quantized(USUAL, again, SLOWER, found=USUAL)
+    found = quantized(USUAL, again, SLOWER, chosen=USUAL)
     assert int8.highlights(found) == (USUAL, again)
 
 
@@ -264,7 +266,7 @@ def texts(html: str) -> list[list[str]]:
     ]
 
 
-def test_the_table_of_rungs(store: LocalStore) -> None:
+def test_the_table_of_trial(store: LocalStore) -> None:
     page = report.render(summary(integers()), store)
     check(page)
     rows = texts(section(page, '<h3 class="variant">openvino/int8', "What integers cost"))
@@ -275,7 +277,7 @@ def test_the_table_of_rungs(store: LocalStore) -> None:
     ]  # fmt: skip
     assert rows[2][7] == "&ndash;"  # scored, not timed
     assert rows[3][4:7] == ["&ndash;", "&ndash;", "&ndash;"]  # timed, not scored
-    assert rows[6][1] == "island 0.355 chosen"
+    assert rows[6][1] == "float_block 0.355 chosen"
     assert len(rows) == 7
     assert "candidates, in the order they were tried" not in page
     assert page.count('class="chosen"') == 1
@@ -283,8 +285,8 @@ def test_the_table_of_rungs(store: LocalStore) -> None:
 
 
 def test_a_long_search_is_folded(store: LocalStore) -> None:
-    rungs = (USUAL, *(rung("placement", 0.3 + n / 1000) for n in range(14)), CHOSEN)
-    found = quantized(*rungs, stopped="the time limit of 5 s was reached")
+    trials = (USUAL, *(trial("placement", 0.3 + n / 1000) for n in range(14)), CHOSEN)
+    found = quantized(*trials, stopped="the time limit of 5 s was reached")
     page = report.render(summary(integers(quantized=found)), store)
     check(page)
     folded = section(page, "<summary>All 16 candidates", "</details>")
@@ -305,15 +307,15 @@ def test_parts_are_ranked_by_what_they_win(store: LocalStore) -> None:
 
 
 def test_a_graph_that_came_quantized(store: LocalStore) -> None:
-    given = rung("given", None, ratio=None, ci95=None, layers=0, integer_layers=0, holds=True)
+    given = trial("given", None, ratio=None, ci95=None, layers=0, integer_layers=0, holds=True)
     found = quantized(
-        given, found=given, reference=None, images=0, sensitivity=(), float_layers=(),
+        given, chosen=given, reference=None, images=0, sensitivity=(), float_layers=(),
         reason="quantized elsewhere, taken as it is", elapsed_s=0.0,
     )  # fmt: skip
-    page = report.render(summary(integers(quantized=found, rival=None)), store)
+    page = report.render(summary(integers(quantized=found, precision_comparison=None)), store)
     check(page)
     assert "quantized elsewhere, taken as it is" in page
-    assert 'class="plot ladder"' not in page
+    assert 'class="plot search"' not in page
     assert "What integers cost" not in page
 
 
@@ -466,9 +468,9 @@ def test_calibration_that_says_little(store: LocalStore, changes: dict[str, Any]
 
 
 def test_names_are_escaped(store: LocalStore, tmp_path: Path) -> None:
-    hostile = rung("island", 0.355, label=HOSTILE, method=HOSTILE)
+    hostile = trial("float_block", 0.355, label=HOSTILE, method=HOSTILE)
     found = quantized(
-        USUAL, hostile, found=hostile, reason=HOSTILE, metric=HOSTILE, stopped=HOSTILE,
+        USUAL, hostile, chosen=hostile, reason=HOSTILE, metric=HOSTILE, stopped=HOSTILE,
         sensitivity=(Sensitivity(part=HOSTILE, layers=1, gain=0.1, ratio=1.0),),
         float_layers=(HOSTILE,),
     )  # fmt: skip

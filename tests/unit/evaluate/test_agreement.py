@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engineworks.evaluate import agreement
-from engineworks.evaluate.agreement import WORST, difference, fidelity
+from engineworks.evaluate.agreement import WORST, difference, score
 
 
 def box(left=10.0, top=10.0, width=40.0, height=40.0, *, image=1, category=1, score=0.8):
@@ -31,11 +31,11 @@ BOXES = st.lists(
 )  # fmt: skip
 
 
-class TestFidelity:
+class TestAgreement:
     def test_equal_answers_agree_fully(self):
-        assert fidelity(SEEN, SEEN) == pytest.approx(1)
-        assert fidelity(SEEN, SEEN[::-1]) == pytest.approx(1)
-        assert fidelity([], []) == 1
+        assert score(SEEN, SEEN) == pytest.approx(1)
+        assert score(SEEN, SEEN[::-1]) == pytest.approx(1)
+        assert score([], []) == 1
 
     @pytest.mark.parametrize(
         "other",
@@ -50,39 +50,39 @@ class TestFidelity:
         ids=["lost", "gained", "moved", "less sure", "another class", "another image"],
     )
     def test_any_difference_costs(self, other):
-        assert 0 < fidelity(SEEN, other) < 1
+        assert 0 < score(SEEN, other) < 1
 
     def test_nothing_in_common_is_nothing(self):
-        assert fidelity(SEEN, []) == 0
-        assert fidelity([], SEEN) == 0
-        assert fidelity([box()], [box(300.0)]) == 0
+        assert score(SEEN, []) == 0
+        assert score([], SEEN) == 0
+        assert score([box()], [box(300.0)]) == 0
 
     def test_it_is_what_a_hand_computes(self):
         # One lost (0.5), one moved by half its overlap rule and less sure: 0.8 * 2/3 * 0.6/0.8.
-        found = fidelity([box(), box(200.0, score=0.5)], [box(18.0, score=0.6)])
+        found = score([box(), box(200.0, score=0.5)], [box(18.0, score=0.6)])
         assert found == pytest.approx((0.8 * (32 / 48) * (0.6 / 0.8)) / (0.8 + 0.5))
 
     def test_more_movement_costs_more(self):
-        found = [fidelity([box()], [box(10.0 + moved)]) for moved in (0, 1, 2, 4, 8)]
+        found = [score([box()], [box(10.0 + moved)]) for moved in (0, 1, 2, 4, 8)]
         assert found == sorted(found, reverse=True)
         assert len(set(found)) == 5
 
     def test_answers_that_nobody_would_show_do_not_count(self):
-        assert fidelity(SEEN, [*SEEN, box(300.0, score=0.05)]) == pytest.approx(1)
+        assert score(SEEN, [*SEEN, box(300.0, score=0.05)]) == pytest.approx(1)
 
     def test_sure_objects_matter_more(self):
         pair = [box(score=0.9), box(200.0, score=0.2)]
-        assert fidelity(pair, pair[:1]) > fidelity(pair, pair[1:])
+        assert score(pair, pair[:1]) > score(pair, pair[1:])
 
     def test_each_object_is_matched_once(self):
         twice = [box(), box(score=0.7)]
-        assert fidelity([box()], twice) < 1
-        assert fidelity(twice, [box()]) < 1
+        assert score([box()], twice) < 1
+        assert score(twice, [box()]) < 1
 
     @given(one=BOXES, other=BOXES)
     def test_it_lies_between_0_and_1(self, one, other):
-        assert 0 <= fidelity(one, other) <= 1 + 1e-9
-        assert fidelity(one, one) == pytest.approx(1)
+        assert 0 <= score(one, other) <= 1 + 1e-9
+        assert score(one, one) == pytest.approx(1)
 
 
 class TestDifference:

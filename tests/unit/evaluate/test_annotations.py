@@ -49,7 +49,7 @@ def screen(place, raw, labels=LABELS, **changes):
     path = place / "boxes.json"
     path.write_text(json.dumps(raw))
     spec = DataSpec(images=str(place / "pics"), annotations=str(path), **changes)
-    return datasets.screen(spec, DETECTION, labels)
+    return datasets.validate(spec, DETECTION, labels)
 
 
 def read(place, raw, labels=LABELS):
@@ -300,7 +300,7 @@ class TestNames:
         path = place / "boxes.json"
         path.write_text(json.dumps(document()))
         spec = DataSpec(images=str(place / "pics" / "some.txt"), annotations=str(path))
-        assert datasets.screen(spec, DETECTION, LABELS).files == ("b.png",)
+        assert datasets.validate(spec, DETECTION, LABELS).files == ("b.png",)
 
     def test_a_limit_misses_nothing(self, place):
         assert screen(place, document(), limit=1).files == ("a.png",)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engineworks.errors import ModelError
-from engineworks.evaluate.tasks.classification import answers, fidelity, score
+from engineworks.evaluate.tasks.classification import agreement_score, answers, score
 
 
 @given(st.integers(1, 30), st.integers(1, 12), st.integers(0, 2**31))
@@ -49,21 +49,21 @@ def test_outputs_that_are_no_class_scores_are_refused(outputs, says):
         answers(outputs, 3)
 
 
-class TestFidelity:
+class TestAgreement:
     REFERENCE = [["a.png", 0, 0.9], ["b.png", 1, 0.6], ["c.png", 2, 0.5]]
 
     def test_equal_answers_agree_fully(self):
-        assert fidelity(self.REFERENCE, self.REFERENCE) == 1
+        assert agreement_score(self.REFERENCE, self.REFERENCE) == 1
 
     def test_another_class_costs_its_share(self):
         other = [self.REFERENCE[0], ["b.png", 2, 0.6], self.REFERENCE[2]]
-        assert fidelity(self.REFERENCE, other) == pytest.approx(2 / 3)
+        assert agreement_score(self.REFERENCE, other) == pytest.approx(2 / 3)
 
     def test_another_score_costs_less_than_another_class(self):
         other = [self.REFERENCE[0], ["b.png", 1, 0.3], self.REFERENCE[2]]
-        assert fidelity(self.REFERENCE, other) == pytest.approx((1 + 0.75 + 1) / 3)
+        assert agreement_score(self.REFERENCE, other) == pytest.approx((1 + 0.75 + 1) / 3)
 
     def test_scores_may_be_logits(self):
         reference, other = [["a.png", 0, -2.0]], [["a.png", 0, 2.0]]
-        assert fidelity(reference, other) == 0.5
-        assert fidelity([["a.png", 0, 0.0]], [["a.png", 0, 0.0]]) == 1
+        assert agreement_score(reference, other) == 0.5
+        assert agreement_score([["a.png", 0, 0.0]], [["a.png", 0, 0.0]]) == 1

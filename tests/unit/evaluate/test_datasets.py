@@ -65,7 +65,7 @@ def test_a_limit_sees_every_class_in_its_share(tmp_path, listed):
         images = images / "list.txt"
         images.write_text("\n".join(names))
     chosen = DataSpec(images=str(images), limit=6)
-    data = datasets.screen(chosen, CLASSIFICATION, LABELS)
+    data = datasets.validate(chosen, CLASSIFICATION, LABELS)
     assert classification.class_ids(data, LABELS).tolist() == [0, 0, 1, 1, 1, 1]
     assert data.notes == ()
 
@@ -100,7 +100,7 @@ class TestClassFoldersAsPeopleHaveThem:
         return Path(shutil.copytree(CASES / "hidden_in_class", tmp_path / "photos"))
 
     def screened(self, photos, labels=LABELS):
-        return datasets.screen(DataSpec(images=str(photos)), CLASSIFICATION, labels)
+        return datasets.validate(DataSpec(images=str(photos)), CLASSIFICATION, labels)
 
     def test_what_systems_left_is_left_out_and_counted(self, photos):
         shadow = b"\0\5\x16\7\0\2\0\0Mac OS X        "
@@ -142,7 +142,7 @@ class TestClassFoldersAsPeopleHaveThem:
         with pytest.raises(DataError, match=r"2\.png cannot be read"):
             self.screened(photos)
         spec = DataSpec(images=str(photos), on_bad_image="skip")
-        found = datasets.screen(spec, CLASSIFICATION, self.LABELS)
+        found = datasets.validate(spec, CLASSIFICATION, self.LABELS)
         assert len(found.files) == 6
         assert [bad.file for bad in found.bad] == ["red/2.png"]
 
@@ -195,16 +195,16 @@ class TestClassFoldersAsPeopleHaveThem:
 
 def test_an_absurd_picture_is_bad_and_the_others_are_used(folder):
     shutil.copy(CASES / "hostile" / "bomb_decl_60000.png", folder / "pics" / "bomb.png")
-    found = datasets.screen(spec(folder, on_bad_image="skip"), NONE, ())
+    found = datasets.validate(spec(folder, on_bad_image="skip"), NONE, ())
     assert found.files == ("a.png", "c.png", "sub/b.png")
     assert "60000x60000 pixels" in found.bad[0].reason
     with pytest.raises(DataError, match="bomb.png"):
-        datasets.screen(spec(folder), NONE, ())
+        datasets.validate(spec(folder), NONE, ())
 
 
 def test_the_limit_of_pixels_is_the_specs(folder):
     with pytest.raises(DataError, match="more than the 10 that are read|more than a picture of 10"):
-        datasets.screen(spec(folder, max_pixels=10), NONE, ())
+        datasets.validate(spec(folder, max_pixels=10), NONE, ())
 
 
 def test_a_set_of_12_bits_in_16_is_noted(tmp_path):
@@ -212,7 +212,7 @@ def test_a_set_of_12_bits_in_16_is_noted(tmp_path):
     for number in range(3):
         name = str(tmp_path / "pics" / f"{number}.png")
         cv2.imwrite(name, np.full((8, 8), 4095, np.uint16))
-    (note,) = datasets.screen(spec(tmp_path), NONE, ()).notes
+    (note,) = datasets.validate(spec(tmp_path), NONE, ()).notes
     assert "all 3 16-bit pictures stay below 1/16" in note
 
 
@@ -226,14 +226,14 @@ class TestList:
     def test_its_order_is_kept_and_paths_are_relative_to_it(self, folder):
         spec = self.listed(folder, "# two of three\n../pics/c.png\n\n  ../pics/a.png  \n")
         assert datasets.list_images(spec) == ["../pics/c.png", "../pics/a.png"]
-        data = datasets.screen(spec, NONE, ())
-        alone = datasets.screen(DataSpec(images=str(folder / "pics")), NONE, ())
+        data = datasets.validate(spec, NONE, ())
+        alone = datasets.validate(DataSpec(images=str(folder / "pics")), NONE, ())
         for image, other in zip(datasets.images(data), (1, 0), strict=True):
             np.testing.assert_array_equal(image, list(datasets.images(alone))[other])
 
     def test_an_absolute_path_will_do(self, folder):
         spec = self.listed(folder, str(folder / "pics" / "a.png"))
-        assert len(list(datasets.images(datasets.screen(spec, NONE, ())))) == 1
+        assert len(list(datasets.images(datasets.validate(spec, NONE, ())))) == 1
 
     @pytest.mark.parametrize(
         ("text", "words"),
@@ -262,21 +262,21 @@ class TestList:
 
 def test_images_in_both_sets_are_counted_also_as_copies(folder):
     (folder / "some.txt").write_text("pics/a.png\npics/sub/../c.png\n")
-    every = datasets.screen(spec(folder), NONE, ())
-    some = datasets.screen(DataSpec(images=str(folder / "some.txt")), NONE, ())
+    every = datasets.validate(spec(folder), NONE, ())
+    some = datasets.validate(DataSpec(images=str(folder / "some.txt")), NONE, ())
     assert datasets.in_both(some, every) == 2
     assert datasets.in_both(every, some) == 2
     assert datasets.in_both(some, None) == 0
     picture(folder / "other" / "a.png", seed=9)
     picture(folder / "other" / "copied.png", seed=0)  # what c.png is
-    other = datasets.screen(DataSpec(images=str(folder / "other")), NONE, ())
+    other = datasets.validate(DataSpec(images=str(folder / "other")), NONE, ())
     assert datasets.in_both(other, every) == 1
 
 
 def test_an_image_in_the_folders_of_two_classes_is_told(tmp_path):
     for place, seed in (("cat/1", 1), ("cat/2", 2), ("dog/3", 3), ("dog/copy", 2), ("dog/x", 3)):
         picture(tmp_path / "pics" / f"{place}.png", seed=seed)
-    data = datasets.screen(spec(tmp_path), CLASSIFICATION, LABELS)
+    data = datasets.validate(spec(tmp_path), CLASSIFICATION, LABELS)
     assert data.notes == (
         "1 images lie in the folders of two classes, one of which any model gets wrong: "
         "cat/2.png = dog/copy.png",
@@ -284,7 +284,7 @@ def test_an_image_in_the_folders_of_two_classes_is_told(tmp_path):
 
 
 def test_usable_pictures_are_pinned(folder):
-    data = datasets.screen(spec(folder), NONE, ())
+    data = datasets.validate(spec(folder), NONE, ())
     assert data.files == ("a.png", "c.png", "sub/b.png")
     assert (data.bad, data.objects, len(data.sha256)) == ((), 3, 64)
     shapes = [image.shape for image in datasets.images(data)]
@@ -293,21 +293,21 @@ def test_usable_pictures_are_pinned(folder):
 
 class TestDigest:
     def test_one_changed_byte_changes_it(self, folder):
-        before = datasets.screen(spec(folder), NONE, ()).sha256
+        before = datasets.validate(spec(folder), NONE, ()).sha256
         path = folder / "pics" / "c.png"
         path.write_bytes(path.read_bytes() + b"\0")
-        assert datasets.screen(spec(folder), NONE, ()).sha256 != before
+        assert datasets.validate(spec(folder), NONE, ()).sha256 != before
 
     def test_another_name_changes_it(self, folder):
-        before = datasets.screen(spec(folder), NONE, ()).sha256
+        before = datasets.validate(spec(folder), NONE, ()).sha256
         (folder / "pics" / "c.png").rename(folder / "pics" / "d.png")
-        assert datasets.screen(spec(folder), NONE, ()).sha256 != before
+        assert datasets.validate(spec(folder), NONE, ()).sha256 != before
 
     def test_moving_the_folder_does_not_change_it(self, folder):
-        before = datasets.screen(spec(folder), NONE, ()).sha256
+        before = datasets.validate(spec(folder), NONE, ()).sha256
         (folder / "pics").rename(folder / "moved")
         moved = DataSpec(images=str(folder / "moved"))
-        assert datasets.screen(moved, NONE, ()).sha256 == before
+        assert datasets.validate(moved, NONE, ()).sha256 == before
 
     def test_the_annotations_are_part_of_it(self, folder):
         labels = folder / "l.json"
@@ -315,7 +315,7 @@ class TestDigest:
         digests = set()
         for box in ([1, 1, 5, 5], [1, 1, 5, 6]):
             coco(labels, {"a.png": (24, 32)}, [("a.png", "cat", box)], {"cat": 7})
-            digests.add(datasets.screen(both, DETECTION, LABELS).sha256)
+            digests.add(datasets.validate(both, DETECTION, LABELS).sha256)
         assert len(digests) == 2
 
 
@@ -328,11 +328,11 @@ class TestBadImages:
 
     def test_stop_names_the_first_and_counts_them(self, broken):
         with pytest.raises(DataError, match=r"2 of 4 images .* c\.png") as caught:
-            datasets.screen(spec(broken), NONE, ())
+            datasets.validate(spec(broken), NONE, ())
         assert "skip" in caught.value.hint
 
     def test_skip_names_each_and_goes_on(self, broken):
-        data = datasets.screen(spec(broken, on_bad_image="skip"), NONE, ())
+        data = datasets.validate(spec(broken, on_bad_image="skip"), NONE, ())
         assert data.files == ("a.png", "sub/b.png")
         assert [bad.file for bad in data.bad] == ["c.png", "d.jpg"]
         assert all(bad.file in bad.reason for bad in data.bad)
@@ -341,18 +341,18 @@ class TestBadImages:
         (tmp_path / "pics").mkdir()
         (tmp_path / "pics" / "x.jpg").write_text("no picture")
         with pytest.raises(DataError, match=r"1 of 1 .* x\.jpg"):
-            datasets.screen(spec(tmp_path, on_bad_image="skip"), NONE, ())
+            datasets.validate(spec(tmp_path, on_bad_image="skip"), NONE, ())
 
     def test_a_skipped_picture_is_no_part_of_the_digest(self, broken):
-        before = datasets.screen(spec(broken, on_bad_image="skip"), NONE, ()).sha256
+        before = datasets.validate(spec(broken, on_bad_image="skip"), NONE, ()).sha256
         (broken / "pics" / "c.png").unlink()
-        assert datasets.screen(spec(broken, on_bad_image="skip"), NONE, ()).sha256 == before
+        assert datasets.validate(spec(broken, on_bad_image="skip"), NONE, ()).sha256 == before
 
     def test_a_name_that_is_no_utf8_is_refused(self, folder):
         source = os.fsencode(folder / "pics" / "a.png")
         os.link(source, os.fsencode(folder / "pics") + b"/\xff.png")
         with pytest.raises(DataError, match="name"):
-            datasets.screen(spec(folder), NONE, ())
+            datasets.validate(spec(folder), NONE, ())
 
 
 class TestClassFolders:
@@ -363,7 +363,7 @@ class TestClassFolders:
         return tmp_path
 
     def test_the_folder_names_the_class(self, sorted_folder):
-        data = datasets.screen(spec(sorted_folder), CLASSIFICATION, LABELS)
+        data = datasets.validate(spec(sorted_folder), CLASSIFICATION, LABELS)
         assert data.files == ("cat/1.png", "cat/deep/2.png", "dog/1.png")
         np.testing.assert_array_equal(classification.class_ids(data, LABELS), [0, 0, 1])
 
@@ -371,7 +371,7 @@ class TestClassFolders:
     def test_a_picture_of_no_known_class_is_named(self, sorted_folder, name):
         picture(sorted_folder / "pics" / name)
         with pytest.raises(DataError, match=name) as caught:
-            datasets.screen(spec(sorted_folder), CLASSIFICATION, LABELS)
+            datasets.validate(spec(sorted_folder), CLASSIFICATION, LABELS)
         assert "cat, dog" in caught.value.hint
 
 
@@ -382,7 +382,7 @@ class TestCoco:
 
     def screen(self, folder, files=FILES, boxes=BOXES, names=NAMES, labels=LABELS, **changes):
         path = coco(folder / "l.json", files, boxes, names)
-        return datasets.screen(spec(folder, annotations=str(path), **changes), DETECTION, labels)
+        return datasets.validate(spec(folder, annotations=str(path), **changes), DETECTION, labels)
 
     def test_boxes_of_usable_pictures_are_counted(self, folder):
         assert self.screen(folder).objects == 2
@@ -414,10 +414,10 @@ class TestCoco:
 
     def test_missing_annotations_are_named(self, folder):
         with pytest.raises(DataError, match=r"data\.annotations is missing"):
-            datasets.screen(spec(folder), DETECTION, LABELS)
+            datasets.validate(spec(folder), DETECTION, LABELS)
         with pytest.raises(DataError, match=r"gone\.json"):
             where = str(folder / "gone.json")
-            datasets.screen(spec(folder, annotations=where), DETECTION, LABELS)
+            datasets.validate(spec(folder, annotations=where), DETECTION, LABELS)
 
     @pytest.mark.parametrize(
         "breaks",
@@ -445,17 +445,17 @@ class TestCoco:
         path = coco(folder / "l.json", self.FILES, self.BOXES, self.NAMES)
         path.write_text(breaks(json.loads(path.read_text())))
         with pytest.raises(DataError, match=r"l\.json|data\.annotations"):
-            datasets.screen(spec(folder, annotations=str(path)), DETECTION, LABELS)
+            datasets.validate(spec(folder, annotations=str(path)), DETECTION, LABELS)
 
 
-class TestSpread:
+class TestSampleEvenly:
     DATA = PinnedData(
         spec=DataSpec(images="pics"), files=tuple(f"{n:02}.png" for n in range(40)), sha256="0"
     )
 
     @pytest.mark.parametrize("most", [1, 2, 7, 39])
     def test_fewer_images_are_spread_over_all(self, most):
-        found = datasets.spread(self.DATA, most).files
+        found = datasets.sample_evenly(self.DATA, most).files
         assert len(set(found)) == len(found) == most
         assert list(found) == sorted(found)
         if most > 1:
@@ -463,4 +463,4 @@ class TestSpread:
 
     @pytest.mark.parametrize("most", [40, 1000])
     def test_enough_for_all_takes_all(self, most):
-        assert datasets.spread(self.DATA, most) == self.DATA
+        assert datasets.sample_evenly(self.DATA, most) == self.DATA

@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engineworks.evaluate import judge
-from engineworks.evaluate.datasets import screen
+from engineworks.evaluate import datasets, judge
 from engineworks.evaluate.judge import CUT
 from engineworks.runtime.heads.detection import DetectionPostprocessor
 from engineworks.runtime.preprocess import Placement
@@ -89,7 +88,7 @@ def plain_ap(results, annotations, most):
 @pytest.mark.parametrize("copies", [1, 8])
 @pytest.mark.parametrize(("most", "wanted"), [(300, 1.0), (100, 0.3366), (150, 0.5050)])
 def test_ap_counts_as_many_as_the_task_keeps(dense, copies, most, wanted):
-    data = screen(dense, task(most), ("rebar",))
+    data = datasets.validate(dense, task(most), ("rebar",))
     metrics, results = judge.judge(
         lambda batch: {"out": grid(copies)[None]}, data, task(most), ("rebar",),
         Preprocess(resize="stretch"), SIZE, None,

@@ -26,7 +26,7 @@ def classes(tmp_path):
     for name, value in (("dark/1", 10), ("dark/2", 200), ("bright/1", 250), ("bright/2", 180)):
         plain(tmp_path / f"{name}.png", value)
     task = TaskSpec(kind="classification")
-    return datasets.screen(DataSpec(images=str(tmp_path)), task, LABELS), task
+    return datasets.validate(DataSpec(images=str(tmp_path)), task, LABELS), task
 
 
 def by_brightness(batch):
@@ -65,7 +65,7 @@ def boxed(tmp_path):
     path = coco(tmp_path / "l.json", files, boxes, {"bright": 5})
     task = TaskSpec(kind="detection", layout="yolov8")
     spec = DataSpec(images=str(tmp_path / "pics"), annotations=str(path))
-    return datasets.screen(spec, task, LABELS), task
+    return datasets.validate(spec, task, LABELS), task
 
 
 def find_white(batch):
@@ -134,7 +134,7 @@ def test_an_empty_line_of_labels_shifts_no_class():
     task = TaskSpec(kind="detection", layout="end2end")
     spec = DataSpec(images=str(CASE / "photos"), annotations=str(CASE / "ann.json"))
     for names, expected in ((labels, 1.0), ((*labels[:1], *labels[2:], "x"), 0.5)):
-        data = datasets.screen(spec, task, names)
+        data = datasets.validate(spec, task, names)
         metrics, _ = judge.judge(extents, data, task, names, Preprocess(), (96, 96), None)
         assert metrics["AP"] == pytest.approx(expected, abs=0.01)
 

@@ -89,7 +89,7 @@ def spec(place):
 
 @pytest.fixture(scope="module")
 def data(place):
-    return datasets.screen(spec(place), TASK, LABELS)
+    return datasets.validate(spec(place), TASK, LABELS)
 
 
 def score(data, infer=by_colour, task=TASK, resize="letterbox"):
@@ -108,9 +108,9 @@ class TestScore:
         sound, broken = score(data), score(data, lambda batch: by_colour(batch, shift=9))
         assert broken[0]["AP"] < 0.5
         kind = tasks.load("keypoints")
-        assert kind.fidelity(sound[1], sound[1]) == pytest.approx(1)
-        assert kind.fidelity(sound[1], broken[1]) < 0.6
-        assert agreement.fidelity(sound[1], broken[1]) == pytest.approx(1)  # boxes say nothing
+        assert kind.agreement(sound[1], sound[1]) == pytest.approx(1)
+        assert kind.agreement(sound[1], broken[1]) < 0.6
+        assert agreement.score(sound[1], broken[1]) == pytest.approx(1)  # boxes say nothing
         found = kind.difference(sound[1], broken[1])
         assert found.lost + found.moved == 12
 
@@ -264,12 +264,12 @@ class TestTruth:
         path.write_text(json.dumps(raw))
         given = DataSpec(images=str(place / "pics"), annotations=str(path))
         with pytest.raises(DataError, match="has the points green, red, blue, the model red"):
-            datasets.screen(given, TASK, LABELS)
+            datasets.validate(given, TASK, LABELS)
 
     def test_another_number_of_points_is_told(self, place):
         person = TaskSpec(kind="keypoints", layout="yolov8_pose")
         with pytest.raises(DataError, match="9 numbers, 17 points need 51"):
-            datasets.screen(spec(place), person, LABELS)
+            datasets.validate(spec(place), person, LABELS)
 
     def test_points_turn_with_their_pictures(self):
         """EXIF 6: the stored left upper corner is the upright right upper one."""

@@ -72,7 +72,7 @@ def test_a_sound_engine_means_the_same(name):
     found = against.compare(against.answers(noisy(name)))
     assert (found.judged, found.whole, found.holds, found.reason) == (True, True, True, "")
     assert "means what the source means on 40 images" in found.words
-    assert 0.8 < found.fidelity <= 1
+    assert 0.8 < found.agreement <= 1
 
 
 def permuted(name, outputs):
@@ -90,7 +90,7 @@ def test_permuted_answers_are_found(name):
     found = against.compare(against.answers(lambda batch: permuted(name, MODELS[name](batch))))
     assert not found.holds
     assert found.reason.startswith(KINDS[name])
-    assert found.fidelity < 0.7
+    assert found.agreement < 0.7
 
 
 CRUSHED = {
@@ -162,7 +162,7 @@ def test_what_cannot_be_read_is_left_to_its_numbers(name):
     against = Judge(infer, lambda: iter(ROWS), NONE, SIZE)
     found = against.compare(against.answers(infer))
     assert (found.judged, found.holds, found.words) == (False, True, NOT_JUDGED)
-    assert found.fidelity is None
+    assert found.agreement is None
     limit, others = meaning.limits("int8", found)
     assert limit == parity.limit("int8", judged=False)
     assert others == {}

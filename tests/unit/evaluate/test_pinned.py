@@ -30,7 +30,7 @@ def store(tmp_path):
 def data(tmp_path):
     for number, label in enumerate(LABELS):
         picture(tmp_path / "pics" / label / "a.bmp", seed=number)
-    return datasets.screen(DataSpec(images=str(tmp_path / "pics")), CLASSES, LABELS)
+    return datasets.validate(DataSpec(images=str(tmp_path / "pics")), CLASSES, LABELS)
 
 
 def swap(path, other, *, keep_times=True):
@@ -79,12 +79,12 @@ def test_a_file_is_read_once_so_a_swap_in_between_cannot_be_seen(data, tmp_path,
 
 def test_screening_works_on_the_list_that_was_hashed(data, tmp_path):
     picture(tmp_path / "pics" / "dog" / "new.bmp")
-    again = datasets.screen(data.spec, CLASSES, LABELS, digests=data.digests)
+    again = datasets.validate(data.spec, CLASSES, LABELS, digests=data.digests)
     assert again.files == data.files
     assert again.sha256 == data.sha256
     swap(tmp_path / "pics/dog/a.bmp", tmp_path / "pics/cat/a.bmp")
     with pytest.raises(InputError, match=r"dog/a\.bmp"):
-        datasets.screen(data.spec, CLASSES, LABELS, digests=data.digests)
+        datasets.validate(data.spec, CLASSES, LABELS, digests=data.digests)
 
 
 def test_a_photo_that_cannot_be_read_is_a_bad_image_and_no_crash(tmp_path):
@@ -93,7 +93,7 @@ def test_a_photo_that_cannot_be_read_is_a_bad_image_and_no_crash(tmp_path):
     digests = pinned.digests(tmp_path, ["cat/a.bmp", "cat/b.bmp"])
     assert digests["cat/b.bmp"] == ""
     spec = DataSpec(images=str(tmp_path), on_bad_image="skip")
-    found = datasets.screen(spec, CLASSES, LABELS, digests=digests)
+    found = datasets.validate(spec, CLASSES, LABELS, digests=digests)
     assert (found.files, found.bad[0].file) == (("cat/a.bmp",), "cat/b.bmp")
 
 

@@ -47,7 +47,7 @@ def test_equal_answers_agree_in_everything():
     assert (figures["objects"], figures["confidence"]) == (20, 0.3)
     assert (figures["lost"], figures["gained"], figures["moved"]) == (0, 0, 0)
     assert (figures["AP"], figures["AP50"], figures["score_ratio"]) == pytest.approx((1, 1, 1))
-    assert found.fidelity == pytest.approx(1)
+    assert found.agreement == pytest.approx(1)
 
 
 def test_another_candidate_of_the_same_object_is_no_loss():

@@ -51,7 +51,7 @@ def spec(place, **changes):
 
 @pytest.fixture(scope="module")
 def data(place):
-    return datasets.screen(spec(place), TASK, LABELS)
+    return datasets.validate(spec(place), TASK, LABELS)
 
 
 def score(data, infer=by_colour, task=TASK, prepare=None, size=SIZE):
@@ -89,10 +89,10 @@ class TestScore:
             mask[:10] = 255  # whatever the picture shows there
             cv2.imwrite(str(tmp_path / "masks" / file.name), mask)
         given = spec(place, annotations=str(tmp_path / "masks"))
-        assert score(datasets.screen(given, TASK, LABELS))[0]["mIoU"] == 1
+        assert score(datasets.validate(given, TASK, LABELS))[0]["mIoU"] == 1
         every = TaskSpec(kind="segmentation", layout="scores", options={"ignore_index": None})
         with pytest.raises(DataError, match="holds 255, the model has 3 classes"):
-            datasets.screen(given, every, LABELS)
+            datasets.validate(given, every, LABELS)
 
     def test_a_class_that_no_mask_has_is_left_out_of_the_mean(self, data):
         labels = (*LABELS, "green")
@@ -120,8 +120,8 @@ class TestScore:
         sound, broken = score(data), score(data, infer)
         assert broken[0]["mIoU"] < 0.8
         kind = tasks.load("segmentation")
-        assert kind.fidelity(sound[1], broken[1]) < 0.9
-        assert kind.fidelity(sound[1], sound[1]) == 1
+        assert kind.agreement(sound[1], broken[1]) < 0.9
+        assert kind.agreement(sound[1], sound[1]) == 1
         found = kind.difference(sound[1], broken[1])
         assert found.lost + found.moved > 5
         assert found.things == "areas"
@@ -229,7 +229,7 @@ class TestMasks:
         for file in (place / "masks").iterdir():
             cv2.imwrite(str(tmp_path / "masks" / file.name), np.eye(40, dtype=np.uint8))
         with pytest.raises(DataError, match="12 of 12 images cannot be used"):
-            datasets.screen(spec(place, annotations=str(tmp_path / "masks")), TASK, LABELS)
+            datasets.validate(spec(place, annotations=str(tmp_path / "masks")), TASK, LABELS)
 
     def test_pictures_without_a_mask_are_bad_images(self, place, tmp_path):
         (tmp_path / "masks").mkdir()
@@ -238,9 +238,9 @@ class TestMasks:
             (tmp_path / "masks" / f"{number}.png").write_bytes(data)
         given = spec(place, annotations=str(tmp_path / "masks"))
         with pytest.raises(DataError, match=r"11\.png has no mask"):
-            datasets.screen(given, TASK, LABELS)
+            datasets.validate(given, TASK, LABELS)
         skip = spec(place, annotations=str(tmp_path / "masks"), on_bad_image="skip")
-        assert len(datasets.screen(skip, TASK, LABELS).files) == 11
+        assert len(datasets.validate(skip, TASK, LABELS).files) == 11
 
     def test_white_for_a_class_is_found_out(self, place, tmp_path):
         (tmp_path / "masks").mkdir()
@@ -248,13 +248,13 @@ class TestMasks:
             mask = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
             cv2.imwrite(str(tmp_path / "masks" / file.name), np.where(mask > 0, 255, 0))
         with pytest.raises(DataError, match="hold one class, 0, and nothing else beside 255"):
-            datasets.screen(spec(place, annotations=str(tmp_path / "masks")), TASK, LABELS)
+            datasets.validate(spec(place, annotations=str(tmp_path / "masks")), TASK, LABELS)
 
     def test_what_later_stages_read_scores_the_same(self, place, tmp_path):
         import dataclasses
 
         kept = []
-        data = datasets.screen(spec(place), TASK, LABELS, lambda truth: kept.append(truth))
+        data = datasets.validate(spec(place), TASK, LABELS, lambda truth: kept.append(truth))
         path = tmp_path / "annotations.json"
         truths.write(kept[0], path)
         moved = dataclasses.replace(data.spec, annotations=str(path))
@@ -264,7 +264,7 @@ class TestMasks:
         (tmp_path / "images").mkdir()
         for file in (place / "images").iterdir():
             cv2.imwrite(str(tmp_path / "images" / f"{file.stem}.bmp"), cv2.imread(str(file)))
-        data = datasets.screen(spec(place, images=str(tmp_path / "images")), TASK, LABELS)
+        data = datasets.validate(spec(place, images=str(tmp_path / "images")), TASK, LABELS)
         assert score(data)[0]["mIoU"] == 1
 
     def test_masks_are_told_from_yolos_labels(self, place, tmp_path):

@@ -47,7 +47,7 @@ def data(tmp_path_factory):
         cv2.imwrite(str(folder / "pics" / f"{number}.png"), image)
         files[f"{number}.png"] = (96, 192)
     path = coco(folder / "l.json", files, boxes, {"red": 4, "green": 7, "blue": 9})
-    return datasets.screen(
+    return datasets.validate(
         DataSpec(images=str(folder / "pics"), annotations=str(path)), TASK, LABELS
     )
 
@@ -151,11 +151,11 @@ def test_classes_of_a_classifier_in_another_order(tmp_path):
 
     task = TaskSpec(kind="classification", scores="probabilities")
     spec = DataSpec(images=str(tmp_path / "pics"))
-    assert found(datasets.screen(spec, task, names), infer=infer, labels=names, task=task).word == (
-        "better"
-    )
+    assert found(
+        datasets.validate(spec, task, names), infer=infer, labels=names, task=task
+    ).word == ("better")
     order = ("bright", "dark", "middle")
-    evidence = found(datasets.screen(spec, task, order), infer=infer, labels=order, task=task)
+    evidence = found(datasets.validate(spec, task, order), infer=infer, labels=order, task=task)
     assert evidence.word == "near zero"
     assert evidence.suspects[0].words.startswith("task.labels in another order")
     assert "'bright' is answered where 'dark' is labelled" in evidence.suspects[0].words

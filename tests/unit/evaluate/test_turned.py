@@ -95,7 +95,7 @@ def screened(folder, sizes, boxes, kept=None, **changes):
         truths.write(labels, kept)
         return example(Artifact)
 
-    return datasets.screen(spec, TASK, ("area",), keep if kept else None)
+    return datasets.validate(spec, TASK, ("area",), keep if kept else None)
 
 
 class TestOblong:

@@ -34,7 +34,7 @@ def tree(root, images="images/val", labels="labels/val", lines=None, yaml=YAML):
 
 def read(spec, labels=LABELS):
     found = []
-    data = datasets.screen(spec, DETECTION, labels, lambda truth: found.append(truth) or KEPT)
+    data = datasets.validate(spec, DETECTION, labels, lambda truth: found.append(truth) or KEPT)
     boxes = {name: [] for name in data.files}
     known = found[0].labels
     names = {key: name for name, key in known.image_id.items()}

@@ -43,7 +43,7 @@ class Example:
             self.store, task=spec.task, labels=self.loaded.labels, preprocess=spec.preprocess
         )
         self.size = spec.model.input.size
-        self.data = self._kept(datasets.screen(
+        self.data = self._kept(datasets.validate(
             dataclasses.replace(spec.data, limit=16), spec.task, self.loaded.labels,
             lambda known: truth.write(known, folder / "annotations.json"),
         ), folder)  # fmt: skip
@@ -137,7 +137,7 @@ def test_int8_in_order_holds_the_budget_and_damaged_it_is_rejected(case):
     words = {}
     for name, path in (("sound", sound), ("broken", broken)):
         built = example.engine(path, "int8", "openvino")
-        assert built.truth.holds  # integers it has, either way
+        assert built.delivered_precision.holds  # integers it has, either way
         checked = example.check(built, value, source)
         decided = verdict.decide(BudgetSpec(max_drop=0.1), built, checked, None)
         words[name] = decided.verdict

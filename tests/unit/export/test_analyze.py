@@ -119,10 +119,10 @@ def test_operators_are_counted_with_their_domain(tmp_path):
         helper.make_node("Relu", ["h0"], ["h1"]),
         helper.make_node("Frob", ["h1"], ["y"], domain="my.domain"),
     ]
-    lacking = {"openvino": ("my.domain.Frob",)}
-    found = analyze(save(tmp_path / "m.onnx", nodes, []), SIZE, lacking)
+    unsupported_operators = {"openvino": ("my.domain.Frob",)}
+    found = analyze(save(tmp_path / "m.onnx", nodes, []), SIZE, unsupported_operators)
     assert found.operators == {"Relu": 2, "my.domain.Frob": 1}
-    assert found.lacking == lacking
+    assert found.unsupported_operators == unsupported_operators
 
 
 def test_the_largest_layer_comes_first(tmp_path):

@@ -8,7 +8,7 @@ import torch
 
 from engineworks.errors import ArtifactError, ModelError
 from engineworks.export import torch_session
-from engineworks.runtime.spread import Spread
+from engineworks.runtime.session_pool import SessionPool
 from engineworks.specs import Preprocess
 from tests.builders import pinned, samples, tiny_module, write
 
@@ -56,10 +56,10 @@ def test_it_answers_as_the_model_does_at_every_batch(opener):
 
 
 def test_it_is_spread_as_an_engine_is(opener):
-    with Spread(opener, [0, 0], threads=1) as spread:
-        name = spread.session.inputs[0].name
-        answers = list(spread.map({name: x[None]} for _ in range(10) for x in X))
-        assert sum(share.calls for share in spread.shares()) == 10 * len(X)
+    with SessionPool(opener, [0, 0], threads=1) as pool:
+        name = pool.session.inputs[0].name
+        answers = list(pool.map({name: x[None]} for _ in range(10) for x in X))
+        assert sum(share.calls for share in pool.shares()) == 10 * len(X)
     got = np.concatenate([next(iter(answer.values())) for answer in answers])
     np.testing.assert_allclose(got, np.tile(wanted(X), (10, 1)), rtol=1e-5, atol=1e-6)
 

@@ -16,7 +16,7 @@ from artifacts.registry import mlflow_log, ownership, promoted, versions
 from artifacts.summary import SCHEMA, Engine, Summary, Variant
 from engineworks.errors import StoreError
 from engineworks.facts.data import PinnedData
-from engineworks.facts.engine import Accuracy, Parity, PrecisionTruth
+from engineworks.facts.engine import Accuracy, DeliveredPrecision, Parity
 from engineworks.facts.timing import BenchmarkRow
 from engineworks.manifest import TensorSpec
 from engineworks.promotion.gates import FIRST, Limits
@@ -86,7 +86,9 @@ def row(store, folder, content, wrong, name=NAME, p50_ms=4.0, **changes):
         "engine": Engine(sha256=engine.sha256, size_bytes=engine.size_bytes, uri=engine.uri),
         "accuracy": Accuracy(metric="top1", value=right, reference=right, drop=0.0, images=400),
         "parity": dataclasses.replace(builders.example(Parity), holds=True),
-        "precision_truth": dataclasses.replace(builders.example(PrecisionTruth), holds=True),
+        "delivered_precision": dataclasses.replace(
+            builders.example(DeliveredPrecision), holds=True
+        ),
         "benchmark": (
             dataclasses.replace(
                 builders.example(BenchmarkRow), height=32, width=32, batch=1, p50_ms=p50_ms,

@@ -148,5 +148,5 @@ def test_a_server_of_another_lock_file_is_not_used(home):
 
 
 def test_a_program_that_is_not_there_is_named(home):
-    lacking = ServerEnvironment(name="triton", size_mib=1, programs=("no-such-java (apt)",))
-    assert lacking.missing(home) == "needs no-such-java (apt)"
+    poor = ServerEnvironment(name="triton", size_mib=1, programs=("no-such-java (apt)",))
+    assert poor.missing(home) == "needs no-such-java (apt)"

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from engineworks.errors import RecipeError
-from engineworks.facts.engine import Accuracy, Parity, PrecisionTruth
+from engineworks.facts.engine import Accuracy, DeliveredPrecision, Parity
 from engineworks.promotion import gates
 from engineworks.promotion.gates import FIRST, Limits, Standing, judge, verdict
 from engineworks.promotion.paired import Paired
@@ -21,7 +21,7 @@ GOOD = Standing(
         holds=True, reason="", limit="SNR above 30 dB", max_abs_diff=0.0, relative_diff=0.0,
         snr_db=60.0, identical_rows_diff=0.0, rows=(),
     ),
-    truth=PrecisionTruth(
+    delivered_precision=DeliveredPrecision(
         asked="int8", delivered="int8", holds=True, stored_bytes={}, computed_nodes={}
     ),
     machine="rack-1", timed_as="32x32, 2 threads", p50_ms=4.0, inconclusive="",
@@ -57,7 +57,11 @@ def test_what_is_as_good_as_the_champion_passes_every_gate():
         ({"age_days": 31.0}, "age", "ship it again"),
         ({"parity": dataclasses.replace(GOOD.parity, holds=False, reason="far")}, "parity", "far"),
         (
-            {"truth": dataclasses.replace(GOOD.truth, holds=False, delivered="fp32")},
+            {
+                "delivered_precision": dataclasses.replace(
+                    GOOD.delivered_precision, holds=False, delivered="fp32"
+                )
+            },
             "precision", "delivered fp32",
         ),
         (

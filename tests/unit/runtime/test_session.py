@@ -200,10 +200,10 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["option
 def test_a_missing_package_is_named_with_an_extra_that_there_is(
     engine, monkeypatch, runtime, advice
 ):
-    def lacking(*args, **options):
+    def without(*args, **options):
         raise ModuleNotFoundError("No module named 'vendor'", name="vendor")
 
-    monkeypatch.setattr(engines.load(runtime), "open_session", lacking)
+    monkeypatch.setattr(engines.load(runtime), "open_session", without)
     rewrite(engine, requires={"runtime": runtime})
     with pytest.raises(MissingDependency, match="needs the package 'vendor'") as caught:
         open_engine(engine)

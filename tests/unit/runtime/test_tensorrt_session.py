@@ -21,7 +21,7 @@ from engineworks.facts.host import Gpu
 from engineworks.hosts import nvidia
 from engineworks.runtime import devices
 from engineworks.runtime.session import open_engine
-from engineworks.runtime.spread import Spread
+from engineworks.runtime.session_pool import SessionPool
 from engineworks.stages.build import BuildRequest, build
 from tests.builders import put_onnx, samples, shared
 from tests.doubles import tensorrt as double
@@ -80,10 +80,10 @@ class TestSession:
 
     def test_work_is_spread_over_gpus_with_a_session_on_each(self, trt, make, monkeypatch):
         monkeypatch.setattr(nvidia, "gpus", lambda: (GPU, GPU))
-        with Spread(make(), [0, 1]) as spread:
-            answers = list(spread.map({"images": X[n : n + 1]} for n in range(len(X))))
+        with SessionPool(make(), [0, 1]) as pool:
+            answers = list(pool.map({"images": X[n : n + 1]} for n in range(len(X))))
             assert sorted(device.index for device in trt.devices) == [0, 1]
-            assert [share.device for share in spread.shares()] == [0, 1]
+            assert [share.device for share in pool.shares()] == [0, 1]
         with open_engine(make()) as session:
             for row, answer in zip(X, answers, strict=True):
                 want = session.infer({"images": row[None]})["scores"]

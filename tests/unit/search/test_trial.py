@@ -9,7 +9,7 @@ import pytest
 
 from engineworks import hosts, targets
 from engineworks.errors import BuildError
-from engineworks.search.trial import Workshop, Yardstick
+from engineworks.search.trial import ScoringSet, Workshop
 from engineworks.specs import Preprocess, TaskSpec
 
 INPUTS = np.random.default_rng(0).random((2, 3, 4, 4), np.float32)
@@ -22,7 +22,7 @@ def workshop(precision, wanted):
         host=hosts.probe(),
         inputs=(),
         outputs=(),
-        yardstick=Yardstick(
+        scoring_set=ScoringSet(
             data=None, task=TaskSpec(), labels=(), preprocess=Preprocess(), size=(4, 4),
             decode=None, inputs=INPUTS, wanted=wanted,
         ),

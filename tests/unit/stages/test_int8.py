@@ -46,7 +46,7 @@ HOST = hosts.probe()
 INTEGER = [
     name
     for name in targets.names()
-    if "int8" in targets.load(name).precisions and not targets.load(name).missing(HOST)
+    if "int8" in targets.load(name).precisions and not targets.load(name).missing_requirements(HOST)
 ]
 EACH = pytest.mark.parametrize("target", INTEGER)
 METHODS = ("minmax", "mse")
@@ -134,8 +134,8 @@ class TestCalibrate:
         assert not any("swapped" in words for words in made["calibration"].coverage.warnings)
         seen = []
 
-        def told(images, sureness):
-            seen.extend(sureness(image) for image in images)
+        def told(images, mean_confidence):
+            seen.extend(mean_confidence(image) for image in images)
             return "swapped"
 
         monkeypatch.setattr(color, "warning", told)
@@ -208,45 +208,45 @@ class TestQuantize:
         onnx.checker.check_model(model)
         scheme = targets.int8_rules(target, HOST).scheme
         assert accept.refusals(model, scheme) == ()
-        assert accept.integer_layers(model) == found.found.integer_layers > 0
-        assert found.found.layers == len(graph.computing)
+        assert accept.integer_layers(model) == found.chosen.integer_layers > 0
+        assert found.chosen.layers == len(graph.computing)
         assert [name for name in graph.nodes if name in found.nodes] == list(found.nodes)
         integers = [name for name in graph.computing if name in found.nodes]
-        assert len(integers) == found.found.integer_layers
+        assert len(integers) == found.chosen.integer_layers
         assert set(integers) | set(found.float_layers) == set(graph.computing)
         assert set(integers) & set(found.float_layers) == set()
 
     def test_every_step_is_recorded(self, target, found):
-        assert found.rungs[0].step == "usual"
-        assert found.rungs[0].method == "minmax"
-        assert {rung.method for rung in found.rungs} == set(METHODS)
-        assert found.found in found.rungs
-        assert len({rung.label for rung in found.rungs}) == len(found.rungs)
-        steps = {rung.step for rung in found.rungs}
+        assert found.trials[0].step == "usual"
+        assert found.trials[0].method == "minmax"
+        assert {trial.method for trial in found.trials} == set(METHODS)
+        assert found.chosen in found.trials
+        assert len({trial.label for trial in found.trials}) == len(found.trials)
+        steps = {trial.step for trial in found.trials}
         if targets.load(target).cannot_run(HOST):  # nothing to time: the sweep is all
             assert steps == {"usual", "calibrator"}
             assert (found.stopped, found.evaluations) == ("", 3)
-            assert {rung.ratio for rung in found.rungs} == {None}
+            assert {trial.ratio for trial in found.trials} == {None}
         else:
             assert {"usual", "calibrator", "placement"} <= steps
             assert found.stopped == "the limit of 4 evaluations was reached"
             assert found.evaluations == 4
-        for rung in found.rungs:
-            assert 0 <= rung.integer_layers <= rung.layers == 5
-            if rung.fidelity is not None:
-                assert 0 <= rung.fidelity <= 1
-                assert rung.drop == pytest.approx(found.reference - rung.metric)
-            if rung.ratio is not None:
-                assert rung.ratio > 0
+        for trial in found.trials:
+            assert 0 <= trial.integer_layers <= trial.layers == 5
+            if trial.agreement is not None:
+                assert 0 <= trial.agreement <= 1
+                assert trial.drop == pytest.approx(found.reference - trial.metric)
+            if trial.ratio is not None:
+                assert trial.ratio > 0
 
     def test_the_budget_is_held(self, target, found):
-        assert found.holds is found.found.holds is True
+        assert found.holds is found.chosen.holds is True
         assert (found.metric, found.images) == ("top1", 10)
-        assert found.found.metric is not None
+        assert found.chosen.metric is not None
         simulated = bool(targets.load(target).cannot_run(HOST))
-        assert (found.found.ratio is None) is simulated
+        assert (found.chosen.ratio is None) is simulated
         assert ("simulated with onnxruntime-cpu" in found.reason) is simulated
-        assert f"{found.found.integer_layers} of 5 layers in integers" in found.reason
+        assert f"{found.chosen.integer_layers} of 5 layers in integers" in found.reason
 
     def test_the_artifact_is_a_graph_like_any_other(self, made, target, found):
         manifest = verify(made["store"].open(found.onnx))
@@ -255,7 +255,7 @@ class TestQuantize:
         assert manifest.outputs == made["onnx"].manifest.outputs
         parents = (made["onnx"].sha256, made["calibration"].artifact.sha256)
         assert manifest.provenance.parents == parents
-        assert manifest.details["int8"]["method"] == found.found.method
+        assert manifest.details["int8"]["method"] == found.chosen.method
 
     def test_it_answers_like_the_float_graph(self, made, target, found):
         got = runner(made["store"].entry(found.onnx))(X)["scores"]
@@ -266,9 +266,9 @@ class TestQuantize:
             shared=made["shared"], onnx=found.onnx, reference=None, target=target,
             precision="int8", options={}, tools={}, host=HOST, builder=HOST,
         )  # fmt: skip
-        truth = build(request).truth
+        truth = build(request).delivered_precision
         assert truth.holds, truth
-        assert truth.computed_nodes["int8"] >= found.found.integer_layers
+        assert truth.computed_nodes["int8"] >= found.chosen.integer_layers
 
     def test_a_stopped_search_goes_on_where_it_was(self, made, target, tmp_path):
         methods = ("minmax", "percentile-99.9", "mse")
@@ -277,14 +277,14 @@ class TestQuantize:
         before = journal(tmp_path)
         assert len(before) == len(scores(before)) == 2
         assert first.stopped == "the limit of 2 evaluations was reached"
-        assert (first.evaluations, len(first.rungs)) == (2, 2)
+        assert (first.evaluations, len(first.trials)) == (2, 2)
         # Two more: what was measured costs nothing, and a longer search is the same search.
         second = quantize(made, target, tmp_path, dataclasses.replace(few, limit_s=200.0))
         after = journal(tmp_path)
         assert after[:2] == before
         assert len(after) == len(set(after)) == 4
-        assert (second.evaluations, len(second.rungs)) == (2, 4)
-        assert second.rungs[:2] == first.rungs
+        assert (second.evaluations, len(second.trials)) == (2, 4)
+        assert second.trials[:2] == first.trials
 
 
 @pytest.mark.parametrize("target", INTEGER[:1])
@@ -299,7 +299,7 @@ class TestSearch:
         assert first.stopped == again.stopped == ""
         assert scores(journal(tmp_path)) == scores(before)
         assert again.evaluations <= 1  # the last few are timed once more
-        assert {rung.label for rung in again.rungs} == {rung.label for rung in first.rungs}
+        assert {trial.label for trial in again.trials} == {trial.label for trial in first.trials}
 
     def test_a_crash_in_the_middle_costs_one_measurement(self, made, target, tmp_path):
         few = Int8Spec(methods=METHODS, limit_s=300.0, images=4, evaluations=3)
@@ -315,8 +315,8 @@ class TestSearch:
     def test_a_search_out_of_time_gives_the_best_so_far(self, made, target, tmp_path):
         spec = Int8Spec(methods=METHODS, limit_s=300.0, images=4, evaluations=1)
         found = quantize(made, target, tmp_path, spec)
-        assert (found.evaluations, found.found.step) == (1, "usual")
-        assert len(found.rungs) == 1
+        assert (found.evaluations, found.chosen.step) == (1, "usual")
+        assert len(found.trials) == 1
 
     def test_a_budget_that_nothing_meets_is_said_with_the_way_out(self, made, target, tmp_path):
         spec = Int8Spec(methods=("minmax",), limit_s=300.0, images=4, evaluations=12)
@@ -325,7 +325,7 @@ class TestSearch:
         assert "(QAT)" in found.reason
         assert "drops " in found.reason
         assert "allowed -2.0000" in found.reason
-        assert not any(rung.holds for rung in found.rungs)
+        assert not any(trial.holds for trial in found.trials)
         assert verify(made["store"].open(found.onnx)).precision == "int8"
 
     def test_parts_are_tried_in_float_when_the_budget_does_not_hold(self, made, target, tmp_path):
@@ -337,14 +337,14 @@ class TestSearch:
         gains = [part.gain for part in found.sensitivity]
         assert gains == sorted(gains, reverse=True)
         assert sum(part.layers for part in found.sensitivity) == 5
-        assert "sensitivity" in {rung.step for rung in found.rungs}
+        assert "sensitivity" in {trial.step for trial in found.trials}
 
     def test_without_data_the_outputs_judge(self, made, target, tmp_path):
         spec = Int8Spec(methods=METHODS, limit_s=300.0, images=4, goal="size", evaluations=8)
         found = quantize(made, target, tmp_path, spec, data=None, shared=shared(made["store"]))
-        assert (found.reference, found.images, found.found.metric) == (None, 0, None)
-        assert found.found.fidelity > 0.8
-        assert found.found.drop is None
+        assert (found.reference, found.images, found.chosen.metric) == (None, 0, None)
+        assert found.chosen.agreement > 0.8
+        assert found.chosen.drop is None
 
     def test_a_search_that_was_cut_short_says_so_before_it_advises_training(
         self, made, target, tmp_path
@@ -360,8 +360,8 @@ class TestSearch:
     def test_where_size_is_the_goal_the_smallest_is_taken(self, made, target, tmp_path):
         spec = Int8Spec(methods=METHODS, limit_s=300.0, images=4, goal="size", evaluations=12)
         found = quantize(made, target, tmp_path, spec)
-        held = [rung for rung in found.rungs if rung.holds and rung.size_bytes]
-        assert found.found.size_bytes == min(rung.size_bytes for rung in held)
+        held = [trial for trial in found.trials if trial.holds and trial.size_bytes]
+        assert found.chosen.size_bytes == min(trial.size_bytes for trial in held)
 
     @pytest.mark.parametrize("max_drop", [1.0, -2.0])
     def test_weights_alone_need_no_calibration(
@@ -380,17 +380,17 @@ class TestSearch:
         found = quantize(
             made, target, tmp_path, spec, precision="w8a16", calibration=None, max_drop=max_drop
         )
-        steps = {rung.step for rung in found.rungs}
+        steps = {trial.step for trial in found.trials}
         model = onnx.load(str(made["store"].entry(found.onnx)))
         kinds = [node.op_type for node in model.graph.node]
         assert "QuantizeLinear" not in kinds
-        assert kinds.count("DequantizeLinear") == found.found.integer_layers == len(found.nodes)
+        assert kinds.count("DequantizeLinear") == found.chosen.integer_layers == len(found.nodes)
         assert found.onnx.manifest.precision == "w8a16"
         assert built == {"fp32", "w8a16"}
         assert found.holds is (max_drop > 0)
         assert "layers have their weights in 8 bits" in found.reason
         if max_drop > 0:
-            assert (steps, found.found.integer_layers, found.float_layers) == ({"usual"}, 5, ())
+            assert (steps, found.chosen.integer_layers, found.float_layers) == ({"usual"}, 5, ())
         else:
             assert {"usual", "sensitivity"} <= steps
 
@@ -423,7 +423,7 @@ class TestGiven:
         found = quantize(made, target, tmp_path, onnx=model, calibration=model)
         assert found.onnx == model
         assert (found.holds, found.evaluations, found.nodes) == (True, 0, ())
-        assert found.found.step == "given"
+        assert found.chosen.step == "given"
         assert "as it is" in found.reason
         assert not (tmp_path / "searches").exists()
 

@@ -128,7 +128,7 @@ def test_the_analysis_asks_every_target(made):
     )  # fmt: skip
     found = through_json("analyze", request)
     assert found.parameters == 421
-    assert found.lacking == {"null": (), "onnxruntime-cpu": ()}
+    assert found.unsupported_operators == {"null": (), "onnxruntime-cpu": ()}
 
 
 def check(made, target, **changes):
@@ -267,7 +267,7 @@ def test_images_like_those_in_use_stand_in_before_noise(made, tmp_path):
     """A model is compared on what it was made for: with calibration images where no data is."""
     for number in range(6):
         picture(tmp_path / "pics" / f"{number}.png", 16, 16, seed=50 + number)
-    images = datasets.screen(DataSpec(images=str(tmp_path / "pics")), TaskSpec(), ())
+    images = datasets.validate(DataSpec(images=str(tmp_path / "pics")), TaskSpec(), ())
     request = ReferenceRequest(
         shared=made["shared"], data=None, samples=images, size=SIZE, score=True,
         model=pinned(made["folder"], "ewtest_stages_model:build"),

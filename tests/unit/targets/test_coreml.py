@@ -313,26 +313,26 @@ class TestPrecision:
     def test_what_is_asked_is_what_the_package_holds(self, net, tmp_path, precision, snr_db):
         path = net if precision == "fp16" else self.rounded(net, tmp_path, precision)
         made, run = replayed(path, tmp_path / "work", precision)
-        assert made.truth.holds
-        assert made.truth.delivered == precision
+        assert made.delivered_precision.holds
+        assert made.delivered_precision.delivered == precision
         x = values(1, 3, 16, 16)
         assert parity.difference(run(x)["scores"], runner(net)(x)["scores"])[2] > snr_db
         words = {operation.op_type for operation in self.operations(made)}
         assert ("constexpr_affine_dequantize" in words) == (precision != "fp16")
         assert ("quantize" in words) == (precision == "int8")
-        assert (made.truth.stored_bytes.get("int8", 0) > 0) == (precision != "fp16")
+        assert (made.delivered_precision.stored_bytes.get("int8", 0) > 0) == (precision != "fp16")
 
     def operations(self, made):
         return replay.load(made.files[made.entry].parent).functions["main"].operations
 
     def test_a_float_graph_is_never_passed_off_as_packed(self, net, tmp_path):
-        truth = build(net, tmp_path / "work", "w8a16").truth
+        truth = build(net, tmp_path / "work", "w8a16").delivered_precision
         assert not truth.holds
         assert truth.delivered == "w8a16 in 0 of 0 layers"
 
     def test_an_integer_graph_is_not_passed_off_as_fp16(self, net, tmp_path):
         path = self.rounded(net, tmp_path, "w8a16")
-        assert not build(path, tmp_path / "work", "fp16").truth.holds
+        assert not build(path, tmp_path / "work", "fp16").delivered_precision.holds
 
     def test_weights_alone_make_a_package_smaller(self, tmp_path):
         path = builders.export_yolox(tmp_path / "yolox.onnx")
@@ -347,7 +347,7 @@ class TestPrecision:
         sizes = {}
         for precision, source in (("fp16", path), ("w8a16", tmp_path / "packed.onnx")):
             made = build(source, tmp_path / precision, precision)
-            assert made.truth.holds, made.truth
+            assert made.delivered_precision.holds, made.delivered_precision
             sizes[precision] = sum(file.stat().st_size for file in made.files.values())
         assert sizes["w8a16"] < 0.62 * sizes["fp16"]
 
@@ -373,7 +373,7 @@ class TestRefusals:
 
     def test_an_unknown_operator_is_lacking(self, tmp_path):
         path = graph(tmp_path / "case.onnx", [("TopK", ["x", "k"], ["y", "i"], {})], {"k": ints(2)})
-        assert coreml.lacking(path) == ("TopK",)
+        assert coreml.unsupported_operators(path) == ("TopK",)
         with pytest.raises(BuildError, match="TopK"):
             build(path, tmp_path / "work")
 

@@ -101,16 +101,16 @@ class TestTruth:
         [(2, True, "int8"), (3, True, "int8"), (1, False, "int8 in 1 of 2 layers")],
     )
     def test_it_holds_when_every_layer_asked_for_is_there(self, asked, delivered, holds, words):
-        found = _base.int8_truth(asked, delivered, 5, {"int8": 7})
+        found = _base.int8_precision(asked, delivered, 5, {"int8": 7})
         assert (found.asked, found.holds, found.delivered) == ("int8", holds, words)
         assert found.computed_nodes == {"int8": delivered, "fp32": 5 - delivered}
         assert f"{delivered} of 5 layers compute in integers" in found.note
 
     def test_nothing_has_to_be_said_when_all_are_integers(self, asked):
-        assert _base.int8_truth(asked, 5, 5, {}).note == ""
+        assert _base.int8_precision(asked, 5, 5, {}).note == ""
 
     def test_a_float_graph_never_holds(self, graph):
-        assert not _base.int8_truth(graph.path, 5, 5, {}).holds
+        assert not _base.int8_precision(graph.path, 5, 5, {}).holds
 
 
 @pytest.mark.parametrize(("mode", "carried"), [("nearest", True), ("linear", False)])
@@ -153,4 +153,4 @@ def test_openvino_computes_behind_a_resize_in_integers(tmp_path, mode, carried):
         )
     )  # fmt: skip
     assert accept.integer_layers(model) == 2
-    assert built.truth.holds, built.truth
+    assert built.delivered_precision.holds, built.delivered_precision

@@ -44,7 +44,7 @@ def test_drift_answers_wrongly(request_for):
 
 
 def test_untruth_delivers_another_precision(request_for):
-    truth = build(request_for("untruth", "fp16")).truth
+    truth = build(request_for("untruth", "fp16")).delivered_precision
     assert (truth.asked, truth.delivered, truth.holds) == ("fp16", "fp32", False)
 
 

@@ -35,14 +35,14 @@ def request(onnx, work, precision="fp32", **options):
 class TestMissing:
     def test_each_missing_thing_is_named_alone(self):
         bare = dataclasses.replace(HOST, packages={}, gpus=())
-        assert "pip install 'engineworks[onnxruntime-gpu]'" in CUDA.missing(bare)
+        assert "pip install 'engineworks[onnxruntime-gpu]'" in CUDA.missing_requirements(bare)
         both = dataclasses.replace(
             bare, packages={"onnxruntime-gpu": "1.31.1", "onnxruntime": "1.32.0"}
         )
-        assert "without onnxruntime" in CUDA.missing(both)
+        assert "without onnxruntime" in CUDA.missing_requirements(both)
         alone = dataclasses.replace(bare, packages={"onnxruntime-gpu": "1.31.1"})
-        assert "needs an NVIDIA GPU" in CUDA.missing(alone)
-        assert CUDA.missing(dataclasses.replace(alone, gpus=(GPU,))) == ""
+        assert "needs an NVIDIA GPU" in CUDA.missing_requirements(alone)
+        assert CUDA.missing_requirements(dataclasses.replace(alone, gpus=(GPU,))) == ""
 
 
 @without_gpu
@@ -133,7 +133,7 @@ class TestOldEngines:
 class TestTruth:
     def test_the_bulk_of_the_weights_decides(self, tiny_onnx, tmp_path):
         half = _half.convert(tiny_onnx, tmp_path / "half.onnx")
-        assert onnxruntime_cuda.truth(half, "fp16").holds
-        assert onnxruntime_cuda.truth(half, "fp32").delivered == "fp16"
-        assert onnxruntime_cuda.truth(tiny_onnx, "fp32").holds
-        assert not onnxruntime_cuda.truth(tiny_onnx, "fp16").holds
+        assert onnxruntime_cuda.delivered_precision(half, "fp16").holds
+        assert onnxruntime_cuda.delivered_precision(half, "fp32").delivered == "fp16"
+        assert onnxruntime_cuda.delivered_precision(tiny_onnx, "fp32").holds
+        assert not onnxruntime_cuda.delivered_precision(tiny_onnx, "fp16").holds

@@ -20,12 +20,13 @@ FOLDER = Path(targets.__file__).parent
 
 THIRD_PARTY = """
 from engineworks.targets import Target
-def missing(host): return ""
-def lacking(onnx): return ()
+def missing_requirements(host): return ""
+def unsupported_operators(onnx): return ()
 def build(request): raise NotImplementedError
 TARGET = Target(
     title="A board", precisions=("fp32",), packages=(), host_bound=True,
-    missing=missing, lacking=lacking, build=build,
+    missing_requirements=missing_requirements, build=build,
+    unsupported_operators=unsupported_operators,
 )
 """
 
@@ -200,9 +201,10 @@ def build(request):
     path = request.work / "factor.txt"
     path.write_text("3")
     return BuildOutput(files={"factor.txt": path}, entry="factor.txt",
-                       requires=Requires(runtime="acme_runtime"), truth=UNREAD)
+                       requires=Requires(runtime="acme_runtime"), delivered_precision=UNREAD)
 TARGET = Target(title="A board", precisions=("fp32",), packages=(), host_bound=False,
-                missing=lambda host: "", lacking=lambda onnx: (), build=build)
+                missing_requirements=lambda host: "", build=build,
+                unsupported_operators=lambda onnx: ())
 """
 
 RUNTIME = """

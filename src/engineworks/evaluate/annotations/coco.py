@@ -193,21 +193,21 @@ def _unique_images(path: Path, images: Sequence[Row]) -> tuple[list[Row], list[s
     by_id: dict[int, Row] = {}
     by_name: dict[str, Row] = {}
     for row in images:
-        twin = by_id.get(row["id"])
-        if twin == row:
+        earlier = by_id.get(row["id"])
+        if earlier == row:
             continue
-        if twin is not None:
-            one, other = twin["file_name"], row["file_name"]
+        if earlier is not None:
+            one, other = earlier["file_name"], row["file_name"]
             raise DataError(
                 f"data.annotations: {path} gives the image id {row['id']} to {one!r} and to "
                 f"{other!r}: whose boxes are whose is not known",
                 hint="export the annotations anew, with an id of its own for every picture",
             )
-        twin = by_name.get(row["file_name"])
-        if twin is not None:
+        earlier = by_name.get(row["file_name"])
+        if earlier is not None:
             raise DataError(
                 f"data.annotations: {path} lists {row['file_name']!r} twice, as image ids "
-                f"{twin['id']} and {row['id']}",
+                f"{earlier['id']} and {row['id']}",
                 hint="give the boxes of one picture one image id, and list the picture once",
             )
         once.append(row)
@@ -226,11 +226,11 @@ def _unique_categories(
     """
     owners: dict[int, Row] = {}
     for row in categories:
-        twin = owners.setdefault(row["id"], row)
-        if twin["name"] != row["name"]:
+        earlier = owners.setdefault(row["id"], row)
+        if earlier["name"] != row["name"]:
             raise DataError(
                 f"data.annotations: {path} gives the category id {row['id']} to "
-                f"{twin['name']!r} and to {row['name']!r}",
+                f"{earlier['name']!r} and to {row['name']!r}",
                 hint="export the annotations anew, with an id of its own for every category",
             )
     boxes = Counter(row["category_id"] for row in annotations)

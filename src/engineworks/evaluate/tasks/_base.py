@@ -158,7 +158,7 @@ class Task:
     outputs are not what the task says."""
     evidence: Callable[[Predictions, PinnedData, TaskSpec, Labels], Chance]
     """Whether these answers are better than chance on this data."""
-    fidelity: Callable[[Predictions, Predictions], float]
+    agreement: Callable[[Predictions, Predictions], float]
     """Agreement in 0..1 with the float model's answers (first), smooth where a metric jumps."""
     difference: Callable[[Predictions, Predictions], DetectionDiff] | None = None
     """What another model sees differently from the float model (first), for the report."""

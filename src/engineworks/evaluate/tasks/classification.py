@@ -207,7 +207,7 @@ def settle(task: TaskSpec, labels: Labels, infer: Infer, inputs: Array) -> TaskS
     return dataclasses.replace(task, scores=scores.settle(task.scores, scores.probe(infer, inputs)))
 
 
-def fidelity(reference: Predictions, predictions: Predictions) -> float:
+def agreement_score(reference: Predictions, predictions: Predictions) -> float:
     """See `Task`: the share of equal classes, less where scores differ."""
     shares = []
     for (_, class_id, mine), (_, other_id, other) in zip(reference, predictions, strict=True):
@@ -325,7 +325,7 @@ TASK = Task(
     judge=judge,
     settle=settle,
     evidence=evidence,
-    fidelity=fidelity,
+    agreement=agreement_score,
     certainty=certainty,
     renamed=renamed,
     readers=readers,

@@ -159,9 +159,9 @@ def telling(data: PinnedData, labels: Labels) -> tuple[str, ...]:
     return tuple(name for name in data.files if truth.image_id[name] in there)
 
 
-def fidelity(reference: Predictions, predictions: Predictions) -> float:
+def agreement_score(reference: Predictions, predictions: Predictions) -> float:
     """See `Task`."""
-    return agreement.fidelity(reference, predictions, between)
+    return agreement.score(reference, predictions, between)
 
 
 def difference(reference: Predictions, predictions: Predictions) -> DetectionDiff:
@@ -207,7 +207,7 @@ class PoseReader:
             reasons += (f"points are {mean:.2f} alike (OKS, at least {ALIKE:g})",)
         return Judged(
             judged=found.judged, reasons=reasons, figures={**found.figures, "OKS": mean},
-            fidelity=found.fidelity * mean,
+            agreement=found.agreement * mean,
         )  # fmt: skip
 
 
@@ -275,7 +275,7 @@ TASK = Task(
     judge=judge,
     check_outputs=check_outputs,
     evidence=evidence,
-    fidelity=fidelity,
+    agreement=agreement_score,
     difference=difference,
     certainty=certainty,
     telling=telling,

@@ -117,7 +117,7 @@ def check_outputs(task: TaskSpec, labels: Labels, outputs: Mapping[str, Array]) 
             refuse_other_count(array.shape[1], labels, task.layout)
 
 
-def fidelity(reference: Predictions, predictions: Predictions) -> float:
+def agreement_score(reference: Predictions, predictions: Predictions) -> float:
     """See `Task`: mean overlap of the areas that both give to a class, over all photos."""
     maps = [(_map(a), _map(b)) for a, b in zip(reference, predictions, strict=True)]
     if not maps:
@@ -235,10 +235,10 @@ class Maps:
                 best, place = value, int(candidate)
         return best, np.broadcast_to(self.truths[place], self.truths.shape)
 
-    def beats(self, rival: Array) -> bool:
+    def beats(self, others: Array) -> bool:
         """Whether these answers are better than others, photo by photo, by a sign test."""
         won = lost = 0
-        for mine, other, truth in zip(self.answers, rival, self.truths, strict=True):
+        for mine, other, truth in zip(self.answers, others, self.truths, strict=True):
             if np.array_equal(other, truth):
                 continue  # a constant was made of it
             apart = self._value(mine, truth) - self._value(other, truth)
@@ -362,7 +362,7 @@ TASK = Task(
     judge=judge,
     check_outputs=check_outputs,
     evidence=evidence,
-    fidelity=fidelity,
+    agreement=agreement_score,
     difference=difference,
     readers=readers,
     album=album,

@@ -43,7 +43,8 @@ class Traffic:
     """Many may run together, but who records is alone.
 
     While CUDA records for ONNX Runtime, no other thread of the process may ask for memory
-    (`cudaStreamCaptureModeGlobal`); the sessions of a `Spread` would void one another's graphs.
+    (`cudaStreamCaptureModeGlobal`); the sessions of a `SessionPool` would void each
+    other's graphs.
     """
 
     def __init__(self) -> None:

@@ -26,7 +26,7 @@ FOLDED = {"Constant", "Shape", "Size", "ConstantOfShape", "Range", "NonZero"}
 OLDEST = 13
 
 
-def lacking(onnx: Path) -> tuple[str, ...]:
+def unsupported_operators(onnx: Path) -> tuple[str, ...]:
     """Operators of a graph that have no words here and are not worked out beforehand."""
     import onnx as onnx_package
 
@@ -60,7 +60,7 @@ def program(onnx: Path) -> Any:
     from coremltools.converters.mil import Builder
 
     model = onnx_package.load(str(onnx))
-    unknown = lacking(onnx)
+    unknown = unsupported_operators(onnx)
     if unknown:
         raise BuildError(
             f"coreml has no counterpart for {', '.join(unknown)}",

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from engineworks.errors import BuildError
-from engineworks.facts.engine import PrecisionTruth
+from engineworks.facts.engine import DeliveredPrecision
 from engineworks.qdq import accept
 from engineworks.qdq.pairs import Scheme
 from engineworks.targets import _half
 from engineworks.targets._base import UNREAD, BuildInput
-from engineworks.targets._nvidia import inspect, weak
+from engineworks.targets._nvidia import delivered, inspect, weak
 from engineworks.targets._nvidia import network as networks
-from engineworks.targets._nvidia import truth as truths
 from engineworks.targets._nvidia.api import STRONG, WEAK, Api
 from engineworks.targets._nvidia.log import BuildLog, progress
 from engineworks.targets._nvidia.settings import BuilderSettings, Shapes
@@ -35,7 +34,7 @@ class BuiltPlan:
     files: dict[str, Path]
     """Name inside the engine -> file: the plan, the log, and what else was kept."""
     profile: dict[str, Shapes]
-    truth: PrecisionTruth
+    delivered_precision: DeliveredPrecision
     route: str
 
 
@@ -88,20 +87,22 @@ def build(
     del calibrator  # until here the builder has called it
     if on_device:
         files["timing.cache"] = _keep_timings(config, request.work / "timing.cache")
-    truth = UNREAD
+    precision = UNREAD
     if not request.draft:
-        truth = _with_weights(
-            truths.of_network(api, network, request.precision, request.onnx), said
+        precision = _with_weights(
+            delivered.of_network(api, network, request.precision, request.onnx), said
         )
     if on_device and not request.draft:
         files["layers.json"] = request.work / "layers.json"
         files["layers.json"].write_text(inspect.text(api, plan.read_bytes(), said), "utf-8")
         if route == WEAK:
             found = inspect.layers(files["layers.json"].read_text("utf-8"))
-            truth = inspect.truth(found, request.precision)
+            precision = inspect.delivered_precision(found, request.precision)
     files["engine.plan"] = plan
     files["build.log"] = said.write(request.work / "build.log")
-    return BuiltPlan(path=plan, files=files, profile=shapes, truth=truth, route=route)
+    return BuiltPlan(
+        path=plan, files=files, profile=shapes, delivered_precision=precision, route=route
+    )
 
 
 def _weakly_typed(
@@ -125,12 +126,12 @@ def _weakly_typed(
     return calibrator
 
 
-def _with_weights(truth: PrecisionTruth, said: BuildLog) -> PrecisionTruth:
-    """Say where the truth comes from, and what the builder itself says that it stored."""
+def _with_weights(precision: DeliveredPrecision, said: BuildLog) -> DeliveredPrecision:
+    """Say where it comes from, and what the builder itself says that it stored."""
     kept = said.find(r"Total Weights Memory: (\d+) bytes")
     stored = f"; the builder reports {int(kept) / 2**20:.2f} MiB of weights" if kept else ""
     source = f"types read from the parsed network, not from the engine{stored}"
-    return truths.with_note(truth, source)
+    return delivered.with_note(precision, source)
 
 
 def _source(request: BuildInput, settings: BuilderSettings, route: str) -> VendorGraph:

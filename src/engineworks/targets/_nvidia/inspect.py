@@ -1,4 +1,4 @@
-"""Reads an engine back: the inspector's words on each layer, turned into a precision truth.
+"""Reads an engine back: the inspector's words on each layer, turned into a delivered precision.
 
 Needs the GPU that the engine was built for. The inspector's JSON differs between versions
 (`Bindings` became `I/O Tensors`, layers are objects or bare names), so it is read with patience.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engineworks.errors import BuildError
-from engineworks.facts.engine import PrecisionTruth
+from engineworks.facts.engine import DeliveredPrecision
 from engineworks.targets._base import dtype_word
 from engineworks.targets._nvidia.api import Api
 from engineworks.targets._nvidia.log import BuildLog
@@ -88,7 +88,9 @@ def _dtype(words: str) -> str:
     return ""
 
 
-def truth(found: Iterable[Layer], asked: str, wanted: int | None = None) -> PrecisionTruth:
+def delivered_precision(
+    found: Iterable[Layer], asked: str, wanted: int | None = None
+) -> DeliveredPrecision:
     """Judge the layers that multiply.
 
     On the weak route the builder was only allowed to go narrower: the precision holds when most
@@ -112,7 +114,7 @@ def truth(found: Iterable[Layer], asked: str, wanted: int | None = None) -> Prec
     else:
         holds = bool(computed) and computed[asked] * 2 > computed.total()
     narrow = max(computed, key=lambda word: computed[word], default="none")
-    return PrecisionTruth(
+    return DeliveredPrecision(
         asked=asked,
         delivered=asked if holds else narrow,
         holds=holds,

@@ -58,7 +58,7 @@ def _node(onnx: Path, position: int) -> tuple[str, str]:
     return nodes[position].op_type, nodes[position].name or nodes[position].output[0]
 
 
-def lacking(api: Api, onnx: Path) -> tuple[str, ...]:
+def unsupported_operators(api: Api, onnx: Path) -> tuple[str, ...]:
     """Operators of a graph that this parser does not know."""
     import onnx as onnx_package
 

@@ -26,8 +26,8 @@ ON_DEVICE = {
     "version_compatible": "true: the engine opens in newer versions, too; costs size and speed",
     "hardware_compatible": "none (default), same_compute_capability or ampere_plus: on which "
     "other GPUs the engine opens; costs speed",
-    "twin": "false: do not build the engine without DLA or compatibility beside it, which shows "
-    "what these cost; default true",
+    "baseline": "false: do not build the engine without DLA or compatibility beside it, which "
+    "shows what these cost; default true",
     "timing_cache": "{path, sha256}: measurements of an earlier build, for the same choices again",
     "timing_cache_miss": "measure (default), or error: refuse a layer that the cache lacks",
 }
@@ -62,7 +62,7 @@ class BuilderSettings:
     calibrator: str = "entropy2"
     version_compatible: bool = False
     hardware_compatible: str = "none"
-    twin: bool = True
+    baseline: bool = True
     timing_cache: Path | None = None
     timing_cache_miss: str = "measure"
 
@@ -179,7 +179,7 @@ def read(options: Mapping[str, Any], largest_batch: int) -> BuilderSettings:
         hardware_compatible=_choice(
             options, "hardware_compatible", "none", "same_compute_capability", "ampere_plus"
         ),
-        twin=flag(options, "twin", True),
+        baseline=flag(options, "baseline", True),
         timing_cache=_pinned(options, "timing_cache"),
         timing_cache_miss=_choice(options, "timing_cache_miss", "measure", "error"),
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from engineworks.errors import BuildError, said
-from engineworks.facts.engine import PrecisionTruth
+from engineworks.facts.engine import DeliveredPrecision
 from engineworks.manifest import TensorSpec
 from engineworks.qdq import accept
 from engineworks.targets._base import UNREAD, BuildInput
@@ -25,7 +25,7 @@ from engineworks.targets._nvidia.settings import BuilderSettings, Shapes, compat
 
 PYTHON = "/usr/bin/python3"
 
-UNKNOWN = PrecisionTruth(
+UNKNOWN = DeliveredPrecision(
     asked="", delivered="unknown", holds=False, stored_bytes={}, computed_nodes={},
     note="this TensorRT has no inspector: the engine cannot be read back",
 )  # fmt: skip
@@ -37,7 +37,7 @@ class Made:
 
     files: Mapping[str, Path]
     profile: Mapping[str, Shapes]
-    truth: PrecisionTruth
+    delivered_precision: DeliveredPrecision
     version: str
     placement: dla.DlaPlacement | None
 
@@ -114,10 +114,16 @@ def build(
         log = files["build.log"].read_text(encoding="utf-8")
         placement = dla.from_log(log, result.get("layers", ()))
         dla.demand(placement, least, "runs")
-    truth = UNREAD if request.draft else _truth(job.layers, request.precision)
+    precision = UNREAD if request.draft else _delivered_precision(job.layers, request.precision)
     if job.layers.is_file():
         files["layers.json"] = job.layers
-    return Made(files=files, profile=shapes, truth=truth, version=version, placement=placement)
+    return Made(
+        files=files,
+        profile=shapes,
+        delivered_precision=precision,
+        version=version,
+        placement=placement,
+    )
 
 
 def _refuse(way: str, request: BuildInput, checked: BuilderSettings, version: str) -> None:
@@ -231,7 +237,7 @@ def _by_trtexec(
     return {}
 
 
-def _truth(path: Path, precision: str) -> PrecisionTruth:
+def _delivered_precision(path: Path, precision: str) -> DeliveredPrecision:
     if not path.is_file():
         return UNKNOWN
-    return inspect.truth(inspect.layers(path.read_text(encoding="utf-8")), precision)
+    return inspect.delivered_precision(inspect.layers(path.read_text(encoding="utf-8")), precision)

@@ -146,8 +146,8 @@ class TestDefaults:
         assert (found["batch"], found["ranges"]) == ([1, 1, 1], "cache")
 
     def test_only_a_jetson_can_build_it(self):
-        assert "needs a Jetson" in JETSON.missing(host(None))
-        assert JETSON.missing(host()) == ""
+        assert "needs a Jetson" in JETSON.missing_requirements(host(None))
+        assert JETSON.missing_requirements(host()) == ""
         assert "bindings for Python" in JETSON.cannot_run(host(packages={}))
         assert JETSON.cannot_run(host(packages={"tensorrt": "8.5.2"})) == ""
 
@@ -216,7 +216,7 @@ class TestByBindings:
     def test_the_gpu_alone(self, net, make):
         made = make(net, "fp16", builder="python")
         plan = json.loads(made.files["engine.plan"].read_bytes())
-        assert made.truth.holds
+        assert made.delivered_precision.holds
         assert plan["limits"] == {"WORKSPACE": 8192 * 2**20}
         assert plan["profile"]["images"][2][0] == 4
         assert "dla" not in made.details
@@ -229,30 +229,30 @@ class TestByBindings:
     def test_the_placement_and_the_gpu_alone_stand_beside_the_engine(self, net, make):
         made = make(net, "fp16", builder="python", dla=1)
         placed = json.loads(made.files["placement.json"].read_text())
-        twin = json.loads(made.files["twin.json"].read_text())
+        both = json.loads(made.files["baseline.json"].read_text())
         on_dla, on_gpu = len(placed["dla"]), len(placed["gpu"])
         assert on_dla >= 3
         assert placed["share_of_layers"] == pytest.approx(on_dla / (on_dla + on_gpu))
         # The double's layers take 2 ms on DLA and 1 ms on the GPU, its GPU engine 1 ms in all.
         assert placed["share_of_time"] == pytest.approx(2 * on_dla / (2 * on_dla + on_gpu))
-        assert placed["ms"] == twin["own"]["ms"] == pytest.approx(2 * on_dla + on_gpu)
-        assert twin["twin"]["ms"] == pytest.approx(1.0)
-        note = made.truth.note
+        assert placed["ms"] == both["own"]["ms"] == pytest.approx(2 * on_dla + on_gpu)
+        assert both["baseline"]["ms"] == pytest.approx(1.0)
+        note = made.delivered_precision.note
         assert f"layers on DLA ({placed['share_of_layers']:.0%}), " in note
         assert f"{placed['share_of_time']:.0%} of the time; on the GPU: " in note
         assert "on the GPU alone it would be " in note
         assert " and take 1.000 ms instead of " in note
 
-    def test_the_twin_can_be_left_out(self, net, make):
-        made = make(net, "fp16", builder="python", dla=1, twin=False)
+    def test_the_baseline_can_be_left_out(self, net, make):
+        made = make(net, "fp16", builder="python", dla=1, baseline=False)
         assert "placement.json" in made.files
-        assert "twin.json" not in made.files
+        assert "baseline.json" not in made.files
 
     def test_what_compatibility_costs_is_said_here_too(self, net, make):
         made = make(net, "fp16", builder="python", version_compatible=True)
-        twin = json.loads(made.files["twin.json"].read_text())
-        assert (twin["own"]["ms"], twin["twin"]["ms"]) == (1.5, 1.0)
-        assert "without version_compatible it would be" in made.truth.note
+        both = json.loads(made.files["baseline.json"].read_text())
+        assert (both["own"]["ms"], both["baseline"]["ms"]) == (1.5, 1.0)
+        assert "without version_compatible it would be" in made.delivered_precision.note
 
     def test_whatever_goes_wrong_in_timing_costs_no_engine(self, net, make, monkeypatch):
         """Out of memory, for one: the vendor gives no context then."""
@@ -261,7 +261,7 @@ class TestByBindings:
         )
         made = make(net, "fp16", builder="python", dla=1)
         assert made.files["engine.plan"].is_file()
-        assert "(not timed: AttributeError: " in made.truth.note
+        assert "(not timed: AttributeError: " in made.delivered_precision.note
         assert json.loads(made.files["placement.json"].read_text())["layers_ms"] == {}
 
     def test_what_cannot_be_timed_is_said_and_ships_all_the_same(self, net, make, monkeypatch):
@@ -271,7 +271,9 @@ class TestByBindings:
         monkeypatch.setattr(devices, "require_driver", refuse)
         made = make(net, "fp16", builder="python", dla=1)
         assert json.loads(made.files["placement.json"].read_text())["share_of_time"] is None
-        assert "(not timed: tensorrt/fp16 needs an NVIDIA GPU: none)" in made.truth.note
+        assert (
+            "(not timed: tensorrt/fp16 needs an NVIDIA GPU: none)" in made.delivered_precision.note
+        )
 
 
 class TestOldPython:
@@ -294,7 +296,10 @@ class TestOldPython:
             "ranges": {}, "dla": None, "explicit": 1,
             "profile": {"images": [[1, 3, 16, 16], [1, 3, 16, 16], [4, 3, 16, 16]]},
         }  # fmt: skip
-        assert (made.truth.holds, made.truth.delivered) == (True, "fp16")
+        assert (made.delivered_precision.holds, made.delivered_precision.delivered) == (
+            True,
+            "fp16",
+        )
         assert (made.details["version"], made.details["built_by"]) == ("8.2.1.8", "system")
 
     @each_python
@@ -307,7 +312,7 @@ class TestOldPython:
         assert plan["calibration"].startswith("TRT-8201-EntropyCalibration2")
         assert set(cache_file.read(plan["calibration"])) == {"act", "pool"}
         assert made.details["dla_share"] == 0.75
-        assert "3 of 4 layers on DLA (75%)" in made.truth.note
+        assert "3 of 4 layers on DLA (75%)" in made.delivered_precision.note
 
     @each_python
     def test_int8_with_ranges_on_the_tensors(self, python, old_tensorrt, int8, make):
@@ -418,7 +423,7 @@ class TestTrtexec:
         made = make(net, "fp16", host(tensorrt="8.2.1.8"), builder="trtexec", trtexec=path)
         assert "--fp16" in made.files["engine.plan"].read_text()
         assert "--workspace=8192" in made.files["engine.plan"].read_text()
-        assert made.truth.holds
+        assert made.delivered_precision.holds
         assert made.details["version"] == "8.2.1.8"
 
     def test_a_tool_that_is_gone_when_it_is_to_time_costs_no_engine(
@@ -426,7 +431,7 @@ class TestTrtexec:
     ):
         made = make(net, builder="system", system_python=sys.executable, dla=0,
                     trtexec=str(tmp_path / "none"))  # fmt: skip
-        assert "(not timed: FileNotFoundError: " in made.truth.note
+        assert "(not timed: FileNotFoundError: " in made.delivered_precision.note
 
     def test_compatibility_is_refused_where_the_tool_would_ignore_it(self, tool, net, make):
         path = tool("sys.exit(1)\n")
@@ -463,15 +468,15 @@ class TestTrtexec:
         made = make(net, "fp16", card, builder="trtexec", trtexec=path, dla=0, dla_share=0.5)
         placed = json.loads(made.files["placement.json"].read_text())
         assert (placed["ms"], placed["share_of_time"]) == (7.5, 0.75)
-        twin = json.loads(made.files["twin.json"].read_text())
-        assert twin["twin"] == {"size_bytes": 8, "ms": 3.0}
-        assert "take 3.000 ms instead of 7.500 (0.40x)" in made.truth.note
+        both = json.loads(made.files["baseline.json"].read_text())
+        assert both["baseline"] == {"size_bytes": 8, "ms": 3.0}
+        assert "take 3.000 ms instead of 7.500 (0.40x)" in made.delivered_precision.note
 
     def test_without_an_inspector_nothing_is_claimed(self, tool, net, make):
         path = tool("open(given['--saveEngine'], 'w').write('plan')\n")
         made = make(net, "fp16", host(tensorrt="8.0"), builder="trtexec", trtexec=path)
-        assert not made.truth.holds
-        assert made.truth.delivered == "unknown"
+        assert not made.delivered_precision.holds
+        assert made.delivered_precision.delivered == "unknown"
 
     def test_its_errors_are_shown_with_the_command(self, tool, net, make):
         path = tool("print('[E] Error[4]: out of everything'); sys.exit(1)\n")

@@ -109,8 +109,11 @@ class TestRoutes:
         if precision == "int8":
             path = builders.quantized(tiny_onnx, tmp_path / "q.onnx", SIGNED, builders.samples())
         made, plan = make(path, precision)
-        assert (made.truth.holds, made.truth.delivered) == (True, precision)
-        assert made.truth.computed_nodes[precision] == 3
+        assert (made.delivered_precision.holds, made.delivered_precision.delivered) == (
+            True,
+            precision,
+        )
+        assert made.delivered_precision.computed_nodes[precision] == 3
         assert made.details["route"] == apis.Api(trt).routes[0]
         assert "TF32" not in plan["flags"]
         assert plan["profile"] == {"images": [[1, 3, 16, 16], [1, 3, 16, 16], [4, 3, 16, 16]]}
@@ -125,7 +128,7 @@ class TestRoutes:
             return
         for route in apis.Api(trt).routes:
             made, plan = make(tiny_onnx, "bf16", route=route)
-            assert made.truth.delivered == "bf16", route
+            assert made.delivered_precision.delivered == "bf16", route
             assert plan["flags"] == (["BF16"] if route == "weak" else [])
 
     @OLD
@@ -140,9 +143,9 @@ class TestRoutes:
 
     @each
     def test_a_route_that_is_not_there_is_refused(self, trt, make, tiny_onnx):
-        (lacking,) = {"weak", "strong"} - set(apis.Api(trt).routes) or {"neither"}
-        with pytest.raises(BuildError, match=f"options.route: .*{lacking}") as caught:
-            make(tiny_onnx, route=lacking)
+        (unsupported_operators,) = {"weak", "strong"} - set(apis.Api(trt).routes) or {"neither"}
+        with pytest.raises(BuildError, match=f"options.route: .*{unsupported_operators}") as caught:
+            make(tiny_onnx, route=unsupported_operators)
         assert caught.value.hint
 
     @OLD
@@ -151,8 +154,8 @@ class TestRoutes:
     ):
         monkeypatch.setattr(weak, "allow", lambda api, config, precision: None)
         made, _ = make(tiny_onnx, "fp16", route="weak")
-        assert not made.truth.holds
-        assert made.truth.delivered == "fp32"
+        assert not made.delivered_precision.holds
+        assert made.delivered_precision.delivered == "fp32"
 
 
 class TestRanges:
@@ -198,7 +201,7 @@ class TestRanges:
         assert "OBEY_PRECISION_CONSTRAINTS" in plan["flags"]
         types = {e["Name"]: e["Weights"]["Type"] for e in plan["layers"] if e["Weights"]["Count"]}
         assert {n for n, kind in types.items() if kind == "Int8"} == {"left", "deep"}
-        assert made.truth.computed_nodes["int8"] == 2
+        assert made.delivered_precision.computed_nodes["int8"] == 2
 
     def test_the_graph_without_its_pairs_answers_the_same(self, mixed, tmp_path):
         from engineworks.export.torch_onnx import runner
@@ -280,26 +283,29 @@ class TestOptions:
         monkeypatch.setattr(devices, "open_device", lambda index: NumpyDevice())
         monkeypatch.setattr(timing, "SECONDS", 0.02)
         made, _ = make(tiny_onnx, version_compatible=True)
-        cost = json.loads(made.files["twin.json"].read_text())
+        cost = json.loads(made.files["baseline.json"].read_text())
         # The double's version-compatible engines take 1.5 ms, others 1 ms.
-        assert (cost["own"]["ms"], cost["twin"]["ms"]) == (1.5, 1.0)
+        assert (cost["own"]["ms"], cost["baseline"]["ms"]) == (1.5, 1.0)
         assert cost["own"]["size_bytes"] == made.files["engine.plan"].stat().st_size
-        assert "without version_compatible it would be" in made.truth.note
-        assert "take 1.000 ms instead of 1.500 (0.67x)" in made.truth.note
-        for options in ({}, {"version_compatible": True, "twin": False}):
+        assert "without version_compatible it would be" in made.delivered_precision.note
+        assert "take 1.000 ms instead of 1.500 (0.67x)" in made.delivered_precision.note
+        for options in ({}, {"version_compatible": True, "baseline": False}):
             made, _ = make(tiny_onnx, **options)
-            assert "twin.json" not in made.files
-            assert "it would be" not in made.truth.note
+            assert "baseline.json" not in made.files
+            assert "it would be" not in made.delivered_precision.note
 
     @each
-    def test_a_twin_that_would_cost_the_engine_its_time_is_not_built(self, trt, make, tiny_onnx):
+    def test_a_baseline_that_would_cost_the_engine_its_time_is_spared(self, trt, make, tiny_onnx):
         made, _ = make(tiny_onnx, version_compatible=True, limit_s=1e-6)
-        assert json.loads(made.files["twin.json"].read_text())["twin"] is None
-        assert "without version_compatible: not built, since the engine took" in made.truth.note
+        assert json.loads(made.files["baseline.json"].read_text())["baseline"] is None
+        assert (
+            "without version_compatible: not built, since the engine took"
+            in made.delivered_precision.note
+        )
         # With that limit it is: who has the engine from a cache must know.
         assert made.whole_from_s > 1e-6
         longer, _ = make(tiny_onnx, version_compatible=True, limit_s=made.whole_from_s * 1000)
-        assert "not built" not in longer.truth.note
+        assert "not built" not in longer.delivered_precision.note
         assert longer.whole_from_s == 0
 
         def built(output):
@@ -318,8 +324,12 @@ class TestOptions:
 
         monkeypatch.setattr(devices, "require_driver", refuse)
         made, _ = make(tiny_onnx, hardware_compatible="ampere_plus")
-        assert "without hardware_compatible: ampere_plus it would be" in made.truth.note
-        assert "(not timed: tensorrt/fp32 needs an NVIDIA GPU: none)" in made.truth.note
+        assert (
+            "without hardware_compatible: ampere_plus it would be" in made.delivered_precision.note
+        )
+        assert (
+            "(not timed: tensorrt/fp32 needs an NVIDIA GPU: none)" in made.delivered_precision.note
+        )
 
     @each
     def test_one_that_a_generation_lacks_is_named(self, trt, make, tiny_onnx):
@@ -337,7 +347,7 @@ class TestOptions:
         assert json.loads(made.files["layers.json"].read_text())["Layers"]
         assert made.requires.arch == HOST.arch
         draft, _ = make(tiny_onnx, draft=True)
-        assert draft.truth == UNREAD
+        assert draft.delivered_precision == UNREAD
         assert "layers.json" not in draft.files
 
 
@@ -351,7 +361,7 @@ class TestRefusals:
         onnx.save(model, str(path))
         with pytest.raises(BuildError, match="Frobnicate 'my_node': no importer"):
             make(path)
-        assert TRT.lacking(path) == ("Frobnicate",)
+        assert TRT.unsupported_operators(path) == ("Frobnicate",)
 
     @each
     def test_without_a_profile_the_builders_words_are_shown(self, trt, tiny_onnx, tmp_path):
@@ -369,10 +379,10 @@ class TestRefusals:
 class TestMissing:
     def test_what_is_missing_is_said_in_order(self):
         bare = dataclasses.replace(HOST, packages={}, gpus=())
-        assert "pip install 'engineworks[tensorrt]'" in TRT.missing(bare)
+        assert "pip install 'engineworks[tensorrt]'" in TRT.missing_requirements(bare)
         installed = dataclasses.replace(bare, packages={"tensorrt-cu13": "11.4.0.106"})
-        assert "needs an NVIDIA GPU" in TRT.missing(installed)
-        assert TRT.missing(dataclasses.replace(installed, gpus=(GPU,))) == ""
+        assert "needs an NVIDIA GPU" in TRT.missing_requirements(installed)
+        assert TRT.missing_requirements(dataclasses.replace(installed, gpus=(GPU,))) == ""
 
 
 class TestTheDouble:

@@ -87,7 +87,7 @@ class TestExamples:
         given = {"fp32": yolox_onnx, "fp16": yolox_onnx, "bf16": yolox_onnx, "int8": yolox_int8}
         for precision, path in given.items():
             made = make(path, precision)
-            truth = made.truth
+            truth = made.delivered_precision
             assert (truth.holds, truth.delivered) == (True, precision)
             assert truth.computed_nodes[precision] == sum(truth.computed_nodes.values()) == 113
             assert truth.stored_bytes[precision] > 0.9 * sum(
@@ -103,7 +103,7 @@ class TestExamples:
         rows = builders.samples(4, (32, 32))
         int8 = builders.quantized(resnet_onnx, tmp_path / "int8.onnx", SIGNED, rows)
         for precision, path in [("fp32", resnet_onnx), ("fp16", resnet_onnx), ("int8", int8)]:
-            truth = make(path, precision).truth
+            truth = make(path, precision).delivered_precision
             assert (truth.holds, truth.delivered) == (True, precision), truth
 
 
@@ -112,7 +112,7 @@ class TestTruth:
         from engineworks.targets import _half
 
         half = _half.convert(tiny_onnx, tmp_path / "half.onnx")
-        truth = make(half, "fp32").truth
+        truth = make(half, "fp32").delivered_precision
         assert not truth.holds
         assert truth.delivered == "fp16"
 
@@ -126,7 +126,7 @@ class TestTruth:
         statistics = collect.collect(graph, [builders.samples(1)], threads=1)
         bounds = derive.derive(graph, statistics, "minmax", SIGNED)
         onnx.save(pairs.emit(graph, bounds, ["left", "deep"], SIGNED), str(path))
-        truth = make(path, "int8").truth
+        truth = make(path, "int8").delivered_precision
         assert truth.holds
         assert truth.computed_nodes == {"int8": 2, "fp32": 3}
         assert "2 of 5 layers" in truth.note

@@ -18,7 +18,7 @@ from engineworks.specs import Preprocess, Size, TaskSpec
 Array = np.ndarray[Any, Any]
 
 
-def sureness(
+def mean_confidence(
     infer: Callable[[Array], Mapping[str, Array]],
     task: TaskSpec,
     preprocess: Preprocess,

@@ -1,4 +1,4 @@
-"""Throughput of one engine spread over devices or sessions, each device's part and the whole.
+"""Throughput of one engine pool over devices or sessions, each device's part and the whole.
 
 Batches are noise, as in `matrix`. One session alone is timed in the same run, in turns with all of
 them, so that the gain is a ratio and no comparison of two days.
@@ -20,7 +20,7 @@ from engineworks import hosts
 from engineworks.bench.matrix import feed
 from engineworks.runtime.predictor import image_input
 from engineworks.runtime.session import Tensors
-from engineworks.runtime.spread import Opener, Spread
+from engineworks.runtime.session_pool import Opener, SessionPool
 from engineworks.specs import Preprocess
 
 #: Turns of one session and of all.
@@ -40,7 +40,7 @@ class DeviceRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpreadRow:
+class SessionPoolRow:
     """One batch size."""
 
     batch: int
@@ -63,12 +63,12 @@ def measure(
     *,
     threads: int,
     seconds: float,
-) -> tuple[SpreadRow, ...]:
+) -> tuple[SessionPoolRow, ...]:
     """Measure an engine over devices.
 
     Args:
-        engine: As `Spread` takes it.
-        devices: As `Spread` takes them.
+        engine: As `SessionPool` takes it.
+        devices: As `SessionPool` takes them.
         batches: Batch sizes, a row each.
         threads: CPU threads altogether; 0: all.
         seconds: Time for each row after warm-up, for one session and for all.
@@ -80,18 +80,20 @@ def measure(
     total = threads or hosts.cores()
     each = max(1, total // len(devices))
     with (
-        Spread(engine, devices[:1], threads=total) as alone,
-        Spread(engine, devices, threads=each) as spread,
+        SessionPool(engine, devices[:1], threads=total) as alone,
+        SessionPool(engine, devices, threads=each) as pool,
     ):
-        return tuple(_row(alone, spread, batch, each, seconds / ROUNDS) for batch in batches)
+        return tuple(_row(alone, pool, batch, each, seconds / ROUNDS) for batch in batches)
 
 
-def _row(alone: Spread, spread: Spread, batch: int, threads: int, turn_s: float) -> SpreadRow:
+def _row(
+    alone: SessionPool, pool: SessionPool, batch: int, threads: int, turn_s: float
+) -> SessionPoolRow:
     """Time one batch size, one session and all of them in turns of `turn_s` seconds."""
-    manifest = spread.session.manifest
+    manifest = pool.session.manifest
     size, _ = image_input(manifest)
-    feeds = feed(spread.session, manifest.preprocess or Preprocess(), size, batch)
-    for sessions in (alone, spread):
+    feeds = feed(pool.session, manifest.preprocess or Preprocess(), size, batch)
+    for sessions in (alone, pool):
         _run(sessions, feeds, max(0.5, turn_s))
         sessions.reset()
     alone_per_s, together_per_s = [], []
@@ -99,11 +101,11 @@ def _row(alone: Spread, spread: Spread, batch: int, threads: int, turn_s: float)
     for _ in range(ROUNDS):
         calls, passed_s = _run(alone, feeds, turn_s)
         alone_per_s.append(calls * batch / passed_s)
-        calls, passed_s = _run(spread, feeds, turn_s)
+        calls, passed_s = _run(pool, feeds, turn_s)
         together_per_s.append(calls * batch / passed_s)
         elapsed_s += passed_s
     together, single = float(np.median(together_per_s)), float(np.median(alone_per_s))
-    return SpreadRow(
+    return SessionPoolRow(
         batch=batch,
         threads=threads,
         throughput_per_s=together,
@@ -117,20 +119,20 @@ def _row(alone: Spread, spread: Spread, batch: int, threads: int, turn_s: float)
                 throughput_per_s=share.rows / elapsed_s,
                 busy=min(1.0, share.busy_s / elapsed_s),
             )
-            for share in spread.shares()
+            for share in pool.shares()
         ),
     )
 
 
-def _run(spread: Spread, feeds: dict[str, Any], seconds: float) -> tuple[int, float]:
+def _run(pool: SessionPool, feeds: dict[str, Any], seconds: float) -> tuple[int, float]:
     """Keep all sessions busy for a time: (calls, seconds)."""
     waiting: deque[Future[Tensors]] = deque()
     calls, started = 0, time.perf_counter()
-    ahead = len(spread.shares()) + 1
+    ahead = len(pool.shares()) + 1
     while time.perf_counter() - started < seconds:
         while len(waiting) < ahead:
-            waiting.append(spread.submit(feeds))
-        spread.answer(waiting.popleft())
+            waiting.append(pool.submit(feeds))
+        pool.answer(waiting.popleft())
         calls += 1
-    calls += len([spread.answer(answer) for answer in waiting])
+    calls += len([pool.answer(answer) for answer in waiting])
     return calls, time.perf_counter() - started

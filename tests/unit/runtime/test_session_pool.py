@@ -9,9 +9,9 @@ import pytest
 
 from engineworks import runtime
 from engineworks.errors import ArtifactError, InferenceError
-from engineworks.runtime import spread as spreads
+from engineworks.runtime import session_pool
 from engineworks.runtime.session import open_engine
-from engineworks.runtime.spread import Spread
+from engineworks.runtime.session_pool import SessionPool
 from tests.builders import put_engine, samples
 
 RUNTIMES = ("onnxruntime", "openvino")
@@ -32,9 +32,9 @@ def feeds(count, batch=2):
 def test_answers_come_in_the_order_of_the_batches(engine):
     with open_engine(engine, threads=1) as session:
         wanted = [np.array(session.infer(one)["scores"]) for one in feeds(40)]
-    with Spread(engine, [0, 0, 0], threads=1) as spread:
-        found = list(spread.map(feeds(40)))
-        shares = spread.shares()
+    with SessionPool(engine, [0, 0, 0], threads=1) as pool:
+        found = list(pool.map(feeds(40)))
+        shares = pool.shares()
     assert len(found) == 40
     for got, want in zip(found, wanted, strict=True):
         np.testing.assert_allclose(got["scores"], want, rtol=1e-5, atol=1e-6)
@@ -51,8 +51,8 @@ def test_batches_are_drawn_no_faster_than_they_are_worked_off(engine):
             drawn.append(1)
             yield one
 
-    with Spread(engine, [0, 0], threads=1) as spread:
-        answers = spread.map(endless())
+    with SessionPool(engine, [0, 0], threads=1) as pool:
+        answers = pool.map(endless())
         for _ in range(3):
             next(answers)
         assert len(drawn) <= 3 + 2 * 2 + 1
@@ -60,26 +60,26 @@ def test_batches_are_drawn_no_faster_than_they_are_worked_off(engine):
 
 
 def test_a_batch_that_does_not_fit_is_told_and_the_others_go_on(engine):
-    with Spread(engine, [0, 0], threads=1) as spread:
-        wrong = spread.submit({"images": np.zeros((1, 3, 5, 16), np.float32)})
-        right = spread.submit({"images": samples(1)})
+    with SessionPool(engine, [0, 0], threads=1) as pool:
+        wrong = pool.submit({"images": np.zeros((1, 3, 5, 16), np.float32)})
+        right = pool.submit({"images": samples(1)})
         with pytest.raises(ValueError, match="'images' must be float32"):
             wrong.result()
         assert right.result()["scores"].shape == (1, 5)
-        assert sum(share.calls for share in spread.shares()) == 1
+        assert sum(share.calls for share in pool.shares()) == 1
         with pytest.raises(ValueError, match="missing"):
-            list(spread.map([{"images": samples(1)}, {}]))
-        spread.reset()
-        assert all(share.calls == share.rows == 0 for share in spread.shares())
+            list(pool.map([{"images": samples(1)}, {}]))
+        pool.reset()
+        assert all(share.calls == share.rows == 0 for share in pool.shares())
 
 
 def test_what_was_handed_in_is_finished_before_it_closes(engine):
-    with Spread(engine, [0, 0], threads=1) as spread:
-        answers = [spread.submit(one) for one in feeds(20)]
+    with SessionPool(engine, [0, 0], threads=1) as pool:
+        answers = [pool.submit(one) for one in feeds(20)]
     assert all(answer.done() for answer in answers)
-    spread.close()
+    pool.close()
     with pytest.raises(ValueError, match="closed"):
-        spread.submit({"images": samples(1)})
+        pool.submit({"images": samples(1)})
 
 
 def test_no_thread_stays_when_one_session_cannot_be_opened(engine, monkeypatch):
@@ -92,10 +92,10 @@ def test_no_thread_stays_when_one_session_cannot_be_opened(engine, monkeypatch):
         monkeypatch.setattr(session, "close", lambda: closed.append(device))
         return session
 
-    monkeypatch.setattr(spreads, "open_engine", one_of_them)
+    monkeypatch.setattr(session_pool, "open_engine", one_of_them)
     before = threading.active_count()
     with pytest.raises(ArtifactError, match="no GPU 1"):
-        Spread(engine, [0, 1, 0])
+        SessionPool(engine, [0, 1, 0])
     assert closed == [0, 0]
     assert threading.active_count() == before
 
@@ -103,7 +103,7 @@ def test_no_thread_stays_when_one_session_cannot_be_opened(engine, monkeypatch):
 @pytest.mark.parametrize(("devices", "words"), [([], "no device"), ([0, 1], "no device 1")])
 def test_devices_that_are_not_there_are_refused(engine, devices, words):
     with pytest.raises(ArtifactError, match=words):
-        runtime.Spread(engine, devices)
+        runtime.SessionPool(engine, devices)
 
 
 def test_a_session_that_fails_to_close_leaves_no_other_open(engine, monkeypatch):
@@ -118,11 +118,11 @@ def test_a_session_that_fails_to_close_leaves_no_other_open(engine, monkeypatch)
         monkeypatch.setattr(session, "close", fail)
         return session
 
-    monkeypatch.setattr(spreads, "open_engine", stubborn)
+    monkeypatch.setattr(session_pool, "open_engine", stubborn)
     monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
     before = threading.active_count()
-    with Spread(engine, [0, 0, 0], threads=1) as spread:
-        assert len(list(spread.map(feeds(6)))) == 6
+    with SessionPool(engine, [0, 0, 0], threads=1) as pool:
+        assert len(list(pool.map(feeds(6)))) == 6
     assert threading.active_count() == before
 
 
@@ -132,10 +132,10 @@ def test_a_session_that_hangs_is_not_waited_for_without_end(engine):
     for session in sessions:
         session.infer = lambda feeds: released.wait(120) and {}
     try:
-        spread = Spread(lambda device, threads: sessions.pop(), [0, 0], threads=1, limit_s=0.3)
+        pool = SessionPool(lambda device, threads: sessions.pop(), [0, 0], threads=1, limit_s=0.3)
         with pytest.raises(InferenceError, match="not answered in time"):
-            list(spread.map(feeds(3)))
-        spread.close()  # comes back, too
+            list(pool.map(feeds(3)))
+        pool.close()  # comes back, too
     finally:
         released.set()
 
@@ -144,6 +144,6 @@ def test_a_session_that_never_opens_is_given_up():
     released = threading.Event()
     try:
         with pytest.raises(InferenceError, match="not answered in time"):
-            Spread(lambda device, threads: released.wait(120), [0], threads=1, limit_s=0.3)
+            SessionPool(lambda device, threads: released.wait(120), [0], threads=1, limit_s=0.3)
     finally:
         released.set()

@@ -1,4 +1,4 @@
-"""Precision truth of a network: in which type each layer multiplies, and what its weights are.
+"""Delivered precision of a network: in which type each layer multiplies, and what its weights are.
 
 Read from the network as the vendor has parsed it, whose types are those of the engine on the
 strong route. Knows no way to open an engine.
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from engineworks.facts.engine import PrecisionTruth
-from engineworks.targets._base import dtype_word, int8_truth
+from engineworks.facts.engine import DeliveredPrecision
+from engineworks.targets._base import dtype_word, int8_precision
 from engineworks.targets._nvidia.api import Api
 
 #: Layer type -> class of the layer, and its attributes that hold weights.
@@ -34,7 +34,7 @@ def layers(network: Any) -> Iterator[Any]:
         yield network.get_layer(index)
 
 
-def of_network(api: Api, network: Any, asked: str, onnx: Path) -> PrecisionTruth:
+def of_network(api: Api, network: Any, asked: str, onnx: Path) -> DeliveredPrecision:
     """What the network computes in, layer by layer.
 
     Args:
@@ -55,9 +55,9 @@ def of_network(api: Api, network: Any, asked: str, onnx: Path) -> PrecisionTruth
         for word, size in _weights(api, layer):
             stored[word] += size
     if asked == "int8":
-        return int8_truth(onnx, computed["int8"], computed.total(), dict(stored))
+        return int8_precision(onnx, computed["int8"], computed.total(), dict(stored))
     delivered = next(iter(computed)) if len(computed) == 1 else "mixed"
-    return PrecisionTruth(
+    return DeliveredPrecision(
         asked=asked,
         delivered=delivered if computed else asked,
         holds=set(computed) <= {asked},
@@ -66,9 +66,11 @@ def of_network(api: Api, network: Any, asked: str, onnx: Path) -> PrecisionTruth
     )
 
 
-def with_note(truth: PrecisionTruth, words: str) -> PrecisionTruth:
-    """The same truth, with more said about it."""
-    return dataclasses.replace(truth, note=f"{truth.note}; {words}" if truth.note else words)
+def with_note(precision: DeliveredPrecision, words: str) -> DeliveredPrecision:
+    """The same precision, with more said about it."""
+    return dataclasses.replace(
+        precision, note=f"{precision.note}; {words}" if precision.note else words
+    )
 
 
 def _word(layer: Any, made: dict[str, Any]) -> str:

@@ -16,9 +16,9 @@ from engineworks.codec import to_json
 from engineworks.errors import EngineworksError, said
 from engineworks.targets._nvidia.timing import Timed
 
-NAME = "twin.json"
+NAME = "baseline.json"
 
-#: A twin is built where this many times the engine's own time fits into the limit.
+#: A baseline is built where this many times the engine's own time fits into the limit.
 SPARE = 2.5
 #: Both are timed this often, in turns.
 TURNS = 2
@@ -37,27 +37,27 @@ class Weighed:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """An engine and its twin."""
+    """An engine and its baseline."""
 
     what: str
-    """How the twin differs, "without version_compatible" or "on the GPU alone"."""
+    """How the baseline differs, "without version_compatible" or "on the GPU alone"."""
     own: Weighed
-    twin: Weighed | None
+    baseline: Weighed | None
     untold: str = ""
     """Why something is missing."""
     needs_s: float = 0.0
-    """`limits.build_s` from which the twin is built; 0: it was, or it cannot be."""
+    """`limits.build_s` from which the baseline is built; 0: it was, or it cannot be."""
 
     def words(self) -> str:
         """For a table's note."""
-        if self.twin is None:
+        if self.baseline is None:
             return f"{self.what}: {self.untold}"
-        mib = [side.size_bytes / 2**20 for side in (self.twin, self.own)]
+        mib = [side.size_bytes / 2**20 for side in (self.baseline, self.own)]
         words = f"{self.what} it would be {mib[0]:.2f} MiB instead of {mib[1]:.2f}"
-        if self.own.ms is None or self.twin.ms is None:
+        if self.own.ms is None or self.baseline.ms is None:
             return f"{words} (not timed: {self.untold})"
-        ratio = self.twin.ms / self.own.ms
-        return f"{words} and take {self.twin.ms:.3f} ms instead of {self.own.ms:.3f} ({ratio:.2f}x)"
+        without, own = self.baseline.ms, self.own.ms
+        return f"{words} and take {without:.3f} ms instead of {own:.3f} ({without / own:.2f}x)"
 
 
 def weigh(
@@ -69,13 +69,13 @@ def weigh(
     took_s: float,
     limit_s: float,
 ) -> Cost:
-    """Build the twin and time both in turns; whatever fails is said and fails nothing else.
+    """Build the baseline and time both in turns; whatever fails is said and fails nothing else.
 
     Args:
-        what: How the twin differs.
+        what: How the baseline differs.
         own: The engine's plan.
         time_own: Times it.
-        build: Makes the twin's plan, and gives what times it.
+        build: Makes the baseline's plan, and gives what times it.
         took_s: Seconds that the engine itself has taken.
         limit_s: Seconds that both may take; beyond it the engine would be lost, too.
     """
@@ -83,23 +83,23 @@ def weigh(
     if limit_s and took_s * SPARE > limit_s:
         spent = f"the engine took {took_s:.0f} of the {limit_s:.0f} s of limits.build_s"
         untold = f"not built, since {spent}"
-        return Cost(what=what, own=mine, twin=None, untold=untold, needs_s=took_s * SPARE)
+        return Cost(what=what, own=mine, baseline=None, untold=untold, needs_s=took_s * SPARE)
     made, untold = attempt(build)
     if made is None:
-        return Cost(what=what, own=mine, twin=None, untold=f"cannot be built: {untold}")
-    plan, time_twin = made
-    found: dict[Callable[[], Timed], list[float]] = {time_own: [], time_twin: []}
-    for time in (time_own, time_twin) * TURNS:
+        return Cost(what=what, own=mine, baseline=None, untold=f"cannot be built: {untold}")
+    plan, time_baseline = made
+    found: dict[Callable[[], Timed], list[float]] = {time_own: [], time_baseline: []}
+    for time in (time_own, time_baseline) * TURNS:
         timed, untold = attempt(time)
         if timed is None:
             other = Weighed(size_bytes=plan.stat().st_size, ms=None)
-            return Cost(what=what, own=mine, twin=other, untold=untold)
+            return Cost(what=what, own=mine, baseline=other, untold=untold)
         found[time].append(timed.ms)
     # The better turn of each: what else a machine does only ever slows it down.
     return Cost(
         what=what,
         own=Weighed(size_bytes=mine.size_bytes, ms=min(found[time_own])),
-        twin=Weighed(size_bytes=plan.stat().st_size, ms=min(found[time_twin])),
+        baseline=Weighed(size_bytes=plan.stat().st_size, ms=min(found[time_baseline])),
     )
 
 

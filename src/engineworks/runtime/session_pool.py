@@ -47,7 +47,7 @@ def opener(engine: Path | str) -> Opener:
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """What one session has done since it was opened, or since `Spread.reset`."""
+    """What one session has done since it was opened, or since `SessionPool.reset`."""
 
     device: int
     calls: int
@@ -60,11 +60,11 @@ class Share:
 class _Worker:
     """A thread with a session."""
 
-    def __init__(self, spread: Spread, device: int) -> None:
+    def __init__(self, pool: SessionPool, device: int) -> None:
         self.device = device
         self.share = Share(device=device, calls=0, rows=0, busy_s=0.0)
         self.opened: Future[Session] = Future()
-        self._spread = spread
+        self._pool = pool
         self._thread = threading.Thread(target=self._run, name=f"engine on {device}", daemon=True)
         self._thread.start()
 
@@ -75,17 +75,17 @@ class _Worker:
 
     def _run(self) -> None:
         try:
-            session = self._spread.open(self.device, self._spread.threads)
+            session = self._pool.open(self.device, self._pool.threads)
         except BaseException as error:
             self.opened.set_exception(error)
             return
         try:
             with session:
                 self.opened.set_result(session)
-                while (job := self._spread.jobs.get()) is not None:
+                while (job := self._pool.jobs.get()) is not None:
                     self._work(session, *job)
         finally:
-            self._spread.jobs.put(None)  # for the next one that waits
+            self._pool.jobs.put(None)  # for the next one that waits
 
     def _work(self, session: Session, feeds: Feeds, answer: Future[Tensors]) -> None:
         if not answer.set_running_or_notify_cancel():
@@ -108,7 +108,7 @@ class _Worker:
         answer.set_result(made)
 
 
-class Spread:
+class SessionPool:
     """Several sessions of one engine. Use it as a context manager; any thread may call it.
 
     Args:
@@ -217,7 +217,7 @@ class Spread:
             if not worker.join(self._limit_s):
                 log.error("the session on device %d hangs and stays open", worker.device)
 
-    def __enter__(self) -> Spread:
+    def __enter__(self) -> SessionPool:
         return self
 
     def __exit__(
