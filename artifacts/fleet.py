@@ -31,8 +31,9 @@ from engineworks.codec import from_json, place, to_json
 from engineworks.errors import ArtifactError, StoreError
 from engineworks.facts.host import HostCard, RegisteredHost
 from engineworks.facts.outcome import VariantOutcome
-from engineworks.facts.timing import Benchmark
+from engineworks.facts.timing import Benchmark, Comparison
 from engineworks.plan import SILENT_S
+from engineworks.promotion.paired import Paired
 
 log = logging.getLogger("engineworks.fleet")
 
@@ -56,8 +57,8 @@ class Row:
     host: HostCard
     tools: dict[str, str]
     """Versions of the target's packages there."""
-    found: VariantOutcome | Benchmark
-    """What became of a variant; of an engine that was only timed, its latency."""
+    found: VariantOutcome | Benchmark | Comparison | Paired
+    """What became of a variant; of engines that were only measured, what was."""
     stages: tuple[StageTiming, ...]
     wall_s: float = place()
     """Seconds of the child run, from its first line to its last."""

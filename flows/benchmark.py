@@ -31,7 +31,8 @@ from engineworks.errors import EngineworksError
 from engineworks.facts.timing import BenchmarkRow
 from flows.commands.outcome import TimedVersion, tell
 from flows.fleet.machine import marked_as_running
-from flows.fleet.nightly import Answer, Untimed, time_all
+from flows.fleet.measuring import Untimed
+from flows.fleet.nightly import Answer, time_all
 from tasks import _run
 
 

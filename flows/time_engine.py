@@ -16,7 +16,7 @@ from prefect.states import Completed
 from artifacts import fleet
 from engineworks import targets
 from flows.fleet.machine import HostName, OrderDigest, RowName, at_work
-from flows.fleet.timing import TimeOrder, carry_out
+from flows.fleet.timing import TimeOrder, carry_out, words
 from tasks import _run
 
 
@@ -50,7 +50,7 @@ def time_engine(
                 wall_s=time.time() - began,
             ),
         )
-    return Completed(message=f"p50 {timed.rows[0].p50_ms:.3g} ms")
+    return Completed(message=words(timed))
 
 
 __all__ = ["time_engine"]

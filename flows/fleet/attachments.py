@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from engineworks.errors import DataError
+from engineworks.errors import ArtifactError, DataError
 from engineworks.evaluate import datasets
 from engineworks.facts.data import PinnedData
 from engineworks.facts.model import PinnedModel
@@ -31,13 +31,18 @@ def pack(store: LocalStore, loaded: Loaded, prepared: PreparedRun) -> PreparedRu
     """Put photos and the recipe's own code into the store."""
     model = prepared.model
     attachments = Attachments(
-        data=_pack_data(store, model.data, prepared.name) if model.data else None,
+        data=pack_data(store, model.data, prepared.name) if model.data else None,
         code=_pack_code(store, loaded, model.pinned) if loaded.own_decoder else None,
     )
     return dataclasses.replace(prepared, attachments=attachments)
 
 
-def _pack_data(store: LocalStore, data: PinnedData, name: str) -> Artifact:
+def pack_data(store: LocalStore, data: PinnedData, name: str) -> Artifact:
+    """Put photos and their labels into the store.
+
+    Raises:
+        InputError: One of them is another one by now, or lies outside the folder.
+    """
     root = datasets.root_of(data.spec)
     away = [file for file in data.files if Path(file).is_absolute() or ".." in Path(file).parts]
     if away:
@@ -102,15 +107,43 @@ def _settle(
 ) -> PreparedModel:
     pinned = model.data
     if pinned is not None and data is not None:
-        spec = dataclasses.replace(
-            pinned.spec,
-            images=str(data / IMAGES),
-            annotations=str(data / ANNOTATIONS) if pinned.spec.annotations else None,
-        )
-        pinned = dataclasses.replace(pinned, spec=spec)
+        pinned = _unpacked(pinned, data)
     return dataclasses.replace(
         model,
         shared=dataclasses.replace(model.shared, store=str(store.root)),
         pinned=dataclasses.replace(model.pinned, folder=str(folder)),
         data=pinned,
     )
+
+
+def _unpacked(pinned: PinnedData, folder: Path) -> PinnedData:
+    spec = dataclasses.replace(
+        pinned.spec,
+        images=str(folder / IMAGES),
+        annotations=str(folder / ANNOTATIONS) if pinned.spec.annotations else None,
+    )
+    return dataclasses.replace(pinned, spec=spec)
+
+
+def settled(store: LocalStore, data: PinnedData, files: Artifact | None) -> PinnedData:
+    """Photos and labels, their paths leading somewhere here.
+
+    Args:
+        store: The store.
+        data: As they were pinned.
+        files: What `pack_data` made of them; None: they lie where they lay.
+
+    Raises:
+        ArtifactError: They are nowhere here, or damaged.
+    """
+    if files is not None:
+        return _unpacked(data, store.open(store.get(files.sha256)))
+    if not Path(data.spec.images).exists():
+        raise ArtifactError(
+            f"the photos {data.spec.images} are not on this machine",
+            hint="promote where they are, or bring them back",
+        )
+    if data.truth is None:
+        return data
+    annotations = str(store.entry(store.get(data.truth.sha256)))
+    return dataclasses.replace(data, spec=dataclasses.replace(data.spec, annotations=annotations))

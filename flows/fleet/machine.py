@@ -32,6 +32,12 @@ HOST_VARIABLE = "ENGINEWORKS_HOST"
 
 T = TypeVar("T")
 
+
+def this_machine() -> str:
+    """The name under which this machine is known."""
+    return os.environ.get(HOST_VARIABLE) or hosts.probe().name
+
+
 #: Parameters of every flow that carries out an order, as Prefect's form shows them.
 OrderDigest = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="Digest of the order.")]
 RowName = Annotated[str, Field(description="Name of the row, for people.")]

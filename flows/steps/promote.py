@@ -20,6 +20,7 @@ from engineworks.errors import ArtifactError, EngineworksError, StoreError
 from engineworks.promotion import gates
 from engineworks.promotion.gates import FIRST, Gate, Limits
 from flows.commands.outcome import History, Promotion
+from flows.steps import rematch
 from tasks import _run
 
 
@@ -109,14 +110,16 @@ def _gates(
     """The gates, and whether the champion may be gone back to."""
     candidate = evidence.read(home, model, version, variant)
     if not live:
-        return gates.judge(candidate.standing, None, "", limits, accept), False
+        return gates.judge(candidate.standing, None, "", "", limits, accept), False
     with speaking(home):
         good = not evidence.unusable(client(home), model, live)
     champion = evidence.read(home, model, live, variant)
-    answers = evidence.side_by_side(
-        candidate, champion, _run.open_home_store(), limits.max_drop
+    run = _run.open_run("promote")
+    now = rematch.play(run, candidate, champion, limits.max_drop)
+    found = gates.judge(
+        candidate.standing, champion.standing, now.answers, now.race, limits, accept
     )  # fmt: skip
-    return gates.judge(candidate.standing, champion.standing, answers, limits, accept), good
+    return found, good
 
 
 def _closed(found: Sequence[Gate]) -> str:

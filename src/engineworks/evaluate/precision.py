@@ -56,18 +56,21 @@ def sides(
     labels: CocoLabels,
     ids: list[int],
     sigmas: Sequence[float] | None = None,
+    *,
+    every: bool = False,
 ) -> tuple[list[Side], list[Side]]:
     """Answers and labels photo by photo, of photos with labels, at most `PHOTOS` of them.
 
     With `sigmas`, objects overlap by their points, and those without a labelled one are left out.
+    With `every`, all photos, those without a labelled object too.
     """
     rows: dict[int, list[Any]] = {key: [] for key in ids}
     for row in labels.raw["annotations"]:
         counts = sigmas is None or row["num_keypoints"] > 0
         if row["image_id"] in rows and not row["iscrowd"] and counts:
             rows[row["image_id"]].append(row)
-    labelled = [key for key in ids if rows[key]]
-    if len(labelled) > PHOTOS:
+    labelled = [key for key in ids if every or rows[key]]
+    if len(labelled) > PHOTOS and not every:
         places = np.linspace(0, len(labelled) - 1, PHOTOS).round().astype(int)
         labelled = [labelled[place] for place in places]
     found: dict[int, list[Any]] = {key: [] for key in labelled}
@@ -102,15 +105,44 @@ def _pointed(rows: Sequence[dict[str, Any]], sigmas: Sequence[float] | None) -> 
     }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """One photo's answers, held against its labels."""
+
+    score: Array
+    """(n,)."""
+    category: Array
+    """int (n,)."""
+    hit: Array
+    """bool (n, thresholds): whether it meets an object."""
+    wanted: Array
+    """int (m,): categories of the labelled objects."""
+
+
 def average_precision(answers: Sequence[Side], truths: Sequence[Side]) -> float:
     """COCO's AP over IoU .50:.95 (101 recalls, mean over labelled classes), of photo by photo."""
-    wanted = Counter(int(category) for truth in truths for category in truth.category)
+    return average(matches(answers, truths))
+
+
+def matches(answers: Sequence[Side], truths: Sequence[Side]) -> list[Match]:
+    """Answers and labels of each photo held against each other, once."""
+    return [
+        Match(
+            score=answer.score, category=answer.category, hit=_right(answer, truth),
+            wanted=truth.category,
+        )
+        for answer, truth in zip(answers, truths, strict=True)
+    ]  # fmt: skip
+
+
+def average(photos: Sequence[Match]) -> float:
+    """AP of some photos, as `average_precision` has it."""
+    wanted = Counter(int(category) for photo in photos for category in photo.wanted)
     if not wanted:
         return 0.0
-    right = [_right(answer, truth) for answer, truth in zip(answers, truths, strict=True)]
-    score = np.concatenate([answer.score for answer in answers])
-    category = np.concatenate([answer.category for answer in answers])
-    hit = np.concatenate(right)
+    score = np.concatenate([photo.score for photo in photos])
+    category = np.concatenate([photo.category for photo in photos])
+    hit = np.concatenate([photo.hit for photo in photos])
     order = np.argsort(-score, kind="stable")
     category, hit = category[order], hit[order]
     return float(np.mean([_precision(hit[category == c], n) for c, n in wanted.items()]))

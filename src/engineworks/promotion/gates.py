@@ -30,7 +30,7 @@ class Limits:
     max_drop: float = 0.01
     """Of the metric, absolute: the lower 95 % bound of the difference must lie above -max_drop."""
     slower_than: float = 1.1
-    """Largest p50 of the candidate / p50 of the champion, on the machine of both."""
+    """Largest latency of the candidate / of the champion, in a race on the machine of both."""
     max_age_days: float = 30.0
     """Largest age of the run that the verdict is of."""
 
@@ -49,10 +49,24 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Race:
+    """Candidate and champion timed now, side by side, on one machine."""
+
+    machine: str
+    ratio: float
+    """Latency of the candidate / of the champion: median over neighbouring blocks."""
+    ci95: tuple[float, float]
+    ms: tuple[float, float]
+    """Median latencies at batch 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Standing:
     """What is known of a registered version."""
 
     version: str
+    sha256: str
+    """Of its engine."""
     verdict: str
     """As the version says now: a later run may have withdrawn it."""
     reason: str
@@ -65,12 +79,8 @@ class Standing:
     parity: Parity | None
     delivered_precision: DeliveredPrecision | None
     machine: str
-    """Where its latency was measured."""
-    timed_as: str
-    """Input size and threads of that measurement."""
+    """Which built it and measured its latency."""
     p50_ms: float | None
-    inconclusive: str
-    """Why that latency cannot be trusted; empty when it can."""
     size_bytes: int
     labels: tuple[str, ...]
     data_sha256: str
@@ -103,6 +113,7 @@ def judge(
     candidate: Standing,
     champion: Standing | None,
     paired: Paired | str,
+    race: Race | str,
     limits: Limits,
     accept: Collection[str] = (),
 ) -> list[Gate]:
@@ -112,6 +123,7 @@ def judge(
         candidate: The version that is to be promoted.
         champion: The one in its place now; None: there is none.
         paired: Both answers to the same photos side by side, or why that could not be done.
+        race: Both latencies, likewise.
         limits: What may be lost.
         accept: Words of `ACCEPTABLE` that a person has said.
 
@@ -123,7 +135,7 @@ def judge(
         *_own(candidate, limits),
         *_kind(candidate, champion),
         _accuracy(candidate, champion, paired, limits),
-        _latency(candidate, champion, limits),
+        _latency(candidate, champion, race, limits),
         _size(candidate, champion),
     ]
     return [_with(gate, accept) for gate in gates]
@@ -263,31 +275,29 @@ def _accuracy(
     )
 
 
-def _latency(one: Standing, champion: Standing | None, limits: Limits) -> Gate:
-    def pending(reason: str) -> Gate:
-        return Gate(name="latency", outcome="pending", reason=reason, accept="latency")
-
-    if one.p50_ms is None:
-        return pending("latency was not measured")
-    if one.inconclusive:
-        return pending(f"its latency is inconclusive: {one.inconclusive}")
+def _latency(one: Standing, champion: Standing | None, race: Race | str, limits: Limits) -> Gate:
     if champion is None:
+        if one.p50_ms is None:
+            reason = "latency was not measured"
+            return Gate(name="latency", outcome="pending", reason=reason, accept="latency")
         return Gate(name="latency", outcome="passed", number=one.p50_ms, reason=FIRST)
-    if champion.p50_ms is None or champion.inconclusive:
-        return pending(
-            f"the champion's latency is not known ({champion.inconclusive or 'never measured'})"
+    if isinstance(race, str):
+        return Gate(
+            name="latency", outcome="pending", accept="latency", reason=f"not raced: {race}"
         )
-    if (one.machine, one.timed_as) != (champion.machine, champion.timed_as):
-        return pending(
-            f"timed on {one.machine} ({one.timed_as}), the champion on {champion.machine} "
-            f"({champion.timed_as}): only one machine compares"
-        )
-    ratio = one.p50_ms / champion.p50_ms
+    low, high = race.ci95
+    most = limits.slower_than
+    outcome: Literal["passed", "failed", "pending"] = (
+        "passed" if high <= most else "failed" if low > most else "pending"
+    )
+    words = (
+        f"in a race on {race.machine} it takes {race.ratio:.3f} ({low:.3f} to {high:.3f}) of the "
+        f"champion's time, allowed {most:g}; {race.ms[0]:.3g} and {race.ms[1]:.3g} ms"
+    )
+    unsure = ": this race could not tell, run it on a quieter machine" * (outcome == "pending")
     return Gate(
-        name="latency", outcome="passed" if ratio <= limits.slower_than else "failed",
-        number=ratio, threshold=limits.slower_than,
-        reason=f"p50 {one.p50_ms:.3g} ms, the champion {champion.p50_ms:.3g} ms on "
-        f"{one.machine}: {ratio:.3f} of it, allowed {limits.slower_than:g}",
+        name="latency", outcome=outcome, number=race.ratio, threshold=most, reason=words + unsure,
+        accept="latency" if outcome == "pending" else "",
     )  # fmt: skip
 
 

@@ -7,13 +7,13 @@ and labels in, figures out. Knows no registry and no file.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from engineworks.evaluate.precision import Side, average_precision
+from engineworks.evaluate.photo_scores import PhotoScores
 
 Array = np.ndarray[Any, Any]
 
@@ -47,20 +47,26 @@ class Paired:
         return self.candidate - self.champion
 
 
-def of_classes(candidate: Array, champion: Array, truth: Array, max_drop: float) -> Paired:
-    """Hold top-1 answers side by side, photo by photo.
+def compare(candidate: PhotoScores, champion: PhotoScores, max_drop: float) -> Paired:
+    """Hold two versions' answers to the same photos side by side.
 
-    The interval is that of Agresti and Min (half a photo added to each of the four kinds of
-    pairs), which stays honest where few or no photos differ.
+    Where every photo is right or wrong by itself, the interval is that of Agresti and Min (half a
+    photo added to each of the four kinds of pairs), which stays honest where few or no photos
+    differ. AP and mean IoU are no means over photos: theirs is a grouped jackknife's, the
+    difference computed with each of 20 groups of photos left out.
 
     Args:
-        candidate: int (n,), answered classes.
-        champion: int (n,), likewise.
-        truth: int (n,), true classes.
+        candidate: What may be promoted.
+        champion: What is live, on the same photos in the same order.
         max_drop: Largest loss that is allowed.
     """
-    right, before = candidate == truth, champion == truth
-    won, lost, n = int((right & ~before).sum()), int((before & ~right).sum()), len(truth)
+    if candidate.right is not None and champion.right is not None:
+        return _shares(candidate.metric, candidate.right, champion.right, max_drop)
+    return _jackknife(candidate, champion, max_drop)
+
+
+def _shares(metric: str, right: Array, before: Array, max_drop: float) -> Paired:
+    won, lost, n = int((right & ~before).sum()), int((before & ~right).sum()), len(right)
     bound = _agresti_min(won, lost, n) if n else -math.inf
     needed = 0
     if n == 0:
@@ -68,7 +74,7 @@ def of_classes(candidate: Array, champion: Array, truth: Array, max_drop: float)
     elif bound <= -max_drop and (won - lost) / n > -max_drop:
         needed = _photos(lambda m: _agresti_min(won * m / n, lost * m / n, m) > -max_drop, n)
     return Paired(
-        metric="top1", photos=n, bound=bound, needed=needed,
+        metric=metric, photos=n, bound=bound, needed=needed,
         candidate=float(right.mean()) if n else 0.0, champion=float(before.mean()) if n else 0.0,
     )  # fmt: skip
 
@@ -76,8 +82,8 @@ def of_classes(candidate: Array, champion: Array, truth: Array, max_drop: float)
 def _agresti_min(won: float, lost: float, n: float) -> float:
     more = n + 2
     difference = (won - lost) / more
-    spread = math.sqrt(max(0.0, won + lost + 1 - (won - lost) ** 2 / more)) / more
-    return difference - NORMAL * spread
+    error = math.sqrt(max(0.0, won + lost + 1 - (won - lost) ** 2 / more)) / more
+    return difference - NORMAL * error
 
 
 def _photos(enough: Callable[[int], bool], n: int) -> int:
@@ -94,23 +100,10 @@ def _photos(enough: Callable[[int], bool], n: int) -> int:
     return high
 
 
-def of_objects(
-    candidate: Sequence[Side], champion: Sequence[Side], truth: Sequence[Side], max_drop: float
-) -> Paired:
-    """Hold AP side by side.
-
-    AP is no mean over photos, so its spread is a grouped jackknife's: the difference is computed
-    with each of 20 groups of photos left out.
-
-    Args:
-        candidate: Answers, a photo each.
-        champion: Likewise, of the same photos.
-        truth: Labels of the same photos.
-        max_drop: Largest loss that is allowed.
-    """
-    n = len(truth)
+def _jackknife(candidate: PhotoScores, champion: PhotoScores, max_drop: float) -> Paired:
+    n = candidate.photos
     places = list(range(n))
-    values = [_ap(side, truth, places) for side in (candidate, champion)]
+    values = [one.on(places) if n else 0.0 for one in (candidate, champion)]
     difference = values[0] - values[1]
     bound, needed = -math.inf, 0
     if n < GROUPS:
@@ -119,16 +112,13 @@ def of_objects(
         left = []
         for group in range(GROUPS):
             kept = [place for place in places if place % GROUPS != group]
-            left.append(_ap(candidate, truth, kept) - _ap(champion, truth, kept))
-        spread = float(np.sqrt((GROUPS - 1) * np.var(left)))
-        bound = difference - STUDENT * spread
+            left.append(candidate.on(kept) - champion.on(kept))
+        error = float(np.sqrt((GROUPS - 1) * np.var(left)))
+        bound = difference - STUDENT * error
         if bound <= -max_drop < difference:
-            needed = math.ceil(n * (STUDENT * spread / (difference + max_drop)) ** 2) + 1
+            needed = math.ceil(n * (STUDENT * error / (difference + max_drop)) ** 2) + 1
             needed = 0 if needed > MOST else max(needed, n + 1)
     return Paired(
-        metric="AP", photos=n, candidate=values[0], champion=values[1], bound=bound, needed=needed
-    )
-
-
-def _ap(answers: Sequence[Side], truth: Sequence[Side], places: Sequence[int]) -> float:
-    return average_precision([answers[p] for p in places], [truth[p] for p in places])
+        metric=candidate.metric, photos=n, candidate=values[0], champion=values[1], bound=bound,
+        needed=needed,
+    )  # fmt: skip

@@ -18,6 +18,7 @@ from engineworks.stages import (
     export,
     generate,
     package,
+    pair,
     quantize,
     reference,
     requantize,
@@ -45,6 +46,7 @@ STAGES: dict[str, Stage[Any, Any]] = {
         benchmark.STAGE,
         compare.STAGE,
         package.STAGE,
+        pair.STAGE,
     )
 }
 

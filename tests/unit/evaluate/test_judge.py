@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from engineworks.errors import ModelError
-from engineworks.evaluate import datasets, judge
+from engineworks.evaluate import datasets, judge, tasks
 from engineworks.recipe import read_labels
 from engineworks.specs import DataSpec, Preprocess, TaskSpec
 from tests.builders import ROOT, coco, write
@@ -84,6 +84,8 @@ def test_a_detector_is_scored_in_source_pixels(boxed, resize, size):
     metrics, predictions = judge.judge(find_white, data, task, LABELS, prepare, size, None)
     assert metrics["AP50"] == 1
     assert metrics["AP"] > 0.85
+    held = tasks.load("detection").photo_scores(predictions, data, task, LABELS)
+    assert held.on(range(held.photos)) == pytest.approx(metrics["AP"], abs=1e-6)
     assert {entry["category_id"] for entry in predictions} == {5}
 
 

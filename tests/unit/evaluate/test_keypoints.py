@@ -111,6 +111,8 @@ class TestScore:
         assert kind.agreement(sound[1], sound[1]) == pytest.approx(1)
         assert kind.agreement(sound[1], broken[1]) < 0.6
         assert agreement.score(sound[1], broken[1]) == pytest.approx(1)  # boxes say nothing
+        held = kind.photo_scores(broken[1], data, TASK, LABELS)
+        assert held.on(range(held.photos)) == pytest.approx(broken[0]["AP"], abs=1e-6)
         found = kind.difference(sound[1], broken[1])
         assert found.lost + found.moved == 12
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -122,6 +124,11 @@ class TestScore:
         kind = tasks.load("segmentation")
         assert kind.agreement(sound[1], broken[1]) < 0.9
         assert kind.agreement(sound[1], sound[1]) == 1
+        held = kind.photo_scores(broken[1], data, TASK, LABELS)
+        assert held.on(range(held.photos)) == pytest.approx(broken[0]["mIoU"], abs=1e-12)
+        part = dataclasses.replace(data, files=data.files[1:])
+        rest, _ = judge.judge(infer, part, TASK, LABELS, Preprocess(), SIZE, None)
+        assert held.on(range(1, held.photos)) == pytest.approx(rest["mIoU"], abs=1e-12)
         found = kind.difference(sound[1], broken[1])
         assert found.lost + found.moved > 5
         assert found.things == "areas"

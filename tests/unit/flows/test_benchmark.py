@@ -22,8 +22,8 @@ from engineworks.store import LocalStore
 from flows import benchmark
 from flows.commands import benchmark as benchmark_command
 from flows.commands import outcome
-from flows.fleet import nightly
-from flows.fleet.nightly import Untimed
+from flows.fleet import measuring, nightly
+from flows.fleet.measuring import Untimed
 from tasks._cache import checkout_sha256
 from tests import builders
 
@@ -115,7 +115,7 @@ def here(monkeypatch):
             raise ArtifactError("it is nowhere", hint="ship it again")
         return dataclasses.replace(builders.example(Benchmark), rows=(ROW,))
 
-    monkeypatch.setattr(nightly, "carry_out", carry_out)
+    monkeypatch.setattr(measuring, "carry_out", carry_out)
     return asked
 
 
@@ -168,7 +168,7 @@ def test_in_a_fleet_its_own_machine_is_asked_and_one_that_is_away_holds_up_no_ot
                 fleet.put_row(bucket, child.order, row)
                 child.row = row
 
-    monkeypatch.setattr(nightly, "FanOut", FanOut)
+    monkeypatch.setattr(measuring, "FanOut", FanOut)
     run = types.SimpleNamespace(store=RemoteStore(tmp_path / "store", bucket))
     first, second, third, fourth = nightly.time_all(
         run,

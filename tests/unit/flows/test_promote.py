@@ -9,17 +9,20 @@ import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from artifacts.promotion import ledger
 from artifacts.registry import mlflow_log, ownership, promoted, versions
 from artifacts.summary import SCHEMA, Engine, Summary, Variant
 from engineworks.errors import StoreError
+from engineworks.evaluate import photo_scores
 from engineworks.facts.data import PinnedData
 from engineworks.facts.engine import Accuracy, DeliveredPrecision, Parity
-from engineworks.facts.timing import BenchmarkRow
+from engineworks.facts.timing import BenchmarkRow, Comparison, Contender
 from engineworks.manifest import TensorSpec
-from engineworks.promotion.gates import FIRST, Limits
+from engineworks.promotion import paired
+from engineworks.promotion.gates import FIRST, Limits, Race
 from engineworks.specs import BudgetSpec, InputSpec, Preprocess, TaskSpec
 from engineworks.store import LocalStore
 from flows import history as history_flow
@@ -27,7 +30,9 @@ from flows import promote as promote_flow
 from flows import rollback as rollback_flow
 from flows.commands import outcome
 from flows.commands import promote as promote_command
+from flows.fleet.timing import ASKED, BESIDE
 from flows.steps import promote as steps
+from flows.steps import rematch
 from tests import builders
 
 NAME = "openvino/int8"
@@ -126,6 +131,25 @@ def ship(home, tmp_path):
         return found[variant.name].version if found else ""
 
     return ship
+
+
+@pytest.fixture(autouse=True)
+def both_run(monkeypatch):
+    """Both versions as they would answer, and race, if their engines were engines."""
+
+    def play(run, candidate, champion, max_drop):
+        def scores(one):
+            wrong = round((1 - one.variant.accuracy.value) * len(FILES))
+            return photo_scores.of_classes(
+                np.arange(len(FILES)) >= wrong, np.ones(len(FILES), bool)
+            )
+
+        ratio = candidate.standing.p50_ms / champion.standing.p50_ms
+        race = Race(machine="here", ratio=ratio, ci95=(ratio, ratio), ms=(1.0, 1.0))
+        answers = paired.compare(scores(candidate), scores(champion), max_drop)
+        return rematch.Rematch(answers=answers, race=race)
+
+    monkeypatch.setattr(rematch, "play", play)
 
 
 def promote(version, accept=(), variant=NAME, **limits):
@@ -311,3 +335,25 @@ def test_the_nightly_benchmark_times_champions_and_what_was_promoted_before(ship
     promote(two)
     for stage in ("champion", "production"):
         assert [p.version for p in promoted.promoted(home, stage)] == ["2"]
+
+
+def test_a_race_is_read_the_right_way_round():
+    def contender(name, ratio, ci95, p50_ms):
+        return Contender(variant=name, ratio=ratio, ci95=ci95, p50_ms=p50_ms)
+
+    first, second = contender("x", 1.0, (1.0, 1.0), 4.0), contender("y", 1.25, (1.2, 1.3), 5.0)
+
+    def raced(faster, slower):
+        return dataclasses.replace(
+            builders.example(Comparison),
+            contenders=(
+                dataclasses.replace(first, variant=faster),
+                dataclasses.replace(second, variant=slower),
+            ),
+        )
+
+    won = rematch._race("here", raced(ASKED, BESIDE))
+    assert (won.ratio, won.ms) == (0.8, (4.0, 5.0))
+    assert won.ci95 == (pytest.approx(1 / 1.3), pytest.approx(1 / 1.2))
+    lost = rematch._race("here", raced(BESIDE, ASKED))
+    assert (lost.ratio, lost.ci95, lost.ms) == (1.25, (1.2, 1.3), (5.0, 4.0))

@@ -9,12 +9,12 @@ import pytest
 from engineworks.errors import RecipeError
 from engineworks.facts.engine import Accuracy, DeliveredPrecision, Parity
 from engineworks.promotion import gates
-from engineworks.promotion.gates import FIRST, Limits, Standing, judge, verdict
+from engineworks.promotion.gates import FIRST, Limits, Race, Standing, judge, verdict
 from engineworks.promotion.paired import Paired
 from engineworks.specs import BudgetSpec
 
 GOOD = Standing(
-    version="2", verdict="shipped", reason="all holds", age_days=1.0, simulated="",
+    version="2", sha256="b" * 64, verdict="shipped", reason="all holds", age_days=1.0, simulated="",
     budget=BudgetSpec(max_drop=0.01, max_size_mib=10.0),
     accuracy=Accuracy(metric="top1", value=0.79, reference=0.795, drop=0.005, images=500),
     parity=Parity(
@@ -24,7 +24,7 @@ GOOD = Standing(
     delivered_precision=DeliveredPrecision(
         asked="int8", delivered="int8", holds=True, stored_bytes={}, computed_nodes={}
     ),
-    machine="rack-1", timed_as="32x32, 2 threads", p50_ms=4.0, inconclusive="",
+    machine="rack-1", p50_ms=4.0,
     size_bytes=2**21, labels=("cat", "dog"), data_sha256="d" * 64,
 )  # fmt: skip
 CHAMPION = dataclasses.replace(GOOD, version="1", p50_ms=4.2)
@@ -37,15 +37,20 @@ def but(**changes):
     return dataclasses.replace(GOOD, **changes)
 
 
-def closed(candidate=GOOD, champion=CHAMPION, paired=ENOUGH, limits=None, accept=()):
-    found = judge(candidate, champion, paired, limits or Limits(), accept)
+EVEN = Race(machine="rack-1", ratio=0.95, ci95=(0.93, 0.97), ms=(4.0, 4.2))
+
+
+def closed(
+    candidate=GOOD, champion=CHAMPION, paired=ENOUGH, race=EVEN, limits=None, accept=()
+):  # fmt: skip
+    found = judge(candidate, champion, paired, race, limits or Limits(), accept)
     return {gate.name: gate for gate in found if not gate.opens}
 
 
 def test_what_is_as_good_as_the_champion_passes_every_gate():
-    found = judge(GOOD, CHAMPION, ENOUGH, Limits())
+    found = judge(GOOD, CHAMPION, ENOUGH, EVEN, Limits())
     assert verdict(found) == "passed" and not closed()
-    assert {gate.name: gate.number for gate in found}["latency"] == pytest.approx(4.0 / 4.2)
+    assert {gate.name: gate.number for gate in found}["latency"] == 0.95
 
 
 @pytest.mark.parametrize(
@@ -71,7 +76,6 @@ def test_what_is_as_good_as_the_champion_passes_every_gate():
         ({"labels": ("dog", "cat")}, "classes", "another model"),
         ({"contract": "other"}, "classes", "preprocessing"),
         ({"data_sha256": "e" * 64}, "data", "not the champion's"),
-        ({"p50_ms": 4.7}, "latency", "1.119 of it"),
         ({"size_bytes": 11 * 2**20}, "size", "11.00 MiB"),
     ],
 )  # fmt: skip
@@ -81,20 +85,28 @@ def test_each_fault_fails_its_own_gate_alone(changes, name, words):
     assert words in found[name].reason
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"p50_ms": None}, {"inconclusive": "noisy"}, {"machine": "rack-2"}, {"timed_as": "64x64"}],
-)
-def test_latency_of_another_machine_or_of_none_is_pending(changes):
-    found = judge(but(**changes), CHAMPION, ENOUGH, Limits())
-    assert verdict(found) == "pending"
+def test_a_race_that_was_not_run_or_could_not_tell_is_pending():
+    for race, words in (
+        ("rack-1 is away", "not raced: rack-1 is away"),
+        (dataclasses.replace(EVEN, ratio=1.05, ci95=(0.9, 1.2)), "could not tell"),
+    ):
+        found = judge(GOOD, CHAMPION, ENOUGH, race, Limits())
+        assert verdict(found) == "pending"
+        (gate,) = [gate for gate in found if not gate.opens]
+        assert gate.name == "latency" and words in gate.reason
+        assert not closed(race=race, accept=["latency"])
+
+
+def test_the_first_champion_needs_a_latency():
+    found = judge(but(p50_ms=None), None, "", "", Limits())
     assert {gate.name for gate in found if not gate.opens} == {"latency"}
 
 
 def test_a_slowdown_that_was_measured_can_be_accepted_by_nobody():
-    slower = but(p50_ms=4.7)
-    assert list(closed(slower, accept=["latency"])) == ["latency"]
-    assert not closed(but(machine="rack-2"), accept=["latency"])
+    slower = dataclasses.replace(EVEN, ratio=1.119, ci95=(1.101, 1.14))
+    gate = closed(race=slower, accept=["latency"])["latency"]
+    assert gate.outcome == "failed" and "1.119 (1.101 to 1.140)" in gate.reason
+    assert not closed(race=slower, limits=Limits(slower_than=1.15))
 
 
 def test_a_loss_beyond_doubt_and_one_that_few_photos_cannot_tell_are_said_apart():
@@ -112,12 +124,12 @@ def test_what_cannot_be_judged_passes_only_when_a_person_says_so():
     assert gate.reason == "accuracy not judged: the photos are gone"
     assert not closed(paired="the photos are gone", accept=["accuracy"])
     unlabelled = but(accuracy=None)
-    assert "no labels" in closed(unlabelled, None, "")["accuracy"].reason
-    assert not closed(unlabelled, None, "", accept=["accuracy"])
+    assert "no labels" in closed(unlabelled, None, "", "")["accuracy"].reason
+    assert not closed(unlabelled, None, "", "", accept=["accuracy"])
 
 
 def test_the_first_champion_says_that_there_was_nothing_to_compare_with():
-    found = judge(GOOD, None, "", Limits())
+    found = judge(GOOD, None, "", "", Limits())
     assert verdict(found) == "passed"
     assert {g.name for g in found if g.reason == FIRST} == {
         "classes", "data", "accuracy", "latency",
@@ -131,7 +143,7 @@ def test_nobody_may_accept_what_is_wrong(name):
 
 
 def test_acceptance_is_kept_beside_the_gate():
-    found = judge(but(data_sha256="e" * 64), CHAMPION, ENOUGH, Limits(), ["data"])
+    found = judge(but(data_sha256="e" * 64), CHAMPION, ENOUGH, EVEN, Limits(), ["data"])
     (data,) = [gate for gate in found if gate.name == "data"]
     assert (data.outcome, data.accepted, verdict(found)) == ("failed", True, "passed")
 

@@ -15,6 +15,7 @@ from engineworks.runtime.heads import Decoder
 from engineworks.specs import DataSpec, Preprocess, Size, TaskSpec
 
 if TYPE_CHECKING:
+    from engineworks.evaluate.photo_scores import PhotoScores
     from engineworks.evaluate.pictures import Album, Gallery
     from engineworks.evaluate.readings import Reader
 
@@ -160,6 +161,9 @@ class Task:
     """Whether these answers are better than chance on this data."""
     agreement: Callable[[Predictions, Predictions], float]
     """Agreement in 0..1 with the float model's answers (first), smooth where a metric jumps."""
+    photo_scores: Callable[[Predictions, PinnedData, TaskSpec, Labels], PhotoScores] | None = None
+    """The metric on any part of the photos, by which two versions are compared; None: a promotion
+    cannot judge their accuracy."""
     difference: Callable[[Predictions, Predictions], DetectionDiff] | None = None
     """What another model sees differently from the float model (first), for the report."""
     album: Callable[[PinnedData, Path | None, TaskSpec, Labels], Album | None] | None = None

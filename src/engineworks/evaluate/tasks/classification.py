@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from engineworks.errors import DataError, InputError, ModelError, RecipeError
-from engineworks.evaluate import chance, datasets, scores
+from engineworks.evaluate import chance, datasets, photo_scores, scores
+from engineworks.evaluate.photo_scores import PhotoScores
 from engineworks.evaluate.pictures import (
     TILES,
     Change,
@@ -226,6 +227,15 @@ def evidence(predictions: Predictions, data: PinnedData, task: TaskSpec, labels:
     return chance.of_classification(predictions, class_ids(data, labels))
 
 
+def scores_by_photo(
+    predictions: Predictions, data: PinnedData, task: TaskSpec, labels: Labels
+) -> PhotoScores:
+    """See `Task`."""
+    class_of_file = {row[0]: row[1] for row in predictions}
+    answered = np.array([class_of_file[name] for name in data.files], np.int64)
+    return photo_scores.of_classes(answered, class_ids(data, labels))
+
+
 def renamed(
     predictions: Predictions, data: PinnedData, task: TaskSpec, labels: Labels
 ) -> list[Suspect]:
@@ -325,6 +335,7 @@ TASK = Task(
     judge=judge,
     settle=settle,
     evidence=evidence,
+    photo_scores=scores_by_photo,
     agreement=agreement_score,
     certainty=certainty,
     renamed=renamed,

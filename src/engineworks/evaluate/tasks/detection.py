@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from engineworks.evaluate import agreement, chance, cocoeval, frames
+from engineworks.evaluate import agreement, chance, cocoeval, frames, photo_scores
 from engineworks.evaluate.annotations import truth as truths
 from engineworks.evaluate.annotations.coco import CocoLabels, read_coco
 from engineworks.evaluate.answers import answers, refuse_other_count, refuse_unnamed
 from engineworks.evaluate.box_album import BoxAlbum
+from engineworks.evaluate.photo_scores import PhotoScores
 from engineworks.evaluate.pictures import Album
 from engineworks.evaluate.precision import sides
 from engineworks.evaluate.readings import DetectionReader, Reader
@@ -95,6 +96,16 @@ def evidence(predictions: Predictions, data: PinnedData, task: TaskSpec, labels:
     return chance.of_detection(predictions, truth, [truth.image_id[name] for name in data.files])
 
 
+def scores_by_photo(
+    predictions: Predictions, data: PinnedData, task: TaskSpec, labels: Labels
+) -> PhotoScores:
+    """See `Task`."""
+    truth = _boxes(data, labels)
+    return photo_scores.of_objects(
+        predictions, truth, [truth.image_id[name] for name in data.files]
+    )
+
+
 def readers(
     seen: Mapping[str, Array], task: TaskSpec, size: Size, decode: Decoder | None
 ) -> tuple[Reader, ...]:
@@ -139,6 +150,7 @@ TASK = Task(
     truth=read_truth,
     judge=judge,
     evidence=evidence,
+    photo_scores=scores_by_photo,
     agreement=agreement.score,
     difference=agreement.difference,
     check_outputs=check_outputs,

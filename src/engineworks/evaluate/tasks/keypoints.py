@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from engineworks.errors import DataError, RecipeError
-from engineworks.evaluate import agreement, chance, cocoeval, pictures, seen
+from engineworks.evaluate import agreement, chance, cocoeval, photo_scores, pictures, seen
 from engineworks.evaluate.annotations import truth as truths
 from engineworks.evaluate.annotations.coco import CocoLabels, read_coco
 from engineworks.evaluate.answers import answers, refuse_other_count, refuse_unnamed
 from engineworks.evaluate.box_album import BoxAlbum
 from engineworks.evaluate.oks import BETWEEN_MODELS, COCO_SIGMAS, between, oks
+from engineworks.evaluate.photo_scores import PhotoScores
 from engineworks.evaluate.pictures import Album, Differ, GalleryWords
 from engineworks.evaluate.readings import Reader
 from engineworks.evaluate.recognize import Sure
@@ -152,6 +153,15 @@ def evidence(predictions: Predictions, data: PinnedData, task: TaskSpec, labels:
     return chance.of_detection(predictions, truth, ids, sigmas_of(task))
 
 
+def scores_by_photo(
+    predictions: Predictions, data: PinnedData, task: TaskSpec, labels: Labels
+) -> PhotoScores:
+    """See `Task`."""
+    truth = _objects(data, task, labels)
+    ids = [truth.image_id[name] for name in data.files]
+    return photo_scores.of_objects(predictions, truth, ids, sigmas_of(task))
+
+
 def telling(data: PinnedData, labels: Labels) -> tuple[str, ...]:
     """See `Task`: photos with an object."""
     truth = read_coco(Path(data.spec.annotations or ""), labels)
@@ -275,6 +285,7 @@ TASK = Task(
     judge=judge,
     check_outputs=check_outputs,
     evidence=evidence,
+    photo_scores=scores_by_photo,
     agreement=agreement_score,
     difference=difference,
     certainty=certainty,

@@ -19,6 +19,7 @@ from engineworks.errors import RecipeError
 from engineworks.evaluate import chance, confusion, pictures
 from engineworks.evaluate.annotations.masks import MaskTruth, read_masks, read_saved
 from engineworks.evaluate.answers import answers, refuse_other_count, refuse_unnamed
+from engineworks.evaluate.photo_scores import PhotoScores
 from engineworks.evaluate.pictures import Album, Differ, GalleryWords
 from engineworks.evaluate.readings import MapReader, Reader
 from engineworks.evaluate.tasks._base import Infer, Labels, Predictions, Question, Task
@@ -258,6 +259,23 @@ def evidence(predictions: Predictions, data: PinnedData, task: TaskSpec, labels:
     return chance.judged(mine, perfect, objects, "mIoU")
 
 
+def scores_by_photo(
+    predictions: Predictions, data: PinnedData, task: TaskSpec, labels: Labels
+) -> PhotoScores:
+    """See `Task`."""
+    truth = _masks(data, task, labels)
+    rows = {row["file"]: row for row in predictions}
+    counted = [
+        confusion.count(_map(rows[name]), truth.mask(name), len(labels)) for name in data.files
+    ]
+    tables = np.stack(counted).astype(np.int32)
+    return PhotoScores(
+        metric="mIoU",
+        photos=len(tables),
+        on=lambda places: confusion.mean_iou(tables[np.array(places, int)].sum(axis=0)),
+    )
+
+
 def _coarse(class_map: Array) -> Array:
     places = [((np.arange(COARSE) + 0.5) * side / COARSE).astype(int) for side in class_map.shape]
     return np.asarray(class_map[places[0][:, None], places[1]])
@@ -362,6 +380,7 @@ TASK = Task(
     judge=judge,
     check_outputs=check_outputs,
     evidence=evidence,
+    photo_scores=scores_by_photo,
     agreement=agreement_score,
     difference=difference,
     readers=readers,
