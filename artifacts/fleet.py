@@ -29,11 +29,11 @@ from artifacts.store import s3
 from artifacts.summary import StageTiming
 from engineworks.codec import from_json, place, to_json
 from engineworks.errors import ArtifactError, StoreError
+from engineworks.evaluate.paired import Paired
 from engineworks.facts.host import HostCard, RegisteredHost
 from engineworks.facts.outcome import VariantOutcome
 from engineworks.facts.timing import Benchmark, Comparison
 from engineworks.plan import SILENT_S
-from engineworks.promotion.paired import Paired
 
 log = logging.getLogger("engineworks.fleet")
 

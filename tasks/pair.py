@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engineworks.promotion.paired import Paired
+from engineworks.evaluate.paired import Paired
 from engineworks.specs import LimitsSpec
 from engineworks.stages import pair as stage
 from engineworks.stages.pair import PairRequest

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from engineworks import targets
 from engineworks.codec import digest, later
+from engineworks.evaluate.paired import Paired
 from engineworks.facts.data import PinnedData
 from engineworks.facts.host import HostCard
 from engineworks.facts.prepared import Shared
 from engineworks.facts.timing import Benchmark, Comparison
 from engineworks.manifest import Artifact
-from engineworks.promotion.paired import Paired
 from engineworks.specs import BenchmarkSpec, LimitsSpec, Size
 from engineworks.stages.benchmark import BenchmarkRequest, SizedEngine
 from engineworks.stages.compare import CompareRequest, NamedEngine

@@ -12,10 +12,10 @@ from datetime import datetime, timezone
 from artifacts.promotion.evidence import Evidence
 from artifacts.store.remote import RemoteStore
 from engineworks.errors import EngineworksError
+from engineworks.evaluate.paired import Paired
 from engineworks.facts.prepared import Shared
 from engineworks.facts.timing import Comparison
 from engineworks.promotion.gates import Race
-from engineworks.promotion.paired import Paired
 from flows.fleet.attachments import pack_data
 from flows.fleet.machine import this_machine
 from flows.fleet.measuring import Untimed, measure

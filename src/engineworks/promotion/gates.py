@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from engineworks.errors import RecipeError
+from engineworks.evaluate.paired import Paired
 from engineworks.facts.engine import Accuracy, DeliveredPrecision, Parity
-from engineworks.promotion.paired import Paired
 from engineworks.specs import BudgetSpec
 from engineworks.verdict import ROUNDING
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from engineworks.codec import place
 from engineworks.errors import ModelError
+from engineworks.evaluate.paired import Paired
 from engineworks.facts.data import PinnedData
 from engineworks.facts.host import HostCard
 from engineworks.facts.prepared import Shared
 from engineworks.manifest import Artifact
-from engineworks.promotion.paired import Paired
 from engineworks.specs import Size
 from engineworks.stages._stage import Stage
 from engineworks.store import LocalStore
@@ -45,8 +45,7 @@ def pair(request: PairRequest) -> Paired:
         DataError: A photo is not here, or not the one that was judged before.
         EngineworksError: An engine does not open here.
     """
-    from engineworks.evaluate import tasks
-    from engineworks.promotion import paired
+    from engineworks.evaluate import paired, tasks
 
     task = request.shared.task
     scores = tasks.load(task.kind).photo_scores

@@ -16,12 +16,11 @@ from artifacts.promotion import ledger
 from artifacts.registry import mlflow_log, ownership, promoted, versions
 from artifacts.summary import SCHEMA, Engine, Summary, Variant
 from engineworks.errors import StoreError
-from engineworks.evaluate import photo_scores
+from engineworks.evaluate import paired, photo_scores
 from engineworks.facts.data import PinnedData
 from engineworks.facts.engine import Accuracy, DeliveredPrecision, Parity
 from engineworks.facts.timing import BenchmarkRow, Comparison, Contender
 from engineworks.manifest import TensorSpec
-from engineworks.promotion import paired
 from engineworks.promotion.gates import FIRST, Limits, Race
 from engineworks.specs import BudgetSpec, InputSpec, Preprocess, TaskSpec
 from engineworks.store import LocalStore

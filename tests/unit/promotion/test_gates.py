@@ -7,10 +7,10 @@ import dataclasses
 import pytest
 
 from engineworks.errors import RecipeError
+from engineworks.evaluate.paired import Paired
 from engineworks.facts.engine import Accuracy, DeliveredPrecision, Parity
 from engineworks.promotion import gates
 from engineworks.promotion.gates import FIRST, Limits, Race, Standing, judge, verdict
-from engineworks.promotion.paired import Paired
 from engineworks.specs import BudgetSpec
 
 GOOD = Standing(

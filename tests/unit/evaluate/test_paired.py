@@ -7,10 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from engineworks.evaluate import photo_scores
+from engineworks.evaluate import paired, photo_scores
 from engineworks.evaluate.photo_scores import PhotoScores
 from engineworks.evaluate.precision import Side, average_precision
-from engineworks.promotion import paired
 
 
 def of_classes(mine, theirs, truth, max_drop):
