@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -47,6 +50,41 @@ class Running:
 
     def said(self) -> str:
         return self.errors.read_text(encoding="utf-8")
+
+    def address(self) -> tuple[str, int]:
+        host, port = re.match(r"http://([\d.]+):(\d+)", self.url).groups()  # type: ignore[union-attr]
+        return host, int(port)
+
+
+class Held:
+    """A request that the server has begun to read, and whose body is sent when the test wants.
+
+    The server asks for the body (`100 Continue`) when it reads it: no sleep has to guess when.
+    """
+
+    def __init__(self, server: Running, path: str, body: bytes, **headers: str) -> None:
+        self._body = body
+        self._socket = socket.create_connection(server.address(), timeout=300)
+        fields = {"Content-Length": str(len(body)), "Expect": "100-continue", **headers}
+        head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in fields.items()) + "\r\n"
+        self._socket.sendall(head.encode())
+        asked = b""
+        while not asked.endswith(b"\r\n\r\n"):
+            asked += self._socket.recv(1)
+        assert asked.startswith(b"HTTP/1.1 100 "), asked
+
+    def send(self) -> None:
+        self._socket.sendall(self._body)
+
+    def status(self) -> int:
+        answer = http.client.HTTPResponse(self._socket)
+        answer.begin()
+        answer.read()
+        return answer.status
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 @contextlib.contextmanager
@@ -217,7 +255,7 @@ def metric(client: httpx.Client, name: str, **labels: str) -> float:
     )
 
 
-def until(true: Any, wait_s: float = 20.0) -> Any:
+def until(true: Any, wait_s: float = 120.0) -> Any:
     """Ask until the answer is true."""
     end = time.monotonic() + wait_s
     while not (answer := true()):

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import httpx
 import pytest
 
 from tests import servers
-from tests.servers import metric, until
+from tests.servers import Held, metric, until
 
 PHOTO = servers.picture()
 #: Of the 64x64 picture, from boxes of the 32x32 input.
@@ -244,10 +243,12 @@ def test_asked_to_end_it_answers_what_it_has_and_leaves_no_process(tmp_path, num
         workers = running.workers()
         with running.client() as client, ThreadPoolExecutor(4) as pool:
             client.post("/detect", content=PHOTO)
-            asked = [pool.submit(client.post, "/detect", content=PHOTO) for _ in range(4)]
-            time.sleep(0.15)
+            asked = [Held(running, "/detect", PHOTO) for _ in range(4)]
+            for one in asked:
+                one.send()
+            answers = pool.map(Held.status, asked)
             code = running.stop(number)
-            assert [future.result().status_code for future in asked] == [200] * 4
+            assert list(answers) == [200] * 4
         assert code == 0
         assert not any(alive(worker) for worker in workers)
         assert "Traceback" not in running.said()

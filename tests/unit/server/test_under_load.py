@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import socket
 import time
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests import servers
-from tests.servers import metric, until
+from tests.servers import Held, metric, until
 
 PHOTO = servers.picture()
 
@@ -30,7 +31,7 @@ def server(slow, tmp_path_factory):
     picky = servers.picky_engine(folder / "picky")
     with servers.serving(
         folder, f"slow={slow}", f"picky={picky}", "--queue", "6", "--threads", "1",
-        "--wait-ms", "2000",
+        "--wait-ms", "2000", "--timeout-ms", "120000", "--log", str(folder / "requests.jsonl"),
     ) as running:  # fmt: skip
         yield running
 
@@ -58,28 +59,17 @@ def test_one_bad_item_harms_no_batch_mate(server, client):
     def send(number):
         return client.post(url, json={**rows(5.0 if number == 3 else 0.5), "id": str(number)})
 
-    with on_the_way(server, url):
+    with contextlib.closing(Held(server, url, b"{}")):  # the others wait for it
         done = at_once(6, send)
     assert [answer.status_code == 200 for answer in done] == [n != 3 for n in range(6)]
     assert [answer.json().get("id") for answer in done if answer.status_code == 200] == list(
         "01245"
     )
-    with on_the_way(server, url):
+    with contextlib.closing(Held(server, url, b"{}")):
         answered = at_once(4, lambda n: client.post(url, json=rows(0.1 * n)))
     assert all(answer.status_code == 200 for answer in answered)
     ran = metric(client, "engineworks_batch_rows_count", model="picky")
     assert metric(client, "engineworks_batch_rows_bucket", model="picky", le="1.0") < ran
-
-
-@contextlib.contextmanager
-def on_the_way(server, path):
-    """A request whose body has not all come while the block runs: the others wait for it."""
-    host, port = re.match(r"http://([\d.]+):(\d+)", server.url).groups()
-    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 99\r\n\r\n"
-    with socket.create_connection((host, int(port))) as connection:
-        connection.sendall(head.encode() + b"{")
-        time.sleep(0.3)
-        yield
 
 
 def test_rows_of_a_request_stay_together_and_in_order(client):
@@ -89,17 +79,22 @@ def test_rows_of_a_request_stay_together_and_in_order(client):
 
 def test_a_full_queue_answers_at_once_and_says_when_to_come_back(client):
     client.post("/detect", content=PHOTO)
-    begun = time.monotonic()
-    patient = "/detect?timeout_ms=600000"
-    done = at_once(18, lambda _: client.post(patient, content=PHOTO))
-    took_s = time.monotonic() - begun
-    codes = [answer.status_code for answer in done]
-    assert set(codes) == {200, 503}
-    assert 6 <= codes.count(200) < 18
+    ended = []
+
+    def send(_):
+        answer = client.post("/detect", content=PHOTO)
+        ended.append(answer.status_code)
+        return answer
+
+    done = at_once(18, send)
+    assert set(ended) == {200, 503}
+    assert 6 <= ended.count(200) < 18
     refused = [answer for answer in done if answer.status_code == 503]
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
-    assert all(answer.elapsed.total_seconds() < took_s / 2 for answer in refused)
     assert metric(client, "engineworks_requests_total", outcome="queue_full") == len(refused)
+    # Most of those that were refused knew it before most of the others had their answer.
+    middle = [place for place, code in enumerate(ended) if code == 503][len(refused) // 2]
+    assert ended[:middle].count(200) <= ended.count(200) / 2
 
 
 def test_a_full_queue_answers_before_the_body_has_come(server, client):
@@ -164,13 +159,18 @@ def test_a_deadline_is_held_in_milliseconds(client):
     client.post("/detect", content=PHOTO)
     needs_ms = client.post("/detect", content=PHOTO).json()["stage_ms"]["infer"]
     assert needs_ms > 20
-    assert client.post(f"/detect?timeout_ms={needs_ms * 20}", content=PHOTO).status_code == 200
-    begun = time.monotonic()
-    late = client.post(f"/detect?timeout_ms={needs_ms / 4}", content=PHOTO)
-    waited_ms = (time.monotonic() - begun) * 1e3
-    assert late.status_code == 503
-    assert "Retry-After".lower() in late.headers
-    assert needs_ms / 4 <= waited_ms < needs_ms  # told when it is late, not when it is done
+    assert client.post("/detect?timeout_ms=100000", content=PHOTO).status_code == 200
+
+    def told_before_it_is_done():
+        ran = metric(client, "engineworks_batch_rows_count", model="slow")
+        begun = time.monotonic()
+        late = client.post(f"/detect?timeout_ms={needs_ms / 4}", content=PHOTO)
+        assert time.monotonic() - begun >= needs_ms / 4e3
+        assert late.status_code == 503
+        assert "Retry-After".lower() in late.headers
+        return metric(client, "engineworks_batch_rows_count", model="slow") == ran
+
+    until(told_before_it_is_done)
     before = metric(client, "engineworks_requests_total", outcome="too_late")
     request = {**rows(0.5), "parameters": {"timeout": 1}}  # a microsecond
     assert client.post("/v2/models/picky/infer", json=request).status_code == 503
@@ -179,53 +179,75 @@ def test_a_deadline_is_held_in_milliseconds(client):
 
 def test_what_its_client_has_left_is_not_run(server, client):
     client.post("/detect", content=PHOTO)
-    needs_s = client.post("/detect", content=PHOTO).json()["stage_ms"]["infer"] / 1e3
-    before = metric(client, "engineworks_batch_rows_sum", model="slow")
-    host, port = re.match(r"http://([\d.]+):(\d+)", server.url).groups()
-    head = (
-        f"POST /detect HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(PHOTO)}\r\n\r\n"
-    ).encode()
-    left = [socket.create_connection((host, int(port))) for _ in range(6)]
-    for connection in left:
-        connection.sendall(head + PHOTO)
-    time.sleep(0.3 * needs_s)
-    for connection in left:
-        connection.close()
-    gone = {"outcome": "cancelled", "route": "/detect"}
-    until(lambda: metric(client, "engineworks_requests_total", **gone) == 6)
-    time.sleep(2 * needs_s)
-    assert metric(client, "engineworks_batch_rows_sum", model="slow") - before <= 2
+
+    def counted():
+        ended = {
+            outcome: metric(client, "engineworks_requests_total", outcome=outcome, route="/detect")
+            for outcome in ("cancelled", "ok")
+        }
+        return np.array(
+            [*ended.values(), metric(client, "engineworks_batch_rows_sum", model="slow")]
+        )
+
+    def most_have_left():
+        before = counted()
+        sent = [Held(server, "/detect", PHOTO) for _ in range(6)]
+        for one in sent:
+            one.send()
+        for one in sent:
+            one.close()
+        until(lambda: (counted() - before)[:2].sum() == 6)
+        assert client.post("/detect", content=PHOTO).status_code == 200  # after what waited
+        cancelled, answered, ran = counted() - before
+        assert ran <= answered + 2  # the one that was at work, and one that was to be
+        return cancelled >= 4
+
+    until(most_have_left)
 
 
 def test_health_answers_while_an_engine_works(client):
-    with ThreadPoolExecutor(4) as pool:
-        working = [pool.submit(client.post, "/detect", content=PHOTO) for _ in range(4)]
-        waited_s = []
-        while not all(future.done() for future in working):
-            begun = time.monotonic()
-            assert client.get("/health/ready").status_code == 200
-            waited_s.append(time.monotonic() - begun)
-            time.sleep(0.01)
-    assert sorted(waited_s)[len(waited_s) // 2] < 0.05
-    assert all(future.result().status_code == 200 for future in working)
+    def often():
+        answers = 0
+        with ThreadPoolExecutor(4) as pool:
+            working = [pool.submit(client.post, "/detect", content=PHOTO) for _ in range(4)]
+            while not all(future.done() for future in working):
+                assert client.get("/health/ready").status_code == 200
+                answers += 1
+        assert all(future.result().status_code == 200 for future in working)
+        return answers > 12  # one that waits for the engine would give four or five
+
+    until(often)
 
 
-def test_who_is_more_urgent_goes_first(client):
-    ended: list[str] = []
+def test_who_is_more_urgent_goes_first(server):
+    asked = ("normal", "low", "low", "low", "high")
+    log = server.errors.parent / "requests.jsonl"
 
-    def send(priority):
-        answer = client.post(f"/detect?priority={priority}", content=PHOTO)
-        assert answer.status_code == 200
-        ended.append(priority)
+    def answered(names):
+        """In the order of the server's own log."""
+        lines = map(json.loads, log.read_text().splitlines())
+        return [names[line["request_id"]] for line in lines if line["request_id"] in names]
 
-    with ThreadPoolExecutor(6) as pool:
-        done = []
-        for priority in ("normal", "low", "low", "low", "high"):
-            done.append(pool.submit(send, priority))
-            time.sleep(0.01)
-        for future in done:
-            future.result()
-    # The first runs at once, and another may have been taken meanwhile.
+    def order():
+        names = {f"{time.monotonic_ns()}-{place}": word for place, word in enumerate(asked)}
+        sent = [
+            Held(server, f"/detect?priority={word}", PHOTO, **{"X-Request-Id": name})
+            for name, word in names.items()
+        ]
+        for one in sent:
+            one.send()
+        assert [one.status() for one in sent] == [200] * 5
+        for one in sent:
+            one.close()
+        until(lambda: len(answered(names)) == 5)
+        return answered(names)
+
+    # The first runs at once, and another may have been taken meanwhile; more of them where this
+    # machine stands still just then, so it may be asked again.
+    ended = order()
+    for _ in range(3):
+        if ended.index("high") > 2:
+            ended = order()
     assert ended.index("high") <= 2
     assert ended[-1] == "low"
 
@@ -233,10 +255,17 @@ def test_who_is_more_urgent_goes_first(client):
 def test_the_smallest_limits_serve(tmp_path, slow):
     with (
         servers.serving(
-            tmp_path, str(slow), "--queue", "1", "--max-batch", "1", "--wait-ms", "0"
+            tmp_path, str(slow), "--queue", "1", "--max-batch", "1", "--wait-ms", "0",
+            "--timeout-ms", "120000",
         ) as running,
         running.client() as client,
-    ):
+    ):  # fmt: skip
         assert client.post("/detect", content=PHOTO).status_code == 200
-        codes = {a.status_code for a in at_once(3, lambda _: client.post("/detect", content=PHOTO))}
-        assert codes == {200, 503}
+
+        def one_at_a_time():
+            answers = at_once(3, lambda _: client.post("/detect", content=PHOTO))
+            codes = {answer.status_code for answer in answers}
+            assert codes <= {200, 503}
+            return codes == {200, 503}
+
+        until(one_at_a_time)
