@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 
 import pytest
 
@@ -133,17 +132,14 @@ def test_where_it_is_built_is_no_part_of_what_it_is():
 
 
 def test_a_thousand_machines_are_planned_at_once():
-    """No time is asserted here; `make bench-fleet` does. This one finds quadratic code."""
+    """How long it takes is measured by `make bench-fleet`."""
     machines = [machine(f"m{n:04}", f"pool{n % 4}") for n in range(1000)]
     specs = [
         TargetSpec(target=name, precisions=("fp32",), pool=f"pool{n}", devices="all")
         for n in range(4)
         for name in ("onnxruntime-cpu", "openvino", "null")
     ]
-    begun = time.monotonic()
-    found = plan(specs, machines)
-    assert len(found) == 3000
-    assert time.monotonic() - begun < 60
+    assert len(plan(specs, machines)) == 3000
 
 
 def test_a_machine_that_can_open_the_engines_goes_before_one_that_only_builds_them():

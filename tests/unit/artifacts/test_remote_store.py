@@ -217,11 +217,14 @@ class TestServer:
             bucket = s3.Bucket(s3.parse("s3://models/x"), patience_s=60)
             store = RemoteStore(tmp_path / "cache", bucket)
             server.stop(0)
-            later = threading.Timer(3, server.start)
-            later.start()
-            begun = time.monotonic()
+            later = threading.Timer(0.5, server.start)
+
+            def asked(**_):
+                if later.ident is None:  # in vain, this time
+                    later.start()
+
+            bucket.client.meta.events.register("before-send.s3", asked)
             artifact = put_bytes(store, tmp_path)
-            assert time.monotonic() - begun > 2
             later.join()
             assert RemoteStore(tmp_path / "other", bucket).entry(artifact).read_bytes() == b"bytes"
         finally:

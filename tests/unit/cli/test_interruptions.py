@@ -31,7 +31,7 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 def run(script, *words, **options):
     command = [sys.executable, "-c", textwrap.dedent(script), *map(str, words)]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, cwd=TOP, check=False, **options
+        command, capture_output=True, text=True, timeout=300, cwd=TOP, check=False, **options
     )
     return done.returncode, done.stderr
 

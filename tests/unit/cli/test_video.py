@@ -167,7 +167,7 @@ def command(engine, source, folder):
 def when_written(running, output, frames):
     """Wait until so many frames are on the disk, or the process has ended."""
     written = temporary_name(output)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and running.poll() is None:
         if written.exists() and written.read_text().count("\n") >= frames:
             return
@@ -179,7 +179,7 @@ def interrupted(command, folder, number, frames=60):
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     when_written(running, folder / "out.jsonl", frames)
     os.kill(running.pid, number)
-    out, err = running.communicate(timeout=60)
+    out, err = running.communicate(timeout=300)
     return running.returncode, out + err
 
 
@@ -252,7 +252,7 @@ def test_a_second_interruption_ends_at_once_and_can_be_resumed(yolox_engine, lon
     for _ in range(2):
         running.send_signal(signal.SIGINT)
         time.sleep(0.02)
-    _, err = running.communicate(timeout=60)
+    _, err = running.communicate(timeout=300)
     assert running.returncode == 130, err
     assert "Traceback" not in err
     done = subprocess.run([*words, "--resume"], capture_output=True, text=True, check=False)
@@ -270,7 +270,7 @@ def test_many_interrupted_videos_have_whole_outputs(yolox_engine, long_clip, tmp
     )
     when_written(running, out / "long.jsonl", 20)
     running.send_signal(number)
-    told, err = running.communicate(timeout=60)
+    told, err = running.communicate(timeout=300)
     assert running.returncode == 128 + number, err
     assert "1 videos: 1 stopped" in told
     (video,) = json.loads((out / "summary.json").read_text())["videos"]
@@ -286,7 +286,7 @@ def test_where_ctrl_c_is_ignored_it_stays_so(yolox_engine, clip, tmp_path):
     running = subprocess.Popen([*shell, "--jsonl", str(tmp_path / "out.jsonl")])
     when_written(running, tmp_path / "out.jsonl", 2)
     running.send_signal(signal.SIGINT)
-    assert running.wait(timeout=60) == 0
+    assert running.wait(timeout=300) == 0
     assert len(lines(tmp_path / "out.jsonl")) == 40
 
 
