@@ -6,28 +6,35 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
 
 from engineworks import __version__, loglevels, loopback
-from engineworks.cli import (
-    about,
-    agent,
-    answers,
-    deliver,
-    engine,
-    loadtest,
-    raw,
-    sealed,
-    serve,
-    video,
-)
 from engineworks.errors import EngineworksError
 
-GROUPS = (answers, raw, video, serve, loadtest, engine, sealed, deliver, agent, about)
+#: Modules of this package, in the order of the help.
+GROUPS = (
+    "answers",
+    "raw",
+    "video",
+    "serve",
+    "loadtest",
+    "engine",
+    "sealed",
+    "deliver",
+    "agent",
+    "about",
+)
+
+#: Commands whose start is waited for: where one is the first word, no other group is imported.
+_ALONE = {"serve": "serve", "serve-key": "serve", "loadtest": "loadtest"}
 
 
 def run(arguments: Sequence[str] | None) -> int:
     """Run the command line and return its exit code; a signal rises as `Stopped`."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    alone = _ALONE.get(given[0]) if given else None
+    options = _parser(groups((alone,) if alone else GROUPS)).parse_args(given)
     loopback.spare(os.environ)
     level = getattr(options, "log_level", "") or loglevels.asked("")
     if level:
@@ -44,7 +51,12 @@ def run(arguments: Sequence[str] | None) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def groups(names: Sequence[str] = GROUPS) -> list[ModuleType]:
+    """The modules of these groups."""
+    return [import_module(f"engineworks.cli.{name}") for name in names]
+
+
+def _parser(groups: Sequence[ModuleType]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="engineworks",
         description="Runs and inspects engines; shows targets, this machine and the recipe format.",
@@ -52,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     subparsers = parser.add_subparsers(dest="command", required=True)
-    for group in GROUPS:
+    for group in groups:
         group.register(subparsers)
     for command in (parser, *subparsers.choices.values()):
         loglevels.add_option(command)

@@ -9,7 +9,7 @@ import argparse
 import math
 from collections.abc import Callable
 
-from engineworks.runtime.pictures import MAX_PIXELS
+from engineworks.specs import MAX_PIXELS
 
 #: Streams, sessions, threads, frames of a batch: what more of would ask any machine to its knees.
 MOST = 1024

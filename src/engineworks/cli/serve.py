@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import re
 import sys
@@ -12,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engineworks.cli._engines import recall
+from engineworks import loglevels
 from engineworks.cli._numbers import add_max_pixels, number, whole
 from engineworks.cli._words import add, answer
 from engineworks.errors import DataError, MissingDependency
@@ -125,14 +124,13 @@ def _serve(options: argparse.Namespace) -> int:
     _check_packages()
     from engineworks.server import supervisor
 
-    settings = _settings(options)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    loglevels.configure(loglevels.asked("info"))
     listener = supervisor.listen(options.host, options.port, options.uds)
 
     def tell(engines: Mapping[str, Any]) -> None:
         _tell(options, listener, engines)
 
-    supervisor.serve(settings, listener, tell)
+    supervisor.serve(lambda: _settings(options), options.workers, listener, tell)
     return 0
 
 
@@ -238,6 +236,7 @@ def _engines(options: argparse.Namespace) -> tuple[ServedEngine, ...]:
         DataError: There is none, or a name stands there twice.
     """
     from engineworks import manifest as manifests
+    from engineworks.cli._engines import recall
     from engineworks.runtime.session import local_folder
     from engineworks.server import follow
     from engineworks.server.settings import ServedEngine

@@ -71,8 +71,8 @@ class OpenEngine:
             self.fixed = fixed if isinstance(fixed, int) else 0
             bounds = self.manifest.batches(limits.max_batch)
             self.least, self.most = (self.fixed, self.fixed) if self.fixed else bounds
-            warm_row_s = self._warm()
             self.merges = not self.fixed and self.least == 1 and may_merge(first, self.most)
+            warm_row_s = self._warm()
         except BaseException:
             self._close_sessions()
             raise
@@ -124,8 +124,8 @@ class OpenEngine:
         if made is None:
             return 0.0
         rows, took_s = max(1, self.least), 0.0
-        for session in self._sessions:
-            for _ in range(2):
+        for number, session in enumerate(self._sessions):
+            for _ in range(1 if number == 0 and self.merges else 2):  # `may_merge` has run it
                 begun = time.perf_counter()
                 session.infer(repeated(made, rows))
                 took_s = time.perf_counter() - begun

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engineworks.runtime.pictures import MAX_PIXELS
+from engineworks.specs import MAX_PIXELS
 
 
 @dataclass(frozen=True, kw_only=True)

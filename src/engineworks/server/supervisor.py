@@ -1,7 +1,8 @@
 """The process that a person starts: it listens, starts workers, and decides what they serve.
 
 A change of an engine is prepared by all workers and then begun by all, or by none. A worker that
-dies is started again with what is served now. Imports neither engines nor FastAPI.
+dies is started again with what is served now. Imports neither engines nor FastAPI: workers are
+started at once, and import theirs while it is found out what to serve.
 """
 
 from __future__ import annotations
@@ -47,19 +48,23 @@ class Supervisor:
     """Runs the server until it is told to end.
 
     Args:
-        settings: What to serve.
+        settle: Finds out what to serve; called once, on a thread, while workers start.
+        workers: How many there are.
         listener: A bound, listening socket.
         tell: Called with what is served once all workers answer.
     """
 
     def __init__(
         self,
-        settings: Settings,
+        settle: Callable[[], Settings],
+        workers: int,
         listener: socket.socket,
         tell: Callable[[Mapping[str, Any]], None],
     ) -> None:
-        self._settings, self._listener, self._tell = settings, listener, tell
-        self._served = {served.name: served for served in settings.engines}
+        self._settle, self._count, self._listener, self._tell = settle, workers, listener, tell
+        self._settings: Settings | None = None
+        self._settled = asyncio.Event()
+        self._served: dict[str, ServedEngine] = {}
         self._workers: dict[int, _Worker] = {}
         self._changing = asyncio.Lock()
         self._numbers = itertools.count(1)
@@ -71,18 +76,17 @@ class Supervisor:
         """Serve.
 
         Raises:
-            EngineworksError: An engine cannot be opened at the start.
+            EngineworksError: What to serve cannot be found out, or not be opened at the start.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ending.set)
         with tempfile.TemporaryDirectory(prefix="engineworks-serve-") as folder:
             self._metrics = folder
-            keepers = [
-                loop.create_task(self._keep(number)) for number in range(self._settings.workers)
-            ]
+            keepers = [loop.create_task(self._keep(number)) for number in range(self._count)]
+            await self._learn()
             follower = None
-            if self._settings.follows:
+            if self._settings is not None and self._settings.follows:
                 follower = loop.create_task(
                     Follower(Path(self._settings.follows), self._served, self.change).run()
                 )
@@ -97,8 +101,18 @@ class Supervisor:
         if self._failure is not None:
             raise self._failure
 
+    async def _learn(self) -> None:
+        try:
+            self._settings = await asyncio.get_running_loop().run_in_executor(None, self._settle)
+            self._served = {served.name: served for served in self._settings.engines}
+        except EngineworksError as error:
+            self._failure = error
+            self._ending.set()
+        finally:
+            self._settled.set()
+
     async def _wait(self, keepers: list[asyncio.Task[None]]) -> None:
-        drain_s = self._settings.limits.drain_s + 10
+        drain_s = 10 + (self._settings.limits.drain_s if self._settings is not None else 0)
         _, late = await asyncio.wait(keepers, timeout=drain_s)
         for worker in list(self._workers.values()) if late else ():
             with contextlib.suppress(ProcessLookupError):
@@ -146,14 +160,19 @@ class Supervisor:
         )  # fmt: skip
         theirs.close()
         worker = _Worker(process, await Line.over(ours))
+        await self._settled.wait()
         async with self._changing:  # what is served does not change while this is told
-            self._workers[process.pid] = worker
-            worker.line.say(
-                settings=to_json(self._settings),
-                engines=[to_json(served) for served in self._served.values()],
-                measures=number == 0,
-                replaces=replaces,
-            )
+            if self._ending.is_set() or self._settings is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.terminate()
+            else:
+                self._workers[process.pid] = worker
+                worker.line.say(
+                    settings=to_json(self._settings),
+                    engines=[to_json(served) for served in self._served.values()],
+                    measures=number == 0,
+                    replaces=replaces,
+                )
         try:
             yield worker
         finally:
@@ -188,7 +207,7 @@ class Supervisor:
                 asyncio.get_running_loop().create_task(self._asked(worker, message))
 
     def _tell_once(self, engines: Mapping[str, Any]) -> None:
-        all_ready = len(self._workers) == self._settings.workers and all(
+        all_ready = len(self._workers) == self._count and all(
             worker.ready for worker in self._workers.values()
         )
         if all_ready and not self._told:
@@ -281,11 +300,14 @@ def listen(host: str, port: int, uds: str) -> socket.socket:
 
 
 def serve(
-    settings: Settings, listener: socket.socket, tell: Callable[[Mapping[str, Any]], None]
+    settle: Callable[[], Settings],
+    workers: int,
+    listener: socket.socket,
+    tell: Callable[[Mapping[str, Any]], None],
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; see `Supervisor`."""
 
     async def run() -> None:
-        await Supervisor(settings, listener, tell).run()
+        await Supervisor(settle, workers, listener, tell).run()
 
     asyncio.run(run())

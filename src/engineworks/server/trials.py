@@ -56,6 +56,7 @@ def may_merge(session: Session, most: int) -> bool:
 
     They may where every input's first dimension is open and two different rows together get what
     each gets alone. An output that is a total, a list of all objects, or batched elsewhere fails.
+    Runs the session on one row twice at the least, so that it is warm, if a row can be made up.
     """
     if most < 2 or any(not s.shape or isinstance(s.shape[0], int) for s in session.inputs):
         return False

@@ -1,41 +1,32 @@
 """One worker process: a uvicorn server over the supervisor's socket, and its engines.
 
 Started as `python -m engineworks.server.worker FD FD`: the listening socket and the line to the
-supervisor. Ends when it is told to, or when the supervisor is gone.
+supervisor. Ends when it is told to, or when the supervisor is gone. What takes long is begun at
+once and on threads: the framework's import, and the engines, which are opened meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
 import socket
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-import uvicorn
-
+from engineworks import loglevels
 from engineworks.codec import from_json
 from engineworks.errors import EngineworksError
-from engineworks.runtime.metrics import GpuMemory, PrometheusRecorder
-from engineworks.server import app, connection, keys
 from engineworks.server.control import Asker, Line, as_words
-from engineworks.server.gate import RequestGate
-from engineworks.server.models import Models
 from engineworks.server.settings import ServedEngine, Settings
 
+if TYPE_CHECKING:
+    import uvicorn
+
+    from engineworks.server.models import Models
+
 _log = logging.getLogger("engineworks.server")
-
-
-class _Server(uvicorn.Server):
-    """uvicorn's server; signals are the supervisor's business."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 class Worker:
@@ -45,63 +36,42 @@ class Worker:
         self._line, self._listener = line, listener
         self._asker = Asker(line)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._server: uvicorn.Server | None = None
+        self._ending = False
 
     async def run(self) -> None:
         """Serve until the end."""
+        loop = asyncio.get_running_loop()
+        web = loop.create_task(asyncio.to_thread(import_module, "engineworks.server.web"))
         start = await self._line.hear()
         if start is None:
             return
-        self._settings = settings = from_json(Settings, start["settings"])
-        record = PrometheusRecorder()
-        self.models = Models(settings, record, measures=bool(start["measures"]))
-        self._server = _Server(self._config(record))
-        served = [from_json(ServedEngine, entry) for entry in start["engines"]]
-        loop = asyncio.get_running_loop()
+        settings = from_json(Settings, start["settings"])
         loop.add_signal_handler(signal.SIGTERM, self._end)
         loop.add_signal_handler(signal.SIGINT, lambda: None)  # a terminal tells all; see SIGTERM
+        metrics = await asyncio.to_thread(import_module, "engineworks.runtime.metrics")
+        models = await asyncio.to_thread(import_module, "engineworks.server.models")
+        record = metrics.PrometheusRecorder()
+        self.models: Models = models.Models(settings, record, measures=bool(start["measures"]))
+        served = [from_json(ServedEngine, entry) for entry in start["engines"]]
         hearing = loop.create_task(self._hear())
-        if start["replaces"]:  # others answer: come in when ready
-            if await self._load(served):
-                await self._server.serve(sockets=[self._listener])
-        else:
-            loading = loop.create_task(self._load(served))
-            await self._server.serve(sockets=[self._listener])
-            await loading
+        loading = loop.create_task(self._load(served, web))
+        self._server = server = (await web).server(settings, self.models, self._change, record)
+        server.should_exit = self._ending
+        # Where others answer it comes in when it is ready.
+        if not start["replaces"] or await loading:
+            await server.serve(sockets=[self._listener])
+        await loading
         await self.models.settle()
         await loop.run_in_executor(None, self.models.close)
         hearing.cancel()
         self._line.close()
 
-    def _config(self, record: PrometheusRecorder) -> uvicorn.Config:
-        settings, limits = self._settings, self._settings.limits
-        ring = None
-        if settings.keys_file:
-            ring = keys.KeyRing(keys.read(Path(settings.keys_file)), settings.workers)
-        log = None
-        if settings.log == "-":
-            log = sys.stderr
-        elif settings.log:
-            log = Path(settings.log).open("a", encoding="utf-8", buffering=1)  # noqa: SIM115
-        answers = app.create(self.models, self._change, _metrics(record))
-        gate = RequestGate(answers, settings, ring, record, app.labels(), self.models.overload, log)
-        return uvicorn.Config(
-            gate,
-            http=connection.limited(limits.header_s, limits.connections, gate.turned_away),
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=30,
-            timeout_graceful_shutdown=int(limits.drain_s),
-            ssl_certfile=settings.tls_certificate or None,
-            ssl_keyfile=settings.tls_key or None,
-        )
-
-    async def _load(self, served: list[ServedEngine]) -> bool:
+    async def _load(self, served: list[ServedEngine], web: asyncio.Task[Any]) -> bool:
         try:
             for engine in await asyncio.gather(*map(self.models.open, served)):
                 self.models.begin(engine)
+            await web  # who is told that it is ready is answered soon
         except Exception as error:
             self._line.say(failed=as_words(error))
             self._end()
@@ -146,26 +116,9 @@ class Worker:
         await self._asker.ask(name=name, **place)
 
     def _end(self) -> None:
-        self.models.draining = True
-        self._server.should_exit = True
-
-
-def _metrics(record: PrometheusRecorder) -> Any:
-    """The text for Prometheus, of this process or of all that share a folder."""
-    import os
-
-    import prometheus_client
-    from prometheus_client import multiprocess
-
-    def text() -> bytes:
-        if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-            return prometheus_client.generate_latest(record.registry)
-        registry = prometheus_client.CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        registry.register(GpuMemory())
-        return prometheus_client.generate_latest(registry)
-
-    return text
+        self._ending = self.models.draining = True
+        if self._server is not None:
+            self._server.should_exit = True
 
 
 async def _main(listener_fd: int, line_fd: int) -> None:
@@ -175,7 +128,7 @@ async def _main(listener_fd: int, line_fd: int) -> None:
 
 def main() -> None:
     """The process."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    loglevels.configure(loglevels.asked("info"))
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     listener_fd, line_fd = map(int, sys.argv[1:3])
     try:

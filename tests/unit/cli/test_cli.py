@@ -19,7 +19,7 @@ from engineworks.cli import _command, about, main
 
 def test_every_group_registers_commands_that_run():
     subparsers = argparse.ArgumentParser().add_subparsers()
-    for group in _command.GROUPS:
+    for group in _command.groups():
         before = set(subparsers.choices)
         group.register(subparsers)
         added = set(subparsers.choices) - before
@@ -31,11 +31,22 @@ def test_every_group_registers_commands_that_run():
 def test_no_command_name_is_taken_twice():
     subparsers = argparse.ArgumentParser().add_subparsers()
     names: list[str] = []
-    for group in _command.GROUPS:
+    for group in _command.groups():
         before = len(subparsers.choices)
         group.register(subparsers)
         names += list(subparsers.choices)[before:]
     assert len(names) == len(set(names))
+
+
+def test_a_server_begins_without_what_other_commands_import():
+    begins = (
+        "import sys, contextlib\nfrom engineworks.cli import main\n"
+        "with contextlib.suppress(SystemExit): main(['serve', '--help'])\n"
+        "sys.exit(' '.join({'engineworks.targets', 'engineworks.runtime'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", begins], capture_output=True, text=True)
+    assert "usage: engineworks serve" in done.stdout
+    assert not done.stderr.strip()
 
 
 def test_hosts_without_a_store_says_how_to_name_one(monkeypatch, capfd):
@@ -155,7 +166,7 @@ def test_the_log_level_is_chosen_by_an_option_or_the_environment(options, variab
 
 def test_every_command_takes_a_log_level(capsys):
     subparsers = argparse.ArgumentParser().add_subparsers()
-    for group in _command.GROUPS:
+    for group in _command.groups():
         group.register(subparsers)
     for name in subparsers.choices:
         with pytest.raises(SystemExit, match="0"):

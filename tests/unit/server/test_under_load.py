@@ -252,7 +252,10 @@ def test_who_is_more_urgent_goes_first(server):
     assert ended[-1] == "low"
 
 
-def test_the_smallest_limits_serve(tmp_path, slow):
+def test_the_smallest_limits_serve_and_workers_log_what_is_asked(
+    server, tmp_path, slow, monkeypatch
+):
+    monkeypatch.setenv("ENGINEWORKS_LOG_LEVEL", "warning")
     with (
         servers.serving(
             tmp_path, str(slow), "--queue", "1", "--max-batch", "1", "--wait-ms", "0",
@@ -269,3 +272,5 @@ def test_the_smallest_limits_serve(tmp_path, slow):
             return codes == {200, 503}
 
         until(one_at_a_time)
+        assert "INFO" not in running.said()
+    assert "INFO engineworks.server" in server.said()
