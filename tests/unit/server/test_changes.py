@@ -239,7 +239,9 @@ def test_a_file_that_is_no_socket_is_not_removed_for_one(pair, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_asked_to_end_it_answers_what_it_has_and_leaves_no_process(tmp_path, number):
     slow = servers.constant_detector(tmp_path / "slow", (1, 2, 3, 4), busy=40)
-    with servers.serving(tmp_path, str(slow), "--workers", "2", "--threads", "1") as running:
+    with servers.serving(
+        tmp_path, str(slow), "--workers", "2", "--threads", "1", "--timeout-ms", "120000"
+    ) as running:
         workers = running.workers()
         with running.client() as client, ThreadPoolExecutor(4) as pool:
             client.post("/detect", content=PHOTO)
