@@ -103,7 +103,7 @@ def test_the_server_of_the_readme_finds_objects(environment):
     )  # fmt: skip
     try:
         url = json.loads(process.stdout.readline())["url"]
-        with urllib.request.urlopen(url, timeout=10) as page:
+        with urllib.request.urlopen(url, timeout=60) as page:
             assert b"Choose photos" in page.read()
         photo = ROOT / "examples/yolox_nano/data/val2017/000000001000.jpg"
         request = urllib.request.Request(f"{url}/detect?confidence=0.5", photo.read_bytes())
@@ -111,7 +111,7 @@ def test_the_server_of_the_readme_finds_objects(environment):
             found = json.load(answer)["detections"]
         assert sum(entry["label"] == "person" for entry in found) >= 5  # people playing tennis
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -136,9 +136,9 @@ def test_make_ui_serves_both_pages_and_runs_use_its_server(environment):
             urls[name] = url
         assert set(urls) == {"Prefect", "MLflow"}
         assert all(url.startswith("http://127.0.0.1:") for url in urls.values())
-        with urllib.request.urlopen(f"{urls['Prefect']}/api/health", timeout=10) as answer:
+        with urllib.request.urlopen(f"{urls['Prefect']}/api/health", timeout=60) as answer:
             assert answer.read() == b"true"
-        with urllib.request.urlopen(urls["MLflow"], timeout=10) as answer:
+        with urllib.request.urlopen(urls["MLflow"], timeout=60) as answer:
             assert b"MLflow" in answer.read()
         recipe = "examples/resnet20_cifar10/recipe.yaml"
         before = _runs(urls["Prefect"])
@@ -150,7 +150,7 @@ def test_make_ui_serves_both_pages_and_runs_use_its_server(environment):
         assert _runs(urls["Prefect"]) == before + 1
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=30)
+        process.wait(timeout=120)
     for url in urls.values():
         with pytest.raises(OSError):
             urllib.request.urlopen(url, timeout=2)
@@ -160,5 +160,5 @@ def _runs(url):
     request = urllib.request.Request(
         f"{url}/api/flow_runs/count", b"{}", {"content-type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return int(answer.read())

@@ -96,7 +96,7 @@ def test_a_machine_that_comes_back_completes_the_model(stack, project, monkeypat
     assert len(mlflow.search_runs([mlflow.get_run(before.run_id).info.experiment_id])) == 1
 
     stack.start_worker("gpu")
-    until = time.monotonic() + 150
+    until = time.monotonic() + 400
     while fleet.waiting(bucket):
         assert time.monotonic() < until, stack.log("worker-cpu").read_text()[-5000:]
         time.sleep(1)

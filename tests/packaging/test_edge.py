@@ -177,4 +177,4 @@ def test_the_server_comes_with_its_extra(serving_box, yolox_engine, tmp_path):
             assert b"Choose photos" in page.read()
     finally:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait(30)
+        process.wait(120)

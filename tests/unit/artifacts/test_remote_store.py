@@ -150,7 +150,7 @@ class TestTransfers:
             "lambda done, total: os.kill(os.getpid(), 9))\n"
         )
         command = [sys.executable, "-c", script, str(bucket.address), str(path)]
-        done = subprocess.run(command, timeout=60)
+        done = subprocess.run(command, timeout=300)
         assert done.returncode == -9
         assert bucket.size("large") is None
         assert transfers.upload(bucket, path, "large")
@@ -327,4 +327,4 @@ def _in_another_process(root, bucket, sha256):
         "limit_bytes=int(sys.argv[3])).fetch(sys.argv[4])\n"
     )
     command = [sys.executable, "-c", script, str(root), str(bucket.address), "250000", sha256]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=300)

@@ -190,7 +190,7 @@ def test_an_interruption_ends_without_a_trace(yolox_engine, photo):
     )
     assert process.stderr.readline().startswith("metrics: ")  # it is past its imports
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=300)
     assert (process.returncode, told) == (130, "stopped\n")
 
 

@@ -16,7 +16,7 @@ RECIPE = str(EXAMPLES / "yolox_nano" / "recipe.yaml")
 def dry_run(recipe, home, **more):
     surroundings = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", **more}
     command = [sys.executable, "-m", "flows.ship", recipe, "--dry-run", "--home", home]
-    done = subprocess.run(command, cwd=ROOT, env=surroundings, capture_output=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, env=surroundings, capture_output=True, timeout=300)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -72,7 +72,7 @@ def test_those_that_look_at_the_same_moment_share_one(prefect, monkeypatch):
 
     def together(**words):
         found = read(**words)
-        barrier.wait(10)
+        barrier.wait(120)
         return found
 
     monkeypatch.setattr(prefect, "read_flow_runs", together)
@@ -152,7 +152,7 @@ def test_it_is_asked_until_it_is_heard_and_nobody_waits_for_that(machine, monkey
     monkeypatch.setattr(worker, "AGAIN_S", 0.01)
     monkeypatch.setattr(machine, "_asked", asked)
     machine._speak_up(stopping)
-    assert heard.wait(10) and answers == []
+    assert heard.wait(120) and answers == []
 
 
 def test_a_machine_that_was_given_up_asks_again_when_it_is_back(machine, monkeypatch):

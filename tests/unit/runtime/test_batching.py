@@ -83,7 +83,7 @@ def test_a_file_waits_until_there_is_room():
             taken.append(item)
             queue.done(stream)
     assert taken == [0, 1, 2, 3, 4, 5]
-    reader.join(10)
+    reader.join(120)
 
 
 def test_a_batch_waits_for_more_but_not_for_what_cannot_come():
@@ -112,7 +112,7 @@ def test_finish_waits_for_the_last_item():
     assert queue.take(1) == [("a", 1)]
     assert not gone.wait(0.05)
     queue.done("a")
-    assert gone.wait(10)
+    assert gone.wait(120)
 
 
 def test_stop_frees_whoever_waits():
@@ -123,9 +123,9 @@ def test_stop_frees_whoever_waits():
     ]
     waiting[0].start()
     queue.stop()
-    waiting[0].join(10)
+    waiting[0].join(120)
     waiting[1].start()
-    waiting[1].join(10)
+    waiting[1].join(120)
     assert not any(thread.is_alive() for thread in waiting)
     queue.done("a")  # a straggler is no error
 
@@ -157,5 +157,5 @@ def test_whoever_waits_for_an_item_need_not_when_it_is_over():
     taker = threading.Thread(target=lambda: taken.append(queue.take(1, idle_s=600)), daemon=True)
     taker.start()
     queue.stop()
-    taker.join(30)
+    taker.join(120)
     assert taken == [[]]

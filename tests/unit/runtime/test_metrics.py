@@ -33,7 +33,7 @@ DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 def read(port, host="127.0.0.1"):
     """Name and labels of a sample, without those of an engine -> value, as Prometheus reads it."""
-    with urlopen(f"http://{host}:{port}/metrics", timeout=10) as answer:
+    with urlopen(f"http://{host}:{port}/metrics", timeout=60) as answer:
         families = list(text_string_to_metric_families(answer.read().decode()))
     return {
         (

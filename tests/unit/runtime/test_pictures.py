@@ -92,6 +92,11 @@ def test_every_header_of_pillow_is_understood_when_it_is_cut_anywhere():
             assert header is None or (header.width, header.height) == (37, 23)
 
 
+@pytest.fixture
+def never_decoded(monkeypatch):
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -100,13 +105,11 @@ def test_every_header_of_pillow_is_understood_when_it_is_cut_anywhere():
         ("forged_jpg_30000.jpg", "30000x30000"),
     ],
 )
-def test_an_absurd_header_is_refused_by_name_at_once(name, words):
-    begun = time.monotonic()
+def test_an_absurd_header_is_refused_by_name_at_once(name, words, never_decoded):
     with pytest.raises(DataError, match=name) as caught:
         read_image(HOSTILE / name)
     assert words in caught.value.message
     assert "--max-pixels" in caught.value.hint
-    assert time.monotonic() - begun < 0.5
 
 
 def test_no_picture_of_the_largest_size_costs_more_than_a_gibibyte():
@@ -149,23 +152,21 @@ def test_a_tile_larger_than_its_picture_counts():
         decode_picture(data, "tile.tif")
 
 
-def test_a_jpeg_of_thousands_of_scans_is_refused():
+def test_a_jpeg_of_thousands_of_scans_is_refused(never_decoded):
     data = saved(Image.new("RGB", (4000, 4000)), "JPEG", progressive=True)
     first = data.index(b"\xff\xda")
     second = data.index(b"\xff\xda", first + 1)
     bomb = data[:second] + data[first:second] * 2000 + data[second:]
-    begun = time.monotonic()
     with pytest.raises(DataError, match="scans"):
         decode_picture(bomb, "scans.jpg")
-    assert time.monotonic() - begun < 1
 
 
 def test_a_jpeg_of_millions_of_segments_is_refused_soon():
-    begun = time.monotonic()
+    begun = time.thread_time()  # of the CPU: 0.15 s where each run of bytes is read at once
     for filler in (b"\xff\xe0\0\x02", b"\xff", b"\0"):
         with pytest.raises(DataError):
             decode_picture(b"\xff\xd8\xff\xe0\0\x02" + filler * 10_000_000, "filled.jpg")
-    assert time.monotonic() - begun < 3
+    assert time.thread_time() - begun < 5
 
 
 @pytest.mark.parametrize(

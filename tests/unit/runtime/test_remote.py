@@ -84,7 +84,7 @@ def test_threads_share_one(url, image):
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(120)
     assert found == [True] * 20
 
 

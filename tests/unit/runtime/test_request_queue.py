@@ -234,5 +234,5 @@ def test_two_takers_get_every_request_once():
         q.put(n, kind="k")
     q.close()
     for thread in takers:
-        thread.join(10)
+        thread.join(120)
     assert sorted(got) == list(range(2000))

@@ -268,7 +268,7 @@ def test_without_its_supervisor_no_worker_lives_on(pair, tmp_path):
         workers = running.workers()
         assert len(workers) == 2
         running.stop(signal.SIGKILL)
-        until(lambda: not any(alive(worker) for worker in workers), 10)
+        until(lambda: not any(alive(worker) for worker in workers))
 
 
 def test_a_killed_worker_is_replaced_and_what_it_counted_stays(pair, tmp_path):
