@@ -11,7 +11,7 @@ STAMP := $(ENVIRONMENT)/.engineworks-$(shell cksum < requirements.lock | cut -d'
 PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup deploy stack stack-demo stack-stop chaos prove-tls demo test test-fast test-gpu test-servers servers lint ui \
+.PHONY: help setup deploy stack stack-demo stack-stop chaos chaos-delivery prove-tls demo test test-fast test-gpu test-servers servers lint ui \
 	bench-spine bench-int8 bench-runtime bench-video bench-nvidia bench-fleet bench-serving bench-faults bench-house soak-video schemas clean
 
 help: ## list these commands
@@ -102,6 +102,9 @@ bench-house: setup ## count the shape of the source; prints its bars
 ROUNDS ?= 30
 chaos: setup ## kill workers at random moments, ROUNDS times; everything must recover
 	$(PY) -m benchmarks.chaos $(ROUNDS)
+
+chaos-delivery: setup ## attack deliveries, kill the agent, cut its power; prints its bars
+	$(PY) -m benchmarks.delivery $(PARTS)
 
 prove-tls: setup ## ship over TLS and passwords (nginx in front); no secret may leak
 	$(PY) -m benchmarks.tls

@@ -90,14 +90,14 @@ def _enrol(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     """See the epilog."""
-    from engineworks.delivery import agent, cards, enrolment, transport
+    from engineworks.delivery import agent, cards, enrolment, looking, transport
 
     home = _place(options)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     enrolled = enrolment.read(home)
     device = agent.Agent(home, transport.source(enrolled.repository, enrolled.headers))
     if not options.once:
-        agent.loop(device, cards.load(home).every_s, uniform=random.uniform)
+        looking.loop(device, cards.load(home).every_s, uniform=random.uniform)
         return 0
     status = device.once()
     answer(options, _data(status), _words(status))
@@ -150,7 +150,9 @@ def _retry(options: argparse.Namespace) -> int:
     with enrolment.alone(home):
         state = SlotState(home, Disk(), options.slot)
         failed = state.record.failed_generation
-        state.note(failed_generation=0, failed="", failed_check="", failed_reason="", tries=0)
+        state.note(
+            failed_generation=0, failed="", failed_check="", failed_reason="", tries=0, bad=()
+        )
     words = (
         f"{options.slot}: generation {failed} is tried again" if failed else "nothing had failed"
     )

@@ -8,7 +8,6 @@ and no file formats; those are the parts' that it calls.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -36,6 +35,8 @@ _log = logging.getLogger(__name__)
 Word = Literal[
     "current", "switched", "gone back", "refused", "failed", "nothing named", "not reached"
 ]
+DAMAGED = "what ran is damaged on the disk"
+
 Trier = Callable[..., Trial]
 Asker = Callable[[str], Any]
 Watcher = Callable[[str, str, str, float], str]
@@ -166,7 +167,7 @@ class Agent:
                 if state.record.phase == "watching" and state.running == state.record.sha256:
                     outcome = self._watch(card, state)
                 elif state.running and not self._whole(state.running):
-                    outcome = self._back(state, "content", "what ran is damaged")
+                    outcome = self._back(state, "content", DAMAGED)
             except EngineworksError as worse:
                 outcome = self._not(state, worse)
             found.append(outcome)
@@ -209,6 +210,8 @@ class Agent:
         if record.failed_generation == target.generation:
             if state.running == record.failed:
                 return self._back(state, record.failed_check, record.failed_reason)
+            if state.running and not self._whole(state.running):
+                return self._back(state, "content", DAMAGED)
             words = f"generation {target.generation} failed here ({record.failed_reason})"
             return self._outcome(
                 state, "failed", f"{words}; a newer one is tried again", "failed here"
@@ -227,7 +230,7 @@ class Agent:
             return self._fail(state, target, error)
         except (Unreachable, NoRoom):
             if state.running and not self._whole(state.running):
-                return self._back(state, "content", "what ran is damaged")
+                return self._back(state, "content", DAMAGED)
             raise
         begun = state.running == target.sha256 and state.record.server
         state.note(phase="watching", server=begun or self._answers(card))
@@ -322,6 +325,7 @@ class Agent:
             phase="", tries=0, good=record.sha256, good_version=record.version,
             good_generation=record.generation, failed_generation=0, failed="",
             failed_check="", failed_reason="",
+            bad=tuple(one for one in record.bad if one != record.sha256),
         )  # fmt: skip
         return self._outcome(state, "switched", words)
 
@@ -346,7 +350,7 @@ class Agent:
         good = {"good": "", "good_version": ""} if record.good == record.sha256 else {}
         state.note(
             phase="", tries=0, failed_generation=record.generation, failed=record.sha256,
-            failed_check=check, failed_reason=reason, **good,
+            failed_check=check, failed_reason=reason, bad=state.with_bad(record.sha256), **good,
         )  # fmt: skip
 
     def _back(self, state: SlotState, check: str, reason: str) -> Outcome:
@@ -373,28 +377,3 @@ class Agent:
         keep = set().union(*(state.needed() for state in states.values())) if states else set()
         with explained(self._home.folder / "x"):
             self._fetcher.tidy(keep)
-
-
-def loop(
-    agent: Agent, every_s: float, *, sleep: Callable[[float], None] = time.sleep,
-    uniform: Callable[[float, float], float], rounds: int = 0,
-) -> None:  # fmt: skip
-    """Look again and again, spread over time; what could not be asked is asked more seldom.
-
-    Args:
-        agent: The device.
-        every_s: Between two looks, on average.
-        sleep: Waits.
-        uniform: Random number between two.
-        rounds: How many looks; 0: without an end.
-    """
-    failures, done = 0, 0
-    while not rounds or done < rounds:
-        try:
-            failures = failures + 1 if agent.once().exit_code == 3 else 0
-        except EngineworksError as error:
-            _log.error("%s", error.line)
-            failures += 1
-        done += 1
-        base_s = every_s * min(2 ** min(failures, 10), 16)
-        sleep(uniform(0.5, 1.5) * base_s)

@@ -20,6 +20,10 @@ from engineworks.store import is_identity
 MOST_TRIES = 3
 
 
+#: Engines that are remembered as bad.
+_MOST_BAD = 32
+
+
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """What is known of a slot."""
@@ -49,6 +53,8 @@ class Record:
     """The engine that failed here; its generation is not tried again."""
     failed_check: str = ""
     failed_reason: str = ""
+    bad: tuple[str, ...] = ()
+    """Engines that failed here and did not pass since: none of them is gone back to."""
     p50_ms: float = 0.0
     """Of the last trial that was passed."""
 
@@ -98,7 +104,7 @@ class SlotState:
         self._disk.point(self._home.current(self.name), f"../../engines/{sha256}")
 
     def fallback(self, whole: Callable[[str], bool]) -> str:
-        """The engine to go back to: one that may run, lies whole here, and did not fail last.
+        """The engine to go back to: one that may run, lies whole here, and did not fail here.
 
         Args:
             whole: Whether an engine lies whole on the disk.
@@ -109,9 +115,15 @@ class SlotState:
         record = self.record
         may = [record.good] if record.good in record.allowed else []
         may += [one for one in record.allowed if one not in may]
-        return next((one for one in may if one != record.failed and whole(one)), "")
+        return next((one for one in may if one not in record.bad and whole(one)), "")
 
     def needed(self) -> set[str]:
         """Engines that must stay on the disk."""
         record = self.record
-        return {self.running, record.good, record.sha256, *record.allowed[:2]} - {""}
+        back = [one for one in record.allowed if one not in record.bad][:2]
+        return {self.running, record.good, record.sha256, *back} - {""}
+
+    def with_bad(self, sha256: str) -> tuple[str, ...]:
+        """The engines that failed here, and one more."""
+        others = [one for one in self.record.bad if one != sha256]
+        return (*others, sha256)[-_MOST_BAD:]

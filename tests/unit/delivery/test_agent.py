@@ -9,7 +9,7 @@ import pytest
 
 from engineworks import runtime
 from engineworks.delivery import agent as agents
-from engineworks.delivery import enrolment, trial
+from engineworks.delivery import enrolment, looking, trial
 from engineworks.delivery.cards import Slot, may_download
 from engineworks.delivery.disk import Disk
 from engineworks.delivery.transport import Folder
@@ -118,6 +118,20 @@ class TestAnEngineThatFails:
 
         assert (found.outcome, running(home)) == ("failed", bad.name)
         assert "no other engine here that the metadata allows" in found.reason
+
+    def test_no_engine_is_gone_back_to_that_failed_here_earlier(self, world):
+        home = world.device(server="http://127.0.0.1:1", watch_s=1.0)
+        parts = {"asks": lambda server: {}, "watches": lambda *a: ""}
+        ill = {**parts, "watches": lambda *a: "ill"}
+        good, worse, worst = (world.engine(2.0 + number) for number in range(3))
+        world.put(good)
+        outcome(world, home, **parts)
+        world.put(worse)
+        outcome(world, home, **ill)
+        world.put(worst, allowed=(worse.name, good.name))
+
+        assert outcome(world, home, **ill).outcome == "gone back"
+        assert running(home) == good.name
 
     def test_one_that_takes_the_device_down_three_times_has_failed(self, delivered):
         world, home, good = delivered
@@ -381,7 +395,7 @@ def test_looks_are_spread_and_errors_slow_down():
             return agents.Status(at="", device="", problem="away")
 
     low = iter([0.5, 1.5, 1.0, 1.0, 1.0, 1.0, 1.0])
-    agents.loop(Away(), 10.0, sleep=waits.append, uniform=lambda a, b: next(low), rounds=7)
+    looking.loop(Away(), 10.0, sleep=waits.append, uniform=lambda a, b: next(low), rounds=7)
     assert waits == [10.0, 60.0, 80.0, 160.0, 160.0, 160.0, 160.0]
 
 
