@@ -12,7 +12,7 @@ PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup deploy stack stack-demo stack-stop chaos chaos-delivery prove-tls demo test test-fast test-gpu test-servers servers lint ui \
-	bench-spine bench-int8 bench-runtime bench-video bench-nvidia bench-fleet bench-serving bench-faults bench-house soak-video schemas clean
+	bench-spine bench-int8 bench-runtime bench-video bench-nvidia bench-fleet bench-serving bench-faults bench-house bench-sealed soak-video schemas clean
 
 help: ## list these commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -98,6 +98,11 @@ bench-faults: setup ## swapped inputs, flipped bits, hostile files, kills, signa
 
 bench-house: setup ## count the shape of the source; prints its bars
 	$(PY) -m benchmarks.house
+
+MUTATIONS ?= 500
+HONEST ?= 500
+bench-sealed: setup ## spoil engines, replay sealed tests: every lost point found, no false alarm (hours)
+	MUTATIONS=$(MUTATIONS) HONEST=$(HONEST) $(PY) -m benchmarks.sealed
 
 ROUNDS ?= 30
 chaos: setup ## kill workers at random moments, ROUNDS times; everything must recover

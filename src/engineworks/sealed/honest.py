@@ -24,15 +24,17 @@ from engineworks.sealed.running import Way, infer
 
 Array = np.ndarray[Any, Any]
 
-#: Noise on the input, relative to its largest value: what summing in another order amounts to.
+#: Noise on the input, relative to its largest value: what summing in another order amounts to. It
+#: moves an integer engine as far as a rebuild at another level of optimisation does.
 ROUNDING = 2.0**-20
 
 #: Share of pixels that another resizer rounds the other way: OpenCV's integer and exact linear
 #: interpolation differ in an eighth of them, all in one direction.
 RESIZED = 0.125
 
-#: The same where nothing is resampled, for an engine in integers: rounding that tips over.
-TIPPED = 0.01
+#: The same where nothing is resampled, for an engine that takes pixels as they are: one that is
+#: rounded the other way somewhere inside.
+TIPPED = 1e-4
 
 #: Directions of the noise in levels, a replay each.
 DRAWS = ((-1,), (1,), (-1, 1))
@@ -106,9 +108,7 @@ def _noisy(
 ) -> Array:
     """A row as another machine might have it."""
     spec = way.prepare.spec
-    known = precisions.PRECISIONS.get(way.manifest.precision)
-    coarse = known is not None and known.coarse
-    share = RESIZED if resized else TIPPED if coarse or row.dtype == np.uint8 else 0.0
+    share = RESIZED if resized else TIPPED if row.dtype == np.uint8 else 0.0
     if not share:
         reach = ROUNDING * max(float(np.abs(row).max()), 1e-6)
         return np.asarray(row + draws.uniform(-reach, reach, row.shape), row.dtype)

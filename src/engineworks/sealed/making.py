@@ -183,25 +183,43 @@ def _source_outputs(source: Source, way: running.Way, images: list[Array]) -> li
 
 
 def _tensors(seen: _Seen, draft: Draft) -> dict[str, Origin]:
-    """Expectations of every output; output -> whose answers they are."""
+    """Expectations of every output; output -> whose answers alone suffice, or the engine's own."""
     manifest = seen.way.manifest
     if manifest.task is not None and manifest.task.layout in _SORTED:
         return {}
     floor = honest.coarseness(manifest)
-    origins: dict[str, Origin] = {}
+    nearest: dict[str, Origin] = {}
     for spec in manifest.outputs:
         if seen.base[0][spec.name].dtype.kind != "f":
             continue  # numbers of classes: what they mean is held, not how far apart they are
-        origins[spec.name] = _origin(seen, spec.name, floor)
+        _refuse_broken(seen, spec.name)
+        nearest[spec.name] = _nearest(seen, spec.name, floor)
+        origins: list[Origin] = [nearest[spec.name]]
+        if origins == ["engine"] and _comparable(seen, spec.name):
+            origins.append("source")
         for part in _PARTS:
-            if seen.numbers(part):
-                _tensor(seen, draft, spec.name, part, origins[spec.name], floor)
-    return origins
+            for origin in origins if seen.numbers(part) else ():
+                _tensor(seen, draft, spec.name, part, origin, floor)
+    return nearest
 
 
-def _origin(seen: _Seen, output: str, floor: float) -> Origin:
+def _refuse_broken(seen: _Seen, output: str) -> None:
+    if not all(np.isfinite(row[output]).all() for row in seen.base):
+        raise ArtifactError(
+            f"{seen.way.manifest.name}: output {output!r} holds what is no number",
+            hint="an engine that answers so cannot be sealed: look at the pictures, or build it "
+            "in a higher precision",
+        )
+
+
+def _comparable(seen: _Seen, output: str) -> bool:
+    """Whether the source has this output in the same form."""
+    return seen.source is not None and seen.source[0][output].shape == seen.base[0][output].shape
+
+
+def _nearest(seen: _Seen, output: str, floor: float) -> Origin:
     """The source, where the engine is as close to it as a replay must be."""
-    if seen.source is None or seen.source[0][output].shape != seen.base[0][output].shape:
+    if seen.source is None or not _comparable(seen, output):
         return "engine"
     axis = statistics.channel_axis(seen.base[0][output].shape)
     want, got = (
@@ -230,10 +248,10 @@ def _tensor(
 
     values = held(expected).astype(np.float32)
     scale = statistics.scales(values)
-    honest_ones = [
-        statistics.deviations(values, held(replay.outputs), scale) for replay in seen.replays
-    ]
-    limits = statistics.tolerances(honest_ones, floor)
+    limits = statistics.tolerances(
+        [statistics.deviations(values, held(replay.outputs), scale) for replay in seen.replays],
+        floor,
+    )
     draft.add_tensor(
         TensorTest(output=output, part=part, origin=origin, axis=axis, shape=shape),
         values=values,
@@ -262,7 +280,7 @@ def _answers(seen: _Seen, draft: Draft) -> dict[Origin, float]:
             numbers = seen.numbers(part)
             if not numbers:
                 continue
-            mean, worst = _limits(seen.way.manifest, wanted, base, replays, numbers)
+            mean, worst = _limits(seen.way.manifest, wanted, replays, numbers)
             draft.add_answers(
                 AnswerTest(
                     part=part, origin=origin, mean=mean, worst=worst,
@@ -274,18 +292,13 @@ def _answers(seen: _Seen, draft: Draft) -> dict[Origin, float]:
 
 
 def _limits(
-    manifest: Manifest,
-    wanted: list[Fields],
-    base: list[Fields],
-    replays: list[list[Fields]],
-    numbers: list[int],
+    manifest: Manifest, wanted: list[Fields], replays: list[list[Fields]], numbers: list[int]
 ) -> tuple[float, float]:
-    """Largest mean and single distance: what the engine has from the start, and honest spread."""
-    floors = _CLOSE if honest.coarseness(manifest) == 1 else _COARSE
-    spread = np.max([_distance(base, found, numbers) for found in replays], axis=0)
-    start = np.array(_distance(wanted, base, numbers))
-    mean, worst = start + np.maximum(floors, statistics.MARGIN * spread)
-    return float(mean), float(worst)
+    """Largest mean and single distance that an honest replay may have."""
+    floors = np.array(_CLOSE if honest.coarseness(manifest) == 1 else _COARSE)
+    apart = np.array([_distance(wanted, found, numbers) for found in replays])
+    limits = [statistics.tolerance(apart[:, [place]], 0.0)[0] + floors[place] for place in range(2)]
+    return float(limits[0]), float(limits[1])
 
 
 def _distance(wanted: list[Fields], got: list[Fields], numbers: list[int]) -> tuple[float, float]:
@@ -321,11 +334,11 @@ def _notes(
         notes.append(f"{', '.join(theirs)}: the source model says what is expected")
     if own:
         why = (
-            "it is further from the source model than a replay may be"
+            "for it rounds; that it gets no further from the source model is held, too"
             if asked
-            else "the source model was not at hand"
+            else "for the source model was not at hand"
         )
-        notes.append(f"{', '.join(own)}: the engine itself says what is expected, for {why}")
+        notes.append(f"{', '.join(own)}: the engine itself says what is expected, {why}")
     if not tensors:
         notes.append("no tensor is held: rows are sorted by score, or hold numbers of classes")
     if "source" in found:

@@ -85,4 +85,4 @@ def write(path: Path, picture: Array) -> None:
     """Write a picture without loss."""
     import cv2
 
-    cv2.imwrite(str(path), picture, [cv2.IMWRITE_PNG_COMPRESSION, 6])
+    cv2.imwrite(str(path), picture, [cv2.IMWRITE_PNG_COMPRESSION, 3])

@@ -76,7 +76,11 @@ class Replay:
 
 
 def replay(
-    engine: Path | str | Artifact, test: Path | str | Artifact | Loaded, *, threads: int = 0
+    engine: Path | str | Artifact,
+    test: Path | str | Artifact | Loaded,
+    *,
+    threads: int = 0,
+    batch: int = 1,
 ) -> Replay:
     """Run an engine on a sealed test's pictures and hold its answers to what is expected.
 
@@ -87,6 +91,7 @@ def replay(
         engine: Its folder, a `file://` URI, or the artifact.
         test: A sealed test's folder, the artifact, or what `contents.load` gave.
         threads: CPU threads for inference; 0: all that this process may use.
+        batch: Pictures in a call, where the engine's batch is open.
 
     Returns:
         What holds. An engine that does not open, or fails while it runs, holds nothing.
@@ -101,7 +106,7 @@ def replay(
     try:
         with open_engine(place, threads=threads, sha256=sha256) as session:
             identity = session.manifest.sha256
-            seen = tuple(_expectations(session, loaded))
+            seen = tuple(_expectations(session, loaded, batch))
     except EngineworksError as error:
         seen = (_broken("opens and runs", error.message),)
     missed = [one for one in seen if not one.holds]
@@ -133,7 +138,7 @@ def _broken(name: str, words: str) -> Expectation:
     )
 
 
-def _expectations(session: Session, loaded: Loaded) -> Iterator[Expectation]:
+def _expectations(session: Session, loaded: Loaded, batch: int) -> Iterator[Expectation]:
     sealed, manifest = loaded.sealed, session.manifest
     task = manifest.task
     labels = task.labels if task is not None and isinstance(task.labels, tuple) else ()
@@ -145,7 +150,7 @@ def _expectations(session: Session, loaded: Loaded) -> Iterator[Expectation]:
     way = running.way_of(manifest)
     pictures = [read_image(loaded.folder / case.file) for case in sealed.cases]
     rows, placements = way.rows(pictures)
-    outputs = running.infer(session, rows)
+    outputs = running.infer(session, rows, batch)
     for number in range(len(sealed.tensors)):
         yield from _tensor(loaded, number, outputs)
     if sealed.answers:

@@ -1,8 +1,8 @@
 """How far answers are from those that are expected, and how far they may be.
 
 Several statistics, each blind to what another sees: one value far off, noise everywhere, a small
-shift of a whole channel, another order. Each is taken channel by channel, against that channel's
-own spread, so that scores do not hide behind boxes in pixels. Knows arrays only.
+shift or growth of a whole channel, another order. Each is taken channel by channel, against that
+channel's own spread, so that scores do not hide behind boxes in pixels. Knows arrays only.
 """
 
 from __future__ import annotations
@@ -16,10 +16,15 @@ Array = np.ndarray[Any, Any]
 
 #: Share of a channel's spread below which a deviation is never told from honest rounding, of an
 #: engine that computes in fp32.
-FLOORS = {"largest": 2e-3, "rms": 5e-4, "bias": 2e-4, "rank": 1e-3}
+FLOORS = {
+    "largest": 1e-2, "rms": 1e-3, "bias": 5e-4, "slope": 1e-3, "rank": 2e-3, "overall": 1e-3
+}  # fmt: skip
 
-#: A tolerance is so many times the largest deviation of the honest replays.
-MARGIN = 4.0
+#: A tolerance lies so many times the spread of the honest replays above the worst of them,
+MARGIN = 3.0
+
+#: and at least by this share of it.
+SLACK = 0.1
 
 #: Positions of an output that are kept of each picture.
 POSITIONS = 512
@@ -80,6 +85,9 @@ def scales(values: Array) -> Array:
 def deviations(expected: Array, actual: Array, scale: Array) -> dict[str, Array]:
     """Statistic -> its value for every channel; infinite where an answer is no number.
 
+    `largest` is one value far off, `rms` noise, `bias` a shift, `slope` what grows or shrinks with
+    the value that is expected, `rank` another order; `overall` is the rms over all channels.
+
     Args:
         expected: (cases, positions, channels).
         actual: The same places of what was answered.
@@ -89,13 +97,17 @@ def deviations(expected: Array, actual: Array, scale: Array) -> dict[str, Array]
     given = actual.reshape(wanted.shape).astype(np.float64)
     broken = ~np.isfinite(given).all(axis=0)
     delta = (np.where(np.isfinite(given), given, 0.0) - wanted) / scale
+    rms = np.sqrt(np.square(delta).mean(axis=0))
+    centred = (wanted - wanted.mean(axis=0)) / scale
     found = {
         "largest": np.abs(delta).max(axis=0),
-        "rms": np.sqrt(np.square(delta).mean(axis=0)),
+        "rms": rms,
         "bias": np.abs(delta.mean(axis=0)),
+        "slope": np.abs((delta * centred).mean(axis=0)),
         "rank": _disorder(wanted / scale, np.where(np.isfinite(given), given, 0.0) / scale),
     }
-    return {name: np.where(broken, np.inf, values) for name, values in found.items()}
+    found = {name: np.where(broken, np.inf, values) for name, values in found.items()}
+    return {**found, "overall": np.sqrt(np.square(found["rms"]).mean(keepdims=True))}
 
 
 def _disorder(wanted: Array, given: Array) -> Array:
@@ -119,12 +131,35 @@ def _disorder(wanted: Array, given: Array) -> Array:
 
 def _ranks(values: Array) -> Array:
     """Ranks of every column, from 0; equal values share the mean of theirs."""
+    order = values.argsort(axis=0)
+    ordered = np.take_along_axis(values, order, axis=0)
+    count = len(values)
+    places = np.arange(count)[:, None]
+    changes = ordered[1:] != ordered[:-1]
+    edge = np.ones((1, values.shape[1]), bool)
+    first = np.maximum.accumulate(np.where(np.vstack([edge, changes]), places, 0), axis=0)
+    ends = np.where(np.vstack([changes, edge]), places, count)
+    last = np.minimum.accumulate(ends[::-1], axis=0)[::-1]
     ranks = np.empty(values.shape)
-    for column in range(values.shape[1]):
-        _, inverse, counts = np.unique(values[:, column], return_inverse=True, return_counts=True)
-        last = np.cumsum(counts)
-        ranks[:, column] = (last - (counts + 1) / 2)[inverse.reshape(-1)]
+    np.put_along_axis(ranks, order, (first + last) / 2, axis=0)
     return ranks
+
+
+def tolerance(honest: Array, floor: Array | float) -> Array:
+    """What a figure may reach: above the worst honest one by a multiple of their spread.
+
+    A figure that is far from 0 in every honest replay, as the distance of an integer engine from
+    its source is, gets little room above; one that is 0 in some gets about four times the worst.
+
+    Args:
+        honest: (replays, channels).
+        floor: At least this.
+    """
+    worst, spread = honest.max(axis=0), np.ptp(honest, axis=0)
+    # What befell one channel here may befall the next one elsewhere.
+    spread = np.maximum(spread, np.median(spread))
+    limit: Array = np.maximum(floor, worst * (1 + SLACK) + MARGIN * spread)
+    return limit
 
 
 def tolerances(honest: Sequence[Mapping[str, Array]], floor: float) -> dict[str, Array]:
@@ -134,10 +169,7 @@ def tolerances(honest: Sequence[Mapping[str, Array]], floor: float) -> dict[str,
         honest: `deviations` of replays of the same engine that change nothing that matters.
         floor: How many times coarser than fp32 the engine rounds: `FLOORS` are raised by it.
     """
-    limits = {}
-    for name, least in FLOORS.items():
-        worst = np.max([one[name] for one in honest], axis=0)
-        # What befell one channel here may befall the next one elsewhere.
-        usual = np.maximum(worst, np.median(worst))
-        limits[name] = np.maximum(least * floor, MARGIN * usual)
-    return limits
+    return {
+        name: tolerance(np.stack([one[name] for one in honest]), least * floor)
+        for name, least in FLOORS.items()
+    }
