@@ -23,6 +23,7 @@ from engineworks.facts.model import Analysis, Exported, Reference, Simplified
 from engineworks.facts.outcome import VariantOutcome
 from engineworks.facts.package import Check, Packaged
 from engineworks.facts.plan import Outcome
+from engineworks.facts.sealed import SealedTest
 from engineworks.facts.timing import BenchmarkRow, Comparison, PrecisionComparison
 from engineworks.manifest import Artifact
 from engineworks.specs import BudgetSpec
@@ -82,6 +83,24 @@ class PackageRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SealedRow:
+    """The sealed test of a variant's engine, or why it has none."""
+
+    state: str
+    """sealed, failed or skipped."""
+    reason: str = ""
+    pictures: int = 0
+    photos: int = 0
+    """How many of the pictures are photos."""
+    notes: tuple[str, ...] = ()
+    """Whose answers are expected, and what the test says less of."""
+    replay_s: float = 0.0
+    sha256: str = ""
+    size_bytes: int = 0
+    uri: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Registered:
     """A variant's version in the model registry."""
 
@@ -120,6 +139,8 @@ class Variant:
     """Detection only: objects seen differently from the source model."""
     registered: Registered | None = None
     package: tuple[PackageRow, ...] = ()
+    sealed: SealedRow | None = None
+    """The test that goes with the engine; of a shipped variant only."""
     host: HostCard | None = None
     """The machine of the fleet that found all this; None: the one that ran the flow."""
 
@@ -137,6 +158,7 @@ def variant(outcome: VariantOutcome) -> Variant:
         quantized=outcome.quantized,
         precision_comparison=outcome.compared,
         package=tuple(map(_package, outcome.packages)),
+        sealed=_sealed(outcome.sealed) if outcome.sealed is not None else None,
         host=outcome.host,
     )
     if built is None:
@@ -150,6 +172,18 @@ def variant(outcome: VariantOutcome) -> Variant:
     if (timed := outcome.timed) is not None:
         row = dataclasses.replace(row, benchmark=timed.rows, environment=timed.environment)
     return row
+
+
+def _sealed(made: SealedTest) -> SealedRow:
+    row = SealedRow(
+        state=made.state, reason=made.reason, pictures=made.pictures, photos=made.photos,
+        notes=made.notes, replay_s=made.replay_s,
+    )  # fmt: skip
+    if (artifact := made.artifact) is None:
+        return row
+    return dataclasses.replace(
+        row, sha256=artifact.sha256, size_bytes=artifact.size_bytes, uri=artifact.uri
+    )
 
 
 def _package(packaged: Packaged) -> PackageRow:
@@ -376,6 +410,11 @@ def footnotes(summary: Summary) -> list[str]:
         + "."
         for v in summary.variants
         for row in v.package
+    ]
+    notes += [
+        f"{v.name}: no sealed test, {v.sealed.reason}."
+        for v in summary.variants
+        if v.sealed is not None and v.sealed.state == "failed"
     ]
     threads = next((row.threads for v in summary.variants for row in v.benchmark), None)
     if threads is not None:

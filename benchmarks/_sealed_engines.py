@@ -104,16 +104,16 @@ def build(graph: Path, folder: Path, precision: str, level: str = "") -> Path:
     )  # fmt: skip
     if level:
         _optimise(graph, folder / "model.onnx", level)
-        made = {"entry": "model.onnx", "details": {"optimized": True}}
+        details: dict[str, Any] = {"optimized": True}
         requires = manifests.Requires(runtime="onnxruntime")
     else:
         built = targets.load("onnxruntime-cpu").build(request)
-        made = {"entry": built.entry, "details": built.details}
-        requires = built.requires
+        details, requires = built.details, built.requires
     manifest = Manifest(
-        kind="engine", name="yolox-nano", files=(entry_of("model.onnx", folder / "model.onnx"),),
-        inputs=inputs, outputs=outputs, preprocess=builders.YOLOX_PREPROCESS, task=TASK,
-        target="onnxruntime-cpu", precision=precision, requires=requires, provenance=MADE, **made,
+        kind="engine", name="yolox-nano", entry="model.onnx", details=details,
+        files=(entry_of("model.onnx", folder / "model.onnx"),), inputs=inputs, outputs=outputs,
+        preprocess=builders.YOLOX_PREPROCESS, task=TASK, target="onnxruntime-cpu",
+        precision=precision, requires=requires, provenance=MADE,
     )  # fmt: skip
     _write(folder, manifest)
     return folder
@@ -164,7 +164,7 @@ class Judge:
             images=str(EXAMPLE / "data" / "val2017"),
             annotations=str(EXAMPLE / "data" / "val2017.json"),
         )
-        return cls(datasets.screen(spec, TASK, labels), labels)
+        return cls(datasets.validate(spec, TASK, labels), labels)
 
     @property
     def classes(self) -> tuple[int, ...]:

@@ -119,7 +119,7 @@ def _stages(loaded: Loaded, plan: Plan) -> int:
     if any(precision.calibrated for precision in wanted) and loaded.recipe.calibration is not None:
         searching += 2 + loaded.recipe.calibration.made
     known = 3 + (loaded.recipe.data is not None)
-    packages = running * len(loaded.recipe.packages)
+    packages = running * (len(loaded.recipe.packages) + bool(loaded.recipe.sealed.pictures))
     return sizes * shared + running * (sizes + 2) + searching + known + packages
 
 
@@ -139,6 +139,7 @@ def preflight(recipe: str, *, fleet: bool = False) -> tuple[Loaded, Plan]:
         usercode.pin(spec.images, loaded.folder)
     elif spec is not None:
         datasets.look(calibration_data(spec))
+    datasets.photo_files(loaded.recipe.sealed)
     if fleet:
         return loaded, elsewhere.plan(loaded, _run.open_home_store())
     return loaded, planning.plan(loaded.recipe.targets)

@@ -255,6 +255,8 @@ def _log_files(
             parts[engine_path(variant.name)] = store.get(variant.engine.sha256)
         if variant.predictions is not None:
             parts[f"predictions/{slug(variant.name)}"] = variant.predictions
+        if variant.sealed is not None and variant.sealed.sha256:
+            parts[f"sealed/{slug(variant.name)}"] = store.get(variant.sealed.sha256)
     for name, artifact in parts.items():
         mlflow.log_artifacts(run_id, str(store.open(artifact)), name)
 

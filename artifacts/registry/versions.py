@@ -162,6 +162,8 @@ def _tags(summary: Summary, variant: Variant, owner: Owner) -> dict[str, str]:
         "host": machine.cpu,
         "recipe": owner.recipe,
     }
+    if variant.sealed is not None and variant.sealed.sha256:
+        tags["sealed"] = variant.sealed.sha256
     if variant.accuracy is not None:
         tags["metric"] = variant.accuracy.metric
         tags[variant.accuracy.metric] = f"{variant.accuracy.value:.4f}"

@@ -15,6 +15,7 @@ from engineworks.facts.plan import Plan
 from engineworks.facts.prepared import PreparedModel, Shared
 from engineworks.prepared import PreparedRun, prepared
 from engineworks.specs import CalibrationSpec, DataSpec, Size, TaskSpec
+from tasks import seal
 from tasks._job import Job
 from tasks.analyze import analyze
 from tasks.calibrate import calibrate
@@ -79,7 +80,9 @@ def _own_size(job: Job, plan: Plan, shared: Shared, images: Images) -> PreparedM
             if not targets.load(variant.target).missing_requirements(plan.host)
         )
     )
-    model = dataclasses.replace(model, analysis=analyze(job, model, names))
+    model = dataclasses.replace(
+        model, analysis=analyze(job, model, names), leaving=seal.photos(job)
+    )
     if not any(precisions.get(variant.precision).calibrated for variant in building):
         return model
     return dataclasses.replace(model, calibration=_calibration(job, model, images.calibration))

@@ -15,11 +15,13 @@ from engineworks.facts.outcome import VariantOutcome
 from engineworks.facts.package import Packaged
 from engineworks.facts.plan import PlannedVariant, Verdict
 from engineworks.facts.prepared import PreparedModel
+from engineworks.facts.sealed import SealedTest
 from engineworks.facts.timing import Comparison, PrecisionComparison
 from engineworks.prepared import PreparedRun
 from engineworks.stages.benchmark import SizedEngine
 from engineworks.verdict import decide, waiting
 from tasks import compare as comparing
+from tasks import seal as sealing
 from tasks._job import Job, VariantJob
 from tasks.benchmark import benchmark
 from tasks.build import build
@@ -47,7 +49,8 @@ def ship_variant(job: VariantJob, prepared: PreparedRun) -> VariantOutcome:
         if job.precision.searched:
             outcome = dataclasses.replace(outcome, quantized=quantize(job, model))
         outcome = _judged(job, prepared, outcome)
-        return dataclasses.replace(outcome, packages=_packaged(job, model, outcome))
+        outcome = dataclasses.replace(outcome, packages=_packaged(job, model, outcome))
+        return dataclasses.replace(outcome, sealed=_sealed(job, model, outcome))
     except (StoreError, InputError):
         raise  # a full disk, or a photo that was replaced, is no fact about this variant
     except EngineworksError as error:
@@ -101,6 +104,19 @@ def _packaged(
         except EngineworksError as error:
             packages.append(failure(spec, error))
     return tuple(packages)
+
+
+def _sealed(job: VariantJob, model: PreparedModel, outcome: VariantOutcome) -> SealedTest | None:
+    """The test that goes with a shipped variant; that it cannot be made costs no engine."""
+    if not outcome.shipped or outcome.built is None:
+        return None
+    try:
+        return sealing.seal(job, model, outcome.built)
+    except (StoreError, InputError):
+        raise
+    except EngineworksError as error:
+        get_run_logger().warning("%s has no sealed test: %s", job.planned.name, error.message)
+        return sealing.failure(error)
 
 
 def _replayed(job: VariantJob, model: PreparedModel, built: Built) -> Checked | None:

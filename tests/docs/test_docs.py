@@ -109,7 +109,7 @@ class TestRecipe:
         assert [f"`{name}`" for name in Recipe.model_fields] == documented[2:]
 
     def test_every_key_has_a_row_with_its_default(self):
-        assert len(self.sections()) == 13
+        assert len(self.sections()) == 14
         for heading, kind in self.sections():
             table = {
                 row[0].strip("`"): row[1].strip("`")

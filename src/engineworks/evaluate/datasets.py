@@ -24,7 +24,7 @@ from engineworks.facts.data import BadImage, PinnedData, Turned
 from engineworks.files import read_text
 from engineworks.manifest import Artifact
 from engineworks.runtime.pictures import SUFFIXES, DepthCheck
-from engineworks.specs import DataSpec, TaskSpec
+from engineworks.specs import DataSpec, SealedSpec, TaskSpec
 from engineworks.store import pinned_bytes
 
 #: Name of the boxes in the artifact that `validate` leaves.
@@ -147,6 +147,30 @@ def _listed(path: Path) -> list[str]:
     if not files:
         raise DataError(f"data.images: {path} lists no image", hint="write one path a line into it")
     return files
+
+
+def photo_files(spec: SealedSpec) -> list[Path]:
+    """The photos that a recipe lets leave the house: `spec.pictures` of them, spread evenly.
+
+    Raises:
+        DataError: The folder, the list or a file is not there.
+    """
+    if spec.photos is None or not spec.pictures:
+        return []
+    if isinstance(spec.photos, str):
+        listed = DataSpec(images=spec.photos, limit=spec.pictures)
+        try:
+            return [root_of(listed) / name for name in list_images(listed)]
+        except DataError as error:
+            words = error.message.replace("data.images", "sealed.photos", 1)
+            raise DataError(words, hint=error.hint) from error
+    missing = [name for name in spec.photos if not Path(name).is_file()]
+    if missing:
+        raise DataError(
+            f"sealed.photos: {missing[0]} does not exist",
+            hint="give files, a folder or a .txt list, relative to the recipe",
+        )
+    return [Path(name) for name in _sample_evenly(spec.photos, spec.pictures)]
 
 
 def in_both(one: PinnedData, other: PinnedData | None) -> int:

@@ -11,6 +11,7 @@ from engineworks.facts.host import HostCard
 from engineworks.facts.int8 import Quantized
 from engineworks.facts.package import Packaged
 from engineworks.facts.plan import PlannedVariant, Verdict
+from engineworks.facts.sealed import SealedTest
 from engineworks.facts.timing import Benchmark, PrecisionComparison
 
 
@@ -29,6 +30,8 @@ class VariantOutcome:
     """Where integers were asked for: the next higher precision, timed side by side."""
     packages: tuple[Packaged, ...] = later(default=())
     """What servers load of it, with their proofs; of a shipped variant only."""
+    sealed: SealedTest | None = later(default=None)
+    """The test that goes with it; of a shipped variant only."""
     host: HostCard | None = None
     """The machine of the fleet that found all this; None: the one that runs the flow."""
 

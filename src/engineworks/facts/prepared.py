@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from engineworks.codec import place
+from engineworks.codec import later, place
 from engineworks.facts.data import PinnedData
 from engineworks.facts.int8 import Calibration
 from engineworks.facts.model import Analysis, Exported, PinnedModel, Reference, Simplified
@@ -41,6 +41,8 @@ class PreparedModel:
     simplified: Simplified | None
     analysis: Analysis | None = None
     calibration: Calibration | None = None
+    leaving: Artifact | None = later(default=None)
+    """Photos that may leave the house, for sealed tests."""
     graph: Artifact | None = None
     """Another graph to build from: the one that was quantized."""
 

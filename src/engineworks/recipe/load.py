@@ -6,6 +6,7 @@ Nothing is run and nothing is written.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -98,4 +99,21 @@ def _absolute(recipe: Recipe, folder: Path) -> Recipe:
             images=calibration.images if calibration.made else place(calibration.images) or "",
             annotations=place(calibration.annotations),
         )
-    return recipe.model_copy(update={"model": model, "data": data, "calibration": calibration})
+    return recipe.model_copy(
+        update={
+            "model": model,
+            "data": data,
+            "calibration": calibration,
+            "sealed": dataclasses.replace(recipe.sealed, photos=_photos(recipe, place)),
+        }
+    )
+
+
+def _photos(
+    recipe: Recipe, place: Callable[[str | None], str | None]
+) -> str | tuple[str, ...] | None:
+    """`sealed.photos` with absolute paths."""
+    photos = recipe.sealed.photos
+    if photos is None or isinstance(photos, str):
+        return place(photos)
+    return tuple(place(photo) or "" for photo in photos)

@@ -25,6 +25,7 @@ from engineworks.specs import (
     ModelSpec,
     PackageSpec,
     Preprocess,
+    SealedSpec,
     TargetSpec,
     TaskSpec,
 )
@@ -62,6 +63,8 @@ class Recipe(BaseModel):
     """What a variant may cost to be shipped."""
     packages: tuple[PackageSpec, ...] = ()
     """What servers shall load: each is made of every shipped variant that it fits, and proven."""
+    sealed: SealedSpec = SealedSpec()
+    """The test that goes with every shipped engine."""
     limits: LimitsSpec = LimitsSpec()
     """Time limits of stages."""
 
@@ -97,6 +100,8 @@ def meaning_sha256(recipe: Recipe, labels: tuple[str, ...]) -> str:
     said = sections(recipe)
     if not recipe.packages:  # recipes of before there were any keep their digest
         del said["packages"]
+    if recipe.sealed == SealedSpec():  # likewise
+        del said["sealed"]
     return digest({**said, "labels": labels})
 
 

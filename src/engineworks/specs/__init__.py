@@ -9,6 +9,7 @@ from engineworks.specs.images import MAX_PIXELS, CalibrationSpec, DataSpec, Prep
 from engineworks.specs.limits import P99_CALLS, BenchmarkSpec, BudgetSpec, LimitsSpec
 from engineworks.specs.model import ExportSpec, InputSpec, ModelSpec
 from engineworks.specs.packages import PackageSpec
+from engineworks.specs.sealed import SealedSpec
 from engineworks.specs.targets import Int8Spec, TargetSpec
 from engineworks.specs.task import NO_TASK, ScoreKind, TaskSpec
 
@@ -29,6 +30,7 @@ __all__ = [
     "PackageSpec",
     "Preprocess",
     "ScoreKind",
+    "SealedSpec",
     "Size",
     "TargetSpec",
     "TaskSpec",

@@ -22,6 +22,7 @@ from engineworks.stages import (
     quantize,
     reference,
     requantize,
+    seal,
     simplify,
     validate,
 )
@@ -46,6 +47,7 @@ STAGES: dict[str, Stage[Any, Any]] = {
         benchmark.STAGE,
         compare.STAGE,
         package.STAGE,
+        seal.STAGE,
         pair.STAGE,
     )
 }

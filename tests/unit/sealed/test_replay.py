@@ -59,7 +59,7 @@ def scaled(weights):
 
 
 def one_weight(weights):
-    weights["deep_w"].reshape(-1)[5] *= np.float32(4)
+    weights["deep_w"].reshape(-1)[5] *= np.float32(20)
 
 
 def channel_gone(weights):
