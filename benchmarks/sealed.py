@@ -9,7 +9,7 @@ a point of AP. Then the engine itself is replayed HONEST times (500) in ways tha
 What is found is kept in SEALED_HOME, and a second call goes on from there. RUNTIMES=FOLDER[:FOLDER]
 are further versions of ONNX Runtime (`pip install --no-deps --target FOLDER onnxruntime==...`) that
 engines are built and sealed with; QEMU=PROGRAM (qemu-x86_64) replays on other instruction sets.
-PRECISIONS=fp32 leaves the other out.
+PRECISIONS=fp32 leaves the other out; MUTATIONS_INT8 and HONEST_INT8 are its own numbers.
 """
 
 from __future__ import annotations
@@ -42,8 +42,6 @@ def main() -> int:
     """Spoil, score, replay; print bars. 0 only if all hold."""
     if sys.argv[1:2] == ["replays"]:
         return _sealed_honest.child(sys.argv[2:])
-    count = int(os.environ.get("MUTATIONS", "500"))
-    replays = int(os.environ.get("HONEST", "500"))
     kept = os.environ.get("SEALED_HOME", "")
     with tempfile.TemporaryDirectory() as work:
         home = Path(kept or work)
@@ -52,12 +50,18 @@ def main() -> int:
         details: dict[str, Any] = {}
         made = _prepared(home)
         for precision in PRECISIONS:
+            count, replays = _asked("MUTATIONS", precision), _asked("HONEST", precision)
             rows = _spoil(home, precision, count, made[precision]["ap"])
             honest = _sealed_honest.measure(home, precision, replays)
             details[precision] = _facts(rows, made[precision], honest)
             print(precision, json.dumps(details[precision], indent=1), file=sys.stderr)
             bars += _bars(precision, details[precision], count, replays)
     return finish("sealed", bars, details)
+
+
+def _asked(what: str, precision: str) -> int:
+    """A number from the environment, for one precision or for all."""
+    return int(os.environ.get(f"{what}_{precision.upper()}") or os.environ.get(what) or 500)
 
 
 def _prepared(home: Path) -> dict[str, dict[str, float]]:

@@ -32,8 +32,12 @@ ROUNDING = 2.0**-20
 #: interpolation differ in an eighth of them, all in one direction.
 RESIZED = 0.125
 
-#: The same where nothing is resampled, for an engine that takes pixels as they are: one that is
-#: rounded the other way somewhere inside.
+#: Tolerances of what is resampled are so many times as wide: resizers differ along edges, and not
+#: by chance as the noise does that stands for them.
+RESIZED_ROOM = 3.0
+
+#: Share of pixels where nothing is resampled, for an engine that takes pixels as they are: one that
+#: is rounded the other way somewhere inside.
 TIPPED = 1e-4
 
 #: Directions of the noise in levels, a replay each.

@@ -252,12 +252,13 @@ def _tensor(
         [statistics.deviations(values, held(replay.outputs), scale) for replay in seen.replays],
         floor,
     )
+    room = honest.RESIZED_ROOM if part == "resized" else 1.0
     draft.add_tensor(
         TensorTest(output=output, part=part, origin=origin, axis=axis, shape=shape),
         values=values,
         positions=np.stack(positions),
         scale=scale,
-        **{f"limit/{name}": limit for name, limit in limits.items()},
+        **{f"limit/{name}": limit * room for name, limit in limits.items()},
     )
 
 
@@ -280,7 +281,10 @@ def _answers(seen: _Seen, draft: Draft) -> dict[Origin, float]:
             numbers = seen.numbers(part)
             if not numbers:
                 continue
-            mean, worst = _limits(seen.way.manifest, wanted, replays, numbers)
+            room = honest.RESIZED_ROOM if part == "resized" else 1.0
+            mean, worst = (
+                limit * room for limit in _limits(seen.way.manifest, wanted, replays, numbers)
+            )
             draft.add_answers(
                 AnswerTest(
                     part=part, origin=origin, mean=mean, worst=worst,
