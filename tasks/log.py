@@ -28,7 +28,7 @@ from tasks._stage import OPTIONS, StageTask
 told = logging.getLogger("engineworks.flow")
 
 #: Files of a run's folder: the recipe that ran, as it was written and as it was understood.
-RECIPE, RESOLVED = "recipe.yaml", "recipe.resolved.json"
+RECIPE, RESOLVED = "recipe.yaml", mlflow_log.RESOLVED
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,13 +17,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from artifacts.registry import mlflow_facts as facts
 from artifacts.registry.databases import embedded, sqlite_url
-from artifacts.summary import Logged, Summary, Variant, main_row, markdown
+from artifacts.summary import Logged, Summary
 from engineworks.codec import to_json
 from engineworks.errors import EngineworksError, StoreError, said
 from engineworks.facts.plan import slug
 from engineworks.manifest import Artifact
 from engineworks.store import LocalStore, disk_error
+
+#: The recipe as it was understood, among a run's files.
+RESOLVED = "recipe.resolved.json"
+
+#: MLflow's own limits on one request.
+MOST_METRICS, MOST_PARAMS = 1000, 100
 
 #: Tag that finds the run of a set of facts again.
 KEY_TAG = "engineworks.key"
@@ -141,7 +148,7 @@ def log_run(
     run = mlflow.create_run(experiment_id, run_name=summary.run_id, tags={KEY_TAG: key})
     run_id = run.info.run_id
     try:
-        _log_facts(mlflow, run_id, summary)
+        _log_facts(mlflow, run_id, summary, files.get(RESOLVED))
         _log_files(mlflow, run_id, summary, store, files)
         mlflow.set_terminated(run_id, "FINISHED")
     except BaseException:
@@ -173,66 +180,27 @@ def _experiment(mlflow: Any, name: str, home: Path) -> str:
         return str(mlflow.get_experiment_by_name(name).experiment_id)
 
 
-def _log_facts(mlflow: Any, run_id: str, summary: Summary) -> None:
-    from mlflow.entities import Metric, Param, RunTag
+def _log_facts(mlflow: Any, run_id: str, summary: Summary, resolved: Path | None) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
     from mlflow.utils.time import get_current_time_millis
 
     now = get_current_time_millis()
-    metrics = {"reference": summary.reference.value, "wall_s": summary.wall_s}
-    metrics.update({f"reference/{k}": v for k, v in summary.reference.detail.items()})
-    metrics["flops"] = float(summary.analysis.flops)
-    metrics["parameters"] = float(summary.analysis.parameters)
-    tags = {
-        "mlflow.note.content": markdown(summary),
-        "engineworks.recipe_sha256": summary.recipe_sha256,
-        "engineworks.recommended": summary.comparison.recommended if summary.comparison else "",
-        "engineworks.host": summary.host.cpu,
-    }
-    for variant in summary.variants:
-        metrics.update(_metrics(variant, summary))
-        tags[f"verdict.{slug(variant.name)}"] = variant.verdict
-        tags[f"reason.{slug(variant.name)}"] = variant.reason[:5000]
-        for package in variant.package:
-            tags[f"package.{slug(variant.name)}.{package.kind}"] = package.state
-    params = {
-        "recipe": summary.name,
-        "size": f"{summary.size[0]}x{summary.size[1]}",
-        "exporter": summary.exported.chosen,
-        "opset": str(summary.exported.opset),
-        "simplified": str(bool(summary.simplified and summary.simplified.kept)),
-        "variants": ", ".join(variant.name for variant in summary.variants)[:500],
-        "images": str(summary.reference.images),
-        "cpu": summary.host.cpu,
-    }
-    mlflow.log_batch(
-        run_id,
-        metrics=[Metric(k, float(v), now, 0) for k, v in metrics.items() if v is not None],
-        params=[Param(k, v) for k, v in params.items()],
-        tags=[RunTag(k, v) for k, v in tags.items()],
-    )
-
-
-def _metrics(variant: Variant, summary: Summary) -> dict[str, float | None]:
-    found: dict[str, float | None] = {}
-    if variant.accuracy is not None:
-        found.update(variant.accuracy.detail)
-        found["drop"] = variant.accuracy.drop
-    if variant.parity is not None:
-        found["parity/max_abs_diff"] = variant.parity.max_abs_diff
-        found["parity/snr_db"] = variant.parity.snr_db
-    if variant.meaning is not None and variant.meaning.agreement is not None:
-        found["meaning/agreement"] = variant.meaning.agreement
-    if variant.engine is not None:
-        found["size_mib"] = variant.engine.size_bytes / 2**20
-    first = main_row(variant, summary.size)
-    for row in variant.benchmark:
-        at = f"{row.height}x{row.width}/batch{row.batch}"
-        found[f"{at}/p50_ms"] = row.p50_ms
-        found[f"{at}/p95_ms"] = row.p95_ms
-        found[f"{at}/throughput_per_s"] = row.throughput_per_s
-    if first is not None:
-        found["p50_ms"] = first.p50_ms
-    return {f"{slug(variant.name)}/{name}": value for name, value in found.items()}
+    numbers = [Metric(name, value, now, step) for name, value, step in facts.numbers(summary)]
+    params = [Param(k, v) for k, v in facts.parameters(summary, resolved).items()]
+    mlflow.log_batch(run_id, tags=[RunTag(k, v) for k, v in facts.tags(summary).items()])
+    for at in range(0, len(numbers), MOST_METRICS):
+        mlflow.log_batch(run_id, metrics=numbers[at : at + MOST_METRICS])
+    for at in range(0, len(params), MOST_PARAMS):
+        mlflow.log_batch(run_id, params=params[at : at + MOST_PARAMS])
+    inputs = [
+        DatasetInput(
+            Dataset(one["name"], one["digest"], "local", one["source"], profile=one["profile"]),
+            [InputTag("mlflow.data.context", one["use"])],
+        )
+        for one in facts.data_sets(summary)
+    ]
+    if inputs:
+        mlflow.log_inputs(run_id, inputs)
 
 
 def _log_files(
@@ -243,6 +211,7 @@ def _log_files(
         for name, path in files.items():
             shutil.copyfile(path, folder / name)
         (folder / "summary.json").write_text(json.dumps(to_json(summary), indent=1))
+        _copy_logs(summary, folder / "logs")
         mlflow.log_artifacts(run_id, str(folder))
     parts: dict[str, Artifact] = {"onnx": summary.exported.onnx}
     if summary.simplified is not None and summary.simplified.kept:
@@ -250,7 +219,15 @@ def _log_files(
     parts["reference"] = summary.reference.artifact
     if summary.reference.predictions is not None:
         parts["predictions/source"] = summary.reference.predictions
+    if summary.calibration is not None:
+        parts["calibration"] = summary.calibration.artifact
     for variant in summary.variants:
+        if variant.quantized is not None:
+            parts[f"quantized/{slug(variant.name)}"] = variant.quantized.onnx
+        for package in variant.package:
+            if package.sha256:
+                where = f"packages/{slug(variant.name)}/{package.kind}"
+                parts[where] = store.get(package.sha256)
         if variant.engine is not None:
             parts[engine_path(variant.name)] = store.get(variant.engine.sha256)
         if variant.predictions is not None:
@@ -259,6 +236,25 @@ def _log_files(
             parts[f"sealed/{slug(variant.name)}"] = store.get(variant.sealed.sha256)
     for name, artifact in parts.items():
         mlflow.log_artifacts(run_id, str(store.open(artifact)), name)
+
+
+def _copy_logs(summary: Summary, folder: Path) -> None:
+    """What each stage printed, and how to repeat it; of servers that proved a package, theirs."""
+    for stage in summary.stages:
+        name = "_".join(filter(None, (stage.name, slug(stage.variant))))
+        for file in ("log.txt", "command.txt"):
+            _copy(Path(stage.log, file) if stage.log else None, folder / name / file)
+    for variant in summary.variants:
+        for package in variant.package:
+            name = f"package_{slug(variant.name)}_{package.kind}"
+            _copy(Path(package.log) if package.log else None, folder / name / "server.txt")
+
+
+def _copy(file: Path | None, to: Path) -> None:
+    """Copy a log, if it is on this machine and was not cleared."""
+    if file is not None and file.is_file():
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, to)
 
 
 def engine_path(variant: str) -> str:

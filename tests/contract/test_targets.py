@@ -132,7 +132,11 @@ class TestFile:
         assert len(set(target.precisions)) == len(target.precisions)
         assert isinstance(target.host_bound, bool)
         assert all(isinstance(text, str) and text for text in target.options.values())
-        asked = {"missing": ["host"], "unsupported_operators": ["onnx"], "build": ["request"]}
+        asked = {
+            "missing_requirements": ["host"],
+            "unsupported_operators": ["onnx"],
+            "build": ["request"],
+        }
         for function, parameters in asked.items():
             assert list(inspect.signature(getattr(target, function)).parameters) == parameters
 

@@ -392,8 +392,8 @@ class TestTarget:
         named = set(re.findall(r"`(\w+)[`(]", text))
         kinds = (Target, BuildInput, BuildOutput, Int8Rules, Scheme)
         fields = [field.name for kind in kinds for field in dataclasses.fields(kind)]
-        assert {*fields, "int8_truth", "UNREAD"} <= named
-        assert {"int8_truth", "UNREAD"} <= set(vars(_base))
+        assert {*fields, "int8_precision", "UNREAD"} <= named
+        assert {"int8_precision", "UNREAD"} <= set(vars(_base))
 
     def test_the_rules_of_int8_in_the_example_are_accepted(self):
         from engineworks.targets._base import Int8Rules

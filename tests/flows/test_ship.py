@@ -36,6 +36,8 @@ def test_a_run_leaves_summary_report_mlflow_run_and_registered_versions(project)
     run = mlflow.get_run(outcome.summary["mlflow"]["run_id"])
     assert run.info.status == "FINISHED"
     assert run.data.metrics["onnxruntime-cpu-fp32/p50_ms"] > 0
+    assert run.data.metrics["stages/build/onnxruntime-cpu-fp32/elapsed_s"] > 0
+    assert run.data.params["recipe.targets.1.target"] == "null"
     assert run.data.tags["verdict.null-fp32"] == "shipped"
     files = {file.path for file in mlflow.list_artifacts(run.info.run_id)}
     assert {"report.html", "summary.json", "recipe.yaml", "onnx", "engines", "reference"} <= files

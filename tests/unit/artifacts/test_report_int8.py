@@ -222,21 +222,21 @@ def test_the_plot_shows_what_has_both_figures() -> None:
 
 
 def test_without_a_metric_the_plot_shows_agreement() -> None:
-    trials = [
+    tried = [
         dataclasses.replace(one, metric=None, drop=None, agreement=value)
         for one, value in ((USUAL, 0.5), (CHOSEN, 0.95))
     ]
     (plot,) = trials.search_plots(
-        quantized(*trials, chosen=trials[1], reference=None, metric=""), max_drop=0.01
+        quantized(*tried, chosen=tried[1], reference=None, metric=""), max_drop=0.01
     )
     assert plot.metric == "agreement"
     assert [level.text for level in plot.levels] == ["float 1.0000"]
     assert len(plot.dots) == 3
 
 
-@pytest.mark.parametrize("trials", [(SWEPT, TIMED), (SWEPT,)])
-def test_no_plot_where_nothing_has_both(trials: tuple[Trial, ...]) -> None:
-    assert trials.search_plots(quantized(*trials, chosen=SWEPT), max_drop=0.01) == ()
+@pytest.mark.parametrize("tried", [(SWEPT, TIMED), (SWEPT,)])
+def test_no_plot_where_nothing_has_both(tried: tuple[Trial, ...]) -> None:
+    assert trials.search_plots(quantized(*tried, chosen=SWEPT), max_drop=0.01) == ()
 
 
 def test_without_a_budget_there_is_one_plot_and_no_limit() -> None:
