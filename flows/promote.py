@@ -23,6 +23,7 @@ from pydantic import Field
 from engineworks.promotion.gates import Limits
 from flows.commands.outcome import WHO, Promotion, tell
 from flows.fleet.machine import marked_as_running
+from flows.steps import deliver as delivery
 from flows.steps import promote as steps
 
 
@@ -67,7 +68,7 @@ def promote(
             )
             for name, number in wanted
         ]
-        repairs += [] if dry_run else steps.shown(model)
+        repairs += [] if dry_run else steps.shown(model) + delivery.after_a_move(model)
     for line in repairs:
         get_run_logger().warning("%s: %s", model, line)
     return state_of(outcomes)

@@ -22,6 +22,7 @@ from pydantic import Field
 from flows.commands.outcome import WHO
 from flows.fleet.machine import marked_as_running
 from flows.promote import state_of
+from flows.steps import deliver as delivery
 from flows.steps import promote as steps
 
 
@@ -49,7 +50,7 @@ def rollback(
     with marked_as_running():
         name = steps.only(model, variant)
         outcome = steps.back(model, name, to, who=WHO.get(), why=why, dry_run=dry_run)
-        repairs = [] if dry_run else steps.shown(model)
+        repairs = [] if dry_run else steps.shown(model) + delivery.after_a_move(model)
     for line in repairs:
         get_run_logger().warning("%s: %s", model, line)
     return state_of([outcome])

@@ -27,7 +27,8 @@ pytestmark = pytest.mark.flows
 
 DEPLOYMENTS = ["benchmark/nightly",
                "build-target/cpu", "build-target/gpu", "build-target/jetson", "build-target/mac",
-               "complete/fleet", "promote/registry", "prune/weekly", "rollback/registry",
+               "complete/fleet", "deliver/registry", "promote/registry", "prune/weekly",
+               "rollback/registry",
                "ship/cpu", "ship/fleet",
                "time-engine/cpu", "time-engine/gpu", "time-engine/jetson", "time-engine/mac",
                ]  # fmt: skip

@@ -15,6 +15,7 @@ import pytest
 from artifacts.promotion import ledger
 from artifacts.registry import mlflow_log, ownership, promoted, versions
 from artifacts.summary import SCHEMA, Engine, Summary, Variant
+from engineworks.delivery.cards import Slot
 from engineworks.errors import StoreError
 from engineworks.evaluate import paired, photo_scores
 from engineworks.facts.data import PinnedData
@@ -24,6 +25,7 @@ from engineworks.manifest import TensorSpec
 from engineworks.promotion.gates import FIRST, Limits, Race
 from engineworks.specs import BudgetSpec, InputSpec, Preprocess, TaskSpec
 from engineworks.store import LocalStore
+from flows import deliver as deliver_flow
 from flows import history as history_flow
 from flows import promote as promote_flow
 from flows import rollback as rollback_flow
@@ -33,6 +35,7 @@ from flows.fleet.timing import ASKED, BESIDE
 from flows.steps import promote as steps
 from flows.steps import rematch
 from tests import builders
+from tests.deliveries import World
 
 NAME = "openvino/int8"
 LABELS = ("cat", "dog")
@@ -356,3 +359,39 @@ def test_a_race_is_read_the_right_way_round():
     assert won.ci95 == (pytest.approx(1 / 1.3), pytest.approx(1 / 1.2))
     lost = rematch._race("here", raced(BESIDE, ASKED))
     assert (lost.ratio, lost.ci95, lost.ms) == (1.25, (1.2, 1.3), (5.0, 4.0))
+
+
+def test_every_move_is_signed_for_devices_where_a_repository_is(ship, home, tmp_path, monkeypatch):
+    world = World(tmp_path / "delivery", models=("tiny",))
+    for flow in (promote_flow, rollback_flow, deliver_flow):
+        monkeypatch.setattr(flow, "get_run_logger", lambda: logging.getLogger("test"))
+    ship(b"one")
+    promote_flow.promote.fn("tiny")
+    assert world.repository.targets() == []
+    monkeypatch.setenv("ENGINEWORKS_DELIVERY", str(world.folder / "repository"))
+    monkeypatch.setenv("ENGINEWORKS_DELIVERY_KEYS", str(world.folder / "keys"))
+    ship(b"two", wrong=19)
+    promote_flow.promote.fn("tiny")
+
+    [two] = world.repository.targets()
+    record = ledger.read(steps.records(), "tiny", NAME).generation
+    assert (two.version, two.generation, two.head) == ("2", 2, record.head)
+    assert (two.p50_ms, two.variant) == (4.0, NAME)
+    [one] = two.allowed
+    rollback_flow.rollback.fn("tiny")
+    [back] = world.repository.targets()
+    assert (back.version, back.generation, back.sha256, back.allowed) == ("1", 3, one, ())
+    shutil.rmtree(home / "store")  # MLflow has it, too
+    home_of_device = world.device(slots={"main": Slot(model="tiny", variant=NAME)})
+    assert world.agent(home_of_device).once().slots[0].running == one
+    told = []
+    outcome.TOLD.set(told)
+    assert deliver_flow.deliver.fn("tiny").is_completed() and told[-1].outcome == "unchanged"
+    promote("2")
+    monkeypatch.setenv("ENGINEWORKS_DELIVERY_KEYS", "")
+    assert deliver_flow.deliver.fn("tiny", dry_run=True).is_completed()
+    assert deliver_flow.deliver.fn("tiny").is_failed()
+    assert "here are 0" in told[-1].reason and told[-2].outcome == "passes"
+    monkeypatch.setenv("ENGINEWORKS_DELIVERY_KEYS", str(world.folder / "keys"))
+    assert deliver_flow.deliver.fn("tiny").is_completed() and told[-1].outcome == "published"
+    assert world.repository.targets()[0].version == "2"

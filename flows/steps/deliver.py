@@ -1,0 +1,76 @@
+"""Where this machine publishes what is live, and with which keys; publishing it.
+
+A machine that publishes says so by two variables of its environment: no form of a flow names keys.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from artifacts.promotion import publishing
+from artifacts.promotion.publishing import Publication
+from engineworks.delivery import keyring
+from engineworks.delivery.keyring import Keyring
+from engineworks.delivery.repository import Repository
+from engineworks.errors import DeliveryError, EngineworksError
+from flows.steps import promote as steps
+from tasks import _run
+
+#: Folder of the repository; folders of keys, as in PATH.
+REPOSITORY, KEYS = "ENGINEWORKS_DELIVERY", "ENGINEWORKS_DELIVERY_KEYS"
+
+
+def repository() -> Repository:
+    """The repository of this machine.
+
+    Raises:
+        DeliveryError: It has none.
+        MissingDependency: The packages for signing are not here.
+    """
+    folder = os.environ.get(REPOSITORY, "")
+    if not folder:
+        raise DeliveryError(
+            f"this machine publishes nothing: {REPOSITORY} is not set",
+            hint=f"set {REPOSITORY} to the repository's folder and {KEYS} to those of its keys; "
+            "see docs/deliver.md",
+        )
+    keyring.needed()
+    places = [Path(one) for one in os.environ.get(KEYS, "").split(os.pathsep) if one]
+    return Repository(Path(folder), Keyring(places))
+
+
+def publish(model: str, variant: str, *, dry_run: bool) -> list[Publication]:
+    """Publish what is live of a model.
+
+    Raises:
+        DeliveryError: This machine publishes nothing, or nothing was ever promoted.
+    """
+    found = publishing.publish(
+        _run.home(), _run.open_home_store(), steps.records(), repository(), model,
+        variant=variant, dry_run=dry_run,
+    )  # fmt: skip
+    if not found:
+        raise DeliveryError(
+            f"nothing of {model}{': ' + variant if variant else ''} was ever promoted",
+            hint=f"python -m flows.promote {model}",
+        )
+    return found
+
+
+def after_a_move(model: str) -> list[str]:
+    """Publish what was just moved, on a machine that publishes; what came of it, in words.
+
+    A move stands whether or not it can be published.
+    """
+    if not os.environ.get(REPOSITORY, ""):
+        return []
+    try:
+        found = publish(model, "", dry_run=False)
+    except EngineworksError as error:
+        return [f"not published for devices: {error.line}"]
+    return [
+        f"{one.variant}: {one.outcome} for devices, {one.reason}"
+        for one in found
+        if one.outcome != "unchanged"
+    ]
