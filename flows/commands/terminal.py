@@ -36,10 +36,11 @@ from engineworks.errors import (
 from engineworks.store import disk_error
 from flows.commands.names import refuse_unwritable
 from flows.commands.settings import configure, running_server
+from flows.commands.termination import ended_by_sigterm
 
 STOPPED = "\nstopped. Finished stages are kept: the same command goes on there.\n"
 
-#: Seconds that Prefect has to tell its server of a Ctrl-C.
+#: Seconds that Prefect has to tell its server of a Ctrl-C or SIGTERM.
 PATIENCE_S = 10.0
 
 BAD_INPUT = (RecipeError, ModelError, DataError, ExportError)
@@ -115,8 +116,12 @@ def following(options: argparse.Namespace, console: Console, title: str) -> Iter
     signal.signal(signal.SIGINT, _stop_at_once if embedded else _stop_soon)
     # During a flow Prefect takes it, tells its server and hands it on.
     signal.signal(signal.SIGTERM, _stop_at_once)
+    patience_s = 0.0 if embedded else PATIENCE_S
     try:
-        with temporary_settings(quieter):
+        with (
+            ended_by_sigterm(lambda number: _stop_at_once(number, None), patience_s),
+            temporary_settings(quieter),
+        ):
             yield finished
     finally:
         terminal.stop()

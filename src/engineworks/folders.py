@@ -83,6 +83,14 @@ def find(root: Path, suffixes: Collection[str] = (), *, deep: bool = True) -> Fo
     )
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a name that somebody gave is a folder; one that cannot be a name is none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # longer than a name may be, or with a zero byte
+        return False
+
+
 def by_ending(names: Iterable[str]) -> str:
     """How many files end in what, in words: `2 .heic, 1 without ending`."""
     counts = Counter(Path(name).suffix.lower() or "without ending" for name in names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -48,6 +49,16 @@ def run(arguments: Sequence[str] | None) -> int:
     except BrokenPipeError:
         sys.stdout = None  # the reader has gone: nothing to flush
         return 0
+    except OSError as error:
+        # A name that is too long, a full disk behind standard output: nobody's fault but words.
+        where = f"{str(error.filename)[:200]}: " if error.filename else ""
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"{where}{error.strerror or error}\n")
+        try:
+            sys.stdout.flush()
+        except (OSError, ValueError):
+            sys.stdout = None  # what cannot be written now cannot be at the end either
+        return 2
     return code
 
 

@@ -23,30 +23,49 @@ if TYPE_CHECKING:
 _WRITTEN = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
-def files_of(given: Sequence[str], suffixes: Sequence[str] = SUFFIXES) -> Iterator[Path]:
+def files_of(
+    options: argparse.Namespace, given: Sequence[str], suffixes: Sequence[str] = SUFFIXES
+) -> tuple[list[Path], int]:
     """Files as they are, and the images of folders in the order of their names.
 
-    What is left out of a folder for its ending is told on stderr.
+    What is left out of a folder for its ending is told on stderr, as is a folder that is of no
+    use beside others.
+
+    Returns:
+        (files, how many folders are of no use).
 
     Raises:
-        DataError: A folder without any.
+        DataError: Nothing but folders without images, or that cannot be read.
     """
-    for text in given:
-        path = Path(text)
-        if not path.is_dir():
-            yield path
+    files: list[Path] = []
+    useless: dict[Path, DataError] = {}
+    for path in map(Path, given):
+        if not folders.is_folder(path):
+            files.append(path)
             continue
-        found = folders.find(path, suffixes, deep=False)
-        others = folders.by_ending(found.others)
-        if not found.files:
-            raise DataError(
-                f"{path} holds no image ({', '.join(suffixes)})"
-                + (f"; there are {others}" if others else ""),
-                hint="give images or their folder",
-            )
-        if others:
-            sys.stderr.write(f"left out of {path}, since no image that is read ends so: {others}\n")
-        yield from (path / name for name in found.files)
+        try:
+            files += _images_in(path, suffixes)
+        except DataError as error:
+            useless[path] = error
+    if not files:
+        raise next(iter(useless.values()))
+    for path, reason in useless.items():
+        tell_failure(options, path, reason)
+    return files, len(useless)
+
+
+def _images_in(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
+    found = folders.find(folder, suffixes, deep=False)
+    others = folders.by_ending(found.others)
+    if not found.files:
+        raise DataError(
+            f"{folder} holds no image ({', '.join(suffixes)})"
+            + (f"; there are {others}" if others else ""),
+            hint="give images or their folder",
+        )
+    if others:
+        sys.stderr.write(f"left out of {folder}, since no image that is read ends so: {others}\n")
+    return (folder / name for name in found.files)
 
 
 #: Endings of one file: a folder that is to be made is not called so.

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
+import io
 import logging
+import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TextIO
+from typing import TextIO, cast
 
 from engineworks.cli._numbers import whole
-from engineworks.errors import EngineworksError
+from engineworks.errors import StoreError
 from engineworks.runtime.logs import LogRecorder, json_handler
 from engineworks.runtime.metrics import PrometheusRecorder, Recorder, Recorders, serve
 
@@ -42,11 +44,13 @@ def recorder(options: argparse.Namespace) -> Iterator[Recorder]:
             sys.stderr.write(f"metrics: http://127.0.0.1:{port}/metrics\n")
             chosen.append(counts)
         if options.log is not None:
-            file = sys.stderr
+            file: TextIO = sys.stderr
             if options.log != "-":
                 file = stack.enter_context(_appended(options.log))
             chosen.append(LogRecorder(file))
             handler, log = json_handler(file), logging.getLogger("engineworks")
+            # A disk that is full is told by the line of an image, once.
+            handler.handleError = lambda record: None  # type: ignore[method-assign]
             log.addHandler(handler)
             stack.callback(log.removeHandler, handler)
             if log.level == logging.NOTSET:  # else --log-level has said which
@@ -55,10 +59,46 @@ def recorder(options: argparse.Namespace) -> Iterator[Recorder]:
         yield chosen[0] if len(chosen) == 1 else Recorders(chosen) if chosen else Recorder()
 
 
-def _appended(path: str) -> contextlib.AbstractContextManager[TextIO]:
+@contextlib.contextmanager
+def _appended(path: str) -> Iterator[TextIO]:
+    """A file, device or pipe to write lines to; a pipe that nobody reads is refused at once."""
     try:
-        return Path(path).open("a", encoding="utf-8", buffering=1)
-    except OSError as error:
-        raise EngineworksError(
-            f"--log: {path} cannot be written ({error.strerror})", hint="give another file, or -"
-        ) from error
+        # Without O_NONBLOCK, opening a pipe waits for whoever reads from it.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
+        descriptor = os.open(path, flags, 0o666)
+        os.set_blocking(descriptor, True)
+    except (OSError, ValueError) as error:
+        raise _unwritable(path, error) from error
+    file = _Log(io.FileIO(descriptor, "w"), path)
+    try:
+        yield cast(TextIO, file)
+    finally:
+        with contextlib.suppress(OSError):
+            file.close()
+
+
+class _Log:
+    """Lines for a file, written at once; one that takes none ends the command in words."""
+
+    def __init__(self, file: io.FileIO, path: str) -> None:
+        self._file, self._path = file, path
+        self.close = file.close
+
+    def write(self, text: str) -> None:
+        """All of it."""
+        data = memoryview(text.encode("utf-8", errors="backslashreplace"))
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError as error:
+            raise _unwritable(self._path, error) from error
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def _unwritable(path: str, error: Exception) -> StoreError:
+    words = getattr(error, "strerror", None) or error
+    if getattr(error, "errno", None) == errno.ENXIO:
+        words = "a pipe that nobody reads"
+    return StoreError(f"--log: {path} cannot be written ({words})", hint="give another file, or -")

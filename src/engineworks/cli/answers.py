@@ -54,11 +54,11 @@ def register(subparsers: Subparsers) -> None:
 
 def _answer(options: argparse.Namespace) -> int:
     """0: all images were read; 1: some were not, each is named."""
-    files = list(files_of(options.images))
+    files, failed = files_of(options, options.images)
     folder = getattr(options, "output", None)
     outputs = outputs_for(folder, files) if folder is not None else []
     check(options, outputs, files)
-    failed, depth = 0, DepthCheck()
+    depth = DepthCheck()
     with recorder(options) as recorded, open_predictor(options) as predictor:
         record = recorded.of(name_of(predictor.session.manifest))
         for number, path in enumerate(files):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from engineworks.cli._numbers import number
 from engineworks.cli._words import add, answer
 from engineworks.errors import DataError
+from engineworks.files import read_bytes
 
 if TYPE_CHECKING:
     from engineworks.cli._words import Subparsers
@@ -24,6 +25,9 @@ Result = TypeVar("Result")
 
 #: Environment variable of the key, so that it stands in no list of processes.
 KEY = "ENGINEWORKS_KEY"
+
+#: Bytes of the largest body that is posted.
+_MOST_BODY = 2**28
 
 _HEAD = (
     f"{'load':<8} {'asked/s':>8} {'sent':>7} {'good':>7} {'late':>7} {'refused':>8} {'wrong':>6} "
@@ -66,7 +70,7 @@ def _loadtest(options: argparse.Namespace) -> int:
     from engineworks.load.wire import Client, target
 
     try:
-        body = options.body.read_bytes()
+        body = read_bytes(options.body, _MOST_BODY)
     except OSError as error:
         raise DataError(
             f"{options.body} cannot be read ({error.strerror})", hint="give a file for --body"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from engineworks.cli._outputs import check
 from engineworks.cli._recording import add_recording, recorder
 from engineworks.cli._words import add
 from engineworks.errors import ArtifactError, DataError, FeedError, StoreError
+from engineworks.files import open_file
 from engineworks.runtime.metrics import name_of
 from engineworks.runtime.outputs import temporary_name
 from engineworks.runtime.pictures import read_picture
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 ARRAYS = (".npy", ".npz")
+
+#: Bytes of the arrays in one file: 100 inputs of 640x640. A compressed one of 3 MB may hold 3 GB.
+MOST_BYTES = 2**29
 
 
 def register(subparsers: Subparsers) -> None:
@@ -60,10 +65,9 @@ def register(subparsers: Subparsers) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     """0: all files were run; 1: some were not, each is named."""
-    files = list(files_of(options.files, (*SUFFIXES, *ARRAYS)))
+    files, failed = files_of(options, options.files, (*SUFFIXES, *ARRAYS))
     outputs = outputs_for(options.output, files, ".npz") if options.output is not None else []
     check(options, outputs, files)
-    failed = 0
     with (
         recorder(options) as recorded,
         open_session(options) as session,
@@ -91,13 +95,14 @@ def _feeds(session: Session, path: Path, max_pixels: int) -> dict[str, Array]:
     if path.suffix.lower() not in ARRAYS:
         return {names[0]: _image(session, path, max_pixels)}
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
+            _refuse_large(path, file)
             found = np.load(file, allow_pickle=False)
             single = isinstance(found, np.ndarray)
             arrays = {"": found} if single else {name: found[name] for name in found}
     except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile) as error:
         raise DataError(
-            f"{path} cannot be read as arrays ({error})",
+            f"{path} cannot be read as arrays ({getattr(error, 'strerror', None) or error})",
             hint="write it by numpy.save (.npy) or numpy.savez (.npz), without objects",
         ) from error
     if single and len(names) != 1:
@@ -108,6 +113,19 @@ def _feeds(session: Session, path: Path, max_pixels: int) -> dict[str, Array]:
     if single:
         arrays = {names[0]: arrays[""]}
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def _refuse_large(path: Path, file: BinaryIO) -> None:
+    size_bytes = os.fstat(file.fileno()).st_size
+    if size_bytes <= MOST_BYTES and zipfile.is_zipfile(file):
+        size_bytes = sum(part.file_size for part in zipfile.ZipFile(file).infolist())
+    file.seek(0)
+    if size_bytes > MOST_BYTES:
+        raise DataError(
+            f"{path} holds {size_bytes:,} bytes of arrays, more than the {MOST_BYTES:,} that are "
+            "read",
+            hint="give fewer rows in one file",
+        )
 
 
 def _image(session: Session, path: Path, max_pixels: int) -> Array:

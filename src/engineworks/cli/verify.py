@@ -12,6 +12,7 @@ from engineworks import store
 from engineworks.cli._engines import HELP, recall
 from engineworks.cli._words import add, answer
 from engineworks.errors import ArtifactError
+from engineworks.files import read_text
 from engineworks.runtime.session import local_folder
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def _verify(options: argparse.Namespace) -> int:
 def _identities(summary: Path) -> set[str]:
     """Every sha256 of an artifact or engine in a summary."""
     try:
-        data = json.loads(summary.read_text(encoding="utf-8"))
+        data = json.loads(read_text(summary))
     except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(
             f"{summary} cannot be read ({type(error).__name__})", hint="give a run's summary.json"

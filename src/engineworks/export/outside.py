@@ -28,9 +28,12 @@ def files(path: Path) -> dict[str, Path]:
     except Exception:
         return {}
     found = {}
+    for tensor in tensors(model):
+        _refuse_two_places(path, tensor)
     for location in sorted({location_of(tensor) for tensor in tensors(model)} - {""}):
         place = PurePosixPath(location)
-        if place.is_absolute() or ".." in place.parts or "\\" in location:
+        strange = "\\" in location or "\0" in location
+        if place.is_absolute() or ".." in place.parts or strange:
             raise ModelError(
                 f"model.source: {path.name} keeps its weights in {location!r}, which lies outside "
                 f"{path.parent}",
@@ -51,6 +54,17 @@ def files(path: Path) -> dict[str, Path]:
             )
         found[location] = beside
     return found
+
+
+def _refuse_two_places(path: Path, tensor: Any) -> None:
+    """One reader takes the first of two places and another the last: only one would be hashed."""
+    places = {entry.value for entry in tensor.external_data if entry.key == "location"}
+    if len(places) > 1:
+        raise ModelError(
+            f"model.source: {path.name} keeps the weight {tensor.name!r} in two files at once: "
+            f"{', '.join(map(repr, sorted(places)))}",
+            hint="do not use it: no exporter writes such a file; save the model again",
+        )
 
 
 def _together(path: Path, beside: Path) -> bool:

@@ -334,7 +334,8 @@ class Stream:
         if self._outcome != "whole" or source is None:
             ended = source is not None and source.live
             return self._outcome, "" if ended else "stopped before its end"
-        damaged, told = source.troubles.damaged, source.frames
+        damaged = source.troubles.damaged
+        told = None if source.troubles.estimated else source.frames
         if self.job.resumed:
             return ("lost", source.troubles.cut) if source.troubles.cut else ("whole", "")
         if not self._frames:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import struct
+import zipfile
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -178,3 +182,71 @@ def test_what_the_engine_raises_is_counted(
     assert main([command, used, str(red), "--log", str(log)]) == 2
     told = lines(log.read_text())
     assert [entry["status"] for entry in told if "status" in entry] == ["failed"]
+
+
+class TestWhatCannotBeRead:
+    """One name that is of no use ends neither the batch nor the command with a trace."""
+
+    def test_a_name_longer_than_any_file_has(self, engine, red, capsys):
+        assert main(["classify", engine, "n" * 300 + ".png", str(red)]) == 1
+        told = capsys.readouterr()
+        assert "cannot be read (File name too long)" in told.err
+        assert told.out.startswith(str(red))
+
+    @pytest.mark.parametrize("command", ["bench", "inspect", "verify", "video"])
+    def test_as_an_engine_or_a_video(self, engine, capsys, command):
+        names = ["n" * 300, "x.mp4"] if command == "video" else ["n" * 300]
+        assert main([command, *names]) == 2
+        assert main(["video", engine, "n" * 300, "--jsonl", "-"]) == 2
+        assert "Traceback" not in capsys.readouterr().err
+
+    def test_a_folder_without_images_beside_good_ones(self, engine, red, tmp_path, capsys):
+        (tmp_path / "empty").mkdir()
+        command = ["classify", engine, str(tmp_path / "empty"), str(red)]
+        assert main(command) == 1
+        told = capsys.readouterr()
+        assert "empty holds no image" in told.err
+        assert told.out.startswith(str(red))
+        assert main(command[:-1]) == 2
+
+    def test_an_archive_that_unpacks_to_gigabytes(self, engine, tmp_path, capsys):
+        path = tmp_path / "bomb.npz"
+        header = np.lib.format.magic(1, 0)
+        shape = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1, 3, 16000, 16000), }"
+        with (
+            zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+            archive.open("images.npy", "w", force_zip64=True) as part,
+        ):
+            part.write(header + struct.pack("<H", 118) + shape.ljust(117) + b"\n")
+            for _ in range(70):
+                part.write(bytes(2**23))
+        assert path.stat().st_size < 2**20
+        assert main(["run", engine, str(path)]) == 1
+        assert "bytes of arrays, more than the 536,870,912" in capsys.readouterr().err
+
+    def test_a_pipe_as_an_array(self, engine, tmp_path, capsys):
+        os.mkfifo(tmp_path / "a.npy")
+        assert main(["run", engine, str(tmp_path / "a.npy")]) == 1
+        assert "is a pipe" in capsys.readouterr().err
+
+
+class TestTheLog:
+    def test_a_full_disk_is_told_in_words(self, engine, red, capsys):
+        if not Path("/dev/full").exists():
+            pytest.skip("no /dev/full here")
+        assert main(["classify", engine, str(red), "--log", "/dev/full"]) == 2
+        told = capsys.readouterr().err
+        assert "--log: /dev/full cannot be written (No space left on device)" in told
+        assert "Traceback" not in told
+
+    def test_a_pipe_that_nobody_reads_is_refused_at_once(self, engine, red, tmp_path, capsys):
+        os.mkfifo(tmp_path / "log")
+        assert main(["classify", engine, str(red), "--log", str(tmp_path / "log")]) == 2
+        assert "a pipe that nobody reads" in capsys.readouterr().err
+
+    def test_lines_are_added_to_a_file(self, engine, red, tmp_path):
+        log = tmp_path / "log.jsonl"
+        for _ in range(2):
+            assert main(["classify", engine, str(red), "--log", str(log)]) == 0
+        events = [row["event"] for row in lines(log.read_text())]
+        assert events.count("inference") == 2

@@ -199,6 +199,30 @@ def test_a_file_that_is_cut_is_not_called_whole(oracle_engine, tmp_path, capsys,
     assert all(outcome in ("lost", "failed") for outcome, _ in outcomes[2:]), outcomes
 
 
+@pytest.mark.parametrize("ending", ["mkv", "flv", "mp4", "ts"])
+def test_a_sound_that_goes_on_is_no_cut(oracle_engine, tmp_path, capsys, ending):
+    """The length that MKV and FLV tell of is that of the file, not of its pictures."""
+    path = tmp_path / f"a.{ending}"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25)
+        video.height, video.width, video.pix_fmt = 120, 160, "yuv420p"
+        sound = container.add_stream("aac", rate=48_000)
+        sound.layout = "mono"
+        for image in panned(25, (120, 160)):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+        container.mux(video.encode(None))
+        for number in range(120):  # 2.56 s, beside 1 s of pictures
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            frame.sample_rate, frame.pts = 48_000, 1024 * number
+            container.mux(sound.encode(frame))
+        container.mux(sound.encode(None))
+    assert main(["video", str(oracle_engine), str(path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    with av.open(str(path)) as container:
+        assert told["frames"] == sum(1 for _ in container.decode(video=0)) == 25
+    assert (told["outcome"], told["reason"]) == ("whole", "")
+
+
 def write_any(path, codec):
     images = panned(60, (120, 160))
     if codec == "libx264":

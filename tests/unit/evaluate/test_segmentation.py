@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -54,6 +57,10 @@ def spec(place, **changes):
 @pytest.fixture(scope="module")
 def data(place):
     return datasets.validate(spec(place), TASK, LABELS)
+
+
+def copy_of(place, tmp_path):
+    return shutil.copytree(place, tmp_path / "copy")
 
 
 def score(data, infer=by_colour, task=TASK, prepare=None, size=SIZE):
@@ -237,6 +244,24 @@ class TestMasks:
             cv2.imwrite(str(tmp_path / "masks" / file.name), np.eye(40, dtype=np.uint8))
         with pytest.raises(DataError, match="12 of 12 images cannot be used"):
             datasets.validate(spec(place, annotations=str(tmp_path / "masks")), TASK, LABELS)
+
+    def test_a_mask_that_declares_gigabytes_is_told_and_not_decoded(
+        self, place, tmp_path, monkeypatch
+    ):
+        folder = copy_of(place, tmp_path)
+        path = folder / "masks" / "3.png"
+        data = bytearray(path.read_bytes())
+        data[16:24] = struct.pack(">II", 30_000, 20_000)  # IHDR: width, height
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+        path.write_bytes(data)
+        decoded = []
+        real = masks.decode
+        monkeypatch.setattr(masks, "decode", lambda *given: decoded.append(given) or real(*given))
+        found = datasets.validate(spec(folder, on_bad_image="skip"), TASK, LABELS)
+        assert [bad.reason for bad in found.bad] == [
+            "3.png is 64x48 pixels, its annotation says 30000x20000"
+        ]
+        assert not any("3.png" in what for _, what in decoded)
 
     def test_pictures_without_a_mask_are_bad_images(self, place, tmp_path):
         (tmp_path / "masks").mkdir()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from engineworks.errors import DataError
@@ -228,3 +230,17 @@ def test_other_texts_of_a_data_set_are_no_labels_to_be_read(tmp_path):
     data, _ = read(both)
     assert data.bad == ()
     assert truths.answer_files(DataSpec(images=str(tmp_path))) == {}
+
+
+def test_a_pipe_among_the_pictures_holds_nobody_up(tmp_path):
+    """And the boxes of a picture that cannot be read are not called impossible."""
+    tree(tmp_path)
+    os.mkfifo(tmp_path / "images/val/c.jpg")
+    (tmp_path / "labels/val/c.txt").write_text("0 0.5 0.5 0.25 0.5\n")
+    spec = DataSpec(
+        images=str(tmp_path / "images/val"), annotations=str(tmp_path / "labels/val"),
+        on_bad_image="skip",
+    )  # fmt: skip
+    data = datasets.validate(spec, DETECTION, LABELS, lambda truth: KEPT)
+    assert data.files == ("a.jpg", "b.jpg")
+    assert [bad.file for bad in data.bad] == ["c.jpg"]

@@ -78,7 +78,9 @@ def test_a_file_with_weights_is_found_wherever_they_stand(place, tmp_path):
     assert sources.file_digest(path, "onnx") != before
 
 
-@pytest.mark.parametrize("location", ["/etc/hostname", "../w.bin", "a/../../w.bin", "..\\w.bin"])
+@pytest.mark.parametrize(
+    "location", ["/etc/hostname", "../w.bin", "a/../../w.bin", "..\\w.bin", "w.bin\0"]
+)
 def test_weights_outside_the_models_folder_are_refused(location, tmp_path):
     path = tmp_path / "in" / "m.onnx"
     path.parent.mkdir()
@@ -86,6 +88,17 @@ def test_weights_outside_the_models_folder_are_refused(location, tmp_path):
     model = helper.make_model(graph([constant("y", location)]))
     path.write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match="lies outside"):
+        outside.files(path)
+
+
+def test_a_weight_in_two_files_at_once_is_refused(tmp_path):
+    """onnx and ONNX Runtime take the last place, whoever takes the first hashes another file."""
+    path = tmp_path / "m.onnx"
+    node = constant("y", "w.bin")
+    node.attribute[0].t.external_data.add(key="location", value="/etc/hostname")
+    path.write_bytes(helper.make_model(graph([node])).SerializeToString())
+    (tmp_path / "w.bin").write_bytes(b"\0" * 12)
+    with pytest.raises(ModelError, match="in two files at once"):
         outside.files(path)
 
 

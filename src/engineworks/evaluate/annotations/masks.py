@@ -19,6 +19,7 @@ from engineworks.errors import DataError
 from engineworks.evaluate.annotations import turned
 from engineworks.evaluate.tasks import Look
 from engineworks.facts.data import BadImage
+from engineworks.runtime.picture_header import read_header
 from engineworks.specs import DataSpec
 
 Array = np.ndarray[Any, Any]
@@ -91,13 +92,19 @@ class MaskTruth:
 
     def look(self, file: str, image: Array, stored: bytes, frame: str | None) -> Look:
         """Hold a mask's size and values against the picture and the classes."""
+        size = (image.shape[0], image.shape[1])
+        number = turned.orientation(stored, image)
+        header = read_header(self.png[_stem(file)])
+        if header is not None and header.height * header.width > size[0] * size[1]:
+            # Before it is decoded: some bytes may declare gigabytes.
+            declared = (header.height, header.width)
+            return Look(reason=turned.mismatch(file, declared, size, number, frame)[0])
         try:
             mask = self.mask(file)
         except DataError as error:
             return Look(reason=error.message)
-        number = turned.orientation(stored, image)
         reason, as_stored = turned.mismatch(
-            file, (mask.shape[0], mask.shape[1]), (image.shape[0], image.shape[1]), number, frame
+            file, (mask.shape[0], mask.shape[1]), size, number, frame
         )
         return Look(reason=reason, as_stored=as_stored, orientation=number)
 
@@ -152,8 +159,11 @@ def decode(data: bytes, what: str) -> Array:
     """
     import cv2
 
+    header = read_header(data)
+    if header is None or header.cut:
+        values = None
     # A palette's colours are of no interest: cv2 would give them in place of its numbers.
-    if data[25:26] == b"\x03":
+    elif data[25:26] == b"\x03":
         values = _indices(data)
     else:
         values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)

@@ -31,6 +31,9 @@ ENDINGS = (".yaml", ".yml")
 #: A label file, and one of names, is never larger.
 _MOST = 2**24
 
+#: Height and width of a picture that cannot be read: its boxes are no slips of whoever drew them.
+_UNREADABLE = (1000, 1000)
+
 #: Fractions may pass the edge by little; pixels are far beyond it.
 _BEYOND = 2.0
 
@@ -119,7 +122,7 @@ def read_yolo(
         )
     images, annotations = [], []
     for place, name in enumerate(files, start=1):
-        height, width = _size(root / name, spec.frame)
+        height, width = _size(root / name, spec)
         images.append({"id": place, "file_name": name, "height": height, "width": width})
         rows = _rows(known[of[name]], len(names), _has_points(known)) if name in of else []
         annotations += [_annotation(row, place, width, height) for row in rows]
@@ -242,16 +245,15 @@ def _has_points(known: Mapping[str, Path]) -> bool:
     return NAMES in known and "kpt_shape" in _yaml(known[NAMES])
 
 
-def _size(path: Path, frame: str | None) -> tuple[int, int]:
-    """(height, width) of the picture that fractions are of; (1, 1) where decoding will fail."""
+def _size(path: Path, spec: DataSpec) -> tuple[int, int]:
+    """(height, width) of the picture that fractions are of; any where decoding will fail."""
     try:
-        data = path.read_bytes()
+        header = read_header(data := read_bytes(path, 3 * spec.max_pixels))
     except OSError:
-        return 1, 1
-    header = read_header(data)
+        return _UNREADABLE
     if header is None:
-        return 1, 1
-    quarter = frame != "unturned" and turned.tagged(data) >= 5
+        return _UNREADABLE
+    quarter = spec.frame != "unturned" and turned.tagged(data) >= 5
     return (header.width, header.height) if quarter else (header.height, header.width)
 
 

@@ -78,6 +78,9 @@ class Troubles:
     """How the file is cut, in words."""
     counted: int = 0
     """Frames by the header's own count, which a cut does not change; 0 where it has none."""
+    estimated: bool = False
+    """Whether the number of frames follows from the file's length, which may be that of its sound:
+    fewer frames are no loss."""
     notes: list[str] = field(default_factory=list)
     """The first of each kind, in words."""
 

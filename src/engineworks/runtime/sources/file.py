@@ -41,6 +41,7 @@ class FileSource:
         self.fps = decoder.fps
         if decoder.container.format.name in _COUNTING:
             self.troubles.counted = decoder.stream.frames
+        self.troubles.estimated = not decoder.stream.frames
         duration_s = decoder.duration_s
         self.frames = decoder.stream.frames or (
             round(duration_s * self.fps) if duration_s else None
