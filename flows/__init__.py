@@ -1,10 +1,9 @@
 """The flows: sentences made of tasks. Run them as `python -m flows.ship RECIPE`.
 
 They use the library of their own checkout. A worker that clones the repository for a run has
-perhaps another version installed; mixed, the two would be neither.
+perhaps another version installed; mixed, the two would be neither. Nothing is imported before a
+command is ready for signals, not even `__future__`.
 """
-
-from __future__ import annotations
 
 import sys
 

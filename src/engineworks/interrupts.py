@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -67,10 +67,31 @@ def watched() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def end(code: int) -> NoReturn:
-    """End the process with this code; a signal that comes now comes too late to change it."""
+def told(asked: KeyboardInterrupt) -> int:
+    """Say that the command was stopped; its exit code."""
+    _say()
+    return asked.code if isinstance(asked, Stopped) else 128 + signal.SIGINT
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """Run a command and end the process with its exit code, whenever a signal comes."""
+    try:
+        code = main()
+        _ignore()
+    except KeyboardInterrupt as asked:  # outside of what the command itself cares for
+        _ignore()
+        code = told(asked)
+    end(code)
+
+
+def _ignore() -> None:
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def end(code: int) -> NoReturn:
+    """End the process with this code; a signal that comes now comes too late to change it."""
+    _ignore()
     if code in (128 + number for number in _SIGNALS):
         _flush_and_go(code)  # what a package does at the end may take for ever
     sys.exit(code)

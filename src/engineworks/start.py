@@ -15,4 +15,4 @@ def command() -> None:
     """Run the command line and end the process."""
     from engineworks.cli import main
 
-    interrupts.end(main())
+    interrupts.run(main)

@@ -28,12 +28,11 @@ def main(arguments: "Sequence[str] | None" = None) -> int:
     """Run the command and return its exit code."""
     from engineworks import interrupts, streams
 
-    streams.tolerate()
-    with interrupts.watched():
-        try:
+    try:
+        with interrupts.watched():
+            streams.tolerate()
             from engineworks.cli._command import run
 
             return run(arguments)
-        except KeyboardInterrupt as asked:
-            sys.stderr.write("stopped\n")
-            return asked.code if isinstance(asked, interrupts.Stopped) else 130
+    except KeyboardInterrupt as asked:
+        return interrupts.told(asked)

@@ -3,4 +3,4 @@
 from engineworks import interrupts
 from engineworks.cli import main
 
-interrupts.end(main())
+interrupts.run(main)

@@ -45,6 +45,27 @@ def test_a_signal_during_an_import_of_a_command(yolox_engine, number, name):
     assert told == (128 + number, "stopped\n")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("at", ["streams.tolerate", "interrupts._ignore"])
+def test_a_signal_before_the_command_has_begun_and_after_it_has_ended(number, at):
+    script = """
+        import os, runpy, signal, sys
+        from engineworks import interrupts, streams
+        module, name = sys.argv[2].split(".")
+        there = {"streams": streams, "interrupts": interrupts}[module]
+        real, number = getattr(there, name), int(sys.argv[1])
+        def asked():
+            setattr(there, name, real)
+            os.kill(os.getpid(), number)
+            return real()
+        setattr(there, name, asked)
+        sys.argv = ["-m", "schema"]
+        sys.orig_argv = ["python", "-m", "engineworks.cli"]
+        runpy.run_module("engineworks.cli", run_name="__main__", alter_sys=True)
+    """
+    assert run(script, number, at) == (128 + number, "stopped\n")
+
+
 RECIPE = TOP / "examples" / "yolox_nano" / "recipe.yaml"
 
 
@@ -52,6 +73,7 @@ RECIPE = TOP / "examples" / "yolox_nano" / "recipe.yaml"
 @pytest.mark.parametrize(
     ("name", "module", "words"),
     [
+        ("__future__", "flows.ship", [RECIPE, "--dry-run"]),
         ("pathlib", "flows.ship", [RECIPE, "--dry-run"]),
         ("rich.console", "flows.ship", [RECIPE, "--dry-run"]),
         ("prefect", "flows.ship", [RECIPE, "--dry-run"]),
