@@ -259,6 +259,25 @@ class Summary:
         return tuple(v for v in self.pending if v.required)
 
     @property
+    def failed_packages(self) -> tuple[str, ...]:
+        """Packages of required variants that no server may load: `onnxruntime-cpu/fp32 triton`."""
+        return self._packages("failed")
+
+    @property
+    def waiting_packages(self) -> tuple[str, ...]:
+        """Packages of required variants that no server has proven yet."""
+        return self._packages("pending")
+
+    def _packages(self, state: str) -> tuple[str, ...]:
+        return tuple(
+            f"{variant.name} {row.kind}"
+            for variant in self.variants
+            if variant.required
+            for row in variant.package
+            if row.state == state
+        )
+
+    @property
     def pending(self) -> tuple[Variant, ...]:
         """Variants that wait for another machine; a later run completes them."""
         return tuple(v for v in self.variants if v.verdict == "pending")

@@ -126,7 +126,7 @@ def _go_on(store: RemoteStore, record: Waiting, etag: str) -> Completion:
         outcome="waits" if built.waiting else "completed",
         reason=f"{len(summary.shipped)} of {len(summary.variants)} shipped",
         pending=built.waiting,
-        missed=tuple(variant.name for variant in summary.missed),
+        missed=(*(variant.name for variant in summary.missed), *summary.failed_packages),
         run_id=summary.run_id,
     )
 

@@ -54,9 +54,9 @@ def ship(
     """Export, simplify, analyze; build, check and time every variant; decide; log.
 
     Returns:
-        Completed, or Failed when a required variant is not shipped (a pending one, whose machine
-        could not take it, may come later); either way the run's folder holds summary.json and
-        report.html.
+        Completed, or Failed when a required variant is not shipped or its package failed its proof
+        (what is pending, for a machine or for its server, may come later); either way the run's
+        folder holds summary.json and report.html.
 
     Raises:
         EngineworksError: The recipe, the model or the data cannot be used.
@@ -71,6 +71,8 @@ def ship(
     if summary.missed:
         names = ", ".join(f"{v.name} is {v.verdict}" for v in summary.missed)
         return Failed(message=f"required but not shipped: {names}")
+    if summary.failed_packages:
+        return Failed(message=f"packages without a proof: {', '.join(summary.failed_packages)}")
     words = f"{len(summary.shipped)} of {len(summary.variants)} shipped"
     words += f", {len(summary.pending)} pending" if summary.pending else ""
     return Completed(message=words)

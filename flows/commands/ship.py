@@ -1,8 +1,8 @@
 """The command line of `python -m flows.ship`: sets the state folder up, shows progress, exits.
 
-Exit codes: 0 every required variant is shipped; 1 the run ended and one is not; 2 recipe, model
-or data cannot be used; 3 this machine cannot do it (disk, missing package, crash); 4 one
-is pending, waiting for another machine; 130 stopped.
+Exit codes: 0 every required variant is shipped, and so are its packages; 1 the run ended and one is
+not; 2 recipe, model or data cannot be used; 3 this machine cannot do it (disk, missing package,
+crash); 4 one is pending, waiting for another machine or for the server of its proof; 130 stopped.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Ship one trained model: export it, build it for every target of the recipe, "
         "check, time, judge and register each.",
         epilog="Finished stages are kept: after a stop or a change the same command runs only "
-        "what is missing. Exit codes: 0 shipped, 1 a required variant is not, 2 bad recipe, "
-        "model or data, 3 trouble on this machine, 4 one waits for another machine, "
-        "130 stopped.",
+        "what is missing. Exit codes: 0 shipped, 1 a required variant or package is not, 2 bad "
+        "recipe, model or data, 3 trouble on this machine, 4 one waits for another machine or, a "
+        "package, for a server, 130 stopped.",
     )
     parser.add_argument("recipe", help="recipe file, for example examples/yolox_nano/recipe.yaml")
     parser.add_argument(
@@ -95,9 +95,9 @@ def _ship(options: argparse.Namespace, console: Console) -> int:
         if options.fleet and summary.pending:
             with contextlib.suppress(Exception):  # the run has ended, whoever is away now
                 sys.stdout.write(_later(summary.name))
-    if summary.missed:
+    if summary.missed or summary.failed_packages:
         return 1
-    return 4 if summary.waiting else 0
+    return 4 if summary.waiting or summary.waiting_packages else 0
 
 
 def _later(name: str) -> str:

@@ -80,3 +80,22 @@ def test_what_schema_1_wrote_is_read_in_todays_words(tmp_path):
 def test_the_steps_of_schema_1_have_todays_names(old, new):
     rung = {"step": old, "integer_layers": 3, "fidelity": 0.9}
     assert older_summary.renamed([rung]) == [{"step": new, "integer_layers": 3, "agreement": 0.9}]
+
+
+@pytest.mark.parametrize(
+    ("required", "state", "failed", "waiting"),
+    [
+        (True, "failed", ("v triton",), ()),
+        (True, "pending", (), ("v triton",)),
+        (True, "proven", (), ()),
+        (True, "skipped", (), ()),
+        (False, "failed", (), ()),
+    ],
+)
+def test_a_run_is_held_to_the_packages_of_required_variants(required, state, failed, waiting):
+    row = summaries.PackageRow(kind="triton", state=state, reason="so")
+    row_of = dataclasses.replace(
+        summaries.variant(WHOLE), name="v", required=required, package=(row,)
+    )
+    summary = dataclasses.replace(example(summaries.Summary), variants=(row_of,))
+    assert (summary.failed_packages, summary.waiting_packages) == (failed, waiting)

@@ -14,8 +14,10 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import grpc  # type: ignore[import-untyped]
 import kserve
 import numpy as np
+from kserve import model_server
 from kserve.errors import InvalidInput
 
 from engineworks import runtime
@@ -133,11 +135,37 @@ class PhotoModel(kserve.Model):  # type: ignore[misc]
         return columns if boxes is None else {"boxes": boxes, **columns}
 
 
+def _listen_on(host: str) -> None:
+    """Have both of KServe's servers listen on one address; it has no option for that.
+
+    It takes all, as is wanted in a container; anywhere else strangers could ask.
+    """
+
+    class Rest(model_server.RESTServer):  # type: ignore[misc]
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            self.config.host = host
+
+    made = grpc.aio.server
+
+    def server(*arguments: Any, **named: Any) -> Any:
+        bound = made(*arguments, **named)
+        add = bound.add_insecure_port
+        bound.add_insecure_port = lambda address: add(address.replace("[::]", host))
+        return bound
+
+    model_server.RESTServer = Rest
+    grpc.aio.server = server
+
+
 def main() -> None:
     """Open the engine, answer once, serve."""
     parser = argparse.ArgumentParser(add_help=False)  # KServe reads its own options
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--host", default="")
     options, _ = parser.parse_known_args()
+    if options.host:
+        _listen_on(options.host)
     session = runtime.open(ENGINE, threads=options.threads)
     name = session.manifest.name
     models: list[Any] = [EngineModel(f"{name}.engine", session)]

@@ -22,7 +22,7 @@ def serve(site: Site) -> Iterator[KServeServed]:
     details = site.manifest.details
     command = [
         str(site.environment / "bin" / "python"), str(site.package / "app" / "model.py"),
-        f"--http_port={http_port}", f"--grpc_port={grpc_port}",
+        f"--http_port={http_port}", f"--grpc_port={grpc_port}", "--host=127.0.0.1",
         f"--threads={details['numbers']['threads']}",
     ]  # fmt: skip
     environment = {
