@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from botocore.loaders import JSONFileLoader
 from hypothesis import settings
 
 from engineworks.specs import Preprocess, TaskSpec
@@ -25,7 +27,18 @@ def store(tmp_path: Path) -> LocalStore:
 
 
 @pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+def botocore_reads_once() -> Iterator[None]:
+    """Every client parses megabytes of JSON; hundreds of them may share what the first has read."""
+    read = functools.cache(functools.partial(JSONFileLoader._load_file, None))  # it asks no self
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "_load_file", staticmethod(read))
+        yield
+
+
+@pytest.fixture(scope="session")
+def s3_server(
+    tmp_path_factory: pytest.TempPathFactory, botocore_reads_once: None
+) -> Iterator[S3Server]:
     """A real S3 server on this machine, with one bucket."""
     server = S3Server(
         tmp_path_factory.mktemp("s3"), key="tests", secret="only-on-127-0-0-1", bucket="models"
