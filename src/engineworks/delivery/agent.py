@@ -166,6 +166,10 @@ class Agent:
             try:
                 if state.record.phase == "watching" and state.running == state.record.sha256:
                     outcome = self._watch(card, state)
+                elif state.running and state.running == state.record.failed:
+                    outcome = self._back(
+                        state, state.record.failed_check, state.record.failed_reason
+                    )
                 elif state.running and not self._whole(state.running):
                     outcome = self._back(state, "content", DAMAGED)
             except EngineworksError as worse:
@@ -374,6 +378,9 @@ class Agent:
                 self._disk.remove(path)
 
     def _tidy(self, states: Mapping[str, SlotState]) -> None:
-        keep = set().union(*(state.needed() for state in states.values())) if states else set()
+        # Also what links of slots lead to that are on the card no more: a server may follow them.
+        names = {path.name for path in self._home.served.glob("*")} | set(states)
+        every = [states.get(name) or SlotState(self._home, self._disk, name) for name in names]
+        keep = {sha256 for state in every for sha256 in state.needed()}
         with explained(self._home.folder / "x"):
             self._fetcher.tidy(keep)

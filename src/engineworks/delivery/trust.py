@@ -13,7 +13,7 @@ import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -206,8 +206,12 @@ class Trust:
                     hint="sign it anew: engineworks deliver resign; engines that serve go on",
                     check="expired",
                 )
-        said = signed.get("timestamp") and signed["timestamp"].unrecognized_fields.get(SIGNED_AT)
-        if said and datetime.fromisoformat(said) > now + clocks.TOLERANCE:
+        said = (
+            signed["timestamp"].unrecognized_fields.get(SIGNED_AT)
+            if "timestamp" in signed
+            else None
+        )
+        if said is not None and _moment(said) > now + clocks.TOLERANCE:
             raise Refused(
                 f"the metadata was signed on {said}, the clock says {now:%Y-%m-%d %H:%M} UTC",
                 hint="set the clock (NTP): until then nothing is updated, what serves goes on",
@@ -236,6 +240,16 @@ class Trust:
             raise
         except Exception as error:  # of the framework's kinds
             return refusal.of_tuf(error)
+
+
+def _moment(text: Any) -> datetime:
+    try:
+        return datetime.fromisoformat(str(text)).astimezone(timezone.utc)
+    except ValueError as error:
+        raise Refused(
+            f"the timestamp says that it was signed at {str(text)[:40]!r}, which is no time",
+            hint="nothing changes on this device; ask who signs for the repository",
+        ) from error
 
 
 def _signed(scratch: Path, role: str) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import shutil
+import threading
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -12,6 +14,7 @@ from engineworks.delivery import agent as agents
 from engineworks.delivery import enrolment, looking, trial
 from engineworks.delivery.cards import Slot, may_download
 from engineworks.delivery.disk import Disk
+from engineworks.delivery.slots import SlotState
 from engineworks.delivery.transport import Folder
 from engineworks.delivery.trial import Trial
 from engineworks.errors import DeliveryError
@@ -165,6 +168,30 @@ class TestAnEngineThatFails:
         found = outcome(world, home, **{**parts, "source": away, "watches": lambda *a: "ill"})
         assert (found.outcome, running(home)) == ("gone back", good.name)
 
+    def test_a_kill_between_failing_and_going_back_is_made_good_without_the_repository(self, world):
+        home = world.device(server="http://127.0.0.1:1", watch_s=1.0)
+        parts = {"asks": lambda server: {}, "watches": lambda *a: ""}
+        good, bad = world.engine(2.0), world.engine(3.0)
+        world.put(good)
+        outcome(world, home, **parts)
+        world.put(bad)
+
+        class Dies(Disk):
+            links = 0
+
+            def symlink(self, path, leads_to):
+                self.links += 1
+                if self.links == 2:
+                    raise KeyboardInterrupt
+                super().symlink(path, leads_to)
+
+        ill = {**parts, "watches": lambda *a: "ill"}
+        with pytest.raises(KeyboardInterrupt):
+            world.agent(home, disk=Dies(), **ill).once()
+        assert running(home) == bad.name
+        found = outcome(world, home, source=Folder(world.folder / "nowhere"), **parts)
+        assert (found.outcome, running(home)) == ("gone back", good.name)
+
 
 class TestWhatIsNamed:
     def test_a_wanted_rollback_is_a_newer_generation_that_names_the_older_engine(self, delivered):
@@ -208,6 +235,14 @@ class TestWhatIsNamed:
         world.repository.drop(MODEL, VARIANT)
         assert outcome(world, home).outcome == "nothing named"
         assert running(home) == good.name
+
+    def test_a_slot_that_left_the_card_keeps_what_its_link_leads_to(self, delivered):
+        world, home, good = delivered
+        home.card.write_text(home.card.read_text().replace('"main"', '"other"'))
+        world.put(world.engine(3.0))
+        assert outcome(world, home).outcome == "switched"
+        assert running(home) == good.name
+        assert runtime.open(home.current("main").resolve())
 
     def test_one_slot_that_is_refused_stops_no_other(self, tmp_path):
         world = World(tmp_path, models=(MODEL, "other"))
@@ -373,6 +408,25 @@ def test_a_file_of_its_own_that_was_cut_needs_no_hand(delivered, name, cut):
     world.put(engine)
     assert outcome(world, home).outcome == "switched"
     assert running(home) == engine.name
+
+
+def test_the_link_is_never_away_and_never_mixed(delivered):
+    world, home, first = delivered
+    second = world.engine(3.0)
+    shutil.copytree(second, home.engine(second.name))
+    state, seen, done = SlotState(home, Disk(), "main"), set(), threading.Event()
+
+    def read():
+        while not done.is_set():
+            seen.add(running(home))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(200):
+        state.point((first, second)[number % 2].name)
+    done.set()
+    reader.join()
+    assert seen == {first.name, second.name}
 
 
 def test_what_is_not_needed_goes_and_what_may_be_gone_back_to_stays(delivered):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
 import threading
+import time
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -304,6 +306,45 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(world):
     starts = [start for path, start in asked if "blobs" in path]
     assert 60_000 in starts
     assert (home.engine(engine.name) / "more/labels.bin").read_bytes() == big
+
+
+class Dripping(BaseHTTPRequestHandler):
+    """Gives a byte now and then, for ever."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(b"x")
+                self.wfile.flush()
+                time.sleep(0.02)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_server_that_drips_is_given_up_for_now(world, monkeypatch):
+    monkeypatch.setattr("engineworks.delivery.transport.PATIENCE_S", 0.3)
+    world.put(world.engine(2.0))
+    home = world.device()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Dripping) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        status = world.agent(home, source=Web(f"http://127.0.0.1:{server.server_port}")).once()
+        server.shutdown()
+    assert (status.exit_code, status.check) == (3, "")
+    assert "bytes a second" in status.problem
+
+
+def test_a_download_whose_beginning_was_lost_is_begun_anew(world):
+    engine, home = world.engine(2.0, extra={"labels.bin": bytes(range(256)) * 400}), world.device()
+    world.put(engine)
+    part = home.incoming / engine.name / ".parts"
+    part.mkdir(parents=True)
+    for entry in json.loads((engine / "manifest.json").read_text())["files"]:
+        (part / entry["sha256"]).write_bytes(bytes(50))  # what a power cut may leave
+    assert look(world, home) == ("", "switched")
 
 
 def test_downloads_keep_to_their_limit():
