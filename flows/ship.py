@@ -24,7 +24,7 @@ from pydantic import Field
 from artifacts.prefect_ui import ProgressBar
 from artifacts.summary import Summary
 from engineworks import plan as planning
-from engineworks import precisions, usercode
+from engineworks import precisions, targets, usercode
 from engineworks import recipe as recipes
 from engineworks.errors import EngineworksError
 from engineworks.evaluate import datasets
@@ -121,7 +121,9 @@ def _stages(loaded: Loaded, plan: Plan) -> int:
     if any(precision.calibrated for precision in wanted) and loaded.recipe.calibration is not None:
         searching += 2 + loaded.recipe.calibration.made
     known = 3 + (loaded.recipe.data is not None)
-    packages = running * (len(loaded.recipe.packages) + bool(loaded.recipe.sealed.pictures))
+    packages = running * len(loaded.recipe.packages)
+    sealing = sum(not targets.load(v.target).replays for v in mine)
+    packages += sealing * bool(loaded.recipe.sealed.pictures)
     return sizes * shared + running * (sizes + 2) + searching + known + packages
 
 
