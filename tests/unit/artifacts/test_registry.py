@@ -60,6 +60,7 @@ def summary(store, tmp_path):
         rows.append(
             dataclasses.replace(
                 builders.example(Variant), name=name, verdict=verdict, predictions=None,
+                sealed=None, package=(), quantized=None,
                 engine=Engine(sha256=engine.sha256, size_bytes=9, uri=engine.uri),
                 registered=None, host=None, accuracy=None, benchmark=(),
             )
@@ -69,7 +70,7 @@ def summary(store, tmp_path):
     exported = dataclasses.replace(found.exported, onnx=onnx)
     return dataclasses.replace(
         found, name="tiny", variants=tuple(rows), reference=reference, exported=exported,
-        simplified=None, comparison=None,
+        simplified=None, comparison=None, calibration=None,
     )  # fmt: skip
 
 

@@ -89,7 +89,8 @@ def row(store, folder, content, wrong, name=NAME, p50_ms=4.0, **changes):
     right = 1 - wrong / len(FILES)
     values = {
         "name": name, "target": "openvino", "precision": "int8", "verdict": "shipped",
-        "predictions": known, "registered": None, "host": None,
+        "predictions": known, "registered": None, "host": None, "sealed": None,
+        "package": (), "quantized": None,
         "engine": Engine(sha256=engine.sha256, size_bytes=engine.size_bytes, uri=engine.uri),
         "accuracy": Accuracy(metric="top1", value=right, reference=right, drop=0.0, images=400),
         "parity": dataclasses.replace(builders.example(Parity), holds=True),
@@ -121,7 +122,7 @@ def ship(home, tmp_path):
         variant = row(store, tmp_path, content, wrong, **changes)
         summary = dataclasses.replace(
             base, schema=SCHEMA, name="tiny", size=(32, 32), variants=(variant,), simplified=None,
-            comparison=None, budget=BudgetSpec(),
+            comparison=None, budget=BudgetSpec(), calibration=None,
             reference=dataclasses.replace(
                 base.reference, artifact=onnx, predictions=None, detail={}
             ),
