@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.random import default_rng  # here: `np.random` is imported when first seen, on any thread
 
 from engineworks import hosts
 from engineworks.errors import EngineworksError
@@ -34,7 +35,7 @@ LONGEST_S = 0.5
 
 def row(session: Session, seed: int = 0) -> Feeds | None:
     """One made-up row for every input; None where other dimensions than the first are open."""
-    noise = np.random.default_rng(seed)
+    noise = default_rng(seed)
     feeds: Feeds = {}
     for spec in session.inputs:
         sizes = spec.shape[1:]
