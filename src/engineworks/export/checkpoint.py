@@ -92,19 +92,31 @@ def load(module: Any, path: Path, *, trust: bool, key: str, source: str) -> str:
     chosen = _chosen(fitting, path, key)
     if chosen is None:
         raise _misfit(module, path, source, found, wanted)
-    _reject_complex(chosen, path, wanted)
-    module.load_state_dict(dict(chosen.tensors), strict=True)
+    _reject_other_kinds(chosen, path, wanted)
+    try:
+        module.load_state_dict(dict(chosen.tensors), strict=True)
+    except (RuntimeError, NotImplementedError) as error:
+        raise ModelError(
+            f"model.weights: PyTorch cannot copy the weights of {path.name}: {said(error, 300)}",
+            hint="save plain, dense tensors: torch.save(model.state_dict(), ...)",
+        ) from error
     return "; ".join(filter(None, (chosen.said, _left_average(state, fitting))))
 
 
-def _reject_complex(chosen: Weights, path: Path, wanted: Mapping[str, Any]) -> None:
+def _reject_other_kinds(chosen: Weights, path: Path, wanted: Mapping[str, Any]) -> None:
+    """Refuse numbers that PyTorch would turn into others without a word."""
     for name, value in chosen.tensors.items():
+        here, there = (str(dtype).split(".")[-1] for dtype in (value.dtype, wanted[name].dtype))
+        told = f"model.weights: {name!r} in {path.name} is {here}, the network's is {there}: "
         if value.is_complex() and not wanted[name].is_complex():
             raise ModelError(
-                f"model.weights: {name!r} in {path.name} is {str(value.dtype).split('.')[-1]}, "
-                f"the network's is {str(wanted[name].dtype).split('.')[-1]}: its imaginary part "
-                "would be lost",
+                told + "its imaginary part would be lost",
                 hint="save real weights: those that the network was trained with",
+            )
+        if wanted[name].is_floating_point() and not value.is_floating_point():
+            raise ModelError(
+                told + "whole numbers without the scale that they stand for",
+                hint="save the floating-point weights; INT8 is made of them (docs/int8.md)",
             )
 
 
@@ -283,7 +295,7 @@ def _misfit(
     where, tensors, prefix = max(tries, key=nearness, default=((), {}, ""))
     inside = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
     place = ".".join((*where, *filter(None, (prefix.rstrip("."),))))
-    words = "its names and shapes differ"
+    words = _differences(inside, wanted)
     try:
         module.load_state_dict(inside, strict=True)
     except RuntimeError as error:
@@ -294,6 +306,19 @@ def _misfit(
         f"{words}",
         hint="use the weights of this network, or pass the network's options in model.arguments",
     )
+
+
+def _differences(inside: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What PyTorch forgives and this does not: it would leave a layer as it was made."""
+    missing = [name for name in wanted if name not in inside]
+    if missing:
+        return f"it lacks {', '.join(map(repr, missing[:3]))} ({len(missing)} in all)"
+    shapes = [
+        f"{name!r} is {list(inside[name].shape)}, not {list(wanted[name].shape)}"
+        for name in wanted
+        if inside[name].shape != wanted[name].shape
+    ]
+    return "; ".join(shapes[:3]) or "its names and shapes differ"
 
 
 def _near_prefixes(tensors: Mapping[str, Any], wanted: Mapping[str, Any]) -> set[str]:

@@ -166,3 +166,44 @@ def test_complex_weights_are_refused(tmp_path):
     content = {k: v.to(torch.complex64) if v.is_floating_point() else v for k, v in LAST.items()}
     with pytest.raises(ModelError, match=r"'0.weight' in w.pt is complex64.* float32"):
         load(tmp_path, content)
+
+
+def refused(tmp_path, state):
+    path = tmp_path / "w.pt"
+    torch.save(state, path)
+    with pytest.raises(ModelError) as told:
+        checkpoint.load(net(0), path, trust=False, key="", source="model:build")
+    return told.value.message
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int64, torch.bool])
+def test_whole_numbers_are_no_weights(tmp_path, dtype):
+    """PyTorch would copy them: 0.13 becomes 0, or 13 where somebody multiplied by 100."""
+    small = {**LAST, "3.weight": (LAST["3.weight"] * 100).to(dtype)}
+    assert "'3.weight' in w.pt is" in refused(tmp_path, small)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_floats_are(tmp_path, dtype):
+    path = tmp_path / "w.pt"
+    torch.save({**LAST, "3.weight": LAST["3.weight"].to(dtype)}, path)
+    module = net(0)
+    checkpoint.load(module, path, trust=False, key="", source="model:build")
+    wanted = LAST["3.weight"].to(dtype).float()
+    assert torch.equal(module.state_dict()["3.weight"], wanted)
+
+
+def test_what_pytorch_forgives_is_named(tmp_path):
+    """A batch norm's counter is missing: load_state_dict says nothing, and so did the refusal."""
+    lacking = {name: v for name, v in LAST.items() if "num_batches" not in name}
+    assert "it lacks '1.num_batches_tracked' (1 in all)" in refused(tmp_path, lacking)
+    other = {**LAST, "1.num_batches_tracked": torch.zeros(1, dtype=torch.long)}
+    assert "'1.num_batches_tracked' is [1], not []" in refused(tmp_path, other)
+
+
+@pytest.mark.parametrize("how", ["sparse", "meta"])
+def test_tensors_that_hold_no_plain_numbers_are_refused_in_words(tmp_path, how):
+    weight = LAST["3.weight"]
+    strange = weight.to_sparse() if how == "sparse" else weight.to("meta")
+    told = refused(tmp_path, {**LAST, "3.weight": strange})
+    assert "PyTorch cannot copy the weights of w.pt" in told
