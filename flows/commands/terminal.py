@@ -8,6 +8,7 @@ from __future__ import annotations
 import _thread
 import argparse
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -82,6 +83,10 @@ def guarded(options: argparse.Namespace, work: Callable[[argparse.Namespace, Con
             return 3
         if options.debug:
             raise
+        if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            sys.stderr.write(f"\n{str(error.filename)[:200]} ...: {error.strerror}\n")
+            sys.stderr.write("  next: correct that path in the recipe\n")
+            return 2
         sys.stderr.write(f"\nunexpected {type(error).__name__}: {said(error, 500)}\n")
         sys.stderr.write("  next: run it again with --debug and report what it prints\n")
         return 3

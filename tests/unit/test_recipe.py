@@ -459,6 +459,12 @@ class TestPinModel:
         assert str(folder / "w.pt") in caught.value.message
         assert "relative" in caught.value.hint
 
+    def test_weights_that_are_a_pipe_are_not_called_missing(self, folder):
+        (folder / "w.pt").unlink()
+        os.mkfifo(folder / "w.pt")
+        with pytest.raises(ModelError, match="is no ordinary file"):
+            recipe.pin_model(load(folder, BASE))
+
     def test_empty_weights_are_named(self, folder):
         (folder / "w.pt").write_bytes(b"")
         with pytest.raises(ModelError, match="empty") as caught:

@@ -32,8 +32,9 @@ def pin_model(loaded: Loaded, store: LocalStore | None = None) -> PinnedModel:
     )
     key = "model.source" if spec.form != "factory" else "model.weights"
     if path and not Path(path).is_file():
+        wrong = "is no ordinary file" if Path(path).exists() else "does not exist"
         raise ModelError(
-            f"{key}: {path} does not exist", hint="give a path relative to the recipe's folder"
+            f"{key}: {path} {wrong}", hint="give a path relative to the recipe's folder"
         )
     if path and Path(path).stat().st_size == 0:
         raise ModelError(f"{key}: {path} is empty", hint="copy the file again")

@@ -133,6 +133,14 @@ class TestFields:
         with pytest.raises(DataError, match=rf"annotations\[2\].*{field}"):
             screen(place, raw)
 
+    @pytest.mark.parametrize("section", ["images", "categories"])
+    def test_half_of_a_character_is_no_name(self, place, section):
+        """JSON can write one; no file can, so a skipped picture would have ended the report."""
+        raw = document()
+        raw[section][0]["file_name" if section == "images" else "name"] = "\ud800.png"
+        with pytest.raises(DataError, match=r"is '\\ud800\.png', which is no text"):
+            screen(place, raw, on_bad_image="skip")
+
     @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-8", "utf-32"])
     def test_a_byte_order_mark_is_no_part_of_the_text(self, place, encoding):
         (place / "boxes.json").write_text(json.dumps(document()), encoding=encoding)

@@ -144,3 +144,16 @@ class TestAnswers:
         spec = dataclasses.replace(DataSpec(images="pics"), annotations="/nowhere/a.json")
         with pytest.raises(DataError, match="does not exist"):
             pinned.hold_answers(spec, store, "tiny")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_annotations_that_are_no_file_are_refused_before_they_are_read(kind, tmp_path):
+    path = tmp_path / "ann.json"
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    with pytest.raises(DataError, match="is neither a file nor a folder"):
+        datasets.look(DataSpec(images=str(photos(tmp_path)), annotations=str(path)))
+
+
+def photos(tmp_path):
+    picture(tmp_path / "pics" / "a.bmp")
+    return tmp_path / "pics"

@@ -99,11 +99,15 @@ def text(value: Any, what: str) -> str:
     """Text that is not empty; a number is taken as its digits.
 
     Raises:
-        ValueError: It is anything else.
+        ValueError: It is anything else, or holds half of a character, which no file takes.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, str) and value:
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{what} is {ascii(value)[:60]}, which is no text") from None
         return value
     raise ValueError(f"{what} is {_shown(value)}, not text")
 

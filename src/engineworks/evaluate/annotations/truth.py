@@ -154,9 +154,10 @@ def answer_files(spec: DataSpec) -> dict[str, Path]:
     if spec.annotations is None:
         return {}
     path = Path(spec.annotations)
-    if not path.exists():
+    if not (path.is_file() or path.is_dir()):
+        wrong = "is neither a file nor a folder" if path.exists() else "does not exist"
         raise DataError(
-            f"data.annotations: {path} does not exist",
+            f"data.annotations: {path} {wrong}",
             hint="give the COCO JSON file of these images, the folder or data.yaml of YOLO "
             "labels, or the folder of masks, relative to the recipe",
         )
