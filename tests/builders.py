@@ -48,10 +48,17 @@ def example(kind: type) -> Any:
     hints = typing.get_type_hints(kind)
     return kind(
         **{
-            field.name: _RULED.get(field.name) or _value(hints[field.name], field.name)
+            field.name: _ruled(hints[field.name], field.name)
+            or _value(hints[field.name], field.name)
             for field in dataclasses.fields(kind)
         }
     )
+
+
+def _ruled(kind: Any, name: str) -> Any:
+    """Rules are of plain values: a field of that name that holds a dataclass has none."""
+    held = any(map(dataclasses.is_dataclass, typing.get_args(kind) or (kind,)))
+    return None if held else _RULED.get(name)
 
 
 def _value(kind: Any, name: str) -> Any:
