@@ -156,6 +156,7 @@ def _standing(
         machine=(row.host or summary.host).name,
         p50_ms=first.p50_ms if first else None,
         size_bytes=row.engine.size_bytes,
+        packages=tuple((package.kind, package.state) for package in row.package),
         labels=tuple(task.labels) if task else (),
         data_sha256=summary.data.sha256 if summary.data else "",
         contract=digest([kind, inputs, manifest.preprocess]),

@@ -85,6 +85,8 @@ class Standing:
     labels: tuple[str, ...]
     data_sha256: str
     """Of images and labels; empty: there were none."""
+    packages: tuple[tuple[str, str], ...] = ()
+    """(kind, state of its proof) of what servers load of it."""
     contract: str = ""
     """Digest of task, input and preprocessing, as its manifest has them."""
 
@@ -137,6 +139,7 @@ def judge(
         _accuracy(candidate, champion, paired, limits),
         _latency(candidate, champion, race, limits),
         _size(candidate, champion),
+        _packages(candidate),
     ]
     return [_with(gate, accept) for gate in gates]
 
@@ -309,3 +312,13 @@ def _size(one: Standing, champion: Standing | None) -> Gate:
         name="size", outcome="passed" if holds else "failed", number=mib, threshold=most,
         reason=f"{mib:.2f} MiB, allowed {'any' if most is None else f'{most:g}'}; {before}",
     )  # fmt: skip
+
+
+def _packages(one: Standing) -> Gate:
+    """Whether real servers have proven what is served of it; what does not fit counts for none."""
+    states = {state for _, state in one.packages} - {"skipped"}
+    outcome: Literal["passed", "failed", "pending"] = (
+        "failed" if "failed" in states else "pending" if "pending" in states else "passed"
+    )
+    said = ", ".join(f"{kind} {state}" for kind, state in one.packages)
+    return Gate(name="packages", outcome=outcome, reason=said or "no package was asked for")

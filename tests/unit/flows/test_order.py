@@ -9,20 +9,25 @@ from pathlib import Path
 
 import pytest
 
+from artifacts import fleet
 from engineworks import plan as planning
 from engineworks import recipe as recipes
 from engineworks.codec import from_json, to_json
-from engineworks.errors import InputError
+from engineworks.errors import ArtifactError, InputError
 from engineworks.evaluate import pinned
+from engineworks.evaluate.paired import Paired
 from engineworks.facts.data import PinnedData
 from engineworks.facts.host import HostCard
 from engineworks.facts.prepared import PreparedModel
+from engineworks.facts.timing import Benchmark, Comparison
 from engineworks.prepared import prepared
-from engineworks.specs import DataSpec
+from engineworks.specs import DataSpec, TaskSpec
 from engineworks.store import LocalStore
+from flows.fleet import attachments
 from flows.fleet import order as orders
 from flows.fleet.attachments import pack
 from flows.fleet.order import Order
+from flows.fleet.timing import Photos, TimeOrder
 from tests import builders
 
 RECIPE = """
@@ -149,3 +154,42 @@ def test_photos_that_were_replaced_since_they_were_judged_do_not_travel(
     with pytest.raises(InputError, match=r"a\.jpg changed while the run went on"):
         pack(store, here, prepare(here, dataclasses.replace(model, data=data)))
     assert not [path for path in store.root.rglob("*") if path.is_file()]
+
+
+def test_two_engines_are_asked_about_photos_that_are_not_on_their_machine(tmp_path, store):
+    """Through JSON, with the photos taken away where they were."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.jpg").write_bytes(b"a photo")
+    (tmp_path / "labels.json").write_text("{}")
+    spec = DataSpec(images=str(photos), annotations=str(tmp_path / "labels.json"))
+    data = PinnedData(
+        spec=spec, files=("a.jpg",), sha256="d" * 64, objects=1,
+        digests={"a.jpg": hashlib.sha256(b"a photo").hexdigest()},
+        truth=pinned.hold_answers(spec, store, "tiny"),
+    )  # fmt: skip
+    here = attachments.settled(store, data, None)
+    assert here.spec.images == str(photos)
+    assert Path(here.spec.annotations).read_text() == "{}"
+    shared = builders.shared(store, task=TaskSpec(kind="classification", labels=("a", "b")))
+    files = attachments.pack_data(store, data, "tiny")
+    order = dataclasses.replace(
+        builders.example(TimeOrder),
+        photos=Photos(shared=shared, data=data, files=files, max_drop=0.01),
+    )
+    arrived = from_json(TimeOrder, json.loads(json.dumps(to_json(order))))
+    assert arrived == order
+    (photos / "a.jpg").unlink()
+    photos.rmdir()
+    with pytest.raises(ArtifactError, match="are not on this machine"):
+        attachments.settled(store, data, None)
+    there = attachments.settled(store, arrived.photos.data, arrived.photos.files)
+    assert Path(there.spec.images, "a.jpg").read_bytes() == b"a photo"
+    assert Path(there.spec.annotations).read_text() == "{}"
+
+
+@pytest.mark.parametrize("kind", [Benchmark, Comparison, Paired])
+def test_what_a_machine_measured_comes_back_as_what_it_is(kind):
+    row = dataclasses.replace(builders.example(fleet.Row), found=builders.example(kind))
+    again = from_json(fleet.Row, json.loads(json.dumps(to_json(row))))
+    assert type(again.found) is kind and again.found == row.found

@@ -77,6 +77,10 @@ def test_what_is_as_good_as_the_champion_passes_every_gate():
         ({"contract": "other"}, "classes", "preprocessing"),
         ({"data_sha256": "e" * 64}, "data", "not the champion's"),
         ({"size_bytes": 11 * 2**20}, "size", "11.00 MiB"),
+        (
+            {"packages": (("triton", "proven"), ("torchserve", "failed"))},
+            "packages", "torchserve failed",
+        ),
     ],
 )  # fmt: skip
 def test_each_fault_fails_its_own_gate_alone(changes, name, words):
@@ -153,3 +157,9 @@ def test_limits_are_numbers_that_limit():
         for value in (0.0, -1.0, float("nan"), float("inf")):
             with pytest.raises(RecipeError, match=name):
                 Limits(**{name: value})
+
+
+def test_a_package_without_its_server_is_pending_and_one_that_does_not_fit_counts_for_none():
+    waiting = but(packages=(("triton", "proven"), ("torchserve", "pending")))
+    assert [(g.name, g.outcome) for g in closed(waiting).values()] == [("packages", "pending")]
+    assert not closed(but(packages=(("triton", "proven"), ("torchserve", "skipped"))))
