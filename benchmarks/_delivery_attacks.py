@@ -1,4 +1,4 @@
-"""Attacks on a delivery, of nine kinds, with honest deliveries in between.
+"""Attacks on a delivery, of ten kinds, with honest deliveries in between.
 
 Each attack is what one who holds the network, the bucket, an old copy or some of the keys can do.
 It counts as refused when the device names a check that this kind must meet, and runs what it ran.
@@ -16,10 +16,13 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from engineworks.delivery import trial
+from engineworks.delivery import enrolment, keyring, statements, trial
+from engineworks.delivery.cards import Card
+from engineworks.delivery.devices import Register
 from engineworks.delivery.disk import Disk
 from engineworks.delivery.home import Home
 from engineworks.delivery.keyring import Keyring
+from engineworks.delivery.refusal import Refused
 from engineworks.delivery.repository import Repository
 from engineworks.delivery.slots import SlotState
 from engineworks.delivery.target import blob_path
@@ -71,6 +74,9 @@ class Field:
         self.world.generation = 0
         self.count = 0
         self.misnamed = False
+        self.book: Register | None = None
+        self.devices: list[Home] = []
+        self.reports = 1
 
     def copy(self) -> Path:
         """The repository as a liar publishes it."""
@@ -218,6 +224,32 @@ class Field:
         place = self.old[0] if number % 2 else self.copy()
         return Attack(place, frozenset({"clock"}), lambda: at)
 
+    def forged_report(self, number: int) -> str:
+        """A report in another device's name, or altered, or an old one; the check that met it."""
+        if self.book is None:
+            self.book = Register(self.world.folder / "book.json")
+            for name in ("one", "two"):
+                self.devices.append(_accepted(self.world, self.book, name))
+            self.book.take(_report(self.devices[0], 1))
+        one, two = self.devices
+        self.reports += 2
+        body = json.loads(json.loads(_report(one, self.reports))["body"])
+        if number % 4 == 0:
+            text = statements.sign("report", body, keyring.private_of(two.key))
+        elif number % 4 == 1:
+            text = _report(one, self.reports).replace("well", "ill!")
+        elif number % 4 == 2:
+            self.book.take(_report(one, self.reports))
+            text = _report(one, self.reports - 1)
+        else:
+            stranger = _enrolled(self.world, f"stranger-{number}", "")
+            text = _report(stranger, self.reports)
+        try:
+            self.book.take(text)
+        except Refused as refused:
+            return refused.check
+        return ""
+
     # ---- honest ones
 
     def rotate(self, number: int) -> None:
@@ -255,9 +287,28 @@ class Field:
         self.engines.append(engine)
 
 
+def _enrolled(world: World, name: str, code: str) -> Home:
+    home, invitation = Home(world.folder / name), world.folder / f"{name}.invite"
+    root = world.repository.root.to_bytes()
+    invitation.write_text(enrolment.invite("nowhere", root, code=code))
+    enrolment.enrol(home, invitation, Card())
+    return home
+
+
+def _accepted(world: World, book: Register, name: str) -> Home:
+    home = _enrolled(world, name, book.code(name))
+    book.accept(home.request.read_text())
+    return home
+
+
+def _report(home: Home, sequence: int) -> str:
+    body = {"device": enrolment.read(home).device, "sequence": sequence, "status": "well"}
+    return statements.sign("report", body, keyring.private_of(home.key))
+
+
 KINDS = (
     "bit_flip", "replay", "freeze", "mix_and_match", "another_model", "expired", "threshold",
-    "older_generation", "set_back_clock",
+    "older_generation", "set_back_clock", "forged_report",
 )  # fmt: skip
 
 
@@ -278,6 +329,13 @@ def run(folder: Path, attacks: int, honest: int, tell: Callable[[str], None]) ->
 
 def _attack(scene: Field, kind: str, number: int, seen: Attacks) -> None:
     was = running(scene.home)
+    if kind == "forged_report":
+        found = scene.forged_report(number)
+        seen.checks[kind][found or "taken"] += 1
+        seen.refused += found in ("signature", "version", "identity")
+        if not found:
+            seen.missed.append(f"{kind} {number}: taken")
+        return
     attack: Attack = getattr(scene, kind)(number)
     parts: dict[str, Any] = {"clock": attack.clock} if attack.clock else {}
     agent = scene.world.agent(scene.home, source=Folder(attack.source), tries=passes, **parts)

@@ -42,6 +42,9 @@ def register(subparsers: Subparsers) -> None:
         metavar="NAME=MODEL:VARIANT",
         help="what it runs, and how its server calls it; may be given several times",
     )  # fmt: skip
+    enrol.add_argument(
+        "--reports", default="", metavar="PLACE", help="folder, or address, for signed reports"
+    )
     enrol.add_argument("--server", default="", help="address of the server that follows DIR/served")
     status = add(commands, "status", _status, "what runs here, and what came of the last look")
     _home(status, argparse.SUPPRESS)
@@ -79,7 +82,7 @@ def _enrol(options: argparse.Namespace) -> int:
 
     home = _place(options)
     slots = {name: Slot(model=model, variant=variant) for name, model, variant in options.slots}
-    card = cards.checked(Card(slots=slots, server=options.server), "--run")
+    card = cards.checked(Card(slots=slots, server=options.server, reports=options.reports), "--run")
     done = enrolment.enrol(home, options.invitation, card)
     words = (
         f"device {done.device[:12]}... trusts {done.repository}\n{home.card} says what it runs "
@@ -97,9 +100,13 @@ def _run(options: argparse.Namespace) -> int:
     enrolled = enrolment.read(home)
     device = agent.Agent(home, transport.source(enrolled.repository, enrolled.headers))
     if not options.once:
-        looking.loop(device, cards.load(home).every_s, uniform=random.uniform)
+        looking.loop(
+            device, cards.load(home).every_s, uniform=random.uniform,
+            told=lambda status: looking.report(home, enrolled, status),
+        )  # fmt: skip
         return 0
     status = device.once()
+    looking.report(home, enrolled, status)
     answer(options, _data(status), _words(status))
     return status.exit_code
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engineworks.cli import _devices
 from engineworks.cli._engines import recall
 from engineworks.cli._numbers import number, whole
 from engineworks.cli._words import add, answer
@@ -56,7 +57,13 @@ def register(subparsers: Subparsers) -> None:
     invite = _command(commands, "invite", _invite, "write what a device is enrolled by", keys=False)
     invite.add_argument("--address", required=True, help="of the repository, as devices see it")
     invite.add_argument("--header", action="append", default=[], metavar="NAME: VALUE")
+    invite.add_argument(
+        "--book", type=Path, metavar="FILE", help="book of devices: puts a one-time code in"
+    )
+    invite.add_argument("--name", default="", help="of the device, in the book")
     invite.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
+
+    _devices.register(commands)
 
 
 def _nothing(options: argparse.Namespace) -> int:
@@ -251,6 +258,7 @@ def _status(options: argparse.Namespace) -> int:
 
 def _invite(options: argparse.Namespace) -> int:
     from engineworks.delivery import enrolment, metadata
+    from engineworks.delivery.devices import Register
 
     repository = _repository(options)
     headers = {}
@@ -259,7 +267,10 @@ def _invite(options: argparse.Namespace) -> int:
         if not colon:
             raise DeliveryError(f"--header {text!r}", hint="give it as 'Name: value'")
         headers[name.strip()] = value.strip()
-    text = enrolment.invite(options.address, repository.root.to_bytes(), headers)
+    if bool(options.book) != bool(options.name):
+        raise DeliveryError("a code needs a book and a name", hint="give both --book and --name")
+    code = Register(options.book).code(options.name) if options.book else ""
+    text = enrolment.invite(options.address, repository.root.to_bytes(), headers, code)
     metadata.write_file(options.output, text.encode(), once=False)
     words = f"{options.output}: for `engineworks agent enrol`; whoever alters it owns the device"
     return answer(options, {"written": str(options.output)}, words)

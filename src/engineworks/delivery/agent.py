@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -64,6 +64,8 @@ class Status:
 
     at: str
     device: str
+    sequence: int = 0
+    """Grows with each look."""
     problem: str = ""
     """Why nothing could be asked; empty: it could."""
     check: str = ""
@@ -132,6 +134,7 @@ class Agent:
                 status = self._offline(card, states, error)
             else:
                 status = self._online(card, states, look)
+            status = replace(status, sequence=self._sequence())
             try:
                 self._tidy(states)
                 homes.write(self._disk, self._home.status, status)
@@ -370,6 +373,14 @@ class Agent:
         return self._fetcher.whole(self._home.engine(sha256))
 
     # ---- order
+
+    def _sequence(self) -> int:
+        """Larger than in any earlier look, also where the last status is lost."""
+        try:
+            last = homes.read(Status, self._home.status)
+        except EngineworksError:
+            last = None
+        return max((last.sequence if last else 0) + 1, int(self._clock().timestamp()))
 
     def _clear(self) -> None:
         """Remove what a process that died has left; nothing of it was ever looked at."""

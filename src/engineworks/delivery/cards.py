@@ -39,6 +39,8 @@ class Card:
     slots: Mapping[str, Slot] = field(default_factory=dict)
     server: str = ""
     """Address of the server that follows `served`; empty: nobody is asked how it does."""
+    reports: str = ""
+    """Where signed reports go: a folder, or a web address that takes PUT; empty: nowhere."""
     watch_s: float = 60.0
     """A new engine is watched so long before the one before may go."""
     every_s: float = 300.0

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from engineworks.codec import from_json, to_json
 from engineworks.delivery import home as homes
-from engineworks.delivery import keyring
+from engineworks.delivery import keyring, statements
 from engineworks.delivery.cards import Card
 from engineworks.delivery.disk import Disk, explained
 from engineworks.delivery.home import Home
@@ -38,6 +38,8 @@ class Invitation:
     """When it was written: no clock of the device is believed that says an earlier time."""
     headers: dict[str, str] = field(default_factory=dict)
     """Sent with every request, for example credentials that only read."""
+    code: str = ""
+    """By which the device is accepted, once; empty: it is not asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +53,13 @@ class Enrolled:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def invite(repository: str, root: bytes, headers: dict[str, str] | None = None) -> str:
+def invite(
+    repository: str, root: bytes, headers: dict[str, str] | None = None, code: str = ""
+) -> str:
     """An invitation as text."""
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     invitation = Invitation(
-        repository=repository, root=root.decode(), at=now, headers=headers or {}
+        repository=repository, root=root.decode(), at=now, headers=headers or {}, code=code
     )
     return json.dumps(to_json(invitation), indent=1) + "\n"
 
@@ -104,6 +108,10 @@ def enrol(home: Home, invitation: Path, card: Card, disk: Disk | None = None) ->
     enrolled = Enrolled(
         device=key.keyid, repository=said.repository, at=said.at, headers=said.headers
     )
+    if said.code:
+        body = {"device": key.keyid, "public": key.keyval["public"], "code": said.code}
+        request = statements.sign("request", body, keyring.private_of(home.key))
+        disk.write(home.request, request.encode(), 0o600)
     homes.write(disk, home.enrolled, enrolled)  # last: from now on it is one
     return enrolled
 

@@ -48,6 +48,11 @@ class Home:
         return self.folder / "device.pem"
 
     @property
+    def request(self) -> Path:
+        """By which it is accepted; holds its one-time code."""
+        return self.folder / "request.json"
+
+    @property
     def card(self) -> Path:
         """What it runs."""
         return self.folder / "card.json"

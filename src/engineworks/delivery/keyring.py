@@ -77,15 +77,27 @@ def load(path: Path) -> CryptoSigner:
     Raises:
         DeliveryError: It is none, or the password is wrong.
     """
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
     from securesystemslib.signer import CryptoSigner
+
+    return CryptoSigner(private_of(path))
+
+
+def private_of(path: Path) -> Any:
+    """A private key of `cryptography` from its file.
+
+    Raises:
+        DeliveryError: It is none, or the password is wrong.
+    """
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     password = os.environ.get(PASSWORD, "").encode() or None
     try:
         data = path.read_bytes()
         encrypted = b"ENCRYPTED" in data.partition(b"\n")[0]
-        private: Any = load_pem_private_key(data, password if encrypted else None)
-        return CryptoSigner(private)
+        private = load_pem_private_key(data, password if encrypted else None)
+        if not isinstance(private, Ed25519PrivateKey):
+            raise TypeError("no Ed25519 key")
     except OSError as error:
         raise DeliveryError(
             f"{path} cannot be read ({error.strerror})", hint="name a folder of keys, or a PEM file"
@@ -95,6 +107,7 @@ def load(path: Path) -> CryptoSigner:
             f"{path} is no private key that can be used ({type(error).__name__})",
             hint=f"an encrypted one needs its password in {PASSWORD}",
         ) from error
+    return private
 
 
 def _public(signer: CryptoSigner) -> SSlibKey:
