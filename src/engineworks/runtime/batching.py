@@ -215,7 +215,7 @@ class Turn(Generic[Item]):
 
     batch: list[Ticket[Item]]
     late: list[Ticket[Item]]
-    """Those whose deadline has passed; they are not run."""
+    """Those whose deadline has passed, or would before they had run; they are not run."""
 
     @property
     def rows(self) -> int:
@@ -337,7 +337,11 @@ class RequestQueue(Generic[Item]):
 
     def _turn(self) -> tuple[Turn[Item], float | None]:
         now = self._clock()
-        late = [ticket for ticket in self._waiting.values() if ticket.deadline_s <= now]
+        late = [
+            ticket
+            for ticket in self._waiting.values()
+            if ticket.deadline_s <= now + self._row_s * ticket.rows
+        ]
         self._remove(late)
         if not self._waiting:
             return Turn([], late), None
@@ -357,7 +361,9 @@ class RequestQueue(Generic[Item]):
                     break
                 batch.append(ticket)
                 rows += ticket.rows
-            wait_until = min(first.arrived_s + self.wait_s, first.deadline_s - self._row_s * rows)
+            # Twice what it takes: once it could not be in time any more it is not run at all.
+            latest_s = first.deadline_s - 2 * self._row_s * rows
+            wait_until = min(first.arrived_s + self.wait_s, latest_s)
             pays = self.times.best(self.most_rows) > could
             if pays and self._expected and now < wait_until and not self._closed:
                 return Turn([], late), wait_until - now

@@ -163,9 +163,20 @@ def test_a_deadline_ends_the_waiting_for_others_in_time_to_run(clock):
     q.put("a", kind="k", deadline_s=clock.now + 1)
     turn, again_s = q.turn()
     assert not turn.batch
-    assert again_s == pytest.approx(0.8)  # a second less the time that a row takes
-    clock.now += 0.8
+    assert again_s == pytest.approx(0.6)  # a second less twice the time that a row takes
+    clock.now += 0.6
     assert items(q.turn()[0]) == ["a"]
+
+
+def test_what_cannot_be_in_time_any_more_is_not_run(clock):
+    q = queue(clock, times=BatchTimes())
+    q.ran(1, 0.2)
+    q.put("a", deadline_s=clock.now + 1)
+    q.put("b", deadline_s=clock.now + 2)
+    clock.now += 0.85
+    turn, _ = q.turn()
+    assert [ticket.item for ticket in turn.late] == ["a"]
+    assert items(turn) == ["b"]
 
 
 def test_a_full_queue_says_when_there_will_be_room(clock):

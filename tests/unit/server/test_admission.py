@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import random
+from collections import deque
 
 import pytest
 
@@ -115,3 +118,38 @@ def test_images_are_decoded_as_they_are_wanted():
     assert pool.begun == ["a", "b", "e", "f"]
     ends["e"].close()
     assert pool.begun == ["a", "b", "e", "f", "c"]
+
+
+@pytest.mark.parametrize("slower_later", [1.0, 4.0])
+def test_at_three_times_the_load_nearly_all_that_can_be_answered_is_in_time(clock, slower_later):
+    """One engine of 20 ms, on a clock of its own: arrivals and durations are drawn, none is timed.
+
+    Args:
+        slower_later: Other programs come halfway, and everything takes so many times as long.
+    """
+    source = random.Random(11)
+    admission = Admission("net", 64, first_row_s=0.02, clock=clock)
+    begun, waiting, answered, late, idle_s = clock.now, deque(), 0, 0, 0.0
+    arrival, free_s = clock.now, clock.now
+    while clock.now < begun + 60:
+        takes_s = source.uniform(0.01, 0.03) * (slower_later if clock.now > begun + 30 else 1)
+        done_s = free_s + takes_s if waiting else math.inf
+        while arrival < done_s:  # whoever comes while the first of those that wait is run
+            clock.now = arrival
+            deadline_s = arrival + 0.5
+            entered = contextlib.ExitStack()
+            with contextlib.suppress(Refusal):
+                entered.enter_context(admission.inside(1, deadline_s))
+                if not waiting:
+                    idle_s += max(0.0, arrival - free_s)
+                    free_s = max(free_s, arrival)
+                    done_s = free_s + takes_s
+                waiting.append((deadline_s, entered))
+            arrival += source.expovariate(3 / 0.02)
+        clock.now = free_s = done_s
+        deadline_s, entered = waiting.popleft()
+        entered.close()
+        answered += clock.now <= deadline_s
+        late += clock.now > deadline_s
+    assert idle_s < 1
+    assert late <= 0.02 * (answered + late)
