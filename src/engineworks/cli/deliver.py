@@ -178,7 +178,7 @@ def _rotate(options: argparse.Namespace) -> int:
 
 
 def _said(options: argparse.Namespace, done: bool, words: str) -> int:
-    later = "; signed, not published: engineworks deliver resign where the online keys are"
+    later = "; what waits for keys that are not here: `deliver resign` or `add` where they are"
     return answer(options, {"published": done}, words + ("" if done else later))
 
 

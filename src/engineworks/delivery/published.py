@@ -94,7 +94,7 @@ class Published:
     def target(self, model: str, variant: str) -> Target | None:
         """What a variant is to run, or None."""
         role = targets.role_of(model)
-        if role not in self.models():
+        if role not in self.models() or f"{role}.json" not in self.role("snapshot").signed.meta:
             return None
         found = self.role(role).signed.targets.get(targets.path_of(model, variant))
         return targets.of_custom(found.custom, model, variant) if found else None

@@ -121,7 +121,7 @@ class Repository(Published):
             DeliveryError: The generation is none that can follow, or keys are missing.
             ArtifactError: A folder is damaged, or another artifact.
         """
-        from tuf.api.metadata import TargetFile
+        from tuf.api.metadata import Metadata, TargetFile, Targets
 
         manifest = store.verify(engine, said.sha256)
         raw = (engine / manifests.MANIFEST_NAME).read_bytes()
@@ -130,7 +130,9 @@ class Repository(Published):
         targets.of_custom(targets.to_custom(wanted), model, variant)  # as a device reads it
         role, path = targets.role_of(model), targets.path_of(model, variant)
         with self._alone():
-            mine = self.role(role)
+            known = f"{role}.json" in self.role("snapshot").signed.meta
+            fresh = role in self.models() and not known  # delegated to, and never signed yet
+            mine = Metadata(Targets()) if fresh else self.role(role)
             before = mine.signed.targets.get(path)
             if before is not None:
                 old = targets.of_custom(before.custom, model, variant)
