@@ -22,6 +22,7 @@ GROUPS = (
     "loadtest",
     "engine",
     "sealed",
+    "pull",
     "deliver",
     "agent",
     "about",

@@ -28,7 +28,7 @@ from engineworks.errors import (
     said,
 )
 from engineworks.manifest import Manifest, TensorSpec
-from engineworks.runtime import engines, failures
+from engineworks.runtime import engines, failures, registered
 from engineworks.store import verify
 
 Tensors = dict[str, np.ndarray[Any, Any]]
@@ -123,13 +123,20 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
-def local_folder(path_or_uri: Path | str) -> Path:
-    """The folder of a path or a `file://` URI.
+def local_folder(path_or_uri: Path | str, sha256: str = "") -> Path:
+    """The folder of a path or a `file://` URI; what is registered or in a bucket is fetched.
+
+    Args:
+        path_or_uri: See `open_engine`.
+        sha256: Identity that it must have, where it is known.
 
     Raises:
         ArtifactError: A URI of another scheme, or of another machine.
+        StoreError: A registry or bucket does not answer, or refuses.
     """
     text = str(path_or_uri)
+    if registered.is_address(text):
+        return registered.fetch(text, sha256)
     if "://" not in text:
         return Path(text)
     uri = urlsplit(text)
@@ -148,7 +155,9 @@ def open_engine(
 
     Args:
         path_or_uri: Folder with `manifest.json` and the engine's files, as a path or a
-            `file://` URI.
+            `file://` URI; or `models:/name@alias`, `models:/name/version` (the MLflow server at
+            MLFLOW_TRACKING_URI), `s3://bucket/folder`, which is fetched into the state folder's
+            store first.
         threads: CPU threads for inference; 0: all that this process may use.
         device: Number of the GPU, for engines that run on one.
         sha256: Identity that the engine must have, where it is known (`engine.sha256` in
@@ -161,7 +170,7 @@ def open_engine(
     """
     if threads < 0:
         raise ArtifactError(f"{threads} threads are none", hint="use 0 for all")
-    folder = local_folder(path_or_uri)
+    folder = local_folder(path_or_uri, sha256)
     manifest = verify(folder, sha256)
     check_machine(manifest, arch=platform.machine(), cpu_flags=hosts.cpu_flags())
     assert manifest.requires is not None  # noqa: S101 - check_machine has refused it

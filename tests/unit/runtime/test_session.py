@@ -304,7 +304,7 @@ def test_an_engine_opens_by_its_file_uri(engine):
         assert session.infer({"images": ROWS})["y"].shape == (2, 4)
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/engine", "file://elsewhere/engine", "http://a/b"])
+@pytest.mark.parametrize("uri", ["gs://bucket/engine", "file://elsewhere/engine", "http://a/b"])
 def test_a_uri_of_another_machine_is_refused(uri):
     with pytest.raises(ArtifactError, match="not on this machine"):
         runtime.open(uri)
