@@ -244,3 +244,39 @@ def test_a_pipe_among_the_pictures_holds_nobody_up(tmp_path):
     data = datasets.validate(spec, DETECTION, LABELS, lambda truth: KEPT)
     assert data.files == ("a.jpg", "b.jpg")
     assert [bad.file for bad in data.bad] == ["c.jpg"]
+
+
+class TestNames:
+    """Label files whose names another system has written."""
+
+    @pytest.mark.parametrize("name", ["a.TXT", "A.txt", "A.Txt"])
+    def test_a_label_file_in_other_case_is_not_left_out(self, tmp_path, name):
+        tree(tmp_path)
+        (tmp_path / "labels/val/a.txt").rename(tmp_path / "labels/val" / name)
+        data, boxes = read(specified(tmp_path))
+        assert boxes == expected()
+        assert data.notes == (
+            "1 of 2 label files differ from their pictures' names in case or accents (the first: "
+            f"{name!r} is of 'a.jpg')",
+        )
+
+    def test_which_of_two_is_meant_is_not_guessed(self, tmp_path):
+        tree(tmp_path)
+        for name in ("a.TXT", "A.txt"):
+            (tmp_path / "labels/val" / name).write_text("\n".join(LINES["a"]))
+        (tmp_path / "labels/val/a.txt").unlink()
+        with pytest.raises(DataError, match="labels a picture that is not there"):
+            read(specified(tmp_path))
+
+    def test_a_file_of_the_very_name_is_taken_by_nobody_else(self, tmp_path):
+        tree(tmp_path)
+        picture(tmp_path / "images/val/A.jpg", 20, 40)
+        data, boxes = read(specified(tmp_path))
+        assert boxes == {**expected(), "A.jpg": []}
+        assert data.notes == (
+            "1 of 3 images have no label file: taken as pictures without objects",
+        )
+
+
+def specified(root):
+    return DataSpec(images=str(root / "images/val"), annotations=str(root / "labels/val"))

@@ -33,7 +33,9 @@ def is_masks(path: Path) -> bool:
         return False
     found = folders.find(path, {ENDING, ".txt"}).files
     stems = {_stem(name) for name in found if name.lower().endswith(ENDING)}
-    return bool(stems) and not any(name.endswith(".txt") and _stem(name) in stems for name in found)
+    return bool(stems) and not any(
+        name.lower().endswith(".txt") and _stem(name) in stems for name in found
+    )
 
 
 def mask_files(path: Path) -> dict[str, Path]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import unicodedata
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -85,7 +87,7 @@ def _first(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
 
 
 def _is_labels(name: str) -> bool:
-    return name.endswith(".txt") and PurePosixPath(name).name != CLASSES
+    return name.lower().endswith(".txt") and PurePosixPath(name).name != CLASSES
 
 
 def read_yolo(
@@ -113,7 +115,7 @@ def read_yolo(
             f"data.annotations: {path} does not name its classes",
             hint=f"add {NAMES} with names: [...] above the labels, or name them in task.labels",
         )
-    of = {name: file for name in files if (file := _label_of(name, known)) is not None}
+    of, notes = _matched(files, known)
     if not of:
         raise DataError(
             f"none of the {len(files)} images in {spec.images} has labels in {path}: "
@@ -121,31 +123,27 @@ def read_yolo(
             hint="give the folder of labels that mirrors data.images",
         )
     images, annotations = [], []
+    points = _has_points(known)
     for place, name in enumerate(files, start=1):
         height, width = _size(root / name, spec)
         images.append({"id": place, "file_name": name, "height": height, "width": width})
-        rows = _rows(known[of[name]], len(names), _has_points(known)) if name in of else []
+        rows = _rows(known[of[name]], len(names), points) if name in of else []
         annotations += [_annotation(row, place, width, height) for row in rows]
     categories = [{"id": i, "name": n, "supercategory": ""} for i, n in enumerate(names)]
     found = fit(path, images, categories, annotations, labels)
-    return _told(found, len(files) - len(of), len(files)), _orphans(known, set(of.values()), names)
-
-
-def _told(labels: CocoLabels, without: int, count: int) -> CocoLabels:
-    if not without:
-        return labels
-    words = f"{without} of {count} images have no label file: taken as pictures without objects"
-    return dataclasses.replace(labels, notes=(*labels.notes, words))
+    found = dataclasses.replace(found, notes=(*found.notes, *notes))
+    return found, _orphans(known, set(of.values()), names)
 
 
 def _orphans(known: Mapping[str, Path], used: set[str], names: Sequence[str]) -> list[BadImage]:
     """Label files with objects whose picture is not there; other texts are none."""
     missing = []
+    points = _has_points(known)
     for name, file in known.items():
         if not _is_labels(name) or name in used:
             continue
         try:
-            rows = _rows(file, len(names), _has_points(known))
+            rows = _rows(file, len(names), points)
         except DataError:
             continue
         if rows:
@@ -153,8 +151,57 @@ def _orphans(known: Mapping[str, Path], used: set[str], names: Sequence[str]) ->
     return missing
 
 
-def _label_of(name: str, known: Mapping[str, Path]) -> str | None:
-    """The label file of a picture."""
+def _matched(
+    files: Sequence[str], known: Mapping[str, Path]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The label file of each picture that has one, and what is to be said of it.
+
+    Names that are equal come first. Others may differ in letter case and in how Unicode writes an
+    accent, where one picture and one label file are left for each other.
+    """
+    of: dict[str, str] = {}
+    for name in files:
+        found = next((place for place in _places(name) if place in known), None)
+        if found is not None:
+            of[name] = found
+    used = set(of.values())
+    spare: dict[str, list[str]] = defaultdict(list)
+    for file in known:
+        if _is_labels(file) and file not in used:
+            spare[_spelled(file)].append(file)
+    asked: dict[str, list[str]] = defaultdict(list)
+    for name in files if spare else ():
+        if name not in of:
+            for place in {_spelled(place) for place in _places(name)} & spare.keys():
+                asked[place].append(name)
+    other = {
+        names[0]: spare[place][0]
+        for place, names in asked.items()
+        if len(names) == len(spare[place]) == 1
+    }
+    notes = []
+    if other:
+        name, file = next(iter(other.items()))
+        notes.append(
+            f"{len(other)} of {len(files)} label files differ from their pictures' names in case "
+            f"or accents (the first: {file!r} is of {name!r})"
+        )
+    of |= other
+    without = len(files) - len(of)
+    if without:
+        notes.append(
+            f"{without} of {len(files)} images have no label file: taken as pictures without "
+            "objects"
+        )
+    return of, tuple(notes)
+
+
+def _spelled(path: str) -> str:
+    return unicodedata.normalize("NFC", path).casefold()
+
+
+def _places(name: str) -> list[str]:
+    """Where the label file of a picture may lie."""
     path = PurePosixPath(name).with_suffix(".txt")
     parts = list(path.parts)
     tries = [path.as_posix(), f"labels/{path.as_posix()}"]
@@ -162,7 +209,7 @@ def _label_of(name: str, known: Mapping[str, Path]) -> str | None:
         place = len(parts) - 1 - parts[::-1].index("images")
         parts[place] = "labels"
         tries += ["/".join(parts), "/".join(parts[place + 1 :])]
-    return next((found for found in tries if found in known), None)
+    return tries
 
 
 def _names(known: Mapping[str, Path]) -> tuple[str, ...]:
