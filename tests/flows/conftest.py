@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 ROOT = Path(__file__).parents[2]
 
@@ -179,7 +181,52 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture
-def project(tmp_path, server, weights):
+def fresh(tmp_path, server, weights):
+    """A project whose state folder is not there yet."""
     made = Project(tmp_path, server)
     (tmp_path / "weights.pt").write_bytes(weights.read_bytes())
     return made
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory):
+    """A database as MLflow makes it, with nothing in it: its migrations take seconds each time."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def project(fresh, empty_mlflow):
+    """A project on a machine that has used MLflow before."""
+    fresh.home.mkdir()
+    shutil.copy(empty_mlflow, fresh.home)
+    return fresh
+
+
+@pytest.fixture(scope="session")
+def first_home(tmp_path_factory, server, weights, empty_mlflow):
+    """The state folder after the recipe was shipped once."""
+    made = Project(tmp_path_factory.mktemp("first"), server)
+    (made.folder / "weights.pt").write_bytes(weights.read_bytes())
+    made.home.mkdir()
+    shutil.copy(empty_mlflow, made.home)
+    outcome = made.ship()
+    assert outcome.code == 0, outcome.err
+    return made.home
+
+
+@pytest.fixture
+def prepared(project, first_home):
+    """A project whose first run finds every stage but the last in the cache.
+
+    For tests of what comes after a first run, which need not build, check and time again.
+    """
+    shutil.copytree(first_home / "store", project.home / "store")
+    results = project.home / "prefect" / "storage"
+    results.mkdir(parents=True)
+    for path in (first_home / "prefect" / "storage").iterdir():
+        text = path.read_text()
+        if "tracking_uri" not in text:  # that is the last one, which speaks of that folder's MLflow
+            results.joinpath(path.name).write_text(text.replace(str(first_home), str(project.home)))
+    return project

@@ -17,7 +17,7 @@ INT8 = """
 task: {kind: classification, labels: [cat, dog, bird, fish]}
 data: {images: images}
 calibration: {images: seen}
-int8: {limit_s: 30, evaluations: 3, images: 6, methods: [minmax, mse]}
+int8: {limit_s: 600, evaluations: 3, images: 6, methods: [minmax, mse]}
 budget: {max_drop: 1.0}
 targets:
   - target: onnxruntime-cpu

@@ -75,6 +75,7 @@ def test_nothing_changed_means_nothing_runs_and_nothing_is_registered_twice(proj
     assert second.summary["overhead_s"] > 0
 
 
+@pytest.mark.usefixtures("prepared")
 def test_other_batches_rerun_only_the_benchmark_and_what_follows(project):
     assert project.ship().code == 0
     project.edit("batches: [1, 2]", "batches: [1, 3]")
@@ -85,6 +86,7 @@ def test_other_batches_rerun_only_the_benchmark_and_what_follows(project):
     assert len(mlflow_of(project).search_model_versions("name = 'tiny'")) == 1
 
 
+@pytest.mark.usefixtures("prepared")
 def test_a_comment_or_another_folder_reruns_nothing(project, tmp_path_factory):
     assert project.ship().code == 0
     elsewhere = tmp_path_factory.mktemp("moved")
@@ -100,6 +102,7 @@ def test_a_comment_or_another_folder_reruns_nothing(project, tmp_path_factory):
     assert moved.ship().executed == set()
 
 
+@pytest.mark.usefixtures("prepared")
 def test_changed_weights_rerun_everything(project):
     import torch
 
@@ -111,6 +114,7 @@ def test_changed_weights_rerun_everything(project):
     assert {"reference", "export", "build", "check", "benchmark"} <= outcome.executed
 
 
+@pytest.mark.usefixtures("prepared")
 @pytest.mark.parametrize(
     ("act", "verdict", "words"),
     [
@@ -127,7 +131,7 @@ def test_a_variant_that_goes_wrong_gets_a_verdict_and_sinks_no_other(project, ac
         '  - target: "null"\n    precisions: [fp16]\n    required: false\n'
         f"    options: {{act: {act}}}\n  - target: onnxruntime-cpu",
     )
-    project.recipe.write_text(project.recipe.read_text() + "limits: {build_s: 8}\n")
+    project.recipe.write_text(project.recipe.read_text() + "limits: {build_s: 15}\n")
     outcome = project.ship()
     assert outcome.code == 0, outcome.err
     bad = outcome.variant("null/fp16")
@@ -137,6 +141,7 @@ def test_a_variant_that_goes_wrong_gets_a_verdict_and_sinks_no_other(project, ac
     assert outcome.variant("onnxruntime-cpu/fp32")["verdict"] == "shipped"
 
 
+@pytest.mark.usefixtures("prepared")
 def test_a_required_variant_that_is_not_shipped_fails_the_run(project):
     project.edit('  - target: "null"', '  - target: "null"\n    options: {act: drift}')
     outcome = project.ship()
@@ -146,6 +151,7 @@ def test_a_required_variant_that_is_not_shipped_fails_the_run(project):
     assert outcome.summary["comparison"] is None
 
 
+@pytest.mark.usefixtures("prepared")
 def test_a_damaged_or_missing_engine_is_made_again(project):
     assert project.ship().code == 0
     (engine,) = project.engines()
@@ -161,15 +167,16 @@ def test_a_damaged_or_missing_engine_is_made_again(project):
     assert project.ship().executed == set()
 
 
-def test_dry_run_says_what_would_run_and_touches_nothing(project):
-    outcome = project.ship("--dry-run", "--json")
+def test_dry_run_says_what_would_run_and_touches_nothing(fresh):
+    outcome = fresh.ship("--dry-run", "--json")
     assert outcome.code == 0
     plan = json.loads(outcome.out)
     assert [v["action"] for v in plan["variants"]] == ["run"]
-    assert not (project.home / "store").exists()
-    assert not (project.home / "runs").exists()
+    assert not (fresh.home / "store").exists()
+    assert not (fresh.home / "runs").exists()
 
 
+@pytest.mark.usefixtures("prepared")
 def test_json_prints_the_summary_and_nothing_else(project):
     outcome = project.ship("--json", "--quiet")
     assert outcome.code == 0, outcome.err
@@ -216,6 +223,7 @@ def test_model_files_ship_as_well(project, weights, form):
     assert variant["parity"]["max_abs_diff"] < 1e-4
 
 
+@pytest.mark.usefixtures("prepared")
 def test_facts_that_return_move_the_alias_back_and_a_rejected_engine_is_no_candidate(project):
     import torch
 
@@ -243,6 +251,7 @@ def test_facts_that_return_move_the_alias_back_and_a_rejected_engine_is_no_candi
     assert mlflow.get_registered_model("tiny").aliases == {}
 
 
+@pytest.mark.usefixtures("prepared")
 def test_an_unreachable_mlflow_loses_no_verdict(project):
     outcome = project.ship(
         MLFLOW_TRACKING_URI="http://user:secret@127.0.0.1:9",
