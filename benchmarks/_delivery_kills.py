@@ -24,7 +24,7 @@ from engineworks.errors import EngineworksError
 from tests.deliveries import World
 
 #: A watch takes so long here.
-WATCH_S = 0.1
+WATCH_S = 0.6
 
 
 @dataclass

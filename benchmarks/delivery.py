@@ -20,8 +20,8 @@ from benchmarks import _delivery_attacks, _delivery_kills
 from benchmarks._bars import Bar, finish
 from benchmarks._delivery_disk import WAYS, RecordingDisk, read_tree, rebuilt, write_tree
 from benchmarks._delivery_kills import opens
-from engineworks.delivery.agent import Status
 from engineworks.delivery.home import Home
+from engineworks.delivery.status import Status
 from tests.deliveries import World
 
 ATTACKS, HONEST, KILLS, DELIVERIES = 200, 100, 200, 50

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engineworks.cli._numbers import number
 from engineworks.cli._words import add, answer
 from engineworks.errors import DeliveryError, EngineworksError
 
 if TYPE_CHECKING:
     from engineworks.cli._words import Subparsers
+    from engineworks.delivery.target import Target
 
 
 def register(commands: Subparsers) -> None:
@@ -22,6 +25,39 @@ def register(commands: Subparsers) -> None:
     revoke.add_argument("name")
     reports = _command(commands, "reports", _reports, "verify and show what devices say")
     reports.add_argument("folder", type=Path, help="where they put their reports")
+
+
+def widening(command: argparse.ArgumentParser) -> None:
+    """The arguments of `widen`."""
+    command.add_argument("model")
+    command.add_argument("variant")
+    command.add_argument("--percent", type=number(0, 100), required=True, help="of devices")
+    command.add_argument("--book", type=Path, metavar="FILE", help="judge the present wave by it")
+    command.add_argument("--reports", type=Path, metavar="DIR", help="where reports lie")
+    command.add_argument(
+        "--well", type=number(0, 100), default=100.0,
+        help="percent of the present wave that must be well (default: 100)",
+    )  # fmt: skip
+
+
+def hold(options: argparse.Namespace, target: Target | None) -> None:
+    """Refuse where the present wave is not well; without a book a person decides.
+
+    Raises:
+        DeliveryError: Says who is not.
+    """
+    from engineworks.delivery import waves
+
+    if bool(options.book) != bool(options.reports):
+        raise DeliveryError("a wave is judged by reports", hint="give both --book and --reports")
+    if not options.book or target is None:
+        return
+    register, said = _register(options), {}
+    for path in sorted(options.reports.glob("*.json")):
+        with contextlib.suppress(EngineworksError, OSError, UnicodeDecodeError):  # says nothing
+            _, report = register.take(path.read_text(encoding="utf-8"))
+            said[report["device"]] = report.get("status", {})
+    waves.hold(waves.judge(register.read(), said, target), options.well / 100)
 
 
 def _command(commands: Subparsers, name: str, run: Any, words: str) -> argparse.ArgumentParser:
@@ -91,7 +127,7 @@ def _reports(options: argparse.Namespace) -> int:
         status = said.get("status", {})
         rows.append({"name": device.name, "status": status})
         for slot in status.get("slots", []):
-            well = slot.get("outcome") in ("current", "switched")
+            well = slot.get("outcome") in ("current", "switched", "not its turn")
             bad = bad or not well
             lines.append(
                 f"{device.name:<20} {slot.get('slot')}: {slot.get('outcome')}, version "

@@ -14,8 +14,8 @@ from engineworks.errors import DeliveryError
 
 if TYPE_CHECKING:
     from engineworks.cli._words import Subparsers
-    from engineworks.delivery.agent import Status
     from engineworks.delivery.home import Home
+    from engineworks.delivery.status import Status
 
 _HELP = "run on this device what is delivered to it"
 _EPILOG = (
@@ -114,7 +114,7 @@ def _run(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     """As --once, of the last look."""
     from engineworks.delivery import home as homes
-    from engineworks.delivery.agent import Status
+    from engineworks.delivery.status import Status
 
     home = _place(options)
     status = homes.read(Status, home.status)

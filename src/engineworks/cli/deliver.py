@@ -42,6 +42,7 @@ def register(subparsers: Subparsers) -> None:
     _public(delegate, "--public", required=True)
     delegate.add_argument("--threshold", type=whole(1, 16), default=1, help="default: 1")
     _engine(_command(commands, "add", _add, "publish the engine that a variant is to run"))
+    _devices.widening(_command(commands, "widen", _widen, "let more devices take it"))
     drop = _command(commands, "drop", _drop, "publish nothing more for a variant")
     drop.add_argument("model")
     drop.add_argument("variant")
@@ -103,6 +104,9 @@ def _engine(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--machine", default="", help="where that was measured")
     command.add_argument("--threads", type=whole(0, 4096), default=0, help="with so many threads")
+    command.add_argument(
+        "--percent", type=number(0, 100), default=100.0, help="of devices that take it at first"
+    )
     command.add_argument("--sealed", type=Path, metavar="DIR", help="the engine's sealed test")
     command.add_argument(
         "--withdraw", action="store_true",
@@ -197,12 +201,22 @@ def _add(options: argparse.Namespace) -> int:
     said = Target(
         model=options.model, variant=variant, version=options.version, sha256=manifest.sha256,
         generation=options.generation or (before.generation if before else 0) + 1,
-        p50_us=round(options.p50_ms * 1e3), machine=options.machine, threads=options.threads,
+        permille=round(options.percent * 10), p50_us=round(options.p50_ms * 1e3),
+        machine=options.machine, threads=options.threads,
         allowed=targets.ways_back(before, manifest.sha256, withdraw=options.withdraw),
     )  # fmt: skip
     done = repository.put(options.model, variant, folder, said, options.sealed)
     words = f"{options.model}: {variant}: generation {done.generation} is {done.sha256[:12]}..."
     return answer(options, targets.to_custom(done), words)
+
+
+def _widen(options: argparse.Namespace) -> int:
+    repository = _repository(options)
+    _devices.hold(options, repository.target(options.model, options.variant))
+    permille = round(options.percent * 10)
+    said = repository.widen(options.model, options.variant, permille)
+    words = f"{options.model}: {options.variant}: {options.percent:g} % of devices take it"
+    return answer(options, {"generation": said.generation, "permille": permille}, words)
 
 
 def _drop(options: argparse.Namespace) -> int:

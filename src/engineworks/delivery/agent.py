@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from engineworks.delivery import cards, enrolment, health, trial
 from engineworks.delivery import clock as clocks
@@ -24,6 +24,7 @@ from engineworks.delivery.fetch import Fetcher, Limits
 from engineworks.delivery.home import Home
 from engineworks.delivery.refusal import Check, NoRoom, Refused, Unreachable
 from engineworks.delivery.slots import MOST_TRIES, SlotState
+from engineworks.delivery.status import Outcome, Status, Word
 from engineworks.delivery.target import Target, blob_path
 from engineworks.delivery.transport import Source, whole
 from engineworks.delivery.trial import Trial
@@ -32,54 +33,11 @@ from engineworks.errors import EngineworksError
 
 _log = logging.getLogger(__name__)
 
-Word = Literal[
-    "current", "switched", "gone back", "refused", "failed", "nothing named", "not reached"
-]
 DAMAGED = "what ran is damaged on the disk"
 
 Trier = Callable[..., Trial]
 Asker = Callable[[str], Any]
 Watcher = Callable[[str, str, str, float], str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What came of one look for one slot."""
-
-    slot: str
-    outcome: Word
-    reason: str
-    check: str = ""
-    running: str = ""
-    """Identity of the engine that the link leads to; empty: none."""
-    version: str = ""
-    wanted: str = ""
-    generation: int = 0
-    p50_ms: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Status:
-    """What came of one look."""
-
-    at: str
-    device: str
-    sequence: int = 0
-    """Grows with each look."""
-    problem: str = ""
-    """Why nothing could be asked; empty: it could."""
-    check: str = ""
-    slots: tuple[Outcome, ...] = ()
-    versions: Mapping[str, int] = field(default_factory=dict)
-    expires: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def exit_code(self) -> int:
-        """0 all is as wanted; 1 something is refused or failed; 3 it could not be asked."""
-        words = {one.outcome for one in self.slots}
-        if words & {"refused", "failed", "gone back"} or self.check:
-            return 1
-        return 3 if self.problem or "not reached" in words else 0
 
 
 class Failed(Refused):
@@ -195,9 +153,9 @@ class Agent:
         version = record.version if running == record.sha256 else ""
         version = record.good_version if running == record.good and not version else version
         return Outcome(
-            slot=state.name, outcome=word, reason=reason, check=check, running=running,
-            version=version, wanted=record.sha256, generation=record.generation,
-            p50_ms=record.p50_ms,
+            slot=state.name, model=record.model, variant=record.variant, outcome=word,
+            reason=reason, check=check, running=running, version=version, p50_ms=record.p50_ms,
+            wanted=record.sha256, generation=record.generation,
         )  # fmt: skip
 
     # ---- one slot
@@ -223,6 +181,10 @@ class Agent:
             return self._outcome(
                 state, "failed", f"{words}; a newer one is tried again", "failed here"
             )
+        waits = state.running not in ("", target.sha256) and self._whole(state.running)
+        if waits and not target.includes(self._enrolled.device):
+            words = f"{target.permille / 10:g} % of devices take generation {target.generation} now"
+            return self._outcome(state, "not its turn", words)
         settled = not record.phase and state.running == target.sha256
         if settled and self._whole(target.sha256):
             state.note(good=target.sha256, good_version=target.version,

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 
 from engineworks.delivery import cards, reports
-from engineworks.delivery.agent import Agent, Status
+from engineworks.delivery.agent import Agent
 from engineworks.delivery.enrolment import Enrolled
 from engineworks.delivery.home import Home
+from engineworks.delivery.status import Status
 from engineworks.errors import EngineworksError
 
 _log = logging.getLogger(__name__)

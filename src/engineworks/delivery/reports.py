@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 from engineworks.codec import to_json
 from engineworks.delivery import statements
-from engineworks.delivery.agent import Status
 from engineworks.delivery.disk import Disk
 from engineworks.delivery.enrolment import Enrolled
 from engineworks.delivery.home import Home
+from engineworks.delivery.status import Status
 from engineworks.delivery.transport import WAIT_S
 from engineworks.errors import EngineworksError
 

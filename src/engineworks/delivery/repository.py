@@ -11,6 +11,7 @@ machine holds. Nothing that is published needs to be kept secret. Knows no devic
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,6 +149,30 @@ class Repository(Published):
             mine.signed.targets[path] = file
             self._release({role: mine})
         return wanted
+
+    def widen(self, model: str, variant: str, permille: int) -> Target:
+        """Let more devices take what is published.
+
+        Raises:
+            DeliveryError: Nothing is published, or as many take it already.
+        """
+        from tuf.api.metadata import TargetFile
+
+        role, path = targets.role_of(model), targets.path_of(model, variant)
+        with self._alone():
+            old = self.target(model, variant)
+            if old is None or not old.permille < permille <= 1000:
+                now = f"{old.permille / 10:g} % take it" if old else "nothing is published"
+                raise DeliveryError(
+                    f"{model}: {variant} cannot go to {permille / 10:g} % of devices: {now}",
+                    hint="give more than now, at most 100; to take it back publish another engine",
+                )
+            mine = self.role(role)
+            file: TargetFile = mine.signed.targets[path]
+            said = replace(old, permille=permille)
+            file.unrecognized_fields["custom"] = targets.to_custom(said)
+            self._release({role: mine})
+        return said
 
     def drop(self, model: str, variant: str) -> None:
         """Deliver nothing more for a variant. Devices keep what they run."""
@@ -336,6 +361,8 @@ def _fields(value: Target) -> dict[str, Any]:
 def _refuse_generation(old: Target, new: Target) -> None:
     if new.generation > old.generation:
         return
+    if replace(old, permille=new.permille) == new and new.permille > old.permille:
+        return  # the same decision, for more devices
     raise DeliveryError(
         f"{new.model}: {new.variant}: generation {new.generation} is to name "
         f"{new.sha256[:12]}..., generation {old.generation} is published with "

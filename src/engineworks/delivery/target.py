@@ -7,6 +7,7 @@ A target of the repository is a file `models/<model>/<variant>.json`, the manife
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +61,19 @@ class Target:
     """sha256 of the newest entry of the log of promotions."""
     sealed: Parcel | None = None
     """The engine's sealed test."""
+    permille: int = 1000
+    """So many of 1000 devices take it now; the others wait for their turn."""
     schema: int = SCHEMA
+
+    def includes(self, device: str) -> bool:
+        """Whether it is a device's turn: by a draw that each generation makes anew.
+
+        Args:
+            device: Key id of its key.
+        """
+        text = f"{device} {self.model} {self.variant} {self.generation}"
+        drawn = int(hashlib.sha256(text.encode()).hexdigest()[:12], 16) % 1000
+        return drawn < self.permille
 
     @property
     def p50_ms(self) -> float:

@@ -10,11 +10,11 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from engineworks import runtime
-from engineworks.delivery import agent as agents
 from engineworks.delivery import enrolment, looking, trial
 from engineworks.delivery.cards import Slot, may_download
 from engineworks.delivery.disk import Disk
 from engineworks.delivery.slots import SlotState
+from engineworks.delivery.status import Status
 from engineworks.delivery.transport import Folder
 from engineworks.delivery.trial import Trial
 from engineworks.errors import DeliveryError
@@ -446,7 +446,7 @@ def test_looks_are_spread_and_errors_slow_down():
 
     class Away:
         def once(self):
-            return agents.Status(at="", device="", problem="away")
+            return Status(at="", device="", problem="away")
 
     low = iter([0.5, 1.5, 1.0, 1.0, 1.0, 1.0, 1.0])
     looking.loop(Away(), 10.0, sleep=waits.append, uniform=lambda a, b: next(low), rounds=7)

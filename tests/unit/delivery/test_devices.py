@@ -10,13 +10,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from engineworks.cli import main
-from engineworks.delivery import devices, enrolment, looking, statements
+from engineworks.delivery import devices, enrolment, looking, statements, waves
 from engineworks.delivery.cards import Card, Slot
 from engineworks.delivery.devices import Register
 from engineworks.delivery.home import Home
 from engineworks.delivery.keyring import private_of
 from engineworks.delivery.refusal import Refused
-from tests.deliveries import MODEL, VARIANT, World
+from engineworks.delivery.target import Target
+from engineworks.errors import DeliveryError
+from tests.deliveries import MODEL, VARIANT, World, running
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +158,65 @@ def test_a_report_goes_to_a_web_address(world, register, tmp_path):
     [(path, text)] = came.items()
     assert path == f"/in/{enrolment.read(home).device}.json"
     assert register.take(text)[0].name == "box"
+
+
+class TestWaves:
+    def test_some_devices_take_it_first_and_the_others_when_they_are_well(
+        self, world, register, tmp_path
+    ):
+        place = str(tmp_path / "reports")
+        homes = [enrolled(world, register, tmp_path, f"d{n}", reports=place) for n in range(6)]
+        for home in homes:
+            register.accept(home.request.read_text())
+            register.take(report(world, home))
+        new = world.engine(5.0)
+        target = world.put(new, permille=500)
+        first = {h for h in homes if target.includes(enrolment.read(h).device)}
+
+        said = {}
+        for home in homes:
+            _, found = register.take(report(world, home))
+            said[enrolment.read(home).device] = found["status"]
+            assert (running(home) == new.name) is (home in first)
+        wave = waves.judge(register.read(), said, target)
+
+        assert wave.well == tuple(sorted(home.folder.name for home in first))
+        assert (wave.ill, wave.silent) == ((), ())
+        world.repository.widen(MODEL, VARIANT, 1000)
+        assert {h for h in homes if report(world, h) and running(h) == new.name} == set(homes)
+
+    def test_a_wave_of_which_one_is_ill_or_silent_or_that_nobody_is_in_stops_the_next(self):
+        book = devices.Book(
+            devices={name: devices.Device(name=name, public="", accepted="") for name in "abcd"}
+        )
+        target = Target(model="m", variant="v", version="1", sha256="s" * 64, generation=3)
+
+        def slot(**said):
+            values = {"model": "m", "variant": "v", "generation": 3, "running": "s" * 64}
+            return {"slots": [{**values, **said}]}
+
+        said = {
+            "a": slot(outcome="current"), "b": slot(outcome="gone back", running="t" * 64),
+            "c": slot(outcome="current", generation=2), "d": {"slots": []},
+        }  # fmt: skip
+        wave = waves.judge(book, said, target)
+        assert wave == waves.Wave(well=("a",), ill=("b",), silent=("c",))
+        with pytest.raises(DeliveryError, match="1 of 3 devices of this wave are well"):
+            waves.hold(wave, 0.9)
+        waves.hold(wave, 0.3)
+        with pytest.raises(DeliveryError, match="0 of 0"):
+            waves.hold(waves.Wave(), 0.0)
+
+    def test_each_device_has_one_place_and_a_tenth_is_a_tenth(self):
+        def first(generation, permille):
+            target = Target(
+                model="m", variant="v", version="1", sha256="s" * 64, generation=generation,
+                permille=permille,
+            )  # fmt: skip
+            return {n for n in range(2000) if target.includes(f"device {n}")}
+
+        assert first(1, 0) == set()
+        assert len(first(1, 1000)) == 2000
+        assert 150 < len(first(1, 100)) < 250
+        assert first(1, 100) < first(1, 500)
+        assert first(1, 100) != first(2, 100)

@@ -9,7 +9,7 @@ import shutil
 import threading
 import time
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -306,6 +306,17 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(world):
     starts = [start for path, start in asked if "blobs" in path]
     assert 60_000 in starts
     assert (home.engine(engine.name) / "more/labels.bin").read_bytes() == big
+
+
+def test_a_web_server_without_ranges_is_read_from_where_it_was(world):
+    (world.folder / "some.bin").write_bytes(bytes(range(256)) * 4000)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(world.folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        web = Web(f"http://127.0.0.1:{server.server_port}")
+        found = b"".join(web.read("some.bin", 700_001))
+        server.shutdown()
+    assert found == (bytes(range(256)) * 4000)[700_001:]
 
 
 class Dripping(BaseHTTPRequestHandler):
