@@ -193,7 +193,7 @@ def _try(command: Command, tries: int, chance: random.Random, env: dict[str, str
         verdict = judge(told, kind, command.codes, command.within_s)
         counts[verdict] += 1
         if verdict not in FINE:
-            print(f"{command.name} at {at_s:.3f} s: {verdict}\n{told.err[-600:]}", flush=True)
+            print(f"{command.name} at {at_s:.3f} s: {verdict}\n{told.err[-4000:]}", flush=True)
     return counts
 
 
