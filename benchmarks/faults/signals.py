@@ -149,6 +149,16 @@ def commands(engine: Path, photo: Path, home: Path) -> list[Command]:
         Command(name="complete", words=(*flows, "flows.complete", *state), codes=(3,)),
         Command(name="benchmark", words=(*flows, "flows.benchmark", *state), codes=(0,)),
         Command(name="prune", words=(*flows, "flows.prune", *state), codes=(0,)),
+        Command(name="promote", words=(*flows, "flows.promote", "tiny", *state), codes=(3,)),
+        Command(name="rollback", words=(*flows, "flows.rollback", "tiny", *state), codes=(3,)),
+        Command(name="history", words=(*flows, "flows.history", "tiny", *state), codes=(3,)),
+        Command(
+            name="agent",
+            words=(*library, "agent", "--once", "--home", str(home / "agent")),
+            codes=(2,),
+        ),
+        Command(name="deliver", words=(*library, "deliver", "status", str(home)), codes=(2,)),
+        Command(name="prove", words=(*library, "prove", str(home)), codes=(2,)),
         Command(name="hosts", words=(*flows, "flows.hosts"), codes=(3,)),
         Command(name="worker", words=(*flows, "flows.worker", "--pool", "cpu", *state), codes=(3,)),
     ]
