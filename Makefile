@@ -12,7 +12,7 @@ PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup deploy stack stack-demo stack-stop chaos chaos-delivery prove-tls demo test test-fast test-gpu test-servers servers lint ui \
-	bench-spine bench-int8 bench-runtime bench-video bench-nvidia bench-fleet bench-serving bench-faults bench-house bench-sealed soak-video schemas clean
+	bench-spine bench-int8 bench-runtime bench-video bench-nvidia bench-fleet bench-serving fuzz-server bench-faults bench-house bench-sealed soak-video schemas clean
 
 help: ## list these commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -92,6 +92,11 @@ bench-fleet: setup ## measure the store on S3 and the planner; prints its bars
 PARTS ?=
 bench-serving: setup ## measure our server: CPU, overload, hostile clients, swaps; prints its bars
 	$(PY) -m benchmarks.serving $(PARTS)
+
+fuzz-server: setup ## send our server what schemathesis makes of its OpenAPI; EXAMPLES=100 a route
+	$(PY) -m venv .engineworks/schemathesis
+	.engineworks/schemathesis/bin/pip install -q schemathesis==4.32.5
+	$(PY) -m benchmarks.serving_fuzz .engineworks/schemathesis/bin/schemathesis $(EXAMPLES)
 
 bench-faults: setup ## swapped inputs, flipped bits, hostile files, kills, signals: prints its bars (an hour)
 	$(PY) -m benchmarks.faults $(PARTS)

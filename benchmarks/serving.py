@@ -71,11 +71,12 @@ def _ready(folder: Path, scale: float) -> tuple[list[Bar], dict[str, Any]]:
 
 def _overload(folder: Path, scale: float) -> tuple[list[Bar], dict[str, Any]]:
     engine, photo = _yolox(folder)
-    found = trials.overload(folder, engine, photo, max(3.0, 6.0 * scale))
+    found = trials.overload(folder, engine, photo, max(3.0, 4.0 * scale))
     lost = found["unanswered"] + found["wrong"]
     return [
         Bar("requests without an answer at 3x the knee", lost, "requests", 0),
         Bar("good answers at 3x the knee to those at it", found["good_to_knee"], "x", 0.9, True),
+        Bar("CPU of a good answer there to one at it", found["cpu_of_a_good_answer"], "x", 1.1),
         Bar("growth under overload", found["growth_mib"], "MiB", 50),
     ], found
 
