@@ -22,7 +22,7 @@ from engineworks.runtime.session import Tensors
 from engineworks.sealed import answers, contents, honest, pictures, running, statistics
 from engineworks.sealed.answers import Fields
 from engineworks.sealed.contents import AnswerTest, Case, Draft, Origin, Part, Sealed, TensorTest
-from engineworks.sealed.honest import Asked, HonestReplay
+from engineworks.sealed.honest import Asked
 
 Array = np.ndarray[Any, Any]
 
@@ -53,18 +53,61 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Seen:
-    """What engine and source answered."""
+class _Kept:
+    """What is kept of one run through all cases: outputs may have a hundred megabytes."""
+
+    words: str
+    values: dict[str, Array]
+    """Output -> float32 (cases, positions, channels)."""
+    found: list[Fields] | None
+    """What was found in each picture; None where nothing here decodes the outputs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Frame:
+    """What of a run is kept, chosen on the engine's own first one."""
 
     way: running.Way
     cases: tuple[Case, ...]
     placements: list[Placement]
-    base: list[Tensors]
-    replays: list[HonestReplay]
-    source: list[Tensors] | None
+    shapes: dict[str, tuple[int, ...]]
+    """Output -> shape of a row; of those whose tensors are held."""
+    positions: dict[str, list[Array]]
+    """Output -> positions that are kept of every case."""
 
     def numbers(self, part: Part) -> list[int]:
         return [number for number, case in enumerate(self.cases) if case.part == part]
+
+    def kept(self, words: str, outputs: list[Tensors]) -> _Kept:
+        """A run, without what is not kept; outputs of another shape are left out."""
+        values = {}
+        for output, shape in self.shapes.items():
+            if all(row[output].shape == shape for row in outputs):
+                axis = statistics.channel_axis(shape)
+                values[output] = np.stack([
+                    statistics.columns(row[output], axis)[places].astype(np.float32)
+                    for row, places in zip(outputs, self.positions[output], strict=True)
+                ])  # fmt: skip
+        found = [
+            self.way.found(row, where) for row, where in zip(outputs, self.placements, strict=True)
+        ]
+        known = [one for one in found if one is not None]
+        return _Kept(words=words, values=values, found=known if len(known) == len(found) else None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What engine and source answered."""
+
+    frame: _Frame
+    base: _Kept
+    replays: list[_Kept]
+    """The first of them is `base`."""
+    source: _Kept | None
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.frame.way.manifest
 
 
 def seal(
@@ -91,16 +134,14 @@ def seal(
     rows, placements = way.rows(images)
     resized = [case.part == "resized" for case in cases]
     run = Asked(folder=engine, way=way, rows=rows, resized=resized)
-    base = honest.first(run)
-    replays = [base, *honest.others(run)]
-    seen = _Seen(
-        way=way,
-        cases=cases,
-        placements=placements,
-        base=base.outputs,
-        replays=replays,
-        source=_source_outputs(source, way, images) if source is not None else None,
-    )
+    first = honest.first(run)
+    frame = _frame(way, cases, placements, first.outputs)
+    base = frame.kept(first.words, first.outputs)
+    replays = [base, *(frame.kept(one.words, one.outputs) for one in honest.others(run))]
+    truth = None
+    if source is not None:
+        truth = frame.kept("source", _source_outputs(source, way, images))
+    seen = _Seen(frame=frame, base=base, replays=replays, source=truth)
     draft = Draft()
     tensors_from = _tensors(seen, draft)
     answers_from = _answers(seen, draft)
@@ -182,50 +223,59 @@ def _source_outputs(source: Source, way: running.Way, images: list[Array]) -> li
     return found
 
 
+def _frame(
+    way: running.Way,
+    cases: tuple[Case, ...],
+    placements: list[Placement],
+    outputs: list[Tensors],
+) -> _Frame:
+    """What is kept of every run.
+
+    Raises:
+        ArtifactError: An output holds what is no number.
+    """
+    manifest = way.manifest
+    shapes: dict[str, tuple[int, ...]] = {}
+    positions: dict[str, list[Array]] = {}
+    free = manifest.task is not None and manifest.task.layout in _SORTED
+    for spec in () if free else manifest.outputs:
+        rows = [row[spec.name] for row in outputs]
+        if rows[0].dtype.kind != "f":
+            continue  # numbers of classes: what they mean is held, not how far apart they are
+        if not all(np.isfinite(row).all() for row in rows):
+            raise ArtifactError(
+                f"{manifest.name}: output {spec.name!r} holds what is no number",
+                hint="an engine that answers so cannot be sealed: look at the pictures, or build "
+                "it in a higher precision",
+            )
+        axis = statistics.channel_axis(rows[0].shape)
+        shapes[spec.name] = rows[0].shape
+        positions[spec.name] = [statistics.chosen(statistics.columns(row, axis)) for row in rows]
+    return _Frame(
+        way=way, cases=cases, placements=placements, shapes=shapes, positions=positions
+    )  # fmt: skip
+
+
 def _tensors(seen: _Seen, draft: Draft) -> dict[str, Origin]:
     """Expectations of every output; output -> whose answers alone suffice, or the engine's own."""
-    manifest = seen.way.manifest
-    if manifest.task is not None and manifest.task.layout in _SORTED:
-        return {}
-    floor = honest.coarseness(manifest)
+    floor = honest.coarseness(seen.manifest)
     nearest: dict[str, Origin] = {}
-    for spec in manifest.outputs:
-        if seen.base[0][spec.name].dtype.kind != "f":
-            continue  # numbers of classes: what they mean is held, not how far apart they are
-        _refuse_broken(seen, spec.name)
-        nearest[spec.name] = _nearest(seen, spec.name, floor)
-        origins: list[Origin] = [nearest[spec.name]]
-        if origins == ["engine"] and _comparable(seen, spec.name):
+    for output in seen.frame.shapes:
+        nearest[output] = _nearest(seen, output, floor)
+        origins: list[Origin] = [nearest[output]]
+        if origins == ["engine"] and seen.source is not None and output in seen.source.values:
             origins.append("source")
         for part in _PARTS:
-            for origin in origins if seen.numbers(part) else ():
-                _tensor(seen, draft, spec.name, part, origin, floor)
+            for origin in origins if seen.frame.numbers(part) else ():
+                _tensor(seen, draft, output, part, origin, floor)
     return nearest
-
-
-def _refuse_broken(seen: _Seen, output: str) -> None:
-    if not all(np.isfinite(row[output]).all() for row in seen.base):
-        raise ArtifactError(
-            f"{seen.way.manifest.name}: output {output!r} holds what is no number",
-            hint="an engine that answers so cannot be sealed: look at the pictures, or build it "
-            "in a higher precision",
-        )
-
-
-def _comparable(seen: _Seen, output: str) -> bool:
-    """Whether the source has this output in the same form."""
-    return seen.source is not None and seen.source[0][output].shape == seen.base[0][output].shape
 
 
 def _nearest(seen: _Seen, output: str, floor: float) -> Origin:
     """The source, where the engine is as close to it as a replay must be."""
-    if seen.source is None or not _comparable(seen, output):
+    if seen.source is None or output not in seen.source.values:
         return "engine"
-    axis = statistics.channel_axis(seen.base[0][output].shape)
-    want, got = (
-        np.stack([statistics.columns(row[output], axis) for row in rows])
-        for rows in (seen.source, seen.base)
-    )
+    want, got = seen.source.values[output], seen.base.values[output]
     apart = statistics.deviations(want, got, statistics.scales(want))
     close = all((apart[name] <= least * floor).all() for name, least in statistics.FLOORS.items())
     return "source" if close else "engine"
@@ -235,55 +285,51 @@ def _tensor(
     seen: _Seen, draft: Draft, output: str, part: Part, origin: Origin, floor: float
 ) -> None:
     expected = seen.source if origin == "source" and seen.source is not None else seen.base
-    shape = expected[0][output].shape
-    axis, numbers = statistics.channel_axis(shape), seen.numbers(part)
-    wanted = [statistics.columns(expected[number][output], axis) for number in numbers]
-    positions = [statistics.chosen(values) for values in wanted]
-
-    def held(outputs: list[Tensors]) -> Array:
-        return np.stack([
-            statistics.columns(outputs[number][output], axis)[kept]
-            for number, kept in zip(numbers, positions, strict=True)
-        ])  # fmt: skip
-
-    values = held(expected).astype(np.float32)
+    shape, numbers = seen.frame.shapes[output], seen.frame.numbers(part)
+    values = expected.values[output][numbers]
     scale = statistics.scales(values)
     limits = statistics.tolerances(
-        [statistics.deviations(values, held(replay.outputs), scale) for replay in seen.replays],
+        [
+            statistics.deviations(values, replay.values[output][numbers], scale)
+            for replay in seen.replays
+        ],
         floor,
     )
     room = honest.RESIZED_ROOM if part == "resized" else 1.0
     draft.add_tensor(
-        TensorTest(output=output, part=part, origin=origin, axis=axis, shape=shape),
+        TensorTest(
+            output=output, part=part, origin=origin, axis=statistics.channel_axis(shape),
+            shape=shape,
+        ),
         values=values,
-        positions=np.stack(positions),
+        positions=np.stack([seen.frame.positions[output][number] for number in numbers]),
         scale=scale,
         **{f"limit/{name}": limit * room for name, limit in limits.items()},
-    )
+    )  # fmt: skip
 
 
 def _answers(seen: _Seen, draft: Draft) -> dict[Origin, float]:
     """Expectations of what is found; whose answers are held -> the engine's distance from them."""
-    base = _found(seen, seen.base)
+    base = seen.base.found
     if base is None:
         return {}
-    replays = [found for one in seen.replays if (found := _found(seen, one.outputs)) is not None]
+    replays = [one.found for one in seen.replays if one.found is not None]
     expected: dict[Origin, list[Fields]] = {"engine": base}
-    if seen.source is not None and (source := _found(seen, seen.source)) is not None:
-        expected["source"] = source
+    if seen.source is not None and seen.source.found is not None:
+        expected["source"] = seen.source.found
     held: dict[Origin, float] = {}
     for origin, wanted in expected.items():
-        apart = [_distance(wanted, base, seen.numbers(part))[0] for part in _PARTS]
+        apart = [_distance(wanted, base, seen.frame.numbers(part))[0] for part in _PARTS]
         if max(apart) > _FAR:
             continue
         held[origin] = float(np.mean(apart))
         for part in _PARTS:
-            numbers = seen.numbers(part)
+            numbers = seen.frame.numbers(part)
             if not numbers:
                 continue
             room = honest.RESIZED_ROOM if part == "resized" else 1.0
             mean, worst = (
-                limit * room for limit in _limits(seen.way.manifest, wanted, replays, numbers)
+                limit * room for limit in _limits(seen.manifest, wanted, replays, numbers)
             )
             draft.add_answers(
                 AnswerTest(
@@ -309,14 +355,6 @@ def _distance(wanted: list[Fields], got: list[Fields], numbers: list[int]) -> tu
     """(mean, worst) over some of the cases."""
     apart = [answers.distance(wanted[number], got[number]) for number in numbers]
     return (float(np.mean(apart)), float(np.max(apart))) if apart else (0.0, 0.0)
-
-
-def _found(seen: _Seen, outputs: list[Tensors]) -> list[Fields] | None:
-    found = [
-        seen.way.found(row, where) for row, where in zip(outputs, seen.placements, strict=True)
-    ]
-    known = [one for one in found if one is not None]
-    return known if len(known) == len(found) else None
 
 
 def _notes(

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from engineworks.errors import EngineworksError
+from engineworks.errors import ArtifactError, EngineworksError
 from engineworks.manifest import Artifact
 from engineworks.runtime.pictures import read_image
 from engineworks.runtime.session import Session, Tensors, open_engine
 from engineworks.sealed import answers, contents, running, statistics
 from engineworks.sealed.answers import Fields
-from engineworks.sealed.contents import Loaded
+from engineworks.sealed.contents import Case, Loaded
 
 Array = np.ndarray[Any, Any]
 
@@ -109,6 +109,11 @@ def replay(
             seen = tuple(_expectations(session, loaded, batch))
     except EngineworksError as error:
         seen = (_broken("opens and runs", error.message),)
+    except (ValueError, IndexError, TypeError) as error:
+        raise ArtifactError(
+            f"{loaded.folder} is no test that can be replayed ({type(error).__name__}: {error})",
+            hint="do not use it: fetch it again, or seal the engine anew",
+        ) from error
     missed = [one for one in seen if not one.holds]
     return Replay(
         holds=not missed,
@@ -147,30 +152,59 @@ def _expectations(session: Session, loaded: Loaded, batch: int) -> Iterator[Expe
         name="labels", origin="", part="", holds=same, deviation=None, tolerance=None,
         where="" if same else "the names of classes, or their order, are others",
     )  # fmt: skip
-    way = running.way_of(manifest)
-    pictures = [read_image(loaded.folder / case.file) for case in sealed.cases]
-    rows, placements = way.rows(pictures)
-    outputs = running.infer(session, rows, batch)
-    for number in range(len(sealed.tensors)):
-        yield from _tensor(loaded, number, outputs)
+    seen = _run(session, loaded, batch)
+    for number, test in enumerate(sealed.tensors):
+        if number in seen.strange:
+            yield _broken(f"output {test.output}", f"its shape is {seen.strange[number]}")
+        else:
+            yield from _tensor(loaded, number, np.stack(seen.values[number]))
     if sealed.answers:
-        found = [way.found(row, where) for row, where in zip(outputs, placements, strict=True)]
-        yield from _answers(loaded, found)
+        yield from _answers(loaded, seen.found)
 
 
-def _tensor(loaded: Loaded, number: int, outputs: list[Tensors]) -> Iterator[Expectation]:
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What is kept of a replay: outputs of all pictures may be more than a device holds."""
+
+    values: dict[int, list[Array]]
+    """Number of a tensor test -> (positions, channels) of each of its cases."""
+    strange: dict[int, str]
+    """Number of a tensor test -> why its output cannot be held."""
+    found: list[Fields | None]
+
+
+def _run(session: Session, loaded: Loaded, batch: int) -> _Seen:
+    """Run all cases, some at a time."""
+    sealed = loaded.sealed
+    way = running.way_of(session.manifest)
+    seen = _Seen(values={n: [] for n in range(len(sealed.tensors))}, strange={}, found=[])
+    for first in range(0, len(sealed.cases), batch):
+        chunk = sealed.cases[first : first + batch]
+        rows, placements = way.rows([read_image(loaded.folder / case.file) for case in chunk])
+        outputs = running.infer(session, rows, batch)
+        for case, row, where in zip(chunk, outputs, placements, strict=True):
+            _keep(seen, loaded, case, row)
+            seen.found.append(way.found(row, where) if sealed.answers else None)
+    return seen
+
+
+def _keep(seen: _Seen, loaded: Loaded, case: Case, row: Tensors) -> None:
+    """Keep what the tensor tests ask of one case."""
+    for number, test in enumerate(loaded.sealed.tensors):
+        if test.part != case.part:
+            continue
+        array = row.get(test.output)
+        if array is None or array.shape != test.shape:
+            found = "missing" if array is None else f"{list(array.shape)}, not {list(test.shape)}"
+            seen.strange[number] = found
+            continue
+        places = loaded.of(number, "positions")[len(seen.values[number])]
+        seen.values[number].append(statistics.columns(array, test.axis)[places])
+
+
+def _tensor(loaded: Loaded, number: int, actual: Array) -> Iterator[Expectation]:
     test = loaded.sealed.tensors[number]
-    expected, positions = loaded.of(number, "values"), loaded.of(number, "positions")
-    cases = loaded.sealed.numbers(test.part)
-    actual = []
-    for case, kept in zip(cases, positions, strict=True):
-        row = outputs[case].get(test.output)
-        if row is None or row.shape != test.shape:
-            shape = "missing" if row is None else f"{list(row.shape)}, not {list(test.shape)}"
-            yield _broken(f"output {test.output}", f"its shape is {shape}")
-            return
-        actual.append(statistics.columns(row, test.axis)[kept])
-    found = statistics.deviations(expected, np.stack(actual), loaded.of(number, "scale"))
+    found = statistics.deviations(loaded.of(number, "values"), actual, loaded.of(number, "scale"))
     for name, values in found.items():
         limits = loaded.of(number, f"limit/{name}")
         channel = int(np.argmax(values / limits))

@@ -54,6 +54,26 @@ def test_without_a_source_the_engine_says_what_is_expected_and_the_test_says_so(
     assert any("the source model was not at hand" in note for note in test.sealed.notes)
 
 
+def test_an_engine_that_rounds_is_held_to_its_own_answers_and_to_its_distance(tiny, tmp_path):
+    """The source says something else, as it does where values are integers."""
+    run = runner(tiny.onnx)
+
+    def source(batch):
+        return {name: out + 0.05 * np.sin(40 * out) for name, out in run(batch).items()}
+
+    store = LocalStore(tmp_path / "store")
+    engine = builders.put_engine(store, tiny.onnx, name="tiny", preprocess=PREPROCESS, task=TASK)
+    test = contents.load(seal(store, engine, source, tmp_path / "work"))
+    assert {one.origin for one in test.sealed.tensors} == {"engine", "source"}
+    assert any("for it rounds" in note for note in test.sealed.notes)
+    shown = sealed.replay(engine.uri, test)
+    assert shown.holds
+    apart = {
+        e.part: e for e in shown.expectations if (e.name, e.origin) == ("scores rms", "source")
+    }
+    assert 0.01 < apart["exact"].deviation < apart["exact"].tolerance < 2 * apart["exact"].deviation
+
+
 def scaled(weights):
     weights["left_w"] *= np.float32(1.03)
 
@@ -108,6 +128,13 @@ def test_an_altered_test_is_refused(tiny, tmp_path):
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(ArtifactError, match="altered"):
         sealed.replay(tiny.engine, copy)
+
+
+def test_a_test_whose_arrays_do_not_fit_is_refused_without_a_trace(tiny):
+    loaded = contents.load(tiny.test)
+    arrays = {**loaded.arrays, "tensor/0/positions": loaded.of(0, "positions") + 10**6}
+    with pytest.raises(ArtifactError, match="no test that can be replayed"):
+        sealed.replay(tiny.engine, dataclasses.replace(loaded, arrays=arrays))
 
 
 def test_an_engine_is_no_sealed_test(tiny):
