@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 from engineworks.cli import main
-from engineworks.delivery import trial
+from engineworks.delivery import keyring, trial
 from tests.deliveries import World, passes
 
 
@@ -78,6 +79,36 @@ def test_a_failure_has_a_code_and_may_be_tried_again(run, engines, tmp_path, mon
     assert "switched" in run("agent --once --home box")
     shutil.move("repo", "gone")
     run("agent --once --home box", 3)
+
+
+def test_every_key_is_replaced_as_the_page_says(run, engines, tmp_path, monkeypatch):
+    monkeypatch.setattr("engineworks.delivery.agent.trial.run", passes)
+    run("deliver init repo --keys keys --root-keys 3 --root-threshold 2")
+    run("deliver key keys/yolox.pem")
+    run("deliver delegate repo yolox --public keys/yolox.pub --keys keys")
+    run(f"deliver add repo {engines[0]} --model yolox --keys keys --percent 50")
+    run("deliver widen repo yolox onnxruntime/fp32 --percent 100 --keys keys")
+    run("deliver widen repo yolox onnxruntime/fp32 --percent 60 --keys keys", 2)
+    run(f"deliver invite repo --address {tmp_path}/repo -o box.invite")
+    run("agent enrol box.invite --home box --run main=yolox:onnxruntime/fp32")
+    run("agent --once --home box")
+    for role in ("timestamp", "snapshot", "targets", "root"):
+        folder = "online" if role in ("timestamp", "snapshot") else "offline"
+        old = keyring.public_json(keyring.load(Path(f"keys/{folder}/{role}-1.pem")).public_key)
+        run(f"deliver key new/{role}.pem")
+        # The old key is lost, one of three for root.
+        Path(f"keys/{folder}/{role}-1.pem").unlink()
+        rotated = f"--add new/{role}.pub --remove {old['keyid'][:16]}"
+        run(f"deliver rotate repo {role} {rotated} --keys keys --keys new")
+    run("deliver key new/yolox.pem")
+    Path("keys/yolox.pem").unlink()
+    run("deliver delegate repo yolox --public new/yolox.pub --keys keys --keys new")
+    run(f"deliver add repo {engines[1]} --model yolox --keys keys --keys new")
+    assert "[" not in run("agent --once --home box")
+    found = run("agent status --home box --json")
+    assert (found["slots"][0]["running"], found["versions"]["root"]) == (engines[1].name, 5)
+    run("deliver drop repo yolox onnxruntime/fp32 --keys keys --keys new")
+    assert "nothing named" in run("agent --once --home box")
 
 
 @pytest.mark.parametrize(
