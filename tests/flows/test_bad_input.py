@@ -14,7 +14,8 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.flows.conftest import ROOT
+from flows.commands.ship import main
+from tests.flows.conftest import ROOT, Outcome, Project
 
 pytestmark = pytest.mark.flows
 
@@ -79,14 +80,29 @@ def cut(path):
                     p.edit("exporters: [legacy]", "exporters: [dynamo, legacy]")),
          ["no exporter", "dynamo", "legacy"]),
         (lambda p: p.edit("targets:", "targetz:"), ["targetz", "did you mean 'targets'"]),
-        (lambda p: p.edit('"null"', "tensorrt9"), ["tensorrt9", "onnxruntime-cpu"]),
-        (lambda p: p.recipe.write_text("name: [unclosed"), ["is not YAML"]),
-        (lambda p: p.recipe.unlink(), ["does not exist"]),
     ],
 )  # fmt: skip
 def test_a_bad_model_or_recipe_is_refused(project, change, words):
     change(project)
     refused(project.ship(), *words)
+    nothing_made(project)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda p: p.edit('"null"', "tensorrt9"), ["tensorrt9", "onnxruntime-cpu"]),
+        (lambda p: p.recipe.write_text("name: [unclosed"), ["is not YAML"]),
+        (lambda p: p.recipe.unlink(), ["does not exist"]),
+    ],
+)
+def test_a_bad_recipe_is_refused_by_a_dry_run(tmp_path, monkeypatch, capsys, change, words):
+    """The same look at the recipe as before a run, here without a process of its own."""
+    project = Project(tmp_path, "")
+    change(project)
+    monkeypatch.setattr(os, "environ", os.environ.copy())  # the command writes settings there
+    code = main([str(project.recipe), "--dry-run", "--home", str(project.home)])
+    refused(Outcome(code, "", capsys.readouterr().err, project.home), *words)
     nothing_made(project)
 
 
