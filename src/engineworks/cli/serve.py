@@ -236,8 +236,6 @@ def _engines(options: argparse.Namespace) -> tuple[ServedEngine, ...]:
         DataError: There is none, or a name stands there twice.
     """
     from engineworks import manifest as manifests
-    from engineworks.cli._engines import recall
-    from engineworks.runtime.session import local_folder
     from engineworks.server import follow
     from engineworks.server.settings import ServedEngine
 
@@ -245,8 +243,7 @@ def _engines(options: argparse.Namespace) -> tuple[ServedEngine, ...]:
     for text in options.engines:
         named = _NAMED.fullmatch(text)
         given, place = (named[1], named[2]) if named and not Path(text).exists() else ("", text)
-        where, sha256 = recall(place)
-        folder = local_folder(where).resolve()
+        folder, sha256 = _found(place)
         found = manifests.load(folder / manifests.MANIFEST_NAME)
         name = given or re.sub(r"[^A-Za-z0-9._-]", "-", found.name).lstrip("._-")[:64] or "engine"
         chosen.append(ServedEngine(name=name, folder=str(folder), sha256=sha256))
@@ -263,6 +260,18 @@ def _engines(options: argparse.Namespace) -> tuple[ServedEngine, ...]:
             "there is no engine to serve", hint="name one, or --follow DIR with NAME/current in it"
         )
     return tuple(chosen)
+
+
+def _found(place: str) -> tuple[Path, str]:
+    """The folder of an engine, and the identity that it must have; empty: whatever lies there."""
+    if "://" not in place and (Path(place) / "manifest.json").is_file():
+        return Path(place).resolve(), ""
+    # Imports the runtime, which workers import meanwhile: a folder has no need of it.
+    from engineworks.cli._engines import recall
+    from engineworks.runtime.session import local_folder
+
+    where, sha256 = recall(place)
+    return local_folder(where).resolve(), sha256
 
 
 def _serve_key(options: argparse.Namespace) -> int:
