@@ -55,6 +55,10 @@ SCORES = 0.75
 #: Largest mean difference of scores: a few coarse steps keep the median and lose the order.
 APART = 0.12
 
+#: By how much boxes may be wider or higher than the source's in the median, as a factor, and lie
+#: aside, in shares of their sides: rounding goes both ways, so a sound engine shows hardly any.
+SIDES, ASIDE = 1.1, 0.05
+
 #: A class with enough pseudo-labels may not lose more than this share.
 CLASS_LOST = 0.5
 
@@ -122,6 +126,8 @@ def compare(want: Sequence[Seen], got: Sequence[Seen]) -> Judged:
     gained = sum(int((~held.found).sum()) for held in back)
     ratios = np.concatenate([held.ratio for held in there]) if there else np.zeros(0)
     apart = np.concatenate([held.apart for held in there]) if there else np.zeros(0)
+    placed = np.concatenate([held.placed for held in there]) if there else np.zeros((0, 4))
+    aside_x, aside_y, wider, higher = np.median(placed, axis=0) if len(placed) else np.zeros(4)
     figures = {
         "confidence": confidence,
         "objects": float(objects),
@@ -130,6 +136,10 @@ def compare(want: Sequence[Seen], got: Sequence[Seen]) -> Judged:
         "moved": float(moved.sum()),
         "score_ratio": float(np.median(ratios)) if len(ratios) else 1.0,
         "scores_apart": float(apart.mean()) if len(apart) else 0.0,
+        "width_ratio": float(np.exp(wider)),
+        "height_ratio": float(np.exp(higher)),
+        "aside_x": float(aside_x),
+        "aside_y": float(aside_y),
         "AP50": 1.0,
         "AP": 1.0,
     }
@@ -160,6 +170,15 @@ def _reasons(figures: dict[str, float]) -> tuple[str, ...]:
         said.append(
             f"scores are {figures['scores_apart']:.2f} apart on average (allowed {APART:g})"
         )
+    for word, name in (("wide", "width_ratio"), ("high", "height_ratio")):
+        if not 1 / SIDES <= figures[name] <= SIDES:
+            said.append(
+                f"boxes are {figures[name]:.2f} times as {word} (allowed {1 / SIDES:.2f} to "
+                f"{SIDES:g})"
+            )
+    for word, name in (("width", "aside_x"), ("height", "aside_y")):
+        if abs(figures[name]) > ASIDE:
+            said.append(f"boxes lie {figures[name]:+.2f} of their {word} aside (allowed {ASIDE:g})")
     if figures["AP50"] < AP50:
         said.append(f"AP50 against the source {figures['AP50']:.3f} (at least {AP50:g})")
     return tuple(said)
@@ -176,6 +195,9 @@ class _Held:
     """Best score on the other side over its own, of those that are found at any score."""
     apart: Array
     """The same as a difference."""
+    placed: Array
+    """(found, 4): centre x and y of the nearest box beside its own, in shares of its own sides;
+    logarithms of width and height over its own."""
 
 
 def _held(one: Seen, other: Seen, confidence: float) -> _Held:
@@ -184,20 +206,33 @@ def _held(one: Seen, other: Seen, confidence: float) -> _Held:
     if not len(kept) or not len(other.score):
         nothing = np.zeros(len(kept), bool)
         none = np.zeros(0)
-        return _Held(class_id=class_id, found=nothing, moved=nothing, ratio=none, apart=none)
+        return _Held(
+            class_id=class_id, found=nothing, moved=nothing, ratio=none, apart=none,
+            placed=np.zeros((0, 4)),
+        )  # fmt: skip
     overlap = agreement.iou(_xywh(one.xyxy[kept]), _xywh(other.xyxy))
     same = (overlap >= agreement.SAME) & (class_id[:, None] == other.class_id)
     strong = same & (other.score >= HALF * score[:, None])
     nearest = np.where(strong, overlap, 0.0).max(axis=1)
     best = np.where(same, other.score, 0.0).max(axis=1)[same.any(axis=1)]
     own = score[same.any(axis=1)]
+    held = nearest > 0
+    at = np.where(strong, overlap, 0.0).argmax(axis=1)[held]
     return _Held(
         class_id=class_id,
-        found=nearest > 0,
-        moved=(nearest > 0) & (nearest < agreement.MOVED),
+        found=held,
+        moved=held & (nearest < agreement.MOVED),
         ratio=best / own,
         apart=np.abs(best - own),
+        placed=_placed(one.xyxy[kept][held], other.xyxy[at]),
     )
+
+
+def _placed(own: Array, others: Array) -> Array:
+    """See `_Held.placed`, of xyxy (n, 4) each."""
+    sides, other_sides = own[:, 2:] - own[:, :2], others[:, 2:] - others[:, :2]
+    centres = (others[:, :2] + others[:, 2:] - own[:, :2] - own[:, 2:]) / 2
+    return np.hstack([centres / sides, np.log(other_sides / sides)])
 
 
 def _classes(want: Sequence[Seen], there: Sequence[_Held], confidence: float) -> tuple[str, ...]:

@@ -29,6 +29,12 @@ def image(number):
     )
 
 
+def about(xyxy, factor):
+    """Boxes with other sides about their centres."""
+    centre, half = (xyxy[:, :2] + xyxy[:, 2:]) / 2, (xyxy[:, 2:] - xyxy[:, :2]) / 2
+    return np.hstack([centre - half * factor, centre + half * factor])
+
+
 WANT = [image(number) for number in range(IMAGES)]
 
 
@@ -69,6 +75,15 @@ DAMAGES = {
     "boxes shifted a little": (
         lambda one: {"xyxy": one.xyxy + np.array([7, 0, 7, 0])}, ["20 moved"],
     ),
+    "boxes a fifth wider": (  # an overlap of 0.83: none has moved
+        lambda one: {"xyxy": about(one.xyxy, np.array([1.2, 1]))}, ["1.20 times as wide"],
+    ),
+    "boxes a fifth lower": (
+        lambda one: {"xyxy": about(one.xyxy, np.array([1, 0.8]))}, ["0.80 times as high"],
+    ),
+    "boxes three pixels aside": (  # of 40
+        lambda one: {"xyxy": one.xyxy + np.array([3, 0, 3, 0])}, ["+0.07 of their width aside"],
+    ),
     "scores in two steps": (lambda one: {"score": np.round(one.score * 2) / 2}, ["apart"]),
     "nothing": (
         lambda one: {
@@ -87,6 +102,19 @@ def test_damage_is_found_and_said(name):
     assert found.judged
     said = "; ".join(found.reasons)
     assert [word for word in words if word not in said] == []
+
+
+def test_boxes_that_jitter_both_ways_are_sound():
+    """Normal errors of 6 % of a box's sides, as rounding makes them."""
+    rng = np.random.default_rng(1)
+
+    def change(one):
+        sides = np.tile(one.xyxy[:, 2:] - one.xyxy[:, :2], 2)
+        return {"xyxy": one.xyxy + rng.normal(0, 0.03, one.xyxy.shape) * sides}
+
+    found = compared(change)
+    assert found.reasons == ()
+    assert found.figures["width_ratio"] == pytest.approx(1, abs=0.05)
 
 
 def test_objects_that_only_the_engine_sees_are_gained():
