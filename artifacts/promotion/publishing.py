@@ -7,6 +7,7 @@ Knows MLflow, records and the signing side of delivery, no gates.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from engineworks import store as stores
 from engineworks.delivery.repository import Repository
 from engineworks.delivery.target import Target
 from engineworks.errors import ArtifactError, EngineworksError
+from engineworks.facts.plan import slug
 from engineworks.store import LocalStore
 
 #: Versions that a device may go back to, at most.
@@ -96,9 +98,17 @@ def _one(
     said = _said(home, record, known)
     if dry_run:
         return "passes", f"{said.sha256[:12]}..., back to {len(said.allowed)} others"
-    with _engine(home, store, record, known) as folder:
-        repository.put(record.model, record.variant, folder, said)
-    return "published", f"{said.sha256[:12]}..., back to {len(said.allowed)} others"
+    path = engine_path(record.variant)
+    row = known.variant.sealed
+    with contextlib.ExitStack() as held:
+        folder = held.enter_context(_folder(home, store, record, path, said.sha256))
+        test = None
+        if row is not None and row.sha256:
+            place = f"sealed/{slug(record.variant)}"
+            test = held.enter_context(_folder(home, store, record, place, row.sha256))
+        repository.put(record.model, record.variant, folder, said, test)
+    words = "with its sealed test" if test else "without a sealed test"
+    return "published", f"{said.sha256[:12]}... {words}, back to {len(said.allowed)} others"
 
 
 def _said(home: Path, record: Generation, known: Evidence) -> Target:
@@ -121,9 +131,10 @@ def _said(home: Path, record: Generation, known: Evidence) -> Target:
 
 
 @contextmanager
-def _engine(home: Path, store: LocalStore, record: Generation, known: Evidence) -> Iterator[Path]:
-    """The engine's folder, verified: from the store, else from MLflow."""
-    sha256 = known.manifest.sha256
+def _folder(
+    home: Path, store: LocalStore, record: Generation, path: str, sha256: str
+) -> Iterator[Path]:
+    """An artifact's folder, verified: from the store, else from the version's run in MLflow."""
     folder = _stored(store, sha256)
     if folder is not None:
         yield folder
@@ -131,7 +142,6 @@ def _engine(home: Path, store: LocalStore, record: Generation, known: Evidence) 
     with speaking(home), tempfile.TemporaryDirectory() as work:
         mlflow = client(home)
         version = mlflow.get_model_version(record.model, record.champion)
-        path = engine_path(record.variant)
         fetched = Path(mlflow.download_artifacts(version.run_id, path, work))
         stores.verify(fetched, sha256)
         yield fetched

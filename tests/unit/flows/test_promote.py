@@ -14,7 +14,7 @@ import pytest
 
 from artifacts.promotion import ledger
 from artifacts.registry import mlflow_log, ownership, promoted, versions
-from artifacts.summary import SCHEMA, Engine, Summary, Variant
+from artifacts.summary import SCHEMA, Engine, SealedRow, Summary, Variant
 from engineworks.delivery.cards import Slot
 from engineworks.errors import StoreError
 from engineworks.evaluate import paired, photo_scores
@@ -371,13 +371,15 @@ def test_every_move_is_signed_for_devices_where_a_repository_is(ship, home, tmp_
     assert world.repository.targets() == []
     monkeypatch.setenv("ENGINEWORKS_DELIVERY", str(world.folder / "repository"))
     monkeypatch.setenv("ENGINEWORKS_DELIVERY_KEYS", str(world.folder / "keys"))
-    ship(b"two", wrong=19)
+    test = builders.put_bytes(LocalStore(home / "store"), tmp_path, b"test", kind="sealed").sha256
+    ship(b"two", wrong=19, sealed=SealedRow(state="sealed", sha256=test))
     promote_flow.promote.fn("tiny")
 
     [two] = world.repository.targets()
     record = ledger.read(steps.records(), "tiny", NAME).generation
     assert (two.version, two.generation, two.head) == ("2", 2, record.head)
     assert (two.p50_ms, two.variant) == (4.0, NAME)
+    assert two.sealed is not None and two.sealed.sha256 == test
     [one] = two.allowed
     rollback_flow.rollback.fn("tiny")
     [back] = world.repository.targets()
