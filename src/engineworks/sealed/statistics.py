@@ -24,7 +24,11 @@ FLOORS = {
 MARGIN = 3.0
 
 #: and at least by this share of it.
-SLACK = 0.1
+SLACK = 0.15
+
+#: Times as much room for what varies more between honest replays than three draws of noise show: a
+#: rebuilt integer engine came to 1.8 times the tolerance that it had without.
+ROOM = {"slope": 2.5}
 
 #: Positions of an output that are kept of each picture.
 POSITIONS = 512
@@ -170,6 +174,7 @@ def tolerances(honest: Sequence[Mapping[str, Array]], floor: float) -> dict[str,
         floor: How many times coarser than fp32 the engine rounds: `FLOORS` are raised by it.
     """
     return {
-        name: tolerance(np.stack([one[name] for one in honest]), least * floor)
+        name: ROOM.get(name, 1.0)
+        * tolerance(np.stack([one[name] for one in honest]), least * floor)
         for name, least in FLOORS.items()
     }
