@@ -28,7 +28,7 @@ SLACK = 0.15
 
 #: Times as much room for what varies more between honest replays than three draws of noise show: a
 #: rebuilt integer engine came to 1.8 times the tolerance that it had without.
-ROOM = {"slope": 2.5}
+ROOM = {"slope": 2.5, "largest": 1.5}
 
 #: Positions of an output that are kept of each picture.
 POSITIONS = 512
