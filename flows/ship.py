@@ -123,7 +123,7 @@ def _stages(loaded: Loaded, plan: Plan) -> int:
     known = 3 + (loaded.recipe.data is not None)
     packages = running * len(loaded.recipe.packages)
     sealing = sum(not targets.load(v.target).replays for v in mine)
-    packages += sealing * bool(loaded.recipe.sealed.pictures)
+    packages += sealing * (loaded.recipe.sealed is not None)
     return sizes * shared + running * (sizes + 2) + searching + known + packages
 
 

@@ -8,6 +8,7 @@ from engineworks.facts.engine import Built
 from engineworks.facts.prepared import PreparedModel
 from engineworks.facts.sealed import SealedTest
 from engineworks.manifest import Artifact, Provenance
+from engineworks.specs import SealedSpec
 from engineworks.stages import seal as stage
 from tasks._job import Job, VariantJob
 from tasks._stage import stage_task
@@ -31,17 +32,17 @@ def photos(job: Job) -> Artifact | None:
     )  # fmt: skip
 
 
-def seal(job: VariantJob, model: PreparedModel, built: Built) -> SealedTest:
+def seal(
+    job: VariantJob, model: PreparedModel, built: Built, spec: SealedSpec
+) -> SealedTest:  # fmt: skip
     """The sealed test of one engine, replayed once.
 
     Args:
         job: The variant's part of a run.
         model: At the engine's size, as it was before anything was rounded.
         built: The engine.
+        spec: What the test is made of.
     """
-    spec = job.recipe.sealed
-    if not spec.pictures:
-        return SealedTest(state="skipped", reason="sealed.pictures is 0")
     if job.target.replays:
         return SealedTest(state="skipped", reason="it replays recorded answers")
     request = stage.SealRequest(

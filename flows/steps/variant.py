@@ -108,10 +108,11 @@ def _packaged(
 
 def _sealed(job: VariantJob, model: PreparedModel, outcome: VariantOutcome) -> SealedTest | None:
     """The test that goes with a shipped variant; that it cannot be made costs no engine."""
-    if not outcome.shipped or outcome.built is None:
+    spec = job.recipe.sealed
+    if spec is None or not outcome.shipped or outcome.built is None:
         return None
     try:
-        return sealing.seal(job, model, outcome.built)
+        return sealing.seal(job, model, outcome.built, spec)
     except (StoreError, InputError):
         raise
     except EngineworksError as error:

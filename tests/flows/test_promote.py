@@ -45,7 +45,7 @@ def colours(project):
     project.edit(
         'targets:\n  - target: "null"\n',
         "task: {kind: classification, labels: [blue, green, red]}\n"
-        "data: {images: photos}\ntargets:\n  - target: onnxruntime-cpu\n",
+        "data: {images: photos}\nsealed: {pictures: 4}\ntargets:\n  - target: onnxruntime-cpu\n",
     )
     return project
 
@@ -64,6 +64,8 @@ def test_both_run_again_and_a_worse_one_stays_out(colours):
     first = colours.ship()
     assert first.code == 0, first.err
     assert first.variant("onnxruntime-cpu/fp32")["accuracy"]["value"] == 1
+    sealed = first.variant("onnxruntime-cpu/fp32")["sealed"]
+    assert (sealed["state"], sealed["pictures"]) == ("sealed", 4), sealed["reason"]
     code, one, _ = promote(colours)
     assert (code, one["outcome"], one["version"]) == (0, "promoted", "1")
 

@@ -149,13 +149,13 @@ def _listed(path: Path) -> list[str]:
     return files
 
 
-def photo_files(spec: SealedSpec) -> list[Path]:
+def photo_files(spec: SealedSpec | None) -> list[Path]:
     """The photos that a recipe lets leave the house: `spec.pictures` of them, spread evenly.
 
     Raises:
         DataError: The folder, the list or a file is not there.
     """
-    if spec.photos is None or not spec.pictures:
+    if spec is None or spec.photos is None:
         return []
     if isinstance(spec.photos, str):
         listed = DataSpec(images=spec.photos, limit=spec.pictures)

@@ -18,6 +18,7 @@ from engineworks.recipe.explain import explain, refuse_converted
 from engineworks.recipe.labels import read_labels
 from engineworks.recipe.rules import check_sections
 from engineworks.recipe.schema import Loaded, Recipe, meaning_sha256
+from engineworks.specs import SealedSpec
 
 
 def load(path: Path) -> Loaded:
@@ -104,16 +105,14 @@ def _absolute(recipe: Recipe, folder: Path) -> Recipe:
             "model": model,
             "data": data,
             "calibration": calibration,
-            "sealed": dataclasses.replace(recipe.sealed, photos=_photos(recipe, place)),
+            "sealed": recipe.sealed and _with_places(recipe.sealed, place),
         }
     )
 
 
-def _photos(
-    recipe: Recipe, place: Callable[[str | None], str | None]
-) -> str | tuple[str, ...] | None:
-    """`sealed.photos` with absolute paths."""
-    photos = recipe.sealed.photos
+def _with_places(spec: SealedSpec, place: Callable[[str | None], str | None]) -> SealedSpec:
+    """`sealed` with absolute paths."""
+    photos = spec.photos
     if photos is None or isinstance(photos, str):
-        return place(photos)
-    return tuple(place(photo) or "" for photo in photos)
+        return dataclasses.replace(spec, photos=place(photos))
+    return dataclasses.replace(spec, photos=tuple(place(photo) or "" for photo in photos))

@@ -19,14 +19,14 @@ class SealedSpec:
     `.txt` file that lists them, or a list of files. Left out: pictures are made, and the test says
     that it is weaker."""
     pictures: int = 16
-    """How many, spread evenly over the names; every second one is kept in the model's input size.
-    0: no test is made."""
+    """How many, spread evenly over the names; every second one is kept in the model's input
+    size."""
 
     def __post_init__(self) -> None:
         must(
-            0 <= self.pictures <= 256,
-            f"sealed.pictures: {self.pictures} is outside 0..256",
-            "use for example 16, or 0 for no sealed test",
+            1 <= self.pictures <= 256,
+            f"sealed.pictures: {self.pictures} is outside 1..256",
+            "use for example 16; without the section no test is made",
         )
         must(
             self.photos is None or len(self.photos) > 0,

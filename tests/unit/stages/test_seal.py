@@ -70,6 +70,7 @@ def test_an_engine_that_answers_differently_each_time_is_not_sealed(request_of, 
 
 def test_a_test_that_cannot_be_made_costs_no_engine(monkeypatch):
     from engineworks.facts.outcome import VariantOutcome
+    from engineworks.specs import SealedSpec
     from flows.steps import variant
     from tests.builders import example
 
@@ -81,11 +82,14 @@ def test_a_test_that_cannot_be_made_costs_no_engine(monkeypatch):
     outcome = dataclasses.replace(
         example(VariantOutcome), verdict=Verdict(verdict="shipped", reason="")
     )
-    job = type("Job", (), {"planned": outcome.planned})()
+    recipe = type("Recipe", (), {"sealed": SealedSpec()})()
+    job = type("Job", (), {"planned": outcome.planned, "recipe": recipe})()
     made = variant._sealed(job, None, outcome)
     assert (made.state, "it takes no image" in made.reason) == ("failed", True)
     rejected = dataclasses.replace(outcome, verdict=Verdict(verdict="rejected", reason=""))
     assert variant._sealed(job, None, rejected) is None
+    recipe.sealed = None
+    assert variant._sealed(job, None, outcome) is None  # nobody has asked
 
 
 def example_logger():
