@@ -81,17 +81,10 @@ def test_both_run_again_and_a_worse_one_stays_out(colours):
     assert f"top1 {right:.4f}, the champion 1.0000 on the same 60 photos" in one["reason"]
     assert "in a race on" in gates["latency"]["reason"]
     assert 0.01 < gates["latency"]["number"] < 100
-
-    code, one, gates = promote(colours, *easy[:2], "--max-drop", "0.5", "--dry-run")
-    assert (code, one["outcome"]) == (0, "passes")
     assert gates["accuracy"]["number"] == pytest.approx(
         -dim / (PHOTOS + 2) - 1.645 * ((dim + 1 - dim**2 / (PHOTOS + 2)) ** 0.5) / (PHOTOS + 2)
     )
 
-    photo = next((colours.folder / "photos" / "red").iterdir())
-    photo.write_bytes(photo.read_bytes() + b"\0")
-    code, one, gates = promote(colours, *easy)
-    assert code == 1 and photo.name in gates["accuracy"]["reason"]
     (colours.folder / "photos").rename(colours.folder / "gone")
     code, one, gates = promote(colours, *easy)
     assert code == 1 and "are not on this machine" in gates["accuracy"]["reason"]
