@@ -18,7 +18,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from artifacts import summary as summaries
+from artifacts import table
 from artifacts.summary import Summary
 
 
@@ -53,11 +53,11 @@ class ProgressBar:
 
 def show(summary: Summary, folder: Path) -> None:
     """Table, report and links of a finished run."""
-    table = [dict(zip(summaries.HEADINGS, row, strict=True)) for row in summaries.rows(summary)]
-    notes = "\n\n".join(note.replace("*", "\\*", 1) for note in summaries.footnotes(summary))
-    create_table_artifact(table=table, key=_key("variants", summary.name), description=notes)
+    cells = [dict(zip(table.HEADINGS, row, strict=True)) for row in table.rows(summary)]
+    notes = "\n\n".join(note.replace("*", "\\*", 1) for note in table.footnotes(summary))
+    create_table_artifact(table=cells, key=_key("variants", summary.name), description=notes)
     create_markdown_artifact(
-        f"# {summary.name}\n\n{summaries.markdown(summary)}\n\n"
+        f"# {summary.name}\n\n{table.markdown(summary)}\n\n"
         + "".join(f"- **{v.name}** {v.verdict}: {v.reason}\n" for v in summary.variants),
         key=_key("report", summary.name),
         description=f"run {summary.run_id}",

@@ -27,7 +27,7 @@ from engineworks.manifest import Manifest, Provenance
 from engineworks.runtime.pictures import read_image
 from engineworks.runtime.session import open_engine
 from engineworks.sealed import contents, making
-from engineworks.sealed.contents import Loaded
+from engineworks.sealed.contents import SealedContents
 from engineworks.specs import DataSpec
 from engineworks.store import entry_of
 from engineworks.targets._base import BuildInput
@@ -136,7 +136,7 @@ def _write(folder: Path, manifest: Manifest) -> None:
 def seal(engine: Path, source: Path | None, folder: Path, first: int = 0) -> Path:
     """The sealed test of an engine, on photos of the calibration set from `first` on."""
     photos = (calibration() * 2)[first : first + PICTURES]
-    asked = [making.Picture(image=read_image(path), photo=True) for path in photos]
+    asked = [making.SealedPicture(image=read_image(path), photo=True) for path in photos]
     folder.mkdir(parents=True)
     test, files = making.seal(engine, asked, runner(source) if source else None, folder)
     entries = tuple(entry_of(name, path) for name, path in sorted(files.items()))
@@ -204,7 +204,7 @@ class Workshop:
         cv2.setNumThreads(1)
         self.ap = ap
         self.graph, self.engine, self.precision = graph, engine, precision
-        self.test: Loaded = sealed.load(test)
+        self.test: SealedContents = sealed.load(test)
         self.judge = Judge.open()
         self.seen = self.judge.classes
 

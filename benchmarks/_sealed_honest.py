@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks import _sealed_engines
 from engineworks import sealed
 from engineworks.sealed import contents
-from engineworks.sealed.contents import Loaded
+from engineworks.sealed.contents import SealedContents
 
 #: Levels of graph optimisation at which an engine is rebuilt; empty: the target's own.
 LEVELS = ("", "DISABLE_ALL", "ENABLE_BASIC", "ENABLE_EXTENDED", "ENABLE_ALL")
@@ -108,7 +108,7 @@ def measure(home: Path, precision: str, count: int) -> dict[str, Any]:
     }
 
 
-def _one(draws: Any, loaded: Sequence[Loaded], engines: Sequence[Path]) -> dict[str, Any]:
+def _one(draws: Any, loaded: Sequence[SealedContents], engines: Sequence[Path]) -> dict[str, Any]:
     """One honest replay."""
     test, engine = int(draws.integers(len(loaded))), engines[draws.integers(len(engines))]
     threads, batch = int(draws.choice((1, 2, 3, 4))), int(draws.choice((1, 2, 3, 5, 8)))

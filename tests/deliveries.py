@@ -13,18 +13,18 @@ from engineworks.delivery.home import Home
 from engineworks.delivery.keyring import Keyring
 from engineworks.delivery.metadata import TOP
 from engineworks.delivery.repository import Repository
-from engineworks.delivery.target import Target
+from engineworks.delivery.target import SignedTarget
 from engineworks.delivery.transport import Folder
-from engineworks.delivery.trial import Trial
+from engineworks.delivery.trial import DeviceTrial
 from engineworks.manifest import Provenance, Requires, TensorSpec
 from engineworks.store import LocalStore
 
 MODEL, VARIANT = "yolox", "onnxruntime/fp32"
 
 
-def passes(folder: Path, sealed: Path | None, *, threads: int, limit_s: float) -> Trial:
+def passes(folder: Path, sealed: Path | None, *, threads: int, limit_s: float) -> DeviceTrial:
     """A trial that every engine passes, without a child process."""
-    return Trial(ok=True, reason="not tried", p50_ms=1.0)
+    return DeviceTrial(ok=True, reason="not tried", p50_ms=1.0)
 
 
 def graph(path: Path, factor: float) -> Path:
@@ -83,14 +83,14 @@ class World:
 
     def put(
         self, engine: Path, *, model: str = MODEL, variant: str = VARIANT, **said: Any
-    ) -> Target:
+    ) -> SignedTarget:
         """Publish an engine as the next generation."""
         self.generation = said.pop("generation", self.generation + 1)
         before = self.repository.target(model, variant)
         allowed = (before.sha256, *before.allowed) if before else ()
         allowed = tuple(dict.fromkeys(one for one in allowed if one != engine.name))
         values = {"version": str(self.generation), "allowed": allowed, **said}
-        target = Target(
+        target = SignedTarget(
             model=model, variant=variant, sha256=engine.name, generation=self.generation, **values
         )
         return self.repository.put(model, variant, engine, target)

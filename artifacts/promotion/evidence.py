@@ -15,7 +15,8 @@ from typing import Any
 
 from artifacts import summary as summaries
 from artifacts.registry.mlflow_log import client, engine_path, has_files, missing, speaking
-from artifacts.summary import Summary, Variant, main_row
+from artifacts.summary import Summary, Variant
+from artifacts.table import main_row
 from engineworks import manifest as manifests
 from engineworks.codec import digest
 from engineworks.errors import ArtifactError, StoreError

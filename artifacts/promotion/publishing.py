@@ -20,10 +20,10 @@ from artifacts.promotion.conditional import Place
 from artifacts.promotion.evidence import Evidence
 from artifacts.promotion.ledger import Generation
 from artifacts.registry.mlflow_log import client, engine_path, speaking
-from artifacts.summary import main_row
+from artifacts.table import main_row
 from engineworks import store as stores
 from engineworks.delivery.repository import Repository
-from engineworks.delivery.target import Target
+from engineworks.delivery.target import SignedTarget
 from engineworks.errors import ArtifactError, EngineworksError
 from engineworks.facts.plan import slug
 from engineworks.store import LocalStore
@@ -111,7 +111,7 @@ def _one(
     return "published", f"{said.sha256[:12]}... {words}, back to {len(said.allowed)} others"
 
 
-def _said(home: Path, record: Generation, known: Evidence) -> Target:
+def _said(home: Path, record: Generation, known: Evidence) -> SignedTarget:
     row = main_row(known.variant, known.size)
     allowed: list[str] = []
     with speaking(home):
@@ -122,7 +122,7 @@ def _said(home: Path, record: Generation, known: Evidence) -> Target:
                     mlflow.get_model_version(record.model, version).tags.get("sha256", "")
                 )
     sha256 = known.manifest.sha256
-    return Target(
+    return SignedTarget(
         model=record.model, variant=record.variant, version=record.champion, sha256=sha256,
         generation=record.number, head=record.head, threads=known.threads,
         p50_us=round((row.p50_ms if row else 0.0) * 1e3), machine=known.standing.machine,

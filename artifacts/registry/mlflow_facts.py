@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from artifacts.summary import Summary, Variant, main_row, markdown
+from artifacts.summary import Summary, Variant
+from artifacts.table import main_row, markdown
 from engineworks.codec import to_json
 from engineworks.facts.data import PinnedData
 from engineworks.facts.plan import slug

@@ -13,7 +13,8 @@ from typing import Any
 from artifacts.registry import ownership
 from artifacts.registry.mlflow_log import client, engine_path, has_files, is_finished, missing
 from artifacts.registry.ownership import Owner
-from artifacts.summary import Logged, Registered, Summary, Variant, main_row
+from artifacts.summary import Logged, Registered, Summary, Variant
+from artifacts.table import main_row
 from engineworks.facts.plan import slug
 
 

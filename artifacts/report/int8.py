@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from artifacts.report import pictures as gallery
 from artifacts.report.trials import Curve, SearchPlot, curve, search_plots
-from artifacts.summary import Summary, Variant, main_row
+from artifacts.summary import Summary, Variant
+from artifacts.table import main_row
 from engineworks import precisions
 from engineworks.evaluate.pictures import GalleryPicture
 from engineworks.facts.engine import DetectionDiff

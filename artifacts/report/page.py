@@ -16,7 +16,8 @@ from pathlib import Path
 import jinja2
 
 from artifacts.report import int8, pictures, plots, trials
-from artifacts.summary import Summary, Variant, computed, main_row
+from artifacts.summary import Summary, Variant
+from artifacts.table import computed, main_row
 from engineworks.facts.timing import BenchmarkRow
 from engineworks.store import LocalStore
 

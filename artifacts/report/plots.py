@@ -13,7 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from artifacts.summary import Summary, Variant, main_row
+from artifacts.summary import Summary, Variant
+from artifacts.table import main_row
 
 Array = np.ndarray[Any, Any]
 Box = tuple[float, float, float, float]

@@ -118,20 +118,20 @@ def _later(name: str) -> str:
 
 def show(summary: Any, folder: Path) -> None:
     """The table of variants, what a reader must know of it, and where its files are."""
-    from artifacts import summary as summaries
+    from artifacts import table
 
     out = Console() if sys.stdout.isatty() else Console(width=120)
-    table = Table(title=f"{summary.name} on {summary.host.cpu}", title_justify="left")
-    for heading in summaries.HEADINGS:
+    shown = Table(title=f"{summary.name} on {summary.host.cpu}", title_justify="left")
+    for heading in table.HEADINGS:
         right = heading in ("drop", "p50 ms", "images/s", "MiB")
-        table.add_column(heading, justify="right" if right else "left", overflow="fold")
-    for row, variant in zip(summaries.rows(summary), summary.variants, strict=True):
+        shown.add_column(heading, justify="right" if right else "left", overflow="fold")
+    for row, variant in zip(table.rows(summary), summary.variants, strict=True):
         colour = COLOURS.get(variant.verdict, "dim")
         cells = [escape(cell) for cell in row]
         cells[1] = f"[{colour}]{cells[1]}[/]"
-        table.add_row(*cells)
-    out.print(table)
-    for note in summaries.footnotes(summary):
+        shown.add_row(*cells)
+    out.print(shown)
+    for note in table.footnotes(summary):
         out.print(escape(note), highlight=False, soft_wrap=True)
     cached = sum(timing.cached for timing in summary.stages)
     out.print(

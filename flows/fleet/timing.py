@@ -33,7 +33,7 @@ Timed = Benchmark | Comparison | Paired
 
 
 @dataclass(frozen=True, kw_only=True)
-class Photos:
+class AskedPhotos:
     """Labelled photos that two engines are to answer."""
 
     shared: Shared
@@ -60,7 +60,7 @@ class TimeOrder:
     checkout_sha256: str
     beside_sha256: str = later(default="")
     """Another engine of the same variant, to be raced against; empty: none."""
-    photos: Photos | None = later(default=None)
+    photos: AskedPhotos | None = later(default=None)
     """Both answer these instead."""
 
     @property
@@ -108,7 +108,7 @@ def _race(run: Run, order: TimeOrder, card: HostCard) -> Comparison:
     return compare.TASK.anew.call(run, request, LimitsSpec().benchmark_s, order.name, words)
 
 
-def _pair(run: Run, order: TimeOrder, photos: Photos, card: HostCard) -> Paired:
+def _pair(run: Run, order: TimeOrder, photos: AskedPhotos, card: HostCard) -> Paired:
     request = PairRequest(
         shared=dataclasses.replace(photos.shared, store=str(run.store.root)),
         candidate=run.store.get(order.engine_sha256),

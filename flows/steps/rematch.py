@@ -19,7 +19,7 @@ from engineworks.promotion.gates import Race
 from flows.fleet.attachments import pack_data
 from flows.fleet.machine import this_machine
 from flows.fleet.measuring import Untimed, measure
-from flows.fleet.timing import ASKED, Photos, TimeOrder
+from flows.fleet.timing import ASKED, AskedPhotos, TimeOrder
 from tasks._cache import checkout_sha256
 from tasks._run import Run
 
@@ -81,7 +81,7 @@ def _order(candidate: Evidence, champion: Evidence) -> TimeOrder:
 
 def _photos(
     run: Run, candidate: Evidence, champion: Evidence, max_drop: float
-) -> Photos | str:  # fmt: skip
+) -> AskedPhotos | str:  # fmt: skip
     manifest, data = candidate.manifest, candidate.data
     task, preprocess = manifest.task, manifest.preprocess
     if data is None or not data.objects or task is None or preprocess is None:
@@ -100,7 +100,7 @@ def _photos(
         name=manifest.name, preprocess=preprocess, task=task, labels=tuple(task.labels),
         recipe_sha256="", store="",
     )  # fmt: skip
-    return Photos(shared=shared, data=data, files=files, max_drop=max_drop)
+    return AskedPhotos(shared=shared, data=data, files=files, max_drop=max_drop)
 
 
 def _no_race(candidate: Evidence, champion: Evidence) -> str:

@@ -13,7 +13,7 @@ from engineworks.errors import DeliveryError, EngineworksError
 
 if TYPE_CHECKING:
     from engineworks.cli._words import Subparsers
-    from engineworks.delivery.target import Target
+    from engineworks.delivery.target import SignedTarget
 
 
 def register(commands: Subparsers) -> None:
@@ -40,7 +40,7 @@ def widening(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def hold(options: argparse.Namespace, target: Target | None) -> None:
+def hold(options: argparse.Namespace, target: SignedTarget | None) -> None:
     """Refuse where the present wave is not well; without a book a person decides.
 
     Raises:

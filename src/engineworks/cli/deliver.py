@@ -189,7 +189,7 @@ def _said(options: argparse.Namespace, done: bool, words: str) -> int:
 def _add(options: argparse.Namespace) -> int:
     from engineworks import manifest as manifests
     from engineworks.delivery import target as targets
-    from engineworks.delivery.target import Target
+    from engineworks.delivery.target import SignedTarget
     from engineworks.runtime.session import local_folder
 
     repository = _repository(options)
@@ -198,7 +198,7 @@ def _add(options: argparse.Namespace) -> int:
     manifest = manifests.load(folder / manifests.MANIFEST_NAME)
     variant = options.variant or f"{manifest.target}/{manifest.precision}"
     before = repository.target(options.model, variant)
-    said = Target(
+    said = SignedTarget(
         model=options.model, variant=variant, version=options.version, sha256=manifest.sha256,
         generation=options.generation or (before.generation if before else 0) + 1,
         permille=round(options.percent * 10), p50_us=round(options.p50_ms * 1e3),

@@ -17,7 +17,7 @@ from engineworks.runtime.session import local_folder
 
 if TYPE_CHECKING:
     from engineworks.cli._words import Subparsers
-    from engineworks.sealed import Proof
+    from engineworks.sealed import BundleProof
 
 
 def register(subparsers: Subparsers) -> None:
@@ -107,7 +107,7 @@ def _prove(options: argparse.Namespace) -> int:
     return 0 if proof.holds else 1
 
 
-def _lines(proof: Proof) -> list[str]:
+def _lines(proof: BundleProof) -> list[str]:
     lines = []
     if proof.statement is not None:
         lines.append(f"{proof.statement.name} {proof.statement.variant}: {proof.words}")

@@ -20,22 +20,22 @@ from engineworks.delivery import home as homes
 from engineworks.delivery.cards import Card, Slot
 from engineworks.delivery.clock import Clock
 from engineworks.delivery.disk import Disk, explained
-from engineworks.delivery.fetch import Fetcher, Limits
+from engineworks.delivery.fetch import DownloadLimits, Fetcher
 from engineworks.delivery.home import Home
 from engineworks.delivery.refusal import Check, NoRoom, Refused, Unreachable
 from engineworks.delivery.slots import MOST_TRIES, SlotState
-from engineworks.delivery.status import Outcome, Status, Word
-from engineworks.delivery.target import Target, blob_path
-from engineworks.delivery.transport import Source, whole
-from engineworks.delivery.trial import Trial
-from engineworks.delivery.trust import SCRATCH, Look, Named, Trust
+from engineworks.delivery.status import SlotOutcome, Status, Word
+from engineworks.delivery.target import SignedTarget, blob_path
+from engineworks.delivery.transport import RepositorySource, whole
+from engineworks.delivery.trial import DeviceTrial
+from engineworks.delivery.trust import SCRATCH, Named, Trust, TrustedView
 from engineworks.errors import EngineworksError
 
 _log = logging.getLogger(__name__)
 
 DAMAGED = "what ran is damaged on the disk"
 
-Trier = Callable[..., Trial]
+Trier = Callable[..., DeviceTrial]
 Asker = Callable[[str], Any]
 Watcher = Callable[[str, str, str, float], str]
 
@@ -61,7 +61,7 @@ class Agent:
     """
 
     def __init__(
-        self, home: Home, source: Source, *, disk: Disk | None = None,
+        self, home: Home, source: RepositorySource, *, disk: Disk | None = None,
         clock: Clock = clocks.system, tries: Trier | None = None, asks: Asker | None = None,
         watches: Watcher | None = None,
     ) -> None:  # fmt: skip
@@ -102,7 +102,7 @@ class Agent:
 
     # ---- one look
 
-    def _online(self, card: Card, states: Mapping[str, SlotState], look: Look) -> Status:
+    def _online(self, card: Card, states: Mapping[str, SlotState], look: TrustedView) -> Status:
         found = []
         for name, slot in card.slots.items():
             state, named = states[name], look.named[slot.model, slot.variant]
@@ -142,17 +142,17 @@ class Agent:
             problem=error.line, check=getattr(error, "check", ""), slots=tuple(found),
         )  # fmt: skip
 
-    def _not(self, state: SlotState, error: EngineworksError) -> Outcome:
+    def _not(self, state: SlotState, error: EngineworksError) -> SlotOutcome:
         reached = not isinstance(error, Unreachable | NoRoom)
         check = getattr(error, "check", "")
         word: Word = "refused" if reached and check else "failed" if reached else "not reached"
         return self._outcome(state, word, error.line, check)
 
-    def _outcome(self, state: SlotState, word: Word, reason: str, check: str = "") -> Outcome:
+    def _outcome(self, state: SlotState, word: Word, reason: str, check: str = "") -> SlotOutcome:
         record, running = state.record, state.running
         version = record.version if running == record.sha256 else ""
         version = record.good_version if running == record.good and not version else version
-        return Outcome(
+        return SlotOutcome(
             slot=state.name, model=record.model, variant=record.variant, outcome=word,
             reason=reason, check=check, running=running, version=version, p50_ms=record.p50_ms,
             wanted=record.sha256, generation=record.generation,
@@ -162,7 +162,7 @@ class Agent:
 
     def _slot(
         self, card: Card, slot: Slot, state: SlotState, named: Named | EngineworksError | None
-    ) -> Outcome:
+    ) -> SlotOutcome:
         if isinstance(named, EngineworksError):
             raise named
         if named is None:
@@ -234,7 +234,7 @@ class Agent:
 
     def _bring(self, card: Card, named: Named) -> Path | None:
         """Have the engine, and its sealed test, on the disk; where that lies."""
-        limits = Limits(
+        limits = DownloadLimits(
             bytes_per_s=card.kib_per_s * 1024, margin_bytes=int(card.margin_mib * 2**20),
             may_go_on=lambda: cards.may_download(card.hours, self._clock().astimezone()),
         )  # fmt: skip
@@ -252,7 +252,7 @@ class Agent:
         return there
 
     def _try(
-        self, card: Card, slot: Slot, state: SlotState, target: Target, sealed: Path | None
+        self, card: Card, slot: Slot, state: SlotState, target: SignedTarget, sealed: Path | None
     ) -> None:
         """Raises `Failed` where the engine does not hold what was promised."""
         if state.record.tries >= MOST_TRIES:
@@ -282,7 +282,7 @@ class Agent:
             )  # fmt: skip
         state.note(p50_ms=found.p50_ms)
 
-    def _watch(self, card: Card, state: SlotState) -> Outcome:
+    def _watch(self, card: Card, state: SlotState) -> SlotOutcome:
         """Watch what was switched to; it is good afterwards, or gone back from."""
         record, words = state.record, "nobody serves it that could be watched"
         if card.server and record.server:
@@ -303,13 +303,13 @@ class Agent:
 
     # ---- back
 
-    def _fail(self, state: SlotState, target: Target, error: Failed) -> Outcome:
+    def _fail(self, state: SlotState, target: SignedTarget, error: Failed) -> SlotOutcome:
         if state.running == target.sha256:
             return self._lost(state, error.check, error.message)
         self._note_failure(state, error.check, error.message)
         return self._outcome(state, "failed", error.line, error.check)
 
-    def _lost(self, state: SlotState, check: str, reason: str) -> Outcome:
+    def _lost(self, state: SlotState, check: str, reason: str) -> SlotOutcome:
         self._note_failure(state, check, reason)
         return self._back(state, check, reason)
 
@@ -322,7 +322,7 @@ class Agent:
             failed_check=check, failed_reason=reason, bad=state.with_bad(record.sha256), **good,
         )  # fmt: skip
 
-    def _back(self, state: SlotState, check: str, reason: str) -> Outcome:
+    def _back(self, state: SlotState, check: str, reason: str) -> SlotOutcome:
         """Let the link lead to an engine that may run and lies whole here."""
         wanted = state.fallback(self._whole)
         if not wanted:

@@ -35,7 +35,7 @@ class Code:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Device:
+class EnrolledDevice:
     """A device that was accepted."""
 
     name: str
@@ -51,7 +51,7 @@ class Book:
     """All of it."""
 
     codes: dict[str, Code] = field(default_factory=dict)
-    devices: dict[str, Device] = field(default_factory=dict)
+    devices: dict[str, EnrolledDevice] = field(default_factory=dict)
 
 
 class Register:
@@ -86,7 +86,7 @@ class Register:
             homes.write(self._disk, self._path, replace(book, codes=codes))
         return code
 
-    def accept(self, request: str) -> Device:
+    def accept(self, request: str) -> EnrolledDevice:
         """Take a device in, by the request that its enrolment has written.
 
         Raises:
@@ -111,7 +111,7 @@ class Register:
                 )  # fmt: skip
             if device != _device_of(public):
                 raise Refused("the request names another key", hint=hint, check="identity")
-            fresh = Device(
+            fresh = EnrolledDevice(
                 name=known.name, public=public, accepted=_now().isoformat("T", "seconds")
             )
             homes.write(
@@ -144,7 +144,7 @@ class Register:
                 self._disk, self._path, replace(book, devices={**book.devices, found[0]: gone})
             )
 
-    def take(self, report: str) -> tuple[Device, dict[str, Any]]:
+    def take(self, report: str) -> tuple[EnrolledDevice, dict[str, Any]]:
         """A report of a device, if it is its own and not an older one.
 
         Raises:

@@ -18,7 +18,7 @@ from engineworks.delivery.disk import Disk, explained
 from engineworks.delivery.home import Home
 from engineworks.delivery.refusal import NoRoom, Refused, Unreachable
 from engineworks.delivery.target import blob_path
-from engineworks.delivery.transport import Source, slowed
+from engineworks.delivery.transport import RepositorySource, slowed
 from engineworks.errors import ArtifactError
 from engineworks.manifest import FileEntry, Manifest
 
@@ -28,7 +28,7 @@ _PARTS = ".parts"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class DownloadLimits:
     """How much a download may take."""
 
     bytes_per_s: float = 0.0
@@ -50,7 +50,7 @@ class Fetcher:
         source: The repository.
     """
 
-    def __init__(self, home: Home, disk: Disk, source: Source) -> None:
+    def __init__(self, home: Home, disk: Disk, source: RepositorySource) -> None:
         self._home, self._disk, self._source = home, disk, source
 
     def whole(self, place: Path) -> bool:
@@ -61,14 +61,14 @@ class Fetcher:
             return False
         return True
 
-    def bring(self, raw: bytes, sha256: str, place: Path, limits: Limits) -> None:
+    def bring(self, raw: bytes, sha256: str, place: Path, limits: DownloadLimits) -> None:
         """Make sure that an artifact lies whole in its place; a damaged one is repaired there.
 
         Args:
             raw: Its manifest, as it was signed.
             sha256: Its identity.
             place: Its folder, named by its identity.
-            limits: See `Limits`.
+            limits: See `DownloadLimits`.
 
         Raises:
             Refused: It is not what was signed.
@@ -103,7 +103,7 @@ class Fetcher:
             )
         return manifest
 
-    def _make_room(self, manifest: Manifest, work: Path, limits: Limits) -> None:
+    def _make_room(self, manifest: Manifest, work: Path, limits: DownloadLimits) -> None:
         here = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
         needed = max(0, manifest.size_bytes - here) + limits.margin_bytes
         free = self._disk.free_bytes(work)
@@ -113,7 +113,7 @@ class Fetcher:
                 hint="free space: what serves goes on, and the agent tries again by itself",
             )
 
-    def _file(self, entry: FileEntry, work: Path, limits: Limits) -> None:
+    def _file(self, entry: FileEntry, work: Path, limits: DownloadLimits) -> None:
         final = work / entry.path
         if final.is_file() and store.file_sha256(final) == entry.sha256:
             return
@@ -138,7 +138,7 @@ class Fetcher:
         self._disk.rename(part, final)
         self._disk.sync_folder(final.parent)
 
-    def _download(self, entry: FileEntry, part: Path, begun: int, limits: Limits) -> None:
+    def _download(self, entry: FileEntry, part: Path, begun: int, limits: DownloadLimits) -> None:
         if not limits.may_go_on():
             raise Later("it is not the hour for downloads", hint="the card says the hours")
         if not begun:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from engineworks.delivery import keyring as keys
 from engineworks.delivery import target as targets
 from engineworks.delivery.metadata import TOP, MetadataFolder
-from engineworks.delivery.target import Target
+from engineworks.delivery.target import SignedTarget
 from engineworks.errors import DeliveryError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def kind_of(role: str) -> str:
     return role if role in TOP else "model"
 
 
-class Published:
+class PublishedFiles:
     """A repository's folder.
 
     Args:
@@ -91,7 +91,7 @@ class Published:
         delegations = self.top().signed.delegations
         return sorted(delegations.roles) if delegations and delegations.roles else []
 
-    def target(self, model: str, variant: str) -> Target | None:
+    def target(self, model: str, variant: str) -> SignedTarget | None:
         """What a variant is to run, or None."""
         role = targets.role_of(model)
         if role not in self.models() or f"{role}.json" not in self.role("snapshot").signed.meta:
@@ -116,7 +116,7 @@ class Published:
             )  # fmt: skip
         return sorted(found, key=lambda one: one.left_days / one.life_days)
 
-    def targets(self) -> list[Target]:
+    def targets(self) -> list[SignedTarget]:
         """Everything that is published, by model and variant."""
         found = []
         for role in self.models():

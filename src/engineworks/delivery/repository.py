@@ -23,8 +23,8 @@ from engineworks.delivery import keyring as keys
 from engineworks.delivery import target as targets
 from engineworks.delivery.keyring import Keyring
 from engineworks.delivery.metadata import TOP, write_file
-from engineworks.delivery.published import Published, kind_of, utc_now
-from engineworks.delivery.target import SIGNED_AT, Target
+from engineworks.delivery.published import PublishedFiles, kind_of, utc_now
+from engineworks.delivery.target import SIGNED_AT, SignedTarget
 from engineworks.errors import DeliveryError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tuf.api.metadata import Metadata, Root
 
 
-class Repository(Published):
+class Repository(PublishedFiles):
     """A repository in a folder.
 
     Args:
@@ -104,8 +104,8 @@ class Repository(Published):
             return self._publish_if_keys()
 
     def put(
-        self, model: str, variant: str, engine: Path, said: Target, sealed: Path | None = None
-    ) -> Target:
+        self, model: str, variant: str, engine: Path, said: SignedTarget, sealed: Path | None = None
+    ) -> SignedTarget:
         """Publish the engine that a variant is to run.
 
         Args:
@@ -127,7 +127,7 @@ class Repository(Published):
         manifest = store.verify(engine, said.sha256)
         raw = (engine / manifests.MANIFEST_NAME).read_bytes()
         parcel = blobs.publish_parcel(self.folder, sealed) if sealed else said.sealed
-        wanted = Target(**{**_fields(said), "sealed": parcel})
+        wanted = SignedTarget(**{**_fields(said), "sealed": parcel})
         targets.of_custom(targets.to_custom(wanted), model, variant)  # as a device reads it
         role, path = targets.role_of(model), targets.path_of(model, variant)
         with self._alone():
@@ -150,7 +150,7 @@ class Repository(Published):
             self._release({role: mine})
         return wanted
 
-    def widen(self, model: str, variant: str, permille: int) -> Target:
+    def widen(self, model: str, variant: str, permille: int) -> SignedTarget:
         """Let more devices take what is published.
 
         Raises:
@@ -354,11 +354,11 @@ class Repository(Published):
         return sorted(roles)
 
 
-def _fields(value: Target) -> dict[str, Any]:
+def _fields(value: SignedTarget) -> dict[str, Any]:
     return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
-def _refuse_generation(old: Target, new: Target) -> None:
+def _refuse_generation(old: SignedTarget, new: SignedTarget) -> None:
     if new.generation > old.generation:
         return
     if replace(old, permille=new.permille) == new and new.permille > old.permille:

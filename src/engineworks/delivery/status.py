@@ -20,7 +20,7 @@ Word = Literal[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class SlotOutcome:
     """What came of one look for one slot."""
 
     slot: str
@@ -48,7 +48,7 @@ class Status:
     problem: str = ""
     """Why nothing could be asked; empty: it could."""
     check: str = ""
-    slots: tuple[Outcome, ...] = ()
+    slots: tuple[SlotOutcome, ...] = ()
     versions: Mapping[str, int] = field(default_factory=dict)
     expires: Mapping[str, str] = field(default_factory=dict)
 

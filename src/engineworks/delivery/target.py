@@ -1,7 +1,7 @@
 """What signed metadata says of one variant of a model: the engine that is to run, and what for.
 
 A target of the repository is a file `models/<model>/<variant>.json`, the manifest of the engine;
-`Target` is what is signed beside it. Knows names and values, no keys and no files.
+`SignedTarget` is what is signed beside it. Knows names and values, no keys and no files.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Parcel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class SignedTarget:
     """The engine that a variant is to run."""
 
     model: str
@@ -116,7 +116,7 @@ def _checked(name: str, what: str) -> str:
 _MOST_BACK = 5
 
 
-def ways_back(before: Target | None, sha256: str, *, withdraw: bool) -> tuple[str, ...]:
+def ways_back(before: SignedTarget | None, sha256: str, *, withdraw: bool) -> tuple[str, ...]:
     """Engines that a device may go back to when another one is published.
 
     Args:
@@ -132,13 +132,13 @@ def ways_back(before: Target | None, sha256: str, *, withdraw: bool) -> tuple[st
     return tuple(one for one in ways if one not in without)[:_MOST_BACK]
 
 
-def to_custom(target: Target) -> dict[str, Any]:
+def to_custom(target: SignedTarget) -> dict[str, Any]:
     """What is signed beside the manifest."""
     custom: dict[str, Any] = to_json(target)
     return custom
 
 
-def of_custom(custom: Any, model: str, variant: str) -> Target:
+def of_custom(custom: Any, model: str, variant: str) -> SignedTarget:
     """Read what was signed, and refuse what is of another model or variant.
 
     Args:
@@ -157,9 +157,9 @@ def of_custom(custom: Any, model: str, variant: str) -> Target:
             f"{model}: {variant}: signed in schema {custom['schema']}, this agent reads {SCHEMA}",
             hint="update engineworks on this device",
         )
-    known = {field.name for field in dataclasses.fields(Target)}
+    known = {field.name for field in dataclasses.fields(SignedTarget)}
     try:
-        target = from_json(Target, {k: v for k, v in custom.items() if k in known})
+        target = from_json(SignedTarget, {k: v for k, v in custom.items() if k in known})
     except ArtifactError as error:
         raise Refused(f"{model}: {variant}: {error.message}", hint=hint) from error
     if target.model != model:

@@ -26,7 +26,7 @@ SLOWEST_BYTES_PER_S = 256
 PATIENCE_S = 120.0
 
 
-class Source(Protocol):
+class RepositorySource(Protocol):
     """Where a repository is."""
 
     def read(self, path: str, start: int = 0) -> Iterator[bytes]:
@@ -43,7 +43,7 @@ class Absent(Unreachable):
     """The repository answers, and has no such file."""
 
 
-def source(address: str, headers: dict[str, str] | None = None) -> Source:
+def source(address: str, headers: dict[str, str] | None = None) -> RepositorySource:
     """The source behind an address.
 
     Args:
@@ -71,7 +71,7 @@ class Folder:
         self._root = root
 
     def read(self, path: str, start: int = 0) -> Iterator[bytes]:
-        """See `Source`."""
+        """See `RepositorySource`."""
         try:
             with (self._root / path).open("rb") as stream:
                 stream.seek(start)
@@ -99,7 +99,7 @@ class Web:
         self._pool = urllib3.PoolManager(timeout=wait, retries=False, headers=headers or {})
 
     def read(self, path: str, start: int = 0) -> Iterator[bytes]:
-        """See `Source`."""
+        """See `RepositorySource`."""
         from urllib3.exceptions import HTTPError
 
         url = f"{self._base}/{quote(path)}"
@@ -177,7 +177,7 @@ def slowed(
                 sleep(ahead_s)
 
 
-def whole(source: Source, path: str, most: int) -> bytes:
+def whole(source: RepositorySource, path: str, most: int) -> bytes:
     """A small file.
 
     Raises:

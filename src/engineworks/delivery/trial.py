@@ -33,7 +33,7 @@ _RUNS, _TIMING_S = 15, 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class DeviceTrial:
     """What came of trying an engine."""
 
     ok: bool
@@ -45,7 +45,7 @@ class Trial:
     """Median latency at the smallest batch; 0: it was not run."""
 
 
-def run(folder: Path, sealed: Path | None, *, threads: int, limit_s: float) -> Trial:
+def run(folder: Path, sealed: Path | None, *, threads: int, limit_s: float) -> DeviceTrial:
     """Try an engine in a child process.
 
     Args:
@@ -74,7 +74,7 @@ def run(folder: Path, sealed: Path | None, *, threads: int, limit_s: float) -> T
         out, err = child.communicate(timeout=limit_s or None)
     except subprocess.TimeoutExpired:
         words = f"it did not answer within {limit_s:g} s"
-        return Trial(ok=False, reason=words, check="trial")
+        return DeviceTrial(ok=False, reason=words, check="trial")
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
@@ -83,13 +83,13 @@ def run(folder: Path, sealed: Path | None, *, threads: int, limit_s: float) -> T
     for line in out.decode(errors="replace").splitlines():
         if line.startswith(_SAID):
             with contextlib.suppress(ValueError, ArtifactError):
-                return from_json(Trial, json.loads(line.removeprefix(_SAID)))
+                return from_json(DeviceTrial, json.loads(line.removeprefix(_SAID)))
     last = err.decode(errors="replace").strip().splitlines()[-1:] or ["no word"]
     words = f"its process ended with code {child.returncode}: {last[0][:300]}"
-    return Trial(ok=False, reason=words, check="trial")
+    return DeviceTrial(ok=False, reason=words, check="trial")
 
 
-def _tried(folder: Path, threads: int, sealed: Path | None) -> Trial:
+def _tried(folder: Path, threads: int, sealed: Path | None) -> DeviceTrial:
     from engineworks import runtime
 
     session = runtime.open(folder, threads=threads, sha256=folder.name)
@@ -100,16 +100,16 @@ def _tried(folder: Path, threads: int, sealed: Path | None) -> Trial:
         else:
             wrong = _answers(session, feeds)
             if wrong:
-                return Trial(ok=False, reason=wrong, check="trial")
+                return DeviceTrial(ok=False, reason=wrong, check="trial")
             words, p50_ms = "it opens and answers", _timed(session, feeds)
     finally:
         session.close()
     if sealed is not None:
         failed = _replayed(folder, sealed, threads)
         if failed:
-            return Trial(ok=False, reason=failed, check="sealed test", p50_ms=p50_ms)
+            return DeviceTrial(ok=False, reason=failed, check="sealed test", p50_ms=p50_ms)
         words += "; its sealed test holds"
-    return Trial(ok=True, reason=words, p50_ms=p50_ms)
+    return DeviceTrial(ok=True, reason=words, p50_ms=p50_ms)
 
 
 def _replayed(folder: Path, test: Path, threads: int) -> str:
@@ -194,7 +194,7 @@ def main(arguments: list[str]) -> int:
     try:
         found = _tried(options.folder, options.threads, options.sealed)
     except EngineworksError as error:
-        found = Trial(ok=False, reason=error.line, check="trial")
+        found = DeviceTrial(ok=False, reason=error.line, check="trial")
     sys.stdout.write("\n" + _SAID + json.dumps(to_json(found)) + "\n")
     sys.stdout.flush()
     os._exit(0)  # a vendor's library may hang at its end

@@ -25,8 +25,8 @@ from engineworks.delivery.clock import Clock
 from engineworks.delivery.disk import Disk, explained
 from engineworks.delivery.home import Home
 from engineworks.delivery.refusal import Refused, Unreachable
-from engineworks.delivery.target import SIGNED_AT, Target
-from engineworks.delivery.transport import Absent, Source, whole
+from engineworks.delivery.target import SIGNED_AT, SignedTarget
+from engineworks.delivery.transport import Absent, RepositorySource, whole
 from engineworks.errors import EngineworksError
 
 if TYPE_CHECKING:
@@ -57,14 +57,14 @@ class Trusted:
 class Named:
     """What the metadata names for a variant."""
 
-    target: Target
+    target: SignedTarget
     file: TargetFile
     signers: str
     """Key ids that may speak for the model: others begin to count generations anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class TrustedView:
     """What came of asking the repository."""
 
     at: datetime
@@ -86,12 +86,12 @@ class Trust:
     """
 
     def __init__(
-        self, home: Home, disk: Disk, source: Source, clock: Clock, enrolled_at: datetime
+        self, home: Home, disk: Disk, source: RepositorySource, clock: Clock, enrolled_at: datetime
     ) -> None:
         self._home, self._disk, self._source = home, disk, source
         self._clock, self._enrolled_at = clock, enrolled_at
 
-    def look(self, wanted: Sequence[tuple[str, str]]) -> Look:
+    def look(self, wanted: Sequence[tuple[str, str]]) -> TrustedView:
         """Ask what is to run.
 
         Args:
@@ -170,7 +170,7 @@ class Trust:
 
     # ---- asking
 
-    def _ask(self, scratch: Path, wanted: Sequence[tuple[str, str]], now: datetime) -> Look:
+    def _ask(self, scratch: Path, wanted: Sequence[tuple[str, str]], now: datetime) -> TrustedView:
         from tuf.ngclient import Updater
 
         try:
@@ -190,7 +190,7 @@ class Trust:
         }
         self._hold_to_time(signed, now)
         named = {one: self._named(updater, scratch, one, now) for one in wanted}
-        return Look(
+        return TrustedView(
             at=now,
             versions={role: one.version for role, one in signed.items()},
             expires={role: one.expires.isoformat() for role, one in signed.items()},
@@ -258,7 +258,7 @@ def _signed(scratch: Path, role: str) -> Any:
     return Metadata.from_file(str(scratch / f"{quote(role, '')}.json")).signed
 
 
-def _fetcher(source: Source) -> Any:
+def _fetcher(source: RepositorySource) -> Any:
     """The framework's way to ask for files."""
     from tuf.api.exceptions import DownloadError, DownloadHTTPError
     from tuf.ngclient import FetcherInterface

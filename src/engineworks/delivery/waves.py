@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engineworks.delivery.devices import Book
-from engineworks.delivery.target import Target
+from engineworks.delivery.target import SignedTarget
 from engineworks.errors import DeliveryError
 
 
@@ -27,7 +27,7 @@ class Wave:
     """They run this variant, and have said nothing of this generation yet."""
 
 
-def judge(book: Book, reports: Mapping[str, Any], target: Target) -> Wave:
+def judge(book: Book, reports: Mapping[str, Any], target: SignedTarget) -> Wave:
     """How the devices of the present wave do.
 
     Args:

@@ -33,7 +33,7 @@ _BLOCK = 2**20
 _PATIENCE_S = 30.0
 
 
-class Source(Protocol):
+class ArtifactSource(Protocol):
     """A folder that lies elsewhere."""
 
     def read(self, name: str) -> Iterator[bytes]:
@@ -50,7 +50,7 @@ def home_store() -> Path:
     return Path(os.environ.get("ENGINEWORKS_HOME") or ".engineworks").absolute() / "store"
 
 
-def bring(source: Source, sha256: str, place: Path) -> Path:
+def bring(source: ArtifactSource, sha256: str, place: Path) -> Path:
     """Fetch an artifact, or take the whole one that lies at `place` already.
 
     Args:
@@ -94,7 +94,7 @@ def bring(source: Source, sha256: str, place: Path) -> Path:
     return place
 
 
-def _save(source: Source, name: str, path: Path, most: int) -> None:
+def _save(source: ArtifactSource, name: str, path: Path, most: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     size = 0
     with path.open("wb") as stream:
@@ -167,7 +167,7 @@ class S3Folder:
     prefix: str
 
     def read(self, name: str) -> Iterator[bytes]:
-        """See `Source`."""
+        """See `ArtifactSource`."""
         try:
             import boto3
         except ModuleNotFoundError as error:
@@ -186,7 +186,7 @@ class S3Folder:
             ) from None
 
 
-def s3_folder(uri: str, sha256: str) -> tuple[Source, str]:
+def s3_folder(uri: str, sha256: str) -> tuple[ArtifactSource, str]:
     """What an `s3://bucket/folder` means: the folder, and the identity it must have.
 
     Raises:

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from engineworks import store
 from engineworks.errors import ArtifactError, StoreError
-from engineworks.runtime.fetching import Http, Source, bring, home_store, quoted, s3_folder
+from engineworks.runtime.fetching import ArtifactSource, Http, bring, home_store, quoted, s3_folder
 
 SCHEME = "models:/"
 
@@ -38,7 +38,7 @@ class Version:
     version: str
     sha256: str
     """Identity of its engine."""
-    source: Source
+    source: ArtifactSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class _RunFolder:
     folder: str
 
     def read(self, name: str) -> Iterator[bytes]:
-        """See `Source`."""
+        """See `ArtifactSource`."""
         path = quoted(f"{self.folder}/{name}".lstrip("/"))
         return self.http.get(f"/get-artifact?path={path}&run_uuid={quoted(self.run_id)}")
 

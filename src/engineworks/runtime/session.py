@@ -177,10 +177,7 @@ def open_engine(
     if manifest.requires.package:
         check_version(manifest, hosts.versions(manifest.requires.package.partition("==")[0]))
     name = manifest.requires.runtime
-    try:
-        engine = engines.load(name)
-    except ArtifactError as error:
-        raise ArtifactError(f"{folder}: {error.message}", hint=error.hint) from error
+    engine = _engine(name, folder)
     placed = {"device": device} if getattr(engine, "ON_GPU", False) else {}
     if device and not placed:
         raise ArtifactError(
@@ -209,6 +206,13 @@ def open_engine(
             "version, or build the engine anew",
         ) from error
     return cast(Session, opened)
+
+
+def _engine(name: str, folder: Path) -> ModuleType:
+    try:
+        return engines.load(name)
+    except ArtifactError as error:
+        raise ArtifactError(f"{folder}: {error.message}", hint=error.hint) from error
 
 
 def _install(engine: ModuleType, runtime: str, module: str) -> str:

@@ -5,15 +5,15 @@ tolerances. A bundle names both and may be signed. Needs the runtime alone (and 
 signatures); knows no recipe, no training and no exporter.
 """
 
-from engineworks.sealed.bundle import Proof, Statement, prove
+from engineworks.sealed.bundle import BundleProof, Statement, prove
 from engineworks.sealed.bundle import write as write_bundle
 from engineworks.sealed.contents import KIND, Sealed, load, parent_of
 from engineworks.sealed.replaying import Expectation, Replay, replay
 
 __all__ = [
     "KIND",
+    "BundleProof",
     "Expectation",
-    "Proof",
     "Replay",
     "Sealed",
     "Statement",

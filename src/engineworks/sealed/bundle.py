@@ -48,7 +48,7 @@ class Statement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
+class BundleCheck:
     """One thing that was looked at."""
 
     name: str
@@ -57,7 +57,7 @@ class Check:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Proof:
+class BundleProof:
     """What holds of a bundle."""
 
     holds: bool
@@ -69,7 +69,7 @@ class Proof:
     """Fingerprint of the key that signed; empty: none did."""
     words: str
     """What the proof amounts to, in a sentence."""
-    checks: tuple[Check, ...]
+    checks: tuple[BundleCheck, ...]
     statement: Statement | None = None
     replay: Replay | None = None
     elapsed_s: float = 0.0
@@ -135,7 +135,7 @@ def _copy(source: Path, manifest: Manifest, target: Path) -> None:
         shutil.copyfile(source / name, target / name)
 
 
-def prove(bundle: Path, *, key: Path | None = None, threads: int = 0) -> Proof:
+def prove(bundle: Path, *, key: Path | None = None, threads: int = 0) -> BundleProof:
     """Say what holds of a bundle: digests, signature, every expectation of its sealed test.
 
     Args:
@@ -149,7 +149,7 @@ def prove(bundle: Path, *, key: Path | None = None, threads: int = 0) -> Proof:
     """
     begun = time.perf_counter()
     raw, statement = _statement(bundle)
-    checks: list[Check] = []
+    checks: list[BundleCheck] = []
     signed, by = _signature(bundle, raw, key, checks)
     whole = _whole(bundle, statement, checks)
     replay = None
@@ -158,10 +158,12 @@ def prove(bundle: Path, *, key: Path | None = None, threads: int = 0) -> Proof:
             bundle / ENGINE, contents.load(bundle / TEST, statement.sealed), threads=threads
         )
         checks.append(
-            Check(name="sealed test", holds=replay.holds, detail=replay.reason or _held(replay))
+            BundleCheck(
+                name="sealed test", holds=replay.holds, detail=replay.reason or _held(replay)
+            )
         )
     holds = whole and all(check.holds for check in checks)
-    return Proof(
+    return BundleProof(
         holds=holds,
         signed=signed,
         signer=statement.signer,
@@ -194,14 +196,16 @@ def _statement(bundle: Path) -> tuple[bytes, Statement]:
     return raw, from_json(Statement, data)
 
 
-def _signature(bundle: Path, raw: bytes, key: Path | None, checks: list[Check]) -> tuple[str, str]:
+def _signature(
+    bundle: Path, raw: bytes, key: Path | None, checks: list[BundleCheck]
+) -> tuple[str, str]:
     """(signed, fingerprint); what was looked at goes into `checks`."""
     wanted = signing.load_public(key) if key is not None else None
     path = bundle / SIGNATURE
     if not path.exists():
         if wanted is not None:
             words = f"not signed, but {signing.fingerprint(wanted)} must have signed it"
-            checks.append(Check(name="signature", holds=False, detail=words))
+            checks.append(BundleCheck(name="signature", holds=False, detail=words))
         return "no", ""
     try:
         text = files.read_bytes(path, _MOST_BYTES).decode("utf-8")
@@ -210,38 +214,38 @@ def _signature(bundle: Path, raw: bytes, key: Path | None, checks: list[Check]) 
         raise
     except (OSError, ValueError, RecursionError, ArtifactError) as error:
         words = getattr(error, "message", f"{type(error).__name__}: {error}")
-        checks.append(Check(name="signature", holds=False, detail=words))
+        checks.append(BundleCheck(name="signature", holds=False, detail=words))
         return "no", ""
     by = signing.fingerprint(public)
     if wanted is not None and public != wanted:
         words = f"signed by {by}, not by {signing.fingerprint(wanted)}, whose key was given"
-        checks.append(Check(name="signature", holds=False, detail=words))
+        checks.append(BundleCheck(name="signature", holds=False, detail=words))
         return "yes", by
-    checks.append(Check(name="signature", holds=True, detail=f"{signing.ALGORITHM}, by {by}"))
+    checks.append(BundleCheck(name="signature", holds=True, detail=f"{signing.ALGORITHM}, by {by}"))
     return ("trusted" if wanted is not None else "yes"), by
 
 
-def _whole(bundle: Path, statement: Statement, checks: list[Check]) -> bool:
+def _whole(bundle: Path, statement: Statement, checks: list[BundleCheck]) -> bool:
     """Whether both artifacts are those that the statement names, and belong together."""
     manifests: dict[str, Manifest] = {}
     for name, sha256 in ((ENGINE, statement.engine), (TEST, statement.sealed)):
         try:
             manifests[name] = verify(bundle / name, sha256)
         except EngineworksError as error:
-            checks.append(Check(name=f"digests of {name}", holds=False, detail=error.message))
+            checks.append(BundleCheck(name=f"digests of {name}", holds=False, detail=error.message))
             continue
         words = f"{len(manifests[name].files)} files, sha256 {sha256}"
-        checks.append(Check(name=f"digests of {name}", holds=True, detail=words))
+        checks.append(BundleCheck(name=f"digests of {name}", holds=True, detail=words))
     if TEST not in manifests or ENGINE not in manifests:
         return False
     try:
         parent = contents.parent_of(manifests[TEST])
     except ArtifactError as error:
-        checks.append(Check(name="parent", holds=False, detail=error.message))
+        checks.append(BundleCheck(name="parent", holds=False, detail=error.message))
         return False
     mine = parent == statement.engine
     words = "the test was made of this engine" if mine else f"it is of engine {parent[:16]}..."
-    checks.append(Check(name="parent", holds=mine, detail=words))
+    checks.append(BundleCheck(name="parent", holds=mine, detail=words))
     return mine
 
 

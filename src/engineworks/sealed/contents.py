@@ -110,7 +110,7 @@ class Sealed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loaded:
+class SealedContents:
     """A test that was read, its bytes verified."""
 
     sealed: Sealed
@@ -187,7 +187,7 @@ def parent_of(manifest: Manifest) -> str:
     return parent
 
 
-def load(test: Path | str | Artifact, sha256: str = "") -> Loaded:
+def load(test: Path | str | Artifact, sha256: str = "") -> SealedContents:
     """Read a sealed test.
 
     Args:
@@ -216,7 +216,7 @@ def load(test: Path | str | Artifact, sha256: str = "") -> Loaded:
     strange = [case.file for case in sealed.cases if case.file not in listed]
     if strange or sealed.engine != parent or not sealed.cases:
         raise _damaged(folder, f"it names {strange[0] if strange else sealed.engine!r}")
-    return Loaded(sealed=sealed, arrays=arrays, folder=folder, sha256=manifest.sha256)
+    return SealedContents(sealed=sealed, arrays=arrays, folder=folder, sha256=manifest.sha256)
 
 
 def _arrays(path: Path) -> dict[str, Array]:

@@ -45,7 +45,7 @@ _PARTS: tuple[Part, ...] = ("exact", "resized")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class SealedPicture:
     """A picture to ask: uint8 (height, width, 3) BGR."""
 
     image: Array
@@ -111,7 +111,7 @@ class _Seen:
 
 
 def seal(
-    engine: Path, asked: Sequence[Picture], source: Source | None, work: Path
+    engine: Path, asked: Sequence[SealedPicture], source: Source | None, work: Path
 ) -> tuple[Sealed, dict[str, Path]]:
     """Make a test; the files of its artifact lie in `work` then.
 
@@ -168,7 +168,7 @@ def seal(
 
 
 def _cases(
-    way: running.Way, asked: Sequence[Picture], work: Path
+    way: running.Way, asked: Sequence[SealedPicture], work: Path
 ) -> tuple[tuple[Case, ...], list[Array]]:
     """The cases, and their pictures as they are kept."""
     prepare = way.prepare

@@ -20,7 +20,7 @@ from engineworks.runtime.pictures import read_image
 from engineworks.runtime.session import Session, Tensors, open_engine
 from engineworks.sealed import answers, contents, running, statistics
 from engineworks.sealed.answers import Fields
-from engineworks.sealed.contents import Case, Loaded
+from engineworks.sealed.contents import Case, SealedContents
 
 Array = np.ndarray[Any, Any]
 
@@ -77,7 +77,7 @@ class Replay:
 
 def replay(
     engine: Path | str | Artifact,
-    test: Path | str | Artifact | Loaded,
+    test: Path | str | Artifact | SealedContents,
     *,
     threads: int = 0,
     batch: int = 1,
@@ -100,7 +100,7 @@ def replay(
         ArtifactError: The test is none, or its bytes were altered.
     """
     begun = time.perf_counter()
-    loaded = test if isinstance(test, Loaded) else contents.load(test)
+    loaded = test if isinstance(test, SealedContents) else contents.load(test)
     place, sha256 = (engine.uri, engine.sha256) if isinstance(engine, Artifact) else (engine, "")
     identity = sha256
     try:
@@ -143,7 +143,7 @@ def _broken(name: str, words: str) -> Expectation:
     )
 
 
-def _expectations(session: Session, loaded: Loaded, batch: int) -> Iterator[Expectation]:
+def _expectations(session: Session, loaded: SealedContents, batch: int) -> Iterator[Expectation]:
     sealed, manifest = loaded.sealed, session.manifest
     task = manifest.task
     labels = task.labels if task is not None and isinstance(task.labels, tuple) else ()
@@ -173,7 +173,7 @@ class _Seen:
     found: list[Fields | None]
 
 
-def _run(session: Session, loaded: Loaded, batch: int) -> _Seen:
+def _run(session: Session, loaded: SealedContents, batch: int) -> _Seen:
     """Run all cases, some at a time."""
     sealed = loaded.sealed
     way = running.way_of(session.manifest)
@@ -188,7 +188,7 @@ def _run(session: Session, loaded: Loaded, batch: int) -> _Seen:
     return seen
 
 
-def _keep(seen: _Seen, loaded: Loaded, case: Case, row: Tensors) -> None:
+def _keep(seen: _Seen, loaded: SealedContents, case: Case, row: Tensors) -> None:
     """Keep what the tensor tests ask of one case."""
     for number, test in enumerate(loaded.sealed.tensors):
         if test.part != case.part:
@@ -202,7 +202,7 @@ def _keep(seen: _Seen, loaded: Loaded, case: Case, row: Tensors) -> None:
         seen.values[number].append(statistics.columns(array, test.axis)[places])
 
 
-def _tensor(loaded: Loaded, number: int, actual: Array) -> Iterator[Expectation]:
+def _tensor(loaded: SealedContents, number: int, actual: Array) -> Iterator[Expectation]:
     test = loaded.sealed.tensors[number]
     found = statistics.deviations(loaded.of(number, "values"), actual, loaded.of(number, "scale"))
     for name, values in found.items():
@@ -220,7 +220,7 @@ def _tensor(loaded: Loaded, number: int, actual: Array) -> Iterator[Expectation]
         )
 
 
-def _answers(loaded: Loaded, found: list[Fields | None]) -> Iterator[Expectation]:
+def _answers(loaded: SealedContents, found: list[Fields | None]) -> Iterator[Expectation]:
     for test in loaded.sealed.answers:
         apart = []
         for case in loaded.sealed.numbers(test.part):

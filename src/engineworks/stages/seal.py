@@ -16,7 +16,7 @@ from engineworks.facts.sealed import SealedTest
 from engineworks.manifest import Artifact
 from engineworks.runtime.pictures import read_image
 from engineworks.sealed import contents, making, pictures
-from engineworks.sealed.making import Picture
+from engineworks.sealed.making import SealedPicture
 from engineworks.specs import Size
 from engineworks.stages._records import provenance
 from engineworks.stages._stage import Stage
@@ -78,15 +78,15 @@ def seal(request: SealRequest) -> SealedTest:
     )
 
 
-def _pictures(request: SealRequest, store: LocalStore) -> Iterator[Picture]:
+def _pictures(request: SealRequest, store: LocalStore) -> Iterator[SealedPicture]:
     """What is asked: the photos that were named, else pictures that are made."""
     if request.photos is None:
         for image in pictures.generated(request.pictures, request.size):
-            yield Picture(image=image, photo=False)
+            yield SealedPicture(image=image, photo=False)
         return
     folder = store.open(request.photos)
     for entry in request.photos.manifest.files:
-        yield Picture(image=read_image(folder / entry.path), photo=True)
+        yield SealedPicture(image=read_image(folder / entry.path), photo=True)
 
 
 STAGE = Stage("seal", seal, SealRequest, SealedTest, ("onnxruntime", "opencv-python-headless"))

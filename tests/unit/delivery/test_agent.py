@@ -16,7 +16,7 @@ from engineworks.delivery.disk import Disk
 from engineworks.delivery.slots import SlotState
 from engineworks.delivery.status import Status
 from engineworks.delivery.transport import Folder
-from engineworks.delivery.trial import Trial
+from engineworks.delivery.trial import DeviceTrial
 from engineworks.errors import DeliveryError
 from tests.deliveries import MODEL, VARIANT, World, passes, running
 
@@ -36,7 +36,7 @@ def delivered(world):
 
 
 def fails(*_args, **_options):
-    return Trial(ok=False, reason="it answers with values that are no numbers", check="trial")
+    return DeviceTrial(ok=False, reason="it answers with values that are no numbers", check="trial")
 
 
 def outcome(world, home, **parts):

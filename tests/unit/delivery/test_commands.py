@@ -63,7 +63,7 @@ def test_from_nothing_to_a_device_that_runs_an_engine_and_goes_back(
 
 def test_a_failure_has_a_code_and_may_be_tried_again(run, engines, tmp_path, monkeypatch):
     def fails(*_args, **_options):
-        return trial.Trial(ok=False, reason="it crashes", check="trial")
+        return trial.DeviceTrial(ok=False, reason="it crashes", check="trial")
 
     run("deliver init repo --keys keys")
     run("deliver key keys/yolox.pem")

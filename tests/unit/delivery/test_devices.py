@@ -16,7 +16,7 @@ from engineworks.delivery.devices import Register
 from engineworks.delivery.home import Home
 from engineworks.delivery.keyring import private_of
 from engineworks.delivery.refusal import Refused
-from engineworks.delivery.target import Target
+from engineworks.delivery.target import SignedTarget
 from engineworks.errors import DeliveryError
 from tests.deliveries import MODEL, VARIANT, World, running
 
@@ -131,9 +131,9 @@ def test_the_commands(world, tmp_path, capsys, monkeypatch):
 
 
 def passes():
-    from engineworks.delivery.trial import Trial
+    from engineworks.delivery.trial import DeviceTrial
 
-    return Trial(ok=True, reason="not tried", p50_ms=1.0)
+    return DeviceTrial(ok=True, reason="not tried", p50_ms=1.0)
 
 
 def test_a_report_goes_to_a_web_address(world, register, tmp_path):
@@ -187,9 +187,11 @@ class TestWaves:
 
     def test_a_wave_of_which_one_is_ill_or_silent_or_that_nobody_is_in_stops_the_next(self):
         book = devices.Book(
-            devices={name: devices.Device(name=name, public="", accepted="") for name in "abcd"}
+            devices={
+                name: devices.EnrolledDevice(name=name, public="", accepted="") for name in "abcd"
+            }
         )
-        target = Target(model="m", variant="v", version="1", sha256="s" * 64, generation=3)
+        target = SignedTarget(model="m", variant="v", version="1", sha256="s" * 64, generation=3)
 
         def slot(**said):
             values = {"model": "m", "variant": "v", "generation": 3, "running": "s" * 64}
@@ -209,7 +211,7 @@ class TestWaves:
 
     def test_each_device_has_one_place_and_a_tenth_is_a_tenth(self):
         def first(generation, permille):
-            target = Target(
+            target = SignedTarget(
                 model="m", variant="v", version="1", sha256="s" * 64, generation=generation,
                 permille=permille,
             )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engineworks.delivery import trial
-from engineworks.delivery.target import Target
+from engineworks.delivery.target import SignedTarget
 from engineworks.export.torch_onnx import runner
 from engineworks.sealed import making, pictures
 from engineworks.specs import Preprocess, TaskSpec
@@ -17,7 +17,7 @@ TASK = TaskSpec(kind="classification", labels=("ant", "bee", "cow", "dog", "elk"
 
 def seal(world, engine, onnx, folder):
     """The sealed test of an engine on generated pictures, expecting what a graph answers."""
-    made = [making.Picture(image=one, photo=False) for one in pictures.generated(4, (16, 16))]
+    made = [making.SealedPicture(image=one, photo=False) for one in pictures.generated(4, (16, 16))]
     folder.mkdir()
     test, files = making.seal(Path(engine.uri), made, runner(onnx), folder)
     sealed = world.store.put(
@@ -28,7 +28,7 @@ def seal(world, engine, onnx, folder):
 
 
 def put(world, engine, test, generation):
-    said = Target(
+    said = SignedTarget(
         model=MODEL, variant=VARIANT, version="1", sha256=engine.sha256, generation=generation
     )
     world.repository.put(MODEL, VARIANT, Path(engine.uri), said, test)

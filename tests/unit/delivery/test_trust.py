@@ -257,9 +257,9 @@ class TestTheSideThatSigns:
 
 
 def _said(sha256, generation):
-    from engineworks.delivery.target import Target
+    from engineworks.delivery.target import SignedTarget
 
-    return Target(
+    return SignedTarget(
         model=MODEL, variant=VARIANT, version="1", sha256=sha256, generation=generation
     )  # fmt: skip
 

@@ -27,7 +27,7 @@ from flows.fleet import attachments
 from flows.fleet import order as orders
 from flows.fleet.attachments import pack
 from flows.fleet.order import Order
-from flows.fleet.timing import Photos, TimeOrder
+from flows.fleet.timing import AskedPhotos, TimeOrder
 from tests import builders
 
 RECIPE = """
@@ -175,7 +175,7 @@ def test_two_engines_are_asked_about_photos_that_are_not_on_their_machine(tmp_pa
     files = attachments.pack_data(store, data, "tiny")
     order = dataclasses.replace(
         builders.example(TimeOrder),
-        photos=Photos(shared=shared, data=data, files=files, max_drop=0.01),
+        photos=AskedPhotos(shared=shared, data=data, files=files, max_drop=0.01),
     )
     arrived = from_json(TimeOrder, json.loads(json.dumps(to_json(order))))
     assert arrived == order

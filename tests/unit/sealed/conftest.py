@@ -32,7 +32,8 @@ class Tiny:
 def seal(store: LocalStore, engine: Any, source: Any, folder: Path, count: int = 8) -> Any:
     """The sealed test of an engine, on generated pictures; an artifact."""
     made = [
-        making.Picture(image=image, photo=False) for image in pictures.generated(count, (16, 16))
+        making.SealedPicture(image=image, photo=False)
+        for image in pictures.generated(count, (16, 16))
     ]
     folder.mkdir()
     test, files = making.seal(Path(engine.uri), made, source, folder)

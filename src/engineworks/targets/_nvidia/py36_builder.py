@@ -13,7 +13,7 @@ import sys
 SEVERITIES = ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE")
 
 
-class Refused(Exception):
+class BuildRefused(Exception):
     """Something that the request asks for is not possible; the message is for people."""
 
 
@@ -72,7 +72,7 @@ def parse(trt, builder, logger, path):
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(path):
         error = parser.get_error(0)
-        raise Refused("the parser refused node number %d: %s" % (error.node(), error.desc()))
+        raise BuildRefused("the parser refused node number %d: %s" % (error.node(), error.desc()))
     return network
 
 
@@ -102,7 +102,7 @@ def set_precision(trt, network, config, request):
     names = {"fp32": (), "fp16": ("FP16",), "int8": ("INT8", "FP16")}[request["precision"]]
     for name in names:
         if not hasattr(trt.BuilderFlag, name):
-            raise Refused("this TensorRT has no %s" % name)
+            raise BuildRefused("this TensorRT has no %s" % name)
         config.set_flag(getattr(trt.BuilderFlag, name))
     if not request.get("tf32") and hasattr(trt.BuilderFlag, "TF32"):
         config.clear_flag(trt.BuilderFlag.TF32)
@@ -135,7 +135,7 @@ def set_ranges(network, scales):
     for name in sorted(scales):
         size = 127 * scales[name]
         if name not in known or not known[name].set_dynamic_range(-size, size):
-            raise Refused("TensorRT takes no range for the tensor %r" % name)
+            raise BuildRefused("TensorRT takes no range for the tensor %r" % name)
 
 
 def set_dla(trt, builder, network, config, request, result):
@@ -144,7 +144,7 @@ def set_dla(trt, builder, network, config, request, result):
     if core is None:
         return
     if builder.num_DLA_cores <= core:
-        raise Refused(
+        raise BuildRefused(
             "DLA core %d was asked for, this device has %d" % (core, builder.num_DLA_cores)
         )
     config.default_device_type = trt.DeviceType.DLA
@@ -177,7 +177,7 @@ def build(trt, request, result):
         del calibrator
         if plan is None:
             errors = [text for level, text in lines if "ERROR" in level]
-            raise Refused("TensorRT built nothing: %s" % "; ".join(errors))
+            raise BuildRefused("TensorRT built nothing: %s" % "; ".join(errors))
         with open(request["plan"], "wb") as stream:
             stream.write(memoryview(plan))
         inspect(trt, logger, request)
@@ -194,7 +194,7 @@ def inspect(trt, logger, request):
     with open(request["plan"], "rb") as stream:
         engine = trt.Runtime(logger).deserialize_cuda_engine(stream.read())
     if engine is None:
-        raise Refused("the engine that was built cannot be opened")
+        raise BuildRefused("the engine that was built cannot be opened")
     inspector = engine.create_engine_inspector()
     text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
     with open(request["inspected"], "w") as stream:
@@ -213,7 +213,7 @@ def main(path):
         build(trt, request, result)
     except ImportError as error:
         result["error"] = "the system's Python has no TensorRT: %s" % error
-    except Refused as error:
+    except BuildRefused as error:
         result["error"] = str(error)
     partial = os.path.join(os.path.dirname(path), "result.json.part")
     with open(partial, "w") as stream:
