@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,10 @@ from tests import builders, oracle
 # The machine may be slow and shared, and a failure must come back when the test is run again.
 settings.register_profile("engineworks", deadline=None, derandomize=True, database=None)
 settings.load_profile("engineworks")
+
+# In the background of a script Ctrl-C is ignored, by all that a test starts, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
