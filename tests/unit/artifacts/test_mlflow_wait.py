@@ -45,23 +45,24 @@ def refused():
     raise StoreError("MLflow cannot be used", hint="start it")
 
 
-def test_work_is_begun_anew_when_the_server_is_back(mlflow, tmp_path, caplog):
+def test_work_is_begun_anew_when_the_server_is_back(mlflow, tmp_path, monkeypatch):
     mlflow.stop()
-    back, tries = [], []
+    back, tries, told = [], [], []
 
     def work():
         tries.append(1)
-        if back:
-            return "logged"
-        timer.start()
-        return refused()
+        return "logged" if back else refused()
 
-    timer = threading.Timer(0.5, lambda: back.append(Server(mlflow.port)))
+    def warning(text, *words):
+        """It comes back when it was said to be away."""
+        told.append(text % words)
+        back.append(Server(mlflow.port))
+
+    monkeypatch.setattr(mlflow_wait.log, "warning", warning)
     assert mlflow_wait.patiently(tmp_path, work) == "logged"
-    timer.join()
     back[0].stop()
     assert len(tries) == 2
-    assert [r.message.count("does not answer, waiting up to") for r in caplog.records] == [1]
+    assert [words.count("does not answer, waiting up to") for words in told] == [1]
 
 
 def test_an_error_of_a_server_that_answers_is_said_at_once(mlflow, tmp_path):
