@@ -139,12 +139,13 @@ def _folder(
     if folder is not None:
         yield folder
         return
-    with speaking(home), tempfile.TemporaryDirectory() as work:
-        mlflow = client(home)
-        version = mlflow.get_model_version(record.model, record.champion)
-        fetched = Path(mlflow.download_artifacts(version.run_id, path, work))
+    with tempfile.TemporaryDirectory() as work:
+        with speaking(home):
+            mlflow = client(home)
+            version = mlflow.get_model_version(record.model, record.champion)
+            fetched = Path(mlflow.download_artifacts(version.run_id, path, work))
         stores.verify(fetched, sha256)
-        yield fetched
+        yield fetched  # what goes wrong with it is not MLflow's fault
 
 
 def _stored(store: LocalStore, sha256: str) -> Path | None:
