@@ -80,15 +80,15 @@ def register(bucket: s3.Bucket, host: RegisteredHost) -> float:
             hint="use letters, digits, '-', '_' and '.', at most 63: --name rack-3",
         )
     key = f"hosts/{name}.json"
-    found = bucket.read(key)
-    others = found is not None and _field(found.data, "instance") not in (None, host.instance)
-    if found is not None and others and found.age_s < SILENT_S:
+    entry = bucket.read(key)
+    others = entry is not None and _field(entry.data, "instance") not in (None, host.instance)
+    if entry is not None and others and entry.age_s < SILENT_S:
         raise StoreError(
-            f"another machine is registered as {name} and was heard of {found.age_s:.0f} s ago",
+            f"another machine is registered as {name} and was heard of {entry.age_s:.0f} s ago",
             hint="give this one a name of its own: --name",
         )
     _write(bucket, key, dataclasses.replace(host, age_s=0.0))
-    return math.inf if found is None else found.age_s
+    return math.inf if entry is None else entry.age_s
 
 
 def registered(bucket: s3.Bucket) -> list[RegisteredHost]:
@@ -116,15 +116,15 @@ def forget(bucket: s3.Bucket, name: str) -> None:
         StoreError: There is none of this name, or it is alive.
     """
     key = f"hosts/{name}.json"
-    found = bucket.read(key)
-    if found is None:
+    entry = bucket.read(key)
+    if entry is None:
         raise StoreError(
             f"no machine is registered as {name!r}",
             hint="`engineworks hosts` lists the names",
         )
-    if found.age_s < SILENT_S:
+    if entry.age_s < SILENT_S:
         raise StoreError(
-            f"{name} was heard of {found.age_s:.0f} s ago: its worker would register it again",
+            f"{name} was heard of {entry.age_s:.0f} s ago: its worker would register it again",
             hint=f"stop its worker, and forget it when it was silent for {SILENT_S:.0f} s",
         )
     bucket.delete(key)
@@ -142,13 +142,13 @@ def order(bucket: s3.Bucket, digest: str, kind: type[T]) -> T:
         ArtifactError: There is no such order, or it was written by another version.
     """
     key = f"orders/{digest}.json"
-    found = bucket.read(key)
-    if found is None:
+    entry = bucket.read(key)
+    if entry is None:
         raise ArtifactError(
             f"{bucket.address}/{key} does not exist",
             hint="start the run again with `python -m flows.ship RECIPE --fleet`",
         )
-    return _decode(kind, found.data, key)
+    return _decode(kind, entry.data, key)
 
 
 def put_waiting(bucket: s3.Bucket, name: str, record: Any, etag: str = "") -> bool:
@@ -172,16 +172,16 @@ def put_waiting(bucket: s3.Bucket, name: str, record: Any, etag: str = "") -> bo
 def end_waiting(bucket: s3.Bucket, name: str, etag: str = "") -> None:
     """Nothing of a model waits any more; with `etag`, of the very record that was read as this."""
     key = _waiting_key(name)
-    found = bucket.read(key)
+    entry = bucket.read(key)
     # Servers that do not know the condition ignore it: so it is compared here too.
-    if found is not None and etag in ("", found.etag):
-        bucket.delete(key, etag=etag or found.etag)
+    if entry is not None and etag in ("", entry.etag):
+        bucket.delete(key, etag=etag or entry.etag)
 
 
 def still_waiting(bucket: s3.Bucket, name: str, etag: str) -> bool:
     """Whether the record is the very one that was read as this; else a newer run has spoken."""
-    found = bucket.read(_waiting_key(name))
-    return found is not None and found.etag == etag
+    entry = bucket.read(_waiting_key(name))
+    return entry is not None and entry.etag == etag
 
 
 def waiting(bucket: s3.Bucket) -> list[str]:
@@ -200,16 +200,16 @@ def read_waiting(
         ArtifactError: The record is of another version of the checkout.
     """
     key = _waiting_key(name)
-    found = bucket.read(key)
-    if found is None:
+    entry = bucket.read(key)
+    if entry is None:
         return None
-    if _field(found.data, "checkout_sha256") != code_sha256:
+    if _field(entry.data, "checkout_sha256") != code_sha256:
         # Machines would refuse its orders, and its fields may be others.
         raise ArtifactError(
             f"{name} waits since a run of another version of the checkout",
             hint="run its recipe again: finished variants are kept",
         )
-    return _decode(kind, found.data, key), found.etag
+    return _decode(kind, entry.data, key), entry.etag
 
 
 def end_order(bucket: s3.Bucket, digest: str) -> None:
@@ -277,15 +277,15 @@ def _take(bucket: s3.Bucket, key: str, token: bytes) -> bool:
     """Whether the lock is ours now. One try, which several may make at once."""
     if bucket.write(key, token, only_new=True):
         return True
-    found = bucket.read(key)
-    if found is None:
+    entry = bucket.read(key)
+    if entry is None:
         return False
-    if found.data.startswith(token):
+    if entry.data.startswith(token):
         return True  # an earlier write arrived, only its answer was lost
-    if found.age_s <= ABANDONED_S:
+    if entry.age_s <= ABANDONED_S:
         return False
     # Its holder was killed. Of all that see this, only the first still finds what it has read.
-    return bucket.replace(key, token, found.etag)
+    return bucket.replace(key, token, entry.etag)
 
 
 def _keep_young(bucket: s3.Bucket, key: str, token: bytes, done: threading.Event) -> None:
@@ -294,11 +294,11 @@ def _keep_young(bucket: s3.Bucket, key: str, token: bytes, done: threading.Event
         if done.wait(ABANDONED_S / 4):
             return
         with contextlib.suppress(StoreError):  # `s3` has warned; the next try may work
-            found = bucket.read(key)
-            if found is None or not found.data.startswith(token):
+            entry = bucket.read(key)
+            if entry is None or not entry.data.startswith(token):
                 return
             # Other bytes each time: who has seen the old ones must not take over the new ones.
-            bucket.replace(key, token + b" %d" % count, found.etag)
+            bucket.replace(key, token + b" %d" % count, entry.etag)
 
 
 def _release(bucket: s3.Bucket, key: str, token: bytes) -> None:
@@ -307,10 +307,10 @@ def _release(bucket: s3.Bucket, key: str, token: bytes) -> None:
     What was done under it is done: a server that is away now fails nothing, the lock ages.
     """
     try:
-        found = bucket.read(key)
-        if found is not None and found.data.startswith(token):
+        entry = bucket.read(key)
+        if entry is not None and entry.data.startswith(token):
             # Servers that do not know this condition ignore it: so the bytes are compared too.
-            bucket.delete(key, etag=found.etag)
+            bucket.delete(key, etag=entry.etag)
         else:
             log.warning("%s/%s was taken over meanwhile", bucket.address, key)
     except StoreError as error:

@@ -53,18 +53,18 @@ def plan(client: Any, days: float, last: int) -> list[Item]:
 
 def _ended(client: Any) -> list[Any]:
     """All flow runs that have ended, the newest first."""
-    found: list[Any] = []
+    runs: list[Any] = []
     ended = FlowRunFilter(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(TERMINAL_STATES))),
         end_time=FlowRunFilterEndTime(is_null_=False),
     )
     while True:
         page = client.read_flow_runs(
-            flow_run_filter=ended, sort=FlowRunSort.END_TIME_DESC, limit=PAGE, offset=len(found)
+            flow_run_filter=ended, sort=FlowRunSort.END_TIME_DESC, limit=PAGE, offset=len(runs)
         )
-        found += page
+        runs += page
         if len(page) < PAGE:
-            return found
+            return runs
 
 
 def take(client: Any, items: list[Item]) -> list[Item]:

@@ -172,12 +172,12 @@ def variant(outcome: VariantOutcome) -> Variant:
     return row
 
 
-def _sealed(made: SealedTest) -> SealedRow:
+def _sealed(sealed: SealedTest) -> SealedRow:
     row = SealedRow(
-        state=made.state, reason=made.reason, pictures=made.pictures, photos=made.photos,
-        notes=made.notes, replay_s=made.replay_s,
+        state=sealed.state, reason=sealed.reason, pictures=sealed.pictures, photos=sealed.photos,
+        notes=sealed.notes, replay_s=sealed.replay_s,
     )  # fmt: skip
-    if (artifact := made.artifact) is None:
+    if (artifact := sealed.artifact) is None:
         return row
     return dataclasses.replace(
         row, sha256=artifact.sha256, size_bytes=artifact.size_bytes, uri=artifact.uri

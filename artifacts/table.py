@@ -96,7 +96,7 @@ def _source_notes(summary: Summary) -> list[str]:
             "or its weights."
         )
     if summary.data is not None:
-        notes += [f"data: {words}." for words in summary.data.notes]
+        notes += [f"data: {note}." for note in summary.data.notes]
         if summary.data.bad:
             first = summary.data.bad[0].reason
             notes.append(f"data: {len(summary.data.bad)} images skipped, the first: {first}.")
@@ -111,15 +111,15 @@ def footnotes(summary: Summary) -> list[str]:
     ]
     notes += _source_notes(summary)
     notes += [
-        f"{v.name}: {words}."
+        f"{v.name}: {advice}."
         for v in summary.variants
-        if v.verdict == "shipped" and (words := _reserve(v))
+        if v.verdict == "shipped" and (advice := _reserve(v))
     ]
     if summary.comparison is not None:
         comparison = summary.comparison
         best = comparison.recommended
-        words = f"* ship {best} on this machine" if best else "None is recommended"
-        notes.append(f"{words}: {comparison.reason}.")
+        advice = f"* ship {best} on this machine" if best else "None is recommended"
+        notes.append(f"{advice}: {comparison.reason}.")
     notes += [
         f"{v.registered.alias} was on {v.registered.taken_from}, and is now on version "
         f"{v.registered.version} of this recipe."
@@ -129,7 +129,7 @@ def footnotes(summary: Summary) -> list[str]:
     notes += [
         f"{v.name}: package {row.kind} {row.state}"
         + (f" by {row.server}" if row.state == "proven" else f", {row.reason.splitlines()[0]}")
-        + "".join(f"; {words}" for words in row.unproven if row.state == "proven")
+        + "".join(f"; {gap}" for gap in row.unproven if row.state == "proven")
         + "."
         for v in summary.variants
         for row in v.package

@@ -55,8 +55,8 @@ class BucketPlace:
 
     def read(self, key: str) -> HeldBytes | None:
         """See `Place`."""
-        found = self._bucket.read(key)
-        return None if found is None else HeldBytes(data=found.data, token=found.etag)
+        held = self._bucket.read(key)
+        return None if held is None else HeldBytes(data=held.data, token=held.etag)
 
     def create(self, key: str, data: bytes) -> bool:
         """See `Place`."""
@@ -77,8 +77,8 @@ class BucketPlace:
 
         Records carry an id of their own, so no two writers write the same bytes.
         """
-        found = self._bucket.read(key)
-        return found is not None and found.data == data
+        held = self._bucket.read(key)
+        return held is not None and held.data == data
 
     def _prove(self) -> None:
         """Try whether this server keeps conditions at all.

@@ -97,14 +97,14 @@ def read(home: Path, model: str, version: str, variant: str) -> Evidence:
 def unusable(mlflow: Any, model: str, version: str) -> str:
     """Why a version cannot be live, in words; empty when it can."""
     try:
-        found = _version(mlflow, model, version)
+        registered = _version(mlflow, model, version)
     except StoreError:
         return "it is not in the registry any more"
-    verdict = found.tags.get("verdict", "")
+    verdict = registered.tags.get("verdict", "")
     if verdict != "shipped":
         return f"it was withdrawn: its verdict is {verdict or 'gone'}"
-    place = (found.source or "").removeprefix(f"runs:/{found.run_id}/")
-    if not has_files(mlflow, found.run_id or "", place):
+    place = (registered.source or "").removeprefix(f"runs:/{registered.run_id}/")
+    if not has_files(mlflow, registered.run_id or "", place):
         return "its engine is not in MLflow any more"
     return ""
 
@@ -141,7 +141,7 @@ def _standing(
     assert row.engine is not None  # noqa: S101 - `_row` chose it by its engine
     first = main_row(row, summary.size)
     task = manifest.task
-    inputs = [(one.name, one.dtype, one.shape[1:]) for one in manifest.inputs]
+    inputs = [(tensor.name, tensor.dtype, tensor.shape[1:]) for tensor in manifest.inputs]
     kind = (task.kind, task.layout, task.scores) if task else None
     return Standing(
         version=version,

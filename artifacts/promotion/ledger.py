@@ -98,10 +98,10 @@ def read(place: Place, model: str, variant: str) -> Read | None:
         StoreError: The store does not answer.
     """
     key = f"{_folder(model, variant)}/generation.json"
-    found = place.read(key)
-    if found is None:
+    held = place.read(key)
+    if held is None:
         return None
-    return Read(generation=_decode(Generation, found.data, key), token=found.token)
+    return Read(generation=_decode(Generation, held.data, key), token=held.token)
 
 
 def all_of(place: Place, model: str) -> list[Generation]:
@@ -109,7 +109,7 @@ def all_of(place: Place, model: str) -> list[Generation]:
     keys = [key for key in place.names(f"promotions/{model}/") if key.endswith("/generation.json")]
     files = [(key, place.read(key)) for key in keys]
     records = [_decode(Generation, file.data, key) for key, file in files if file is not None]
-    return sorted(records, key=lambda one: one.variant)
+    return sorted(records, key=lambda generation: generation.variant)
 
 
 def advance(
@@ -180,7 +180,7 @@ def promoted(now: Generation | None, version: str, *, good: bool) -> tuple[str, 
     """
     if now is None:
         return ()
-    kept = tuple(one for one in now.stack if one != version)
+    kept = tuple(earlier for earlier in now.stack if earlier != version)
     return (*kept, now.champion) if good and now.champion not in ("", version) else kept
 
 
@@ -191,7 +191,7 @@ def moves(place: Place, generation: Generation) -> list[Move]:
         ArtifactError: An entry is gone or altered, or the record says what the log does not.
     """
     folder = _folder(generation.model, generation.variant)
-    found: list[Move] = []
+    steps: list[Move] = []
     head, number = generation.head, generation.number
     while number > 0:
         file = place.read(_entry(folder, number, head))
@@ -204,14 +204,14 @@ def moves(place: Place, generation: Generation) -> list[Move]:
             number, generation.model, generation.variant
         ):  # fmt: skip
             raise _broken(generation, f"entry {number} is that of another log")
-        found.append(move)
+        steps.append(move)
         head, number = move.before, number - 1
-    found.reverse()
-    if head or any(later.old != before.new for before, later in itertools.pairwise(found)):
+    steps.reverse()
+    if head or any(later.old != before.new for before, later in itertools.pairwise(steps)):
         raise _broken(generation, "its entries do not follow on each other")
-    if found and found[-1].new != generation.champion:
+    if steps and steps[-1].new != generation.champion:
         raise _broken(generation, "its record names another champion than its last entry")
-    return found
+    return steps
 
 
 def heads(place: Place, generation: Generation) -> list[str]:
@@ -224,9 +224,9 @@ def heads(place: Place, generation: Generation) -> list[str]:
     return [*(move.before for move in log[1:]), *([generation.head] if log else [])]
 
 
-def _broken(generation: Generation, words: str) -> ArtifactError:
+def _broken(generation: Generation, complaint: str) -> ArtifactError:
     return ArtifactError(
-        f"the history of {generation.model}: {generation.variant} is not whole: {words}",
+        f"the history of {generation.model}: {generation.variant} is not whole: {complaint}",
         hint="somebody has changed the store by hand: restore promotions/ from a copy, and find "
         "out who may write there",
     )

@@ -105,9 +105,9 @@ def _variant(mlflow: Any, place: Place, model: str, variant: str) -> list[str]:
             if again is not None and again.token != now.token:
                 continue  # MLflow was told of a newer generation meanwhile
             raise
-        words = _withdrawn(mlflow, place, now)
-        if words is not None:
-            said += [words] * bool(words)
+        withdrawn = _withdrawn(mlflow, place, now)
+        if withdrawn is not None:
+            said += [withdrawn] * bool(withdrawn)
             continue
         said += _project(mlflow, now.generation, registered.aliases, witness)
         last = ledger.read(place, model, variant)

@@ -64,7 +64,7 @@ def publish(
     Returns:
         One for each variant that was ever promoted; one that failed stops no other.
     """
-    found = []
+    publications = []
     for record in ledger.all_of(place, model):
         if variant not in ("", record.variant):
             continue
@@ -73,13 +73,13 @@ def publish(
             outcome, reason = _one(home, store, repository, record, dry_run)
         except EngineworksError as error:
             outcome, reason = "failed", error.line
-        found.append(
+        publications.append(
             Publication(
                 model=model, variant=record.variant, version=record.champion,
                 generation=record.number, outcome=outcome, reason=reason,
             )
         )  # fmt: skip
-    return found
+    return publications
 
 
 def _one(
@@ -107,8 +107,8 @@ def _one(
             place = f"sealed/{slug(record.variant)}"
             test = held.enter_context(_folder(home, store, record, place, row.sha256))
         repository.put(record.model, record.variant, folder, said, test)
-    words = "with its sealed test" if test else "without a sealed test"
-    return "published", f"{said.sha256[:12]}... {words}, back to {len(said.allowed)} others"
+    proof = "with its sealed test" if test else "without a sealed test"
+    return "published", f"{said.sha256[:12]}... {proof}, back to {len(said.allowed)} others"
 
 
 def _said(home: Path, record: Generation, known: Evidence) -> SignedTarget:
@@ -126,7 +126,7 @@ def _said(home: Path, record: Generation, known: Evidence) -> SignedTarget:
         model=record.model, variant=record.variant, version=record.champion, sha256=sha256,
         generation=record.number, head=record.head, threads=known.threads,
         p50_us=round((row.p50_ms if row else 0.0) * 1e3), machine=known.standing.machine,
-        allowed=tuple(one for one in dict.fromkeys(allowed) if one not in ("", sha256)),
+        allowed=tuple(digest for digest in dict.fromkeys(allowed) if digest not in ("", sha256)),
     )  # fmt: skip
 
 

@@ -19,15 +19,15 @@ def state(home: Path, name: str, run_id: str, owner: Owner) -> str:
     """Digest of all that an answer about a model depends on; empty where a server must be asked."""
     if os.environ.get("MLFLOW_TRACKING_URI"):
         return ""
-    found = sorted(home.glob("mlflow.db*"))
-    if not found:
+    database_paths = sorted(home.glob("mlflow.db*"))
+    if not database_paths:
         return ""
     logged = [
         (str(path.relative_to(home)), path.stat().st_size)
         for folder, _, files in os.walk(home / "mlruns" / name)
         for path in (Path(folder) / file for file in files)
     ]
-    databases = [(path.name, file_sha256(path)) for path in found]
+    databases = [(path.name, file_sha256(path)) for path in database_paths]
     return digest([databases, sorted(logged), run_id, owner])
 
 

@@ -45,11 +45,11 @@ def numbers(summary: Summary) -> list[Number]:
     """Every number, and the handful that a table of runs is read by."""
     facts: dict[str, Any] = to_json(summary)
     variants = facts.pop("variants")
-    found = [(name, value, 0) for name, value in _handy(summary)]
-    found += _walk(facts, "", 0)
+    figures = [(name, value, 0) for name, value in _handy(summary)]
+    figures += _walk(facts, "", 0)
     for row in variants:
-        found += _walk(row, slug(row["name"]), 0)
-    return found
+        figures += _walk(row, slug(row["name"]), 0)
+    return figures
 
 
 def _walk(value: Any, path: str, step: int) -> Iterator[Number]:
@@ -83,8 +83,8 @@ def _names(key: str, items: list[Any]) -> list[str]:
 def _name(item: dict[str, Any], fields: tuple[str, ...]) -> str:
     if fields == _SHAPE:
         return f"{item['height']}x{item['width']}/batch{item['batch']}"
-    words = [f"batch{item[field]}" if field == "batch" else str(item[field]) for field in fields]
-    return "/".join(slug(word) for word in words if word)
+    parts = [f"batch{item[field]}" if field == "batch" else str(item[field]) for field in fields]
+    return "/".join(slug(word) for word in parts if word)
 
 
 def _numbered(names: list[str]) -> list[str]:
@@ -115,20 +115,20 @@ def _handy(summary: Summary) -> Iterator[tuple[str, float]]:
 
 
 def _of_variant(variant: Variant, summary: Summary) -> dict[str, float | None]:
-    found: dict[str, float | None] = {}
+    figures: dict[str, float | None] = {}
     if variant.accuracy is not None:
-        found.update(variant.accuracy.detail)
-        found["drop"] = variant.accuracy.drop
+        figures.update(variant.accuracy.detail)
+        figures["drop"] = variant.accuracy.drop
     if variant.engine is not None:
-        found["size_mib"] = variant.engine.size_bytes / 2**20
+        figures["size_mib"] = variant.engine.size_bytes / 2**20
     if (first := main_row(variant, summary.size)) is not None:
-        found["p50_ms"] = first.p50_ms
-    return found
+        figures["p50_ms"] = first.p50_ms
+    return figures
 
 
 def tags(summary: Summary) -> dict[str, str]:
     """Words: the table, verdicts with their reasons, what servers have proven."""
-    found = {
+    labels = {
         "mlflow.note.content": markdown(summary),
         "engineworks.recipe_sha256": summary.recipe_sha256,
         "engineworks.recommended": summary.comparison.recommended if summary.comparison else "",
@@ -136,10 +136,10 @@ def tags(summary: Summary) -> dict[str, str]:
     }
     for variant in summary.variants:
         name = slug(variant.name)
-        found[f"verdict.{name}"] = variant.verdict
-        found[f"reason.{name}"] = variant.reason[:5000]
-        found |= {f"package.{name}.{package.kind}": package.state for package in variant.package}
-    return found
+        labels[f"verdict.{name}"] = variant.verdict
+        labels[f"reason.{name}"] = variant.reason[:5000]
+        labels |= {f"package.{name}.{package.kind}": package.state for package in variant.package}
+    return labels
 
 
 def parameters(summary: Summary, resolved: Path | None) -> dict[str, str]:
@@ -149,7 +149,7 @@ def parameters(summary: Summary, resolved: Path | None) -> dict[str, str]:
         summary: The run's facts.
         resolved: The recipe as it was understood, JSON; None: it is not there.
     """
-    found = {
+    texts = {
         "recipe": summary.name,
         "size": f"{summary.size[0]}x{summary.size[1]}",
         "exporter": summary.exported.chosen,
@@ -161,8 +161,8 @@ def parameters(summary: Summary, resolved: Path | None) -> dict[str, str]:
     }
     if resolved is not None:
         recipe = json.loads(resolved.read_text(encoding="utf-8"))
-        found |= dict(_keys(recipe, "recipe"))
-    return {_clean(name): text[:_LONGEST_VALUE] for name, text in found.items()}
+        texts |= dict(_keys(recipe, "recipe"))
+    return {_clean(name): text[:_LONGEST_VALUE] for name, text in texts.items()}
 
 
 def _keys(value: Any, path: str) -> Iterator[tuple[str, str]]:

@@ -71,9 +71,9 @@ def speaking(home: Path) -> Iterator[None]:
         raise
     except Exception as error:
         # MLflow's own words repeat its address with the password in it: scrubbed, and not chained.
-        words = re.sub(r"//[^/@\s]+@", "//", str(error))
+        text = re.sub(r"//[^/@\s]+@", "//", str(error))
         raise disk_error(error, home) or StoreError(
-            f"MLflow at {public_uri(home)} cannot be used ({type(error).__name__}: {said(words)})",
+            f"MLflow at {public_uri(home)} cannot be used ({type(error).__name__}: {said(text)})",
             hint="start it or correct MLFLOW_TRACKING_URI, then run again: only this step is left",
         ) from None
 
@@ -165,11 +165,11 @@ def _logged(home: Path, experiment_id: str, run_id: str) -> Logged:
 def _experiment(mlflow: Any, name: str, home: Path) -> str:
     from mlflow.exceptions import MlflowException
 
-    found = mlflow.get_experiment_by_name(name)
-    if found is not None:
-        if found.lifecycle_stage == "deleted":
-            mlflow.restore_experiment(found.experiment_id)
-        return str(found.experiment_id)
+    experiment = mlflow.get_experiment_by_name(name)
+    if experiment is not None:
+        if experiment.lifecycle_stage == "deleted":
+            mlflow.restore_experiment(experiment.experiment_id)
+        return str(experiment.experiment_id)
     location = (home / "mlruns" / name).as_uri() if embedded(tracking_uri(home)) else None
     try:
         return str(mlflow.create_experiment(name, artifact_location=location))
@@ -194,10 +194,10 @@ def _log_facts(mlflow: Any, run_id: str, summary: Summary, resolved: Path | None
         mlflow.log_batch(run_id, params=params[at : at + MOST_PARAMS])
     inputs = [
         DatasetInput(
-            Dataset(one["name"], one["digest"], "local", one["source"], profile=one["profile"]),
-            [InputTag("mlflow.data.context", one["use"])],
+            Dataset(row["name"], row["digest"], "local", row["source"], profile=row["profile"]),
+            [InputTag("mlflow.data.context", row["use"])],
         )
-        for one in facts.data_sets(summary)
+        for row in facts.data_sets(summary)
     ]
     if inputs:
         mlflow.log_inputs(run_id, inputs)

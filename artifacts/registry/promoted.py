@@ -69,12 +69,12 @@ def promoted(home: Path, stage: Stage, model: str = "") -> list[Promoted]:
                 f"MLflow at {public_uri(home)} has no registered model {model!r}",
                 hint=f"it has: {', '.join(sorted(names)) or 'none'}",
             )
-        found = []
+        versions = []
         for name in [model] if model else sorted(names):
             aliases = mlflow.get_registered_model(name).aliases
             for variant, version in _chosen(aliases, stage):
-                found.append(_read(mlflow.get_model_version(name, version), variant))
-    return found
+                versions.append(_read(mlflow.get_model_version(name, version), variant))
+    return versions
 
 
 def _chosen(aliases: Mapping[str, Any], stage: Stage) -> list[tuple[str, Any]]:
@@ -115,12 +115,12 @@ def _read(version: Any, variant: str) -> Promoted:
     )
 
 
-def note(home: Path, one: Promoted, row: BenchmarkRow, ratio: float, at: datetime) -> None:
+def note(home: Path, version: Promoted, row: BenchmarkRow, ratio: float, at: datetime) -> None:
     """Add a latency to a version's time series, and put it on the version.
 
     Args:
         home: State folder.
-        one: The version.
+        version: The version.
         row: The measurement.
         ratio: Median latency now / when it was registered.
         at: When it was measured.
@@ -132,14 +132,14 @@ def note(home: Path, one: Promoted, row: BenchmarkRow, ratio: float, at: datetim
 
     with speaking(home):
         mlflow = client(home)
-        series = f"nightly/{slug(one.variant)}"
-        step = len(mlflow.get_metric_history(one.run_id, f"{series}/p50_ms")) + 1
+        series = f"nightly/{slug(version.variant)}"
+        step = len(mlflow.get_metric_history(version.run_id, f"{series}/p50_ms")) + 1
         facts = {
             "p50_ms": row.p50_ms, "p95_ms": row.p95_ms, "throughput_per_s": row.throughput_per_s
         }  # fmt: skip
         at_ms = int(at.timestamp() * 1000)
         mlflow.log_batch(
-            one.run_id, [Metric(f"{series}/{k}", v, at_ms, step) for k, v in facts.items()]
+            version.run_id, [Metric(f"{series}/{k}", v, at_ms, step) for k, v in facts.items()]
         )
         tags = {
             "nightly.p50_ms": f"{row.p50_ms:.6g}",
@@ -147,4 +147,4 @@ def note(home: Path, one: Promoted, row: BenchmarkRow, ratio: float, at: datetim
             "nightly.ratio": f"{ratio:.3f}",
         }
         for name, value in tags.items():
-            mlflow.set_model_version_tag(one.model, one.version, name, value)
+            mlflow.set_model_version_tag(version.model, version.version, name, value)

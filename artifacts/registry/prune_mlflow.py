@@ -46,10 +46,10 @@ def needed(home: Path) -> Needed:
     if not is_there(home):
         return Needed(engines=frozenset(), runs=frozenset())
     with speaking(home):
-        found = list(_pages(client(home).search_model_versions))
+        versions = list(_pages(client(home).search_model_versions))
     return Needed(
-        engines=frozenset(version.tags.get("sha256", "") for version in found),
-        runs=frozenset(version.run_id or "" for version in found),
+        engines=frozenset(version.tags.get("sha256", "") for version in versions),
+        runs=frozenset(version.run_id or "" for version in versions),
     )
 
 
@@ -70,12 +70,12 @@ def plan(home: Path, last: int, keep: frozenset[str]) -> list[Item]:
     with speaking(home):
         mlflow = client(home)
         for experiment in _pages(mlflow.search_experiments):
-            found = _pages(
+            runs = _pages(
                 mlflow.search_runs,
                 experiment_ids=[experiment.experiment_id],
                 order_by=["attributes.start_time DESC"],
             )
-            ours = [run for run in found if KEY_TAG in run.data.tags]
+            ours = [run for run in runs if KEY_TAG in run.data.tags]
             for run in ours[last:]:
                 if run.info.run_id not in keep and _is_old(run):
                     items.append(
@@ -94,14 +94,14 @@ def _is_old(run: Any) -> bool:
     return ended_ms is not None and time.time() - ended_ms / 1000 > YOUNG_S
 
 
-def _pages(ask: Any, **words: Any) -> list[Any]:
-    found, token = [], None
+def _pages(ask: Any, **query: Any) -> list[Any]:
+    items, token = [], None
     while True:
-        page = ask(max_results=PAGE, page_token=token, **words)
-        found += page
+        page = ask(max_results=PAGE, page_token=token, **query)
+        items += page
         token = page.token
         if not token:
-            return found
+            return items
 
 
 def _size(home: Path, experiment: str, run_id: str) -> int:

@@ -83,8 +83,8 @@ def contradiction(
                 return f"version {claimed.version if claimed else '?'} is gone"
             if carries != version:
                 return f"{alias} is on version {carries or 'none'}, not on {version}"
-            found = mlflow.get_model_version(summary.name, version).tags
-            if any(found.get(k) != v for k, v in _tags(summary, variant, owner).items()):
+            known_tags = mlflow.get_model_version(summary.name, version).tags
+            if any(known_tags.get(k) != v for k, v in _tags(summary, variant, owner).items()):
                 return f"the tags of version {version} are of another run"
         elif version is not None and carries == version:
             return f"{alias} is on version {version}, which is {variant.verdict}"
@@ -116,8 +116,8 @@ def _versions(mlflow: Any, summary: Summary) -> dict[Key, str]:
     """Version by its engine and variant, for a run's engines, where its files still are."""
     wanted = {_key(variant) for variant in summary.variants if variant.engine is not None}
     known = mlflow.search_model_versions(f"name = '{summary.name}'", max_results=10000)
-    found: dict[Key, str] = {}
-    for version in sorted(known, key=lambda one: int(one.version)):
+    numbers: dict[Key, str] = {}
+    for version in sorted(known, key=lambda item: int(item.version)):
         tags = version.tags
         # One that does not say whose it is stands for its bytes.
         keys = [key for key in wanted if key == (tags.get("sha256"), tags.get("variant", key[1]))]
@@ -125,8 +125,8 @@ def _versions(mlflow: Any, summary: Summary) -> dict[Key, str]:
             continue
         place = (version.source or "").removeprefix(f"runs:/{version.run_id}/")
         if version.run_id and has_files(mlflow, version.run_id, place):
-            found |= dict.fromkeys(keys, str(version.version))
-    return found
+            numbers |= dict.fromkeys(keys, str(version.version))
+    return numbers
 
 
 def _model(mlflow: Any, name: str) -> None:

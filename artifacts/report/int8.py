@@ -102,8 +102,8 @@ def sections(summary: Summary, store: LocalStore) -> tuple[Section, ...]:
 
 
 def _section(variant: Variant, summary: Summary, store: LocalStore) -> Section:
-    found = variant.quantized
-    drawn = search_plots(found, summary.budget.max_drop) if found else ()
+    quantized = variant.quantized
+    drawn = search_plots(quantized, summary.budget.max_drop) if quantized else ()
     steps = {dot.trial.step for plot in drawn for dot in plot.dots if dot.trial}
     return Section(
         variant=variant,
@@ -112,8 +112,8 @@ def _section(variant: Variant, summary: Summary, store: LocalStore) -> Section:
         doubt=doubt(variant, summary),
         plots=drawn,
         steps=tuple(sorted(steps, key=_order)),
-        highlights=highlights(found) if found else (),
-        parts=_parts(found) if found else (),
+        highlights=highlights(quantized) if quantized else (),
+        parts=_parts(quantized) if quantized else (),
         objects=_objects(variant, summary, store),
     )
 
@@ -132,15 +132,15 @@ def sentence(variant: Variant, max_drop: float | None) -> str:
     accurate, first = _accuracy(variant, max_drop)
     quick, second = _speed(variant)
     ships = variant.verdict == "shipped"
-    words = f"{variant.name} {'ships' if ships else 'does not ship'}: it {first}"
+    text = f"{variant.name} {'ships' if ships else 'does not ship'}: it {first}"
     if second:
-        words += f"{' and' if accurate == quick else ', but'} {second}"
+        text += f"{' and' if accurate == quick else ', but'} {second}"
     other = not ships and accurate and quick  # what keeps it is neither of the two
-    return f"{words}. {variant.reason}." if other else f"{words}."
+    return f"{text}. {variant.reason}." if other else f"{text}."
 
 
 def _accuracy(variant: Variant, max_drop: float | None) -> tuple[bool, str]:
-    accuracy, found = variant.accuracy, variant.quantized
+    accuracy, quantized = variant.accuracy, variant.quantized
     if accuracy is None and variant.meaning is not None:
         meaning = variant.meaning
         return (
@@ -148,10 +148,13 @@ def _accuracy(variant: Variant, max_drop: float | None) -> tuple[bool, str]:
             meaning.words if meaning.holds else f"says other things: {meaning.reason}",
         )
     if accuracy is None:
-        if found is None or found.chosen.agreement is None:
+        if quantized is None or quantized.chosen.agreement is None:
             return True, "was judged by no metric"
-        score = found.chosen.agreement
-        return found.holds, f"agrees with the float engine to {score:.3f} of 1 (there is no metric)"
+        score = quantized.chosen.agreement
+        return (
+            quantized.holds,
+            f"agrees with the float engine to {score:.3f} of 1 (there is no metric)",
+        )
     values = f"{accuracy.metric} {accuracy.value:.4f}, source model {accuracy.reference:.4f}"
     if accuracy.drop < 0.00005:
         return True, f"loses nothing ({values})"
@@ -166,18 +169,18 @@ def _speed(variant: Variant) -> tuple[bool, str]:
         return True, ""
     low, high = compared.ci95
     if low > 1:
-        words = f"is {compared.speedup:.2f}x as fast as {compared.variant}"
+        claim = f"is {compared.speedup:.2f}x as fast as {compared.variant}"
     elif high < 1:
-        words = f"takes {1 / compared.speedup:.2f}x as long as {compared.variant}"
+        claim = f"takes {1 / compared.speedup:.2f}x as long as {compared.variant}"
         low, high = 1 / high, 1 / low
     else:
-        words = f"is not surely faster than {compared.variant}: {compared.speedup:.2f}x as fast"
-    words += f" (95 % interval {low:.2f}\u2013{high:.2f})"
+        claim = f"is not surely faster than {compared.variant}: {compared.speedup:.2f}x as fast"
+    claim += f" (95 % interval {low:.2f}\u2013{high:.2f})"
     if engine is not None:
         sizes = engine.size_bytes / 2**20, compared.size_bytes / 2**20
-        words += ", in {:.2f} MiB instead of {:.2f}".format(*sizes)
+        claim += ", in {:.2f} MiB instead of {:.2f}".format(*sizes)
     # What ships has gained what the recipe wants, be it size.
-    return variant.verdict == "shipped" or compared.ci95[0] > 1, words
+    return variant.verdict == "shipped" or compared.ci95[0] > 1, claim
 
 
 def instead(variant: Variant, summary: Summary) -> str:
@@ -189,9 +192,9 @@ def instead(variant: Variant, summary: Summary) -> str:
         return f"{best} is the one to ship on this machine{_behind(variant, summary)}." * bool(best)
     shipped = [other.name for other in summary.shipped]
     if variant.precision_comparison is not None and variant.precision_comparison.variant in shipped:
-        words = f"{variant.precision_comparison.variant} ships instead"
+        advice = f"{variant.precision_comparison.variant} ships instead"
         also = best and best != variant.precision_comparison.variant
-        return f"{words}; {best} is the one to ship on this machine." if also else f"{words}."
+        return f"{advice}; {best} is the one to ship on this machine." if also else f"{advice}."
     if best or shipped:
         return f"{best or shipped[0]} ships instead."
     return "Nothing ships instead."
@@ -224,14 +227,16 @@ def _behind(variant: Variant, summary: Summary) -> str:
 # --- the search ---
 
 
-def highlights(found: Quantized) -> tuple[Trial, ...]:
+def highlights(quantized: Quantized) -> tuple[Trial, ...]:
     """The chosen trial and the best of each other step, in the order they were tried."""
     best: dict[str, Trial] = {}
-    for trial in found.trials:
+    for trial in quantized.trials:
         held = best.setdefault(trial.step, trial)
-        if trial == found.chosen or (held != found.chosen and _better(trial) > _better(held)):
+        if trial == quantized.chosen or (
+            held != quantized.chosen and _better(trial) > _better(held)
+        ):
             best[trial.step] = trial
-    return tuple(sorted(best.values(), key=found.trials.index))
+    return tuple(sorted(best.values(), key=quantized.trials.index))
 
 
 def _better(trial: Trial) -> tuple[bool, bool, float, float]:
@@ -243,15 +248,15 @@ def _better(trial: Trial) -> tuple[bool, bool, float, float]:
     return False, value is not None, value or 0.0, fast
 
 
-def _parts(found: Quantized) -> tuple[Part, ...]:
-    most = max((part.gain for part in found.sensitivity), default=0.0)
+def _parts(quantized: Quantized) -> tuple[Part, ...]:
+    most = max((part.gain for part in quantized.sensitivity), default=0.0)
     return tuple(
         Part(
             found=part,
             share=max(0.0, part.gain / most) if most > 0 else 0.0,
-            left=part.part in found.float_layers,
+            left=part.part in quantized.float_layers,
         )
-        for part in sorted(found.sensitivity, key=lambda part: -part.gain)
+        for part in sorted(quantized.sensitivity, key=lambda part: -part.gain)
     )
 
 
@@ -259,20 +264,20 @@ def _parts(found: Quantized) -> tuple[Part, ...]:
 
 
 def _objects(variant: Variant, summary: Summary, store: LocalStore) -> Objects | None:
-    found = variant.difference
-    if found is None:
+    difference = variant.difference
+    if difference is None:
         return None
     known = gallery.album(summary, store)
     names = known.names if known else {}
     counts = {
-        key: (found.lost_by_class.get(key, 0), found.gained_by_class.get(key, 0))
-        for key in {**found.lost_by_class, **found.gained_by_class}
+        key: (difference.lost_by_class.get(key, 0), difference.gained_by_class.get(key, 0))
+        for key in {**difference.lost_by_class, **difference.gained_by_class}
     }
     ranked = sorted(counts.items(), key=lambda item: (-sum(item[1]), -item[1][0], item[0]))
     pictures, missing = gallery.worst(summary, store, known, variant, PHOTOS)
-    most = max([1, *(n for pair in counts.values() for n in pair), *_most(found.by_size)])
+    most = max([1, *(n for pair in counts.values() for n in pair), *_most(difference.by_size)])
     return Objects(
-        found=found,
+        found=difference,
         classes=tuple((names.get(key, f"class {key}"), *pair) for key, pair in ranked),
         most=most,
         pictures=pictures,

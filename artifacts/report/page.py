@@ -79,8 +79,8 @@ def render(summary: Summary, store: LocalStore) -> str:
 
 def _started(run_id: str) -> str:
     """Date and time as the run's name gives them."""
-    found = re.match(r"(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)", run_id)
-    return "{}-{}-{} {}:{}:{}".format(*found.groups()) if found else ""
+    parts = re.match(r"(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)", run_id)
+    return "{}-{}-{} {}:{}:{}".format(*parts.groups()) if parts else ""
 
 
 def _log_name(log: str, run_id: str) -> str:

@@ -36,7 +36,9 @@ def gallery(
     source = _predictions(summary.reference.predictions, store)
     # The variant to ship first, then others that may ship: the first one is drawn in a tie.
     ranked = sorted(summary.variants, key=lambda v: (not v.recommended, v.verdict != "shipped"))
-    answers = {v.name: found for v in ranked if (found := _predictions(v.predictions, store))}
+    answers = {
+        v.name: predictions for v in ranked if (predictions := _predictions(v.predictions, store))
+    }
     kind = _kind(task)
     if kind is None or task is None or summary.data is None or not source or not answers:
         return None

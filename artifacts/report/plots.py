@@ -101,18 +101,18 @@ class Scatter:
 
 def scatter(summary: Summary, width: int, height: int) -> Scatter | None:
     """Place the variants that have both figures at the model's own size and batch 1."""
-    found = []
+    points = []
     for variant in summary.variants:
         row = main_row(variant, summary.size)
         if variant.accuracy is not None and row is not None:
-            found.append((variant, variant.accuracy, row))
-    if not found:
+            points.append((variant, variant.accuracy, row))
+    if not points:
         return None
     max_drop, max_p50 = summary.budget.max_drop, summary.budget.max_p50_ms
-    reference = found[0][1].reference
+    reference = points[0][1].reference
     floor = None if max_drop is None else reference - max_drop
-    xs = [x for _, _, row in found for x in (row.p50_ms, *row.ci95_ms)]
-    ys = [reference, *(accuracy.value for _, accuracy, _ in found)]
+    xs = [x for _, _, row in points for x in (row.p50_ms, *row.ci95_ms)]
+    ys = [reference, *(accuracy.value for _, accuracy, _ in points)]
     left, top, right, bottom = (
         MARGIN[0], MARGIN[1], width - MARGIN[2], height - MARGIN[3],
     )  # fmt: skip
@@ -123,7 +123,7 @@ def scatter(summary: Summary, width: int, height: int) -> Scatter | None:
     spots = [
         (x_axis.at(row.p50_ms), y_axis.at(accuracy.value),
          x_axis.at(row.ci95_ms[0]), x_axis.at(row.ci95_ms[1]))
-        for _, accuracy, row in found
+        for _, accuracy, row in points
     ]  # fmt: skip
     frame = (left, top, right, bottom)
     levels, notes = [], []
@@ -133,9 +133,9 @@ def scatter(summary: Summary, width: int, height: int) -> Scatter | None:
             box = place_note(LETTER_PX * len(text) * 0.9, y, below, spots, frame)
             levels.append(Level(at=y, text=text, text_x=box[0], text_y=box[3] - 3))
             notes.append(box)
-    labels = place_labels([v.name for v, _, _ in found], spots, notes, frame)
+    labels = place_labels([v.name for v, _, _ in points], spots, notes, frame)
     return Scatter(
-        metric=found[0][1].metric,
+        metric=points[0][1].metric,
         width=width,
         height=height,
         left=left,
@@ -148,7 +148,7 @@ def scatter(summary: Summary, width: int, height: int) -> Scatter | None:
             Mark(variant=v, x=x, y=y, low=low, high=high, label_x=lx, label_y=ly,
                  anchor=anchor, leader=leader)
             for (v, _, _), (x, y, low, high), (lx, ly, anchor, leader)
-            in zip(found, spots, labels, strict=True)
+            in zip(points, spots, labels, strict=True)
         ),
         levels=tuple(levels),
         limit=Tick(at=x_axis.at(max_p50), text=f"{max_p50:g} ms") if max_p50 is not None else None,

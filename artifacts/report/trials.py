@@ -58,22 +58,22 @@ class Curve:
     points: tuple[tuple[float, float, str], ...]
 
 
-def search_plots(found: Quantized, max_drop: float | None) -> tuple[SearchPlot, ...]:
+def search_plots(quantized: Quantized, max_drop: float | None) -> tuple[SearchPlot, ...]:
     """The search as plots: all of it, and once more near the budget where that is a small part."""
-    scored = found.reference is not None
-    reference = found.reference if found.reference is not None else 1.0
+    scored = quantized.reference is not None
+    reference = quantized.reference if quantized.reference is not None else 1.0
     # Without a metric no height divides what holds from what does not: filled points tell.
     floor = None if not scored or max_drop is None else reference - max_drop
     points = [
         (trial, trial.ratio, value)
-        for trial in found.trials
+        for trial in quantized.trials
         if (value := trial.metric if scored else trial.agreement) is not None
         and trial.ratio is not None
     ]
     if not points:
         return ()
-    metric = found.metric if scored else "agreement"
-    whole = _plot("", metric, points, reference, floor, found.chosen)
+    metric = quantized.metric if scored else "agreement"
+    whole = _plot("", metric, points, reference, floor, quantized.chosen)
     if floor is None:
         return (whole,)
     least = floor - NEAR * max(reference - floor, plots.LEAST_METRIC / 4)
@@ -81,8 +81,8 @@ def search_plots(found: Quantized, max_drop: float | None) -> tuple[SearchPlot, 
     if not 1 < len(near) < len(points):
         return (whole,)
     return (
-        _plot("All that was scored and timed", metric, points, reference, floor, found.chosen),
-        _plot("Near the budget", metric, near, reference, floor, found.chosen),
+        _plot("All that was scored and timed", metric, points, reference, floor, quantized.chosen),
+        _plot("Near the budget", metric, near, reference, floor, quantized.chosen),
     )
 
 

@@ -56,9 +56,9 @@ class Cache:
             return
         with self._locked(exclusive=True):
             held = self._held()
-            found = sorted(self.artifacts())
-            total = sum(size for _, size, _ in found)
-            for _, size, sha256 in found:
+            artifacts = sorted(self.artifacts())
+            total = sum(size for _, size, _ in artifacts)
+            for _, size, sha256 in artifacts:
                 if total + wanted_bytes <= self._limit_bytes:
                     break
                 if sha256 in held or not elsewhere(sha256):

@@ -37,8 +37,8 @@ def plan(bucket: s3.Bucket, days: float, needed: set[str]) -> list[Item]:
         if item.key.startswith("waiting/") or _order_of(item.key) in orders
     ]
     stays = set(needed)
-    for found in s3.in_parallel(bucket.read, named):
-        stays |= set(IDENTITY.findall(found.data.decode(errors="replace"))) if found else set()
+    for entry in s3.in_parallel(bucket.read, named):
+        stays |= set(IDENTITY.findall(entry.data.decode(errors="replace"))) if entry else set()
     manifests = {
         _identity(item.key): item for item in everything if item.key.startswith("artifacts/")
     }
@@ -83,7 +83,7 @@ def _contents(bucket: s3.Bucket, names: list[str]) -> dict[str, tuple[set[str], 
     Raises:
         StoreError: One cannot be read: then nobody knows which files it needs.
     """
-    found: dict[str, tuple[set[str], tuple[str, ...]]] = {}
+    contents: dict[str, tuple[set[str], tuple[str, ...]]] = {}
     keys = [f"artifacts/{name}.json" for name in names]
     for name, item in zip(names, s3.in_parallel(bucket.read, keys), strict=True):
         if item is not None:
@@ -97,8 +97,8 @@ def _contents(bucket: s3.Bucket, names: list[str]) -> dict[str, tuple[set[str], 
                     f"({type(error).__name__}), so what it needs is not known",
                     hint="delete that object: whoever holds the artifact sends it anew",
                 ) from error
-            found[name] = (files, parents)
-    return found
+            contents[name] = (files, parents)
+    return contents
 
 
 def take(bucket: s3.Bucket, days: float, items: list[Item]) -> list[Item]:
@@ -122,8 +122,8 @@ def take(bucket: s3.Bucket, days: float, items: list[Item]) -> list[Item]:
 
 def _remove(bucket: s3.Bucket, item: Item, old_s: float) -> bool:
     """Remove an object that is still old; False: it was used, or is gone."""
-    found = bucket.head(item.name)
-    if found is None or found.age_s <= old_s:
+    entry = bucket.head(item.name)
+    if entry is None or entry.age_s <= old_s:
         return False
     bucket.delete(item.name)
     return True

@@ -70,35 +70,35 @@ def _in_use(home: Path, folder: Path) -> bool:
 
 def named_in(folders: Iterable[Path]) -> set[str]:
     """All identities that the files of runs name; some name nothing, which does no harm."""
-    found: set[str] = set()
+    identities: set[str] = set()
     for folder in folders:
         for pattern in NAMING:
             for path in folder.glob(pattern):
                 with contextlib.suppress(OSError):
-                    found |= set(IDENTITY.findall(path.read_text("utf-8", errors="replace")))
-    return found
+                    identities |= set(IDENTITY.findall(path.read_text("utf-8", errors="replace")))
+    return identities
 
 
 def logged_in(folders: Iterable[Path]) -> set[str]:
     """Ids of the MLflow runs that the summaries of runs name."""
-    found: set[str] = set()
+    run_ids: set[str] = set()
     for folder in folders:
         with contextlib.suppress(OSError):
             text = (folder / "summary.json").read_text("utf-8", errors="replace")
-            found |= set(re.findall(r'"run_id": "([0-9a-f]{32})"', text))
-    return found
+            run_ids |= set(re.findall(r'"run_id": "([0-9a-f]{32})"', text))
+    return run_ids
 
 
 def with_parents(needed: set[str], parents_of: Any) -> set[str]:
     """What is needed, and all that it was made of, as far as that is known."""
-    found: set[str] = set()
+    closure: set[str] = set()
     left = list(needed)
     while left:
         sha256 = left.pop()
-        if sha256 not in found:
-            found.add(sha256)
+        if sha256 not in closure:
+            closure.add(sha256)
             left += parents_of(sha256)
-    return found
+    return closure
 
 
 def plan(home: Path, last: int, needed: set[str]) -> list[Item]:
@@ -114,10 +114,10 @@ def plan(home: Path, last: int, needed: set[str]) -> list[Item]:
 
     def parents_of(sha256: str) -> tuple[str, ...]:
         try:
-            found = manifests.load(store / sha256[:2] / sha256 / manifests.MANIFEST_NAME)
+            manifest = manifests.load(store / sha256[:2] / sha256 / manifests.MANIFEST_NAME)
         except ArtifactError:
             return ()
-        return found.provenance.parents
+        return manifest.provenance.parents
 
     stays = with_parents(needed | named_in(kept), parents_of)
     items = [Item(kind="run", name=folder.name, size_bytes=_size(folder)) for folder in gone]

@@ -155,10 +155,10 @@ class RemoteStore(LocalStore):
 
     def _elsewhere(self, sha256: str) -> bool:
         if sha256 not in self._there:
-            found = self.bucket.head(_manifest_key(sha256))
-            if found is not None:
+            listed = self.bucket.head(_manifest_key(sha256))
+            if listed is not None:
                 self._there.add(sha256)
-                if found.age_s > s3.TOUCH_S:  # what is used is not pruned
+                if listed.age_s > s3.TOUCH_S:  # what is used is not pruned
                     self.bucket.touch(_manifest_key(sha256))
         return sha256 in self._there
 
@@ -189,8 +189,8 @@ class RemoteStore(LocalStore):
             )
 
     def _manifest(self, sha256: str) -> Manifest:
-        found = self.bucket.read(_manifest_key(sha256))
-        if found is None:
+        listed = self.bucket.read(_manifest_key(sha256))
+        if listed is None:
             self._there.discard(sha256)
             raise ArtifactError(
                 f"artifact {sha256[:16]}... is neither here nor in {self.bucket.address}",
@@ -199,7 +199,7 @@ class RemoteStore(LocalStore):
         path = self._temporary / f"{uuid.uuid4().hex}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            path.write_bytes(found.data)
+            path.write_bytes(listed.data)
             manifest = manifests.load(path)
             right = manifest.sha256 == sha256
         except ArtifactError:

@@ -108,8 +108,8 @@ class Bucket:
 
     def size(self, key: str) -> int | None:
         """Size of an object in bytes, or None when there is none."""
-        found = self.head(key)
-        return None if found is None else found.size_bytes
+        listed = self.head(key)
+        return None if listed is None else listed.size_bytes
 
     def head(self, key: str) -> Listed | None:
         """Size and age of an object, or None when there is none."""
@@ -205,20 +205,20 @@ class Bucket:
         """All objects whose name begins with `prefix`."""
 
         def ask() -> list[Listed]:
-            found = []
+            listed = []
             pages = self.client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.address.bucket, Prefix=self.full_key(prefix)
             )
             for page in pages:
                 for item in page.get("Contents", ()):
-                    found.append(
+                    listed.append(
                         Listed(
                             key=item["Key"][len(self.full_key("")) :],
                             size_bytes=int(item["Size"]),
                             age_s=_age_s(page, item["LastModified"]),
                         )
                     )
-            return found
+            return listed
 
         return self.patiently(ask)
 
@@ -273,7 +273,7 @@ class Bucket:
         """
         from botocore import exceptions as boto
 
-        began, pause_s, words = time.monotonic(), 0.25, ""
+        began, pause_s, trouble = time.monotonic(), 0.25, ""
         while True:
             try:
                 return ask()
@@ -281,7 +281,7 @@ class Bucket:
                 status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
                 if status < 500 and error_code(error) not in PASSING:
                     raise self._refusal(error) from error
-                words = f"{error_code(error)} ({status})"
+                trouble = f"{error_code(error)} ({status})"
             except (boto.NoCredentialsError, boto.PartialCredentialsError) as error:
                 raise StoreError(
                     f"{self.address}: there are no credentials for it",
@@ -291,7 +291,7 @@ class Bucket:
             except (
                 boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError, OSError
             ) as error:  # fmt: skip
-                words = type(error).__name__
+                trouble = type(error).__name__
             except boto.BotoCoreError as error:
                 raise StoreError(
                     f"{self.address} cannot be used: {error}",
@@ -300,12 +300,12 @@ class Bucket:
             waited_s = time.monotonic() - began
             if waited_s + pause_s > self.patience_s:
                 raise StoreError(
-                    f"{self.address} did not answer within {self.patience_s:.0f} s ({words})",
+                    f"{self.address} did not answer within {self.patience_s:.0f} s ({trouble})",
                     hint="check the server, the network and AWS_ENDPOINT_URL_S3, then run again: "
                     "what has arrived is kept",
                 )
             if pause_s >= 1:
-                log.warning("%s: %s, trying again in %.0f s", self.address, words, pause_s)
+                log.warning("%s: %s, trying again in %.0f s", self.address, trouble, pause_s)
             time.sleep(pause_s * random.uniform(0.7, 1.0))  # noqa: S311 - spreads retries
             pause_s = min(pause_s * 2, 10.0)
 

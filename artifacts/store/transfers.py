@@ -74,8 +74,8 @@ def download(
     count = max(1, math.ceil(size / part))
     done: set[int] = set()
     if target.is_file() and target.stat().st_size == size and done_path.is_file():
-        words = done_path.read_text(encoding="ascii").split()
-        done = {int(word) for word in words if word.isdigit() and int(word) < count}
+        numbers = done_path.read_text(encoding="ascii").split()
+        done = {int(word) for word in numbers if word.isdigit() and int(word) < count}
     else:
         done_path.unlink(missing_ok=True)
         with target.open("wb") as fresh:
