@@ -122,10 +122,10 @@ class StageTask(Generic[Request, Value]):
             log=outcome["folder"],
         )
         run.timings.append(timing)
-        words = note(value)
+        sentence = note(value)
         spent = "cached" if cached else f"{timing.elapsed_s:.1f} s"
-        get_run_logger().info("%s: %s %s", label, spent, words)
-        PROGRESS.get().finished(label, timing, words)
+        get_run_logger().info("%s: %s %s", label, spent, sentence)
+        PROGRESS.get().finished(label, timing, sentence)
         run.on_stage()
         return value
 
@@ -146,13 +146,13 @@ class StageTask(Generic[Request, Value]):
 
 
 def stage_task(
-    stage: Stage[Request, Value], words: str, *, retries: int = 1
+    stage: Stage[Request, Value], description: str, *, retries: int = 1
 ) -> StageTask[Request, Value]:
     """The task of a stage.
 
     Args:
         stage: The stage.
-        words: What it does, for Prefect's pages.
+        description: What it does, for Prefect's pages.
         retries: Of a crash or a time-out.
     """
 
@@ -162,7 +162,7 @@ def stage_task(
 
     run.__name__ = run.__qualname__ = stage.name  # Prefect tells tasks apart by it
     declare = task(
-        name=stage.name, description=words, retries=retries, retry_delay_seconds=1, **OPTIONS
+        name=stage.name, description=description, retries=retries, retry_delay_seconds=1, **OPTIONS
     )
     return StageTask(declare(run), stage.value)
 

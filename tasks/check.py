@@ -49,8 +49,8 @@ def check(job: VariantJob, model: PreparedModel, built: Built, *, replay: bool =
 def _note(value: Checked) -> str:
     parity, accuracy, meaning = value.parity, value.accuracy, value.meaning
     largest = parity.max_abs_diff
-    words = "cannot be compared" if largest is None else f"off by {largest:.1e}"
-    words += f", SNR {parity.snr_db:.0f} dB"
+    difference = "cannot be compared" if largest is None else f"off by {largest:.1e}"
+    difference += f", SNR {parity.snr_db:.0f} dB"
     if accuracy is not None:
-        return f"{accuracy.metric} {accuracy.value:.4f}, {words}"
-    return words if meaning is None else f"{words}; {meaning.reason or meaning.words}"
+        return f"{accuracy.metric} {accuracy.value:.4f}, {difference}"
+    return difference if meaning is None else f"{difference}; {meaning.reason or meaning.words}"

@@ -75,12 +75,12 @@ def still_true(published: Published, summary: Summary, home: Path, owner: Owner)
     before = confirmed.state(home, summary.name, published.logged.run_id, owner)
     if confirmed.is_known(home, summary.name, before):
         return True
-    words = mlflow_wait.patiently(home, ask)
-    if words:
-        told.warning("logging it again: %s", words)
+    reason = mlflow_wait.patiently(home, ask)
+    if reason:
+        told.warning("logging it again: %s", reason)
     else:
         confirmed.keep(home, summary.name, before)
-    return not words
+    return not reason
 
 
 def _alone(request: LogRequest, store: LocalStore) -> AbstractContextManager[None]:

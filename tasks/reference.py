@@ -40,10 +40,10 @@ def _note(value: Reference) -> str:
     """What the source model has shown, in words."""
     if value.value is None:
         return value.note
-    words = f"{value.metric} {value.value:.4f} of the source model"
+    sentence = f"{value.metric} {value.value:.4f} of the source model"
     if value.scores != "auto":
-        words += f", its scores are {value.scores}"
+        sentence += f", its scores are {value.scores}"
     cut = value.detail.get(CUT, 0.0)
     if cut:
-        words += f"; task.max_detections cuts weaker objects on {cut:.0%} of the images"
-    return f"{words}; {value.note}" if value.note else words
+        sentence += f"; task.max_detections cuts weaker objects on {cut:.0%} of the images"
+    return f"{sentence}; {value.note}" if value.note else sentence

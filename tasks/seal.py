@@ -64,5 +64,5 @@ def failure(error: EngineworksError) -> SealedTest:
 
 
 def _note(value: SealedTest) -> str:
-    made = "photos" if value.photos else "made pictures"
-    return f"{value.pictures} {made}, replayed in {value.replay_s:.1f} s"
+    kind = "photos" if value.photos else "made pictures"
+    return f"{value.pictures} {kind}, replayed in {value.replay_s:.1f} s"
