@@ -65,24 +65,27 @@ def benchmark(
     with marked_as_running():
         run = _run.open_run("benchmark")
         answers = time_all(run, versions)
-    found = [
-        _judged(one, answer, slower_than) for one, answer in zip(versions, answers, strict=True)
+    timed = [
+        _judged(version, answer, slower_than)
+        for version, answer in zip(versions, answers, strict=True)
     ]
-    for one in found:
-        get_run_logger().info("%s: %s, %s", name_of(one), one.outcome, one.reason)
-    tell(found)
-    alarms = [one for one in found if one.outcome in ("slower", "failed")]
+    for version in timed:
+        get_run_logger().info("%s: %s, %s", name_of(version), version.outcome, version.reason)
+    tell(timed)
+    alarms = [version for version in timed if version.outcome in ("slower", "failed")]
     if alarms:
         return Failed(
-            message="; ".join(f"{name_of(one)}: {one.outcome}, {one.reason}" for one in alarms)
+            message="; ".join(
+                f"{name_of(version)}: {version.outcome}, {version.reason}" for version in alarms
+            )
         )
-    counts = Counter(one.outcome for one in found)
+    counts = Counter(version.outcome for version in timed)
     return Completed(message=", ".join(f"{count} {word}" for word, count in counts.items()))
 
 
-def name_of(one: TimedVersion) -> str:
+def name_of(version: TimedVersion) -> str:
     """A version, for people."""
-    return f"{one.model} version {one.version} ({one.variant})"
+    return f"{version.model} version {version.version} ({version.variant})"
 
 
 def _nothing(stage: Stage) -> str:
@@ -97,44 +100,44 @@ def _nothing(stage: Stage) -> str:
     )
 
 
-def _judged(one: Promoted, answer: Answer, slower_than: float) -> TimedVersion:
+def _judged(version: Promoted, answer: Answer, slower_than: float) -> TimedVersion:
     """What a measurement means; it is in MLflow then."""
     if isinstance(answer, BenchmarkRow):
-        drift = judge(one.p50_ms, answer, slower_than)
+        drift = judge(version.p50_ms, answer, slower_than)
         try:
             at = datetime.now(timezone.utc)
             mlflow_wait.patiently(
                 _run.home(),
-                lambda: promoted.note(_run.home(), one, answer, drift.ratio, at),
+                lambda: promoted.note(_run.home(), version, answer, drift.ratio, at),
             )
         except EngineworksError as error:  # one version's run must not sink the others
-            words = f"it was timed and not logged: {error.line}"
-            return _untimed(one, Untimed(outcome="failed", reason=words))
+            reason = f"it was timed and not logged: {error.line}"
+            return _untimed(version, Untimed(outcome="failed", reason=reason))
         return TimedVersion(
-            model=one.model,
-            version=one.version,
-            variant=one.variant,
-            machine=one.machine,
+            model=version.model,
+            version=version.version,
+            variant=version.variant,
+            machine=version.machine,
             outcome=drift.outcome,
             reason=drift.reason,
-            before_ms=one.p50_ms,
+            before_ms=version.p50_ms,
             p50_ms=answer.p50_ms,
             p95_ms=answer.p95_ms,
             throughput_per_s=answer.throughput_per_s,
             ratio=drift.ratio,
         )
-    return _untimed(one, answer)
+    return _untimed(version, answer)
 
 
-def _untimed(one: Promoted, why: Untimed) -> TimedVersion:
+def _untimed(version: Promoted, why: Untimed) -> TimedVersion:
     return TimedVersion(
-        model=one.model,
-        version=one.version,
-        variant=one.variant,
-        machine=one.machine,
+        model=version.model,
+        version=version.version,
+        variant=version.variant,
+        machine=version.machine,
         outcome=why.outcome,
         reason=why.reason,
-        before_ms=one.p50_ms or None,
+        before_ms=version.p50_ms or None,
     )
 
 

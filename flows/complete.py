@@ -52,7 +52,7 @@ def complete(
         StoreError: There is no store that machines share, or it does not answer.
     """
     store = elsewhere.shared(_run.open_home_store())
-    found = []
+    completions = []
     with marked_as_running():
         for name in [model] if model else fleet.waiting(store.bucket):
             try:
@@ -60,20 +60,23 @@ def complete(
             except EngineworksError as error:  # one model must not sink the others
                 outcome = Completion(model=name, outcome="failed", reason=error.line)
             get_run_logger().info("%s: %s %s", name, outcome.outcome, outcome.reason)
-            found.append(outcome)
-    tell(found)
-    words = "; ".join(f"{one.model}: {one.outcome}" for one in found) or "nothing waits"
-    bad = any(one.outcome == "failed" or one.missed for one in found)
-    return Failed(message=words) if bad else Completed(message=words)
+            completions.append(outcome)
+    tell(completions)
+    message = (
+        "; ".join(f"{completion.model}: {completion.outcome}" for completion in completions)
+        or "nothing waits"
+    )
+    bad = any(completion.outcome == "failed" or completion.missed for completion in completions)
+    return Failed(message=message) if bad else Completed(message=message)
 
 
 def _complete(store: RemoteStore, name: str) -> Completion:
     """Go on with one model, as far as the machines that are there can."""
     try:
-        found = waiting.read(store.bucket, name)
+        entry = waiting.read(store.bucket, name)
     except ArtifactError as error:
         return Completion(model=name, outcome="left", reason=error.line)
-    if found is None:
+    if entry is None:
         if not mlflow_log.known(_run.home(), name):
             names = ", ".join(fleet.waiting(store.bucket)) or "none"
             raise ArtifactError(
@@ -83,7 +86,7 @@ def _complete(store: RemoteStore, name: str) -> Completion:
                 hint=f"give a name as in its recipe; of these something waits: {names}",
             )
         return Completion(model=name, outcome="completed", reason="nothing of it waits")
-    record, etag = found
+    record, etag = entry
     loaded = record.prepared.loaded(_run.home() / log.RECIPE, store.root)
     plan = elsewhere.plan(loaded, store, record.prepared.host)
     if not waiting.ready(record, plan):

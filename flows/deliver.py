@@ -41,12 +41,15 @@ def deliver(
         StoreError: MLflow or the store does not answer.
     """
     with marked_as_running():
-        found = steps.publish(model, variant, dry_run=dry_run)
-    lines = [f"{one.variant}: version {one.version}: {one.outcome}, {one.reason}" for one in found]
+        publications = steps.publish(model, variant, dry_run=dry_run)
+    lines = [
+        f"{item.variant}: version {item.version}: {item.outcome}, {item.reason}"
+        for item in publications
+    ]
     for line in lines:
         get_run_logger().info("%s", line)
-    tell(found)
-    if any(one.outcome == "failed" for one in found):
+    tell(publications)
+    if any(item.outcome == "failed" for item in publications):
         return Failed(message="; ".join(lines))
     return Completed(message="; ".join(lines))
 

@@ -44,15 +44,15 @@ def history(
     """
     with marked_as_running():
         repairs = steps.shown(model) if repair else []
-        found = steps.histories(model, variant)
+        records = steps.histories(model, variant)
     for line in repairs:
         get_run_logger().warning("%s: %s", model, line)
-    tell(found)
-    broken = [one.broken for one in found if one.broken]
+    tell(records)
+    broken = [record.broken for record in records if record.broken]
     if broken:
         return Failed(message="; ".join(broken))
-    moves = sum(len(one.moves) for one in found)
-    return Completed(message=f"{moves} moves of {len(found)} variants, every entry fits")
+    moves = sum(len(record.moves) for record in records)
+    return Completed(message=f"{moves} moves of {len(records)} variants, every entry fits")
 
 
 __all__ = ["history"]

@@ -55,17 +55,17 @@ def main(arguments: list[str] | None = None) -> int:
         bucket = s3.Bucket(address(), patience_s=None if own else PATIENCE_S)
         if options.forget is not None:
             fleet.forget(bucket, options.forget)
-        found = fleet.registered(bucket)
+        hosts = fleet.registered(bucket)
     except EngineworksError as error:
         sys.stderr.write(error.block)
         return 3
     except KeyboardInterrupt:
         return 130
     if options.json:
-        data = [{**to_json(h), "state": _state(h), "builds": _builds(h)} for h in found]
+        data = [{**to_json(h), "state": _state(h), "builds": _builds(h)} for h in hosts]
         sys.stdout.write(json.dumps(data, indent=1) + "\n")
-    elif found:
-        _show(found)
+    elif hosts:
+        _show(hosts)
     else:
         sys.stderr.write(
             f"no machine is registered in {bucket.address}\n"
@@ -74,9 +74,9 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _show(found: list[RegisteredHost]) -> None:
+def _show(hosts: list[RegisteredHost]) -> None:
     table = Table("machine", "pool", "state", "heard of", "what it is", "builds", box=None)
-    for host in found:
+    for host in hosts:
         card = host.card
         what = [f"{card.os} {card.arch}", card.cpu, *(gpu.name for gpu in card.gpus)]
         cells = (card.name, host.pool, _state(host), f"{ago(host.age_s)} ago", ", ".join(what))

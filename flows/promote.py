@@ -77,13 +77,14 @@ def promote(
 def state_of(outcomes: list[Promotion]) -> State[Any]:
     """The state of a run that moved versions, with what became of each."""
     lines = [
-        f"{one.variant}: version {one.version}: {one.outcome}, {one.reason}" for one in outcomes
+        f"{promotion.variant}: version {promotion.version}: {promotion.outcome}, {promotion.reason}"
+        for promotion in outcomes
     ]
     for line in lines:
         get_run_logger().info("%s", line)
     tell(outcomes)
     bad = ("refused", "pending", "overtaken", "failed")
-    if any(one.outcome in bad for one in outcomes):
+    if any(promotion.outcome in bad for promotion in outcomes):
         return Failed(message="; ".join(lines))
     return Completed(message="; ".join(lines))
 

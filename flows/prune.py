@@ -42,8 +42,8 @@ def prune(
     """
     with marked_as_running():
         keep = Keep(last=last, days=days)
-        found = plan(keep)
-        items = take(keep, found) if apply else found.all
+        removal = plan(keep)
+        items = take(keep, removal) if apply else removal.all
     for line in words(items):
         get_run_logger().info("%s: %s", "removed" if apply else "may go", line.strip())
     said = "; ".join(line.strip() for line in words(items)) or "nothing"

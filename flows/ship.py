@@ -73,9 +73,9 @@ def ship(
         return Failed(message=f"required but not shipped: {names}")
     if summary.failed_packages:
         return Failed(message=f"packages without a proof: {', '.join(summary.failed_packages)}")
-    words = f"{len(summary.shipped)} of {len(summary.variants)} shipped"
-    words += f", {len(summary.pending)} pending" if summary.pending else ""
-    return Completed(message=words)
+    message = f"{len(summary.shipped)} of {len(summary.variants)} shipped"
+    message += f", {len(summary.pending)} pending" if summary.pending else ""
+    return Completed(message=message)
 
 
 def _ship(job: Job, plan: Plan) -> Summary:

@@ -110,10 +110,10 @@ def _end_orphan(stream: Any) -> None:
     Only one that has lost its parent, so that a living worker is never touched.
     """
     stream.seek(0)
-    words = stream.read().split()
-    if len(words) != 2:
+    pids = stream.read().split()
+    if len(pids) != 2:
         return
-    parent, child = map(int, words)
+    parent, child = map(int, pids)
     with contextlib.suppress(ProcessLookupError):
         os.kill(parent, 0)
         return
@@ -221,19 +221,19 @@ class _Worker:
             elif waiting:
                 log.info("a run of `complete` goes on with %s", ", ".join(waiting))
         except Exception as error:
-            words = str(error).splitlines() or [""]
-            log.warning("no run of `complete` yet: %s (%s)", type(error).__name__, words[0][:200])
+            lines = str(error).splitlines() or [""]
+            log.warning("no run of `complete` yet: %s (%s)", type(error).__name__, lines[0][:200])
             return False
         return True
 
     def _queues(self) -> list[str]:
         """The machine's own queue, the pool's, and those of runs which plan, or log to MLflow."""
-        found = [self._name, "default"]
+        queues = [self._name, "default"]
         if pools.plans(self._pool):
-            found += SHIP
+            queues += SHIP
             if "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow") is not None:
-                found += REGISTRY
-        return found
+                queues += REGISTRY
+        return queues
 
     def _prepare_queues(self) -> None:
         """The pool, and a queue for this machine alone: one build or benchmark at a time."""

@@ -71,7 +71,7 @@ def _benchmark(options: argparse.Namespace, console: Console) -> int:
         sys.stdout.write(json.dumps(to_json(told), indent=1) + "\n")
     else:
         _show(told, state.message or "")
-    outcomes = {one.outcome for one in told}
+    outcomes = {version.outcome for version in told}
     for outcome, code in (("slower", 1), ("failed", 3), ("pending", 4)):
         if outcome in outcomes:
             return code
@@ -87,13 +87,13 @@ def _show(told: list[TimedVersion], message: str) -> None:
     for heading in ("before ms", "p50 ms", "ratio"):
         table.add_column(heading, justify="right")
     table.add_column("outcome")
-    for one in told:
-        figures = (one.before_ms, one.p50_ms, one.ratio)
-        cells = [one.model, one.version, one.variant, one.machine]
+    for version in told:
+        figures = (version.before_ms, version.p50_ms, version.ratio)
+        cells = [version.model, version.version, version.variant, version.machine]
         cells += ["-" if figure is None else f"{figure:.3g}" for figure in figures]
-        colour = COLOURS.get(one.outcome, "dim")
-        table.add_row(*map(escape, cells), f"[{colour}]{one.outcome}[/]")
+        colour = COLOURS.get(version.outcome, "dim")
+        table.add_row(*map(escape, cells), f"[{colour}]{version.outcome}[/]")
     out.print(table)
-    for one in told:
-        line = f"{one.model}: {one.variant}: {one.outcome}, {one.reason}."
+    for version in told:
+        line = f"{version.model}: {version.variant}: {version.outcome}, {version.reason}."
         out.print(escape(line), highlight=False, soft_wrap=True)

@@ -58,17 +58,17 @@ def _complete(options: argparse.Namespace, console: Console) -> int:
         for folder in finished:
             show(summaries.read(folder / "summary.json"), folder)
         _say(told)
-    if any(one.outcome == "failed" for one in told):
+    if any(run.outcome == "failed" for run in told):
         return 3
-    if any(one.missed for one in told):
+    if any(run.missed for run in told):
         return 1
-    return 4 if any(one.outcome != "completed" for one in told) else 0
+    return 4 if any(run.outcome != "completed" for run in told) else 0
 
 
 def _say(told: list[Completion]) -> None:
     out = Console() if sys.stdout.isatty() else Console(width=120)
-    for one in told:
-        line = f"{one.model}: {one.outcome}, {one.reason}"
+    for run in told:
+        line = f"{run.model}: {run.outcome}, {run.reason}"
         out.print(escape(line), highlight=False, soft_wrap=True)
     if not told:
         out.print("nothing waits for a machine", highlight=False)

@@ -65,9 +65,9 @@ def say(options: argparse.Namespace, told: list[Publication]) -> int:
     """Print what became of variants; the exit code that says it."""
     if options.json:
         sys.stdout.write(json.dumps(to_json(told), indent=1) + "\n")
-    for one in () if options.json else told:
+    for item in () if options.json else told:
         sys.stdout.write(
-            f"{one.model}: {one.variant}: version {one.version or '-'}: {one.outcome}, "
-            f"{one.reason}\n"
+            f"{item.model}: {item.variant}: version {item.version or '-'}: {item.outcome}, "
+            f"{item.reason}\n"
         )
-    return 3 if any(one.outcome == "failed" for one in told) else 0
+    return 3 if any(item.outcome == "failed" for item in told) else 0

@@ -55,19 +55,21 @@ def _history(options: argparse.Namespace, console: Console) -> int:
         sys.stdout.write(json.dumps(to_json(told), indent=1) + "\n")
     else:
         _show(told)
-    return 1 if any(one.broken for one in told) else 0
+    return 1 if any(record.broken for record in told) else 0
 
 
 def _show(told: list[History]) -> None:
     out = Console() if sys.stdout.isatty() else Console(width=120)
-    for one in told:
-        where = f"champion {one.champion or 'none'}, previous {one.previous or 'none'}"
-        out.print(f"[bold]{escape(one.variant)}[/]: {escape(where)}", highlight=False)
+    for record in told:
+        where = f"champion {record.champion or 'none'}, previous {record.previous or 'none'}"
+        out.print(f"[bold]{escape(record.variant)}[/]: {escape(where)}", highlight=False)
         table = Table("", "at", "who", "what", "from", "to", "why", box=None)
-        for move in one.moves:
+        for move in record.moves:
             cells = (str(move.number), move.at, move.who, move.what, move.old or "-")
             table.add_row(*map(escape, (*cells, move.new or "-", move.why)))
-        if one.moves:
+        if record.moves:
             out.print(table)
-        if one.broken:
-            out.print(f"[red]not whole[/]: {escape(one.broken)}", highlight=False, soft_wrap=True)
+        if record.broken:
+            out.print(
+                f"[red]not whole[/]: {escape(record.broken)}", highlight=False, soft_wrap=True
+            )

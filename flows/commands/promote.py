@@ -42,13 +42,13 @@ def _parser() -> argparse.ArgumentParser:
         choices=ACCEPTABLE,
         help="take upon yourself what cannot be told or differs; may be given several times",
     )
-    for name, default, words in (
+    for name, default, meaning in (
         ("--max-drop", 0.01, "largest loss of the metric against the champion"),
         ("--slower-than", 1.1, "largest p50 / the champion's p50, on one machine"),
         ("--max-age-days", 30.0, "largest age of the run that judged the version"),
     ):
         parser.add_argument(
-            name, type=float, default=default, help=f"{words} (default: {default:g})"
+            name, type=float, default=default, help=f"{meaning} (default: {default:g})"
         )
     parser.add_argument("--dry-run", action="store_true", help="only say what would become of it")
     add_options(parser, json_is="a list of the versions with their gates")
@@ -95,7 +95,7 @@ def say(options: argparse.Namespace, told: list[Promotion]) -> int:
         sys.stdout.write(json.dumps(to_json(told), indent=1) + "\n")
     else:
         _show(told)
-    outcomes = {one.outcome for one in told}
+    outcomes = {promotion.outcome for promotion in told}
     for outcome, code in (("refused", 1), ("failed", 3), ("overtaken", 3), ("pending", 4)):
         if outcome in outcomes:
             return code
@@ -104,13 +104,13 @@ def say(options: argparse.Namespace, told: list[Promotion]) -> int:
 
 def _show(told: list[Promotion]) -> None:
     out = Console() if sys.stdout.isatty() else Console(width=120)
-    for one in told:
-        if one.gates:
+    for promotion in told:
+        if promotion.gates:
             table = Table("gate", "outcome", box=None)
             table.add_column("number", justify="right")
             table.add_column("limit", justify="right")
             table.add_column("reason")
-            for gate in one.gates:
+            for gate in promotion.gates:
                 figures = (gate.number, gate.threshold)
                 cells = ["-" if figure is None else f"{figure:.4g}" for figure in figures]
                 word = gate.outcome + ", accepted" * gate.accepted
@@ -119,9 +119,11 @@ def _show(told: list[Promotion]) -> None:
                     gate.name, f"[{colour}]{word}[/]", *cells, escape(gate.reason)
                 )  # fmt: skip
             out.print(table)
-        colour = COLOURS.get(one.outcome, "dim" if one.outcome == "unchanged" else "red")
-        line = escape(f"{one.model}: {one.variant}: version {one.version}: ")
+        colour = COLOURS.get(
+            promotion.outcome, "dim" if promotion.outcome == "unchanged" else "red"
+        )
+        line = escape(f"{promotion.model}: {promotion.variant}: version {promotion.version}: ")
         out.print(
-            f"{line}[{colour}]{one.outcome}[/], {escape(one.reason)}.", highlight=False,
+            f"{line}[{colour}]{promotion.outcome}[/], {escape(promotion.reason)}.", highlight=False,
             soft_wrap=True,
         )  # fmt: skip

@@ -63,8 +63,8 @@ def _prune(options: argparse.Namespace, console: Console) -> int:
     from flows.steps.prune import Keep, plan, take, words
 
     keep = Keep(last=options.last, days=options.days)
-    found = plan(keep, tuple(options.only))
-    items = take(keep, found) if options.apply else found.all
+    removal = plan(keep, tuple(options.only))
+    items = take(keep, removal) if options.apply else removal.all
     if options.json:
         sys.stdout.write(json.dumps(to_json(items), indent=1) + "\n")
         return 0

@@ -62,13 +62,13 @@ def _run(options: argparse.Namespace, console: Console) -> int:
 def _dry_run(options: argparse.Namespace) -> int:
     from flows.ship import preflight
 
-    _, found = preflight(options.recipe, fleet=options.fleet)
-    plan = to_json(found)
+    _, planned = preflight(options.recipe, fleet=options.fleet)
+    plan = to_json(planned)
     if options.json:
         sys.stdout.write(json.dumps(plan, indent=1) + "\n")
         return 0
     table = Table("variant", "plan", "where", "because", box=None)
-    for variant in found.variants:
+    for variant in planned.variants:
         where = variant.host or (variant.pool if options.fleet else "here")
         reason = variant.reason or "all it needs is there"
         table.add_row(variant.name, variant.action, where, escape(reason))

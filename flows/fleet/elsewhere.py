@@ -141,8 +141,8 @@ def _show(run: Run, child: Child, *, cached: bool = False) -> None:
             )
         )
     whole = StageTiming.whole("build-target", child.name, row.wall_s, cached=cached)
-    words = f"{outcome_of(row).verdict.verdict} on {row.host.name}"
-    PROGRESS.get().finished(f"build-target {child.name}", whole, words)
+    ending = f"{outcome_of(row).verdict.verdict} on {row.host.name}"
+    PROGRESS.get().finished(f"build-target {child.name}", whole, ending)
 
 
 def _known(
@@ -151,13 +151,13 @@ def _known(
     """An earlier answer that still holds: the same machine would find the same again."""
     cards = {host.card.name: host.card for host in registered}
     for row in answers:
-        found = outcome_of(row)
-        if found.verdict.verdict in ("shipped", "rejected") and _same(
+        outcome = outcome_of(row)
+        if outcome.verdict.verdict in ("shipped", "rejected") and _same(
             row, cards.get(row.host.name), planned.target
         ):
             try:
-                if found.built is not None:
-                    store.get(found.built.engine.sha256)
+                if outcome.built is not None:
+                    store.get(outcome.built.engine.sha256)
             except ArtifactError as error:
                 log.warning("%s is built again: %s", planned.name, error.message)
                 continue
@@ -181,8 +181,8 @@ def _outcome(run: Run, planned: PlannedVariant, child: Child | None) -> VariantO
     if child.row is None:
         pending = Verdict(verdict="pending", reason=child.pending)
         return VariantOutcome(planned=planned, verdict=pending)
-    found = dataclasses.replace(outcome_of(child.row), planned=planned)
-    if found.built is None:
-        return found
-    here = dataclasses.replace(found.built, engine=run.store.get(found.built.engine.sha256))
-    return dataclasses.replace(found, built=here)
+    outcome = dataclasses.replace(outcome_of(child.row), planned=planned)
+    if outcome.built is None:
+        return outcome
+    here = dataclasses.replace(outcome.built, engine=run.store.get(outcome.built.engine.sha256))
+    return dataclasses.replace(outcome, built=here)

@@ -169,7 +169,7 @@ class FanOut:
     def _submit(self, child: Child) -> None:
         for attempt in range(10_000):
             try:
-                found: Any = run_deployment(
+                run: Any = run_deployment(
                     f"{self._flow}/{child.pool}",
                     parameters={
                         "order": child.order,
@@ -188,12 +188,12 @@ class FanOut:
             except ObjectNotFound:
                 child.pending = f"pool {child.pool} has no deployment {self._flow}: make deploy"
                 return
-            child.run_id = found.id
-            if found.state.is_completed() and not child.refused:
+            child.run_id = run.id
+            if run.state.is_completed() and not child.refused:
                 if self._take_row(child):  # another run of this recipe was quicker
                     return
                 continue  # its row is lost: it is asked again
-            if not found.state.is_final():
+            if not run.state.is_final():
                 child.idle_since = time.monotonic()
                 return
         raise StoreError("no free key for a child run", hint="delete old runs in Prefect")
@@ -212,8 +212,8 @@ class FanOut:
             if not self._take_row(child):
                 self._ask_again(child)
         elif state.is_failed():
-            words = (state.message or "").replace("Flow run encountered an exception: ", "")
-            child.pending = f"{child.host}: {' '.join(words.split())[:400]}"
+            message = (state.message or "").replace("Flow run encountered an exception: ", "")
+            child.pending = f"{child.host}: {' '.join(message.split())[:400]}"
         elif state.is_crashed() or state.is_cancelled():
             self._resume(client, child, state.name or "gone")
         elif state.type == StateType.RUNNING:

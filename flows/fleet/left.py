@@ -54,7 +54,7 @@ def _taken(client: Any, machine: str) -> list[FlowRun]:
 
     Also before its flow has begun, and has locked a file.
     """
-    found: list[FlowRun] = client.read_flow_runs(
+    runs: list[FlowRun] = client.read_flow_runs(
         flow_run_filter=FlowRunFilter(
             state=FlowRunFilterState(
                 type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])
@@ -66,7 +66,7 @@ def _taken(client: Any, machine: str) -> list[FlowRun]:
     )
     return [
         run
-        for run in found
+        for run in runs
         if run.work_queue_name == machine or run.labels.get(WORKER_LABEL) == machine
     ]
 
@@ -84,10 +84,10 @@ def _begun_here(client: Any, root: Path) -> Iterator[FlowRun]:
 
 def _read(client: Any, name: str) -> FlowRun | None:
     try:
-        found: FlowRun = client.read_flow_run(UUID(name))
+        run: FlowRun = client.read_flow_run(UUID(name))
     except (ValueError, ObjectNotFound):  # a command's own run, or one of another server
         return None
-    return found
+    return run
 
 
 def _was_left(run: FlowRun) -> bool:

@@ -16,35 +16,39 @@ Answer = BenchmarkRow | Untimed
 
 def time_all(run: Run, versions: list[Promoted]) -> list[Answer]:
     """A latency, or the reason why there is none, for each version."""
-    unfit = {number: reason for number, one in enumerate(versions) if (reason := _unfit(one))}
+    unfit = {
+        number: reason for number, version in enumerate(versions) if (reason := _unfit(version))
+    }
     wanted = [
-        (one.machine, _order(one)) for number, one in enumerate(versions) if number not in unfit
+        (version.machine, _order(version))
+        for number, version in enumerate(versions)
+        if number not in unfit
     ]
-    found = iter(measure(run, wanted, "benchmark"))
+    answers = iter(measure(run, wanted, "benchmark"))
     return [
-        Untimed(outcome="skipped", reason=unfit[number]) if number in unfit else _row(next(found))
+        Untimed(outcome="skipped", reason=unfit[number]) if number in unfit else _row(next(answers))
         for number in range(len(versions))
     ]
 
 
-def _unfit(one: Promoted) -> str:
+def _unfit(version: Promoted) -> str:
     """What a version lacks to be timed and compared; empty when nothing."""
-    if not (one.sha256 and one.machine and one.run_id):
+    if not (version.sha256 and version.machine and version.run_id):
         return "it does not say which engine it is and where it was built; ship its recipe again"
-    if one.size is None or one.p50_ms <= 0:
+    if version.size is None or version.p50_ms <= 0:
         return "it was registered without a latency at batch 1, so there is nothing to compare with"
     return ""
 
 
-def _order(one: Promoted) -> TimeOrder:
-    assert one.size is not None  # noqa: S101 - `_unfit` has looked
+def _order(version: Promoted) -> TimeOrder:
+    assert version.size is not None  # noqa: S101 - `_unfit` has looked
     return TimeOrder(
-        engine_sha256=one.sha256,
-        name=one.variant,
-        target=one.target,
-        precision=one.precision,
-        size=one.size,
-        threads=one.threads,
+        engine_sha256=version.sha256,
+        name=version.variant,
+        target=version.target,
+        precision=version.precision,
+        size=version.size,
+        threads=version.threads,
         asked_at=datetime.now(timezone.utc).isoformat(),
         checkout_sha256=checkout_sha256(),
     )

@@ -129,4 +129,6 @@ def words(timed: Timed) -> str:
         return f"p50 {timed.rows[0].p50_ms:.3g} ms"
     if isinstance(timed, Paired):
         return pair.note(timed)
-    return ", ".join(f"{one.variant} {one.p50_ms:.3g} ms" for one in timed.contenders)
+    return ", ".join(
+        f"{contender.variant} {contender.p50_ms:.3g} ms" for contender in timed.contenders
+    )

@@ -36,7 +36,7 @@ def repository() -> Repository:
             "see docs/deliver.md",
         )
     keyring.needed()
-    places = [Path(one) for one in os.environ.get(KEYS, "").split(os.pathsep) if one]
+    places = [Path(place) for place in os.environ.get(KEYS, "").split(os.pathsep) if place]
     return Repository(Path(folder), Keyring(places))
 
 
@@ -46,16 +46,16 @@ def publish(model: str, variant: str, *, dry_run: bool) -> list[Publication]:
     Raises:
         DeliveryError: This machine publishes nothing, or nothing was ever promoted.
     """
-    found = publishing.publish(
+    publications = publishing.publish(
         _run.home(), _run.open_home_store(), steps.records(), repository(), model,
         variant=variant, dry_run=dry_run,
     )  # fmt: skip
-    if not found:
+    if not publications:
         raise DeliveryError(
             f"nothing of {model}{': ' + variant if variant else ''} was ever promoted",
             hint=f"python -m flows.promote {model}",
         )
-    return found
+    return publications
 
 
 def after_a_move(model: str) -> list[str]:
@@ -66,11 +66,11 @@ def after_a_move(model: str) -> list[str]:
     if not os.environ.get(REPOSITORY, ""):
         return []
     try:
-        found = publish(model, "", dry_run=False)
+        publications = publish(model, "", dry_run=False)
     except EngineworksError as error:
         return [f"not published for devices: {error.line}"]
     return [
-        f"{one.variant}: {one.outcome} for devices, {one.reason}"
-        for one in found
-        if one.outcome != "unchanged"
+        f"{publication.variant}: {publication.outcome} for devices, {publication.reason}"
+        for publication in publications
+        if publication.outcome != "unchanged"
     ]

@@ -43,12 +43,16 @@ def candidates(model: str, variant: str, version: str) -> list[tuple[str, str]]:
     home = _run.home()
     if version:
         with speaking(home):
-            found = client(home).get_model_version(model, version)
-        return [(variant or found.tags.get("variant", ""), version)]
+            registered = client(home).get_model_version(model, version)
+        return [(variant or registered.tags.get("variant", ""), version)]
     known = promoted(home, "candidate", model)
-    chosen = [(one.variant, one.version) for one in known if variant in ("", one.variant)]
+    chosen = [
+        (generation.variant, generation.version)
+        for generation in known
+        if variant in ("", generation.variant)
+    ]
     if not chosen:
-        names = ", ".join(one.variant for one in known) or "none"
+        names = ", ".join(generation.variant for generation in known) or "none"
         raise StoreError(
             f"{model} has no candidate {variant or 'of any variant'} in MLflow at "
             f"{public_uri(home)}",
@@ -72,31 +76,31 @@ def promote_one(
     then = ledger.read(records_at, model, variant)
     live = then.generation.champion if then else ""
 
-    def outcome(word: Any, reason: str, found: Sequence[Gate] = ()) -> Promotion:
+    def outcome(word: Any, reason: str, judged: Sequence[Gate] = ()) -> Promotion:
         return Promotion(
             model=model, variant=variant, version=version, before=live, outcome=word,
-            reason=reason, gates=tuple(found),
+            reason=reason, gates=tuple(judged),
         )  # fmt: skip
 
     try:
         if live == version:
             return outcome("unchanged", "it is the champion already")
-        found, good = _gates(home, model, variant, version, live, limits, accept)
-        word = gates.verdict(found)
+        judged, good = _gates(home, model, variant, version, live, limits, accept)
+        word = gates.verdict(judged)
         if word != "passed":
-            return outcome("refused" if word == "failed" else "pending", _closed(found), found)
+            return outcome("refused" if word == "failed" else "pending", _closed(judged), judged)
         why = f"in place of version {live}" if live else FIRST
-        accepted = [gate.name for gate in found if gate.accepted]
+        accepted = [gate.name for gate in judged if gate.accepted]
         why += f"; accepted by {who}: {', '.join(accepted)}" if accepted else ""
         if dry_run:
-            return outcome("passes", why, found)
+            return outcome("passes", why, judged)
         stack = ledger.promoted(then.generation if then else None, version, good=good)
         ledger.advance(
             records_at, then, model=model, variant=variant, what="promote", who=who, new=version,
             stack=stack, why=why,
-            evidence={"gates": to_json(found), "limits": to_json(limits), "accept": list(accept)},
+            evidence={"gates": to_json(judged), "limits": to_json(limits), "accept": list(accept)},
         )  # fmt: skip
-        return outcome("promoted", why, found)
+        return outcome("promoted", why, judged)
     except Overtaken as error:
         return outcome("overtaken", error.line)
     except EngineworksError as error:
@@ -116,19 +120,19 @@ def _gates(
     champion = evidence.read(home, model, live, variant)
     run = _run.open_run("promote")
     now = rematch.play(run, candidate, champion, limits.max_drop)
-    found = gates.judge(
+    judged = gates.judge(
         candidate.standing, champion.standing, now.answers, now.race, limits, accept
     )  # fmt: skip
-    return found, good
+    return judged, good
 
 
-def _closed(found: Sequence[Gate]) -> str:
-    words = []
-    for gate in found:
+def _closed(judged: Sequence[Gate]) -> str:
+    reasons = []
+    for gate in judged:
         if not gate.opens:
             taken = f" (--accept {gate.accept}, if you take that on yourself)" * bool(gate.accept)
-            words.append(f"{gate.name}: {gate.reason}{taken}")
-    return "; ".join(words)
+            reasons.append(f"{gate.name}: {gate.reason}{taken}")
+    return "; ".join(reasons)
 
 
 def shown(model: str) -> list[str]:
@@ -152,20 +156,20 @@ def back(model: str, variant: str, to: str, *, who: str, why: str, dry_run: bool
     now = then.generation
     with speaking(home):
         new, stack, skipped = _earlier(client(home), records_at, then, to)
-    words = why or "asked for" + "".join(f"; passed over version {one}" for one in skipped)
+    reason = why or "asked for" + "".join(f"; passed over version {version}" for version in skipped)
     outcome: Any = "passes"
     if not dry_run:
         try:
             ledger.advance(
                 records_at, then, model=model, variant=variant, what="rollback", who=who, new=new,
-                stack=stack, why=words, evidence={"passed over": skipped},
+                stack=stack, why=reason, evidence={"passed over": skipped},
             )  # fmt: skip
             outcome = "rolled back"
         except Overtaken as error:
-            outcome, words = "overtaken", error.line
+            outcome, reason = "overtaken", error.line
     return Promotion(
         model=model, variant=variant, version=new, before=now.champion, outcome=outcome,
-        reason=words,
+        reason=reason,
     )  # fmt: skip
 
 
@@ -201,7 +205,7 @@ def _earlier(
 
 
 def _known(model: str) -> str:
-    variants = [one.variant for one in ledger.all_of(records(), model)]
+    variants = [generation.variant for generation in ledger.all_of(records(), model)]
     return f"promoted are: {', '.join(variants) or 'none'}"
 
 
@@ -211,32 +215,32 @@ def only(model: str, variant: str) -> str:
     Raises:
         StoreError: There is none, or more than one.
     """
-    found = [one.variant for one in _live(model, variant)]
-    if len(found) > 1:
+    variants = [generation.variant for generation in _live(model, variant)]
+    if len(variants) > 1:
         raise StoreError(
-            f"{len(found)} variants of {model} are promoted: {', '.join(found)}",
+            f"{len(variants)} variants of {model} are promoted: {', '.join(variants)}",
             hint="name the one that is to go back: --variant VARIANT",
         )
-    return found[0]
+    return variants[0]
 
 
 def histories(model: str, variant: str) -> list[History]:
     """The moves of every variant, verified."""
     records_at, home = records(), _run.home()
-    found = []
-    for one in _live(model, variant):
+    rows = []
+    for live in _live(model, variant):
         broken, moves = "", []
         try:
-            moves = projection.verify(home, records_at, one)
+            moves = projection.verify(home, records_at, live)
         except ArtifactError as error:
             broken = error.line
-        found.append(
+        rows.append(
             History(
-                model=model, variant=one.variant, champion=one.champion, previous=one.previous,
+                model=model, variant=live.variant, champion=live.champion, previous=live.previous,
                 broken=broken, moves=tuple(moves),
             )
         )  # fmt: skip
-    return found
+    return rows
 
 
 def _live(model: str, variant: str) -> list[Generation]:
@@ -245,10 +249,14 @@ def _live(model: str, variant: str) -> list[Generation]:
     Raises:
         StoreError: Nothing of that name was ever promoted.
     """
-    found = [one for one in ledger.all_of(records(), model) if variant in ("", one.variant)]
-    if not found:
+    generations = [
+        generation
+        for generation in ledger.all_of(records(), model)
+        if variant in ("", generation.variant)
+    ]
+    if not generations:
         raise StoreError(
             f"nothing of {model}{': ' + variant if variant else ''} was ever promoted",
             hint=_known(model),
         )
-    return found
+    return generations

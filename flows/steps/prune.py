@@ -66,16 +66,16 @@ def plan(keep: Keep, places: tuple[Place, ...] = PLACES) -> Removal:
     if bucket is not None:
         there = bucket
         ask["bucket"] = lambda: prune_bucket.plan(there, keep.days, needed)
-    found = {place: ask[place]() for place in PLACES if place in places and place in ask}
-    if bucket is not None and "home" in found:
+    removal = {place: ask[place]() for place in PLACES if place in places and place in ask}
+    if bucket is not None and "home" in removal:
         # What is nowhere else stays; the rest can be fetched again.
         elsewhere = {item.key.rpartition("/")[2] for item in bucket.list("artifacts/")}
-        found["home"] = [
+        removal["home"] = [
             item
-            for item in found["home"]
+            for item in removal["home"]
             if item.kind != "artifact" or f"{item.name}.json" in elsewhere
         ]
-    return Removal(items=found)
+    return Removal(items=removal)
 
 
 def _of_prefect(home: Path, keep: Keep) -> list[Item]:
@@ -85,7 +85,7 @@ def _of_prefect(home: Path, keep: Keep) -> list[Item]:
         return prune_prefect.plan(client, keep.days, keep.last)
 
 
-def take(keep: Keep, found: Removal) -> list[Item]:
+def take(keep: Keep, removal: Removal) -> list[Item]:
     """Remove what a plan names and nobody has begun to use since; gives what has gone.
 
     Raises:
@@ -93,13 +93,13 @@ def take(keep: Keep, found: Removal) -> list[Item]:
     """
     home, store = _run.home(), _run.open_home_store()
     gone = []
-    if items := found.items.get("mlflow"):
+    if items := removal.items.get("mlflow"):
         gone += prune_mlflow.take(home, items)
-    if items := found.items.get("home"):
+    if items := removal.items.get("home"):
         gone += prune_home.take(home, items)
-    if (items := found.items.get("bucket")) and isinstance(store, RemoteStore):
+    if (items := removal.items.get("bucket")) and isinstance(store, RemoteStore):
         gone += prune_bucket.take(store.bucket, keep.days, items)
-    if items := found.items.get("prefect"):
+    if items := removal.items.get("prefect"):
         with get_client(sync_client=True) as client:
             gone += prune_prefect.take(client, items)
     return gone

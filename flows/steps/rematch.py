@@ -51,9 +51,11 @@ def play(run: Run, candidate: Evidence, champion: Evidence, max_drop: float) -> 
     photos = _photos(run, candidate, champion, max_drop)
     answering = None if isinstance(photos, str) else dataclasses.replace(order, photos=photos)
     racing = None if (why := _no_race(candidate, champion)) else order
-    found = iter(measure(run, [(machine, one) for one in (answering, racing) if one], "promote"))
-    answers = next(found) if answering else photos
-    raced = next(found) if racing else why
+    replies = iter(
+        measure(run, [(machine, asked) for asked in (answering, racing) if asked], "promote")
+    )
+    answers = next(replies) if answering else photos
+    raced = next(replies) if racing else why
     return Rematch(
         answers=answers if isinstance(answers, Paired | str) else _why(answers),
         race=_race(machine, raced) if isinstance(raced, Comparison) else _why(raced),

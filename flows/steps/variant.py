@@ -172,9 +172,9 @@ def read_first(timed: Comparison, shipped: list[VariantOutcome]) -> Comparison:
     if timed.recommended not in unknown:
         return timed
     known = [c.variant for c in timed.contenders if c.variant not in unknown]
-    words = f"what the answers of {timed.recommended} mean was not judged"
+    doubt = f"what the answers of {timed.recommended} mean was not judged"
     if not known:
         hint = "look at them, or give labels in data"
-        return dataclasses.replace(timed, recommended="", reason=f"{words}: {hint}")
-    fastest = f"the fastest of those that are known; {words}"
+        return dataclasses.replace(timed, recommended="", reason=f"{doubt}: {hint}")
+    fastest = f"the fastest of those that are known; {doubt}"
     return dataclasses.replace(timed, recommended=known[0], reason=fastest)
