@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,44 @@ def unmatched(
         for side, entries in enumerate((lost, gained)):
             only[side].update(places[side][id(entry)] for entry in entries)
     return only
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameChange:
+    """What another model sees differently in one picture, of objects that are visible."""
+
+    matched: int = 0
+    lost: int = 0
+    gained: int = 0
+    moved: int = 0
+    """Of the matched: those that overlap less than MOVED."""
+    shifts: tuple[float, ...] = ()
+    """Score of the other model - score of the reference, of each pair."""
+
+    @property
+    def visible(self) -> bool:
+        """Whether somebody who looks at both would see it."""
+        return bool(self.lost or self.gained or self.moved)
+
+
+def change(reference: Results, answers: Results, overlap: Overlap | None = None) -> FrameChange:
+    """Hold two models' answers to one picture against each other.
+
+    Args:
+        reference: COCO results of the model that is in use.
+        answers: COCO results of the other one, on the same picture.
+        overlap: How much objects overlap; None: their boxes.
+    """
+    lost = gained = moved = 0
+    shifts: list[float] = []
+    for left, right in _by_image_and_class(reference, answers, VISIBLE):
+        pairs, only_left, only_right = _match(left, right, overlap or of_boxes)
+        lost, gained = lost + len(only_left), gained + len(only_right)
+        moved += sum(shared < MOVED for _, _, shared in pairs)
+        shifts += [other["score"] - one["score"] for one, other, _ in pairs]
+    return FrameChange(
+        matched=len(shifts), lost=lost, gained=gained, moved=moved, shifts=tuple(shifts)
+    )
 
 
 def of_boxes(left: Results, right: Results) -> Array:

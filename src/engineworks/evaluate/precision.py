@@ -124,6 +124,26 @@ def average_precision(answers: Sequence[Side], truths: Sequence[Side]) -> float:
     return average(matches(answers, truths))
 
 
+def single_curve(answers: Sequence[Side], truths: Sequence[Side]) -> float:
+    """AP of few photos: objects of all classes on one curve, an answer meets only its own class.
+
+    A mean over classes would leave out every answer of a class that few photos do not show. Photos
+    without an object have no AP: there it is what no answer was sure of, 1 - the highest score.
+    """
+    held = matches(answers, truths)
+    hit = np.concatenate([photo.hit for photo in held])
+    score = np.concatenate([photo.score for photo in held])
+    wanted = sum(len(photo.wanted) for photo in held)
+    if not wanted:
+        return float(1 - np.clip(score.max(initial=0.0), 0, 1))
+    return _precision(hit[np.argsort(-score, kind="stable")], wanted)
+
+
+def side(rows: Sequence[dict[str, Any]]) -> Side:
+    """Objects of one photo: COCO results, or annotations, whose score is 1."""
+    return _side(rows, None)
+
+
 def matches(answers: Sequence[Side], truths: Sequence[Side]) -> list[Match]:
     """Answers and labels of each photo held against each other, once."""
     return [
