@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from artifacts.registry import ownership
+from artifacts.registry import flavour, ownership
 from artifacts.registry.mlflow_log import client, engine_path, has_files, is_finished, missing
 from artifacts.registry.ownership import Owner
 from artifacts.summary import Logged, Registered, Summary, Variant
@@ -83,9 +83,11 @@ def contradiction(
                 return f"version {claimed.version if claimed else '?'} is gone"
             if carries != version:
                 return f"{alias} is on version {carries or 'none'}, not on {version}"
-            known_tags = mlflow.get_model_version(summary.name, version).tags
-            if any(known_tags.get(k) != v for k, v in _tags(summary, variant, owner).items()):
+            known = mlflow.get_model_version(summary.name, version)
+            if any(known.tags.get(k) != v for k, v in _tags(summary, variant, owner).items()):
                 return f"the tags of version {version} are of another run"
+            if not flavour.has(mlflow, *_place(known)):
+                return f"version {version} is from before MLflow could load it"
         elif version is not None and carries == version:
             return f"{alias} is on version {version}, which is {variant.verdict}"
     return ""
@@ -123,10 +125,15 @@ def _versions(mlflow: Any, summary: Summary) -> dict[Key, str]:
         keys = [key for key in wanted if key == (tags.get("sha256"), tags.get("variant", key[1]))]
         if not keys:
             continue
-        place = (version.source or "").removeprefix(f"runs:/{version.run_id}/")
-        if version.run_id and has_files(mlflow, version.run_id, place):
+        if version.run_id and has_files(mlflow, *_place(version)):
             numbers |= dict.fromkeys(keys, str(version.version))
     return numbers
+
+
+def _place(version: Any) -> tuple[str, str]:
+    """The run that a version's files are in, and their folder there."""
+    run_id = str(version.run_id or "")
+    return run_id, str(version.source or "").removeprefix(f"runs:/{run_id}/")
 
 
 def _model(mlflow: Any, name: str) -> None:
@@ -201,6 +208,7 @@ def _register(
     else:
         for name, value in tags.items():
             mlflow.set_model_version_tag(summary.name, version, name, value)
+    flavour.add(mlflow, *_place(mlflow.get_model_version(summary.name, version)))
     alias = alias_of(variant.name)
     taken_from = _taken_from(mlflow, summary.name, alias, version, owner)
     mlflow.set_registered_model_alias(summary.name, alias, version)
