@@ -156,10 +156,10 @@ async def _told(request: Request, error: Exception) -> Response:
     elif not isinstance(error, Refusal):
         engine_at_fault = isinstance(error, ArtifactError | InferenceError | MissingDependency)
         word = "engine_error" if engine_at_fault else "error"
-        words = error if isinstance(error, EngineworksError) else None
+        ours = error if isinstance(error, EngineworksError) else None
         error = Refusal(
-            500, word, words.message if words else type(error).__name__,
-            hint=words.hint if words else "see the server's log",
+            500, word, ours.message if ours else type(error).__name__,
+            hint=ours.hint if ours else "see the server's log",
         )  # fmt: skip
     note_of(request).outcome = error.outcome
     status, headers, body = refusal_body(error)
@@ -217,7 +217,7 @@ def _add_route(app: FastAPI, models: Models, route: str, title: str) -> None:
             upload = bodies.upload(body, request.headers.get("content-type", ""), limits.max_pixels)
             said = _checked(Choices, upload.options) if upload.options else _NO_QUERY
             assert engine.head is not None  # noqa: S101 - it answers this route
-            found = await unless_gone(
+            reply = await unless_gone(
                 request,
                 engine.image(
                     upload.data,
@@ -228,7 +228,7 @@ def _add_route(app: FastAPI, models: Models, route: str, title: str) -> None:
                 ),
             )
         note.outcome = "ok"
-        return Response(found, media_type="application/json")
+        return Response(reply, media_type="application/json")
 
     app.add_api_route(
         f"/{route}",
@@ -316,7 +316,7 @@ def _responses(route: str) -> dict[int | str, dict[str, Any]]:
         **EXAMPLES.get(route, {}),
         "stage_ms": {"decode": 1.9, "preprocess": 0.6, "infer": 8.1, "postprocess": 0.4},
     }
-    words = {
+    descriptions = {
         400: "Bad option or broken image", 404: "No such engine", 408: "Body too slow",
         413: "Body or image too large", 415: "No format that is read",
         503: "Queue full or deadline passed; see Retry-After",
@@ -326,7 +326,10 @@ def _responses(route: str) -> dict[int | str, dict[str, Any]]:
             "description": "What was found",
             "content": {"application/json": {"example": answer}},
         },
-        **{status: {"description": text, "content": _ERROR} for status, text in words.items()},
+        **{
+            status: {"description": text, "content": _ERROR}
+            for status, text in descriptions.items()
+        },
     }
 
 

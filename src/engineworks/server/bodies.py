@@ -118,13 +118,13 @@ def upload(body: bytes, content_type: str, max_pixels: int) -> Upload:
     kind, _, rest = content_type.partition(";")
     kind = kind.strip().lower()
     if kind == "multipart/form-data":
-        found = Upload(data=_of_form(body, rest))
+        parsed = Upload(data=_of_form(body, rest))
     elif kind == "application/json" or (kind != "application/octet-stream" and body[:1] == b"{"):
-        found = _of_json(body)
+        parsed = _of_json(body)
     else:
-        found = Upload(data=body)
-    check(found.data, max_pixels)
-    return found
+        parsed = Upload(data=body)
+    check(parsed.data, max_pixels)
+    return parsed
 
 
 def check(data: bytes, max_pixels: int) -> None:
@@ -149,10 +149,10 @@ def check(data: bytes, max_pixels: int) -> None:
 
 
 def _of_form(body: bytes, parameters: str) -> bytes:
-    found = re.search(r'boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))', parameters)
-    if not found:
+    boundary_match = re.search(r'boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))', parameters)
+    if not boundary_match:
         raise bad_request("multipart/form-data without a boundary", hint="let the client set it")
-    boundary = b"--" + (found[1] or found[2]).encode("latin-1", "replace")
+    boundary = b"--" + (boundary_match[1] or boundary_match[2]).encode("latin-1", "replace")
     parts = (b"\r\n" + body).split(b"\r\n" + boundary, _PARTS + 2)
     if len(parts) < 3 or not parts[-1].startswith(b"--"):
         raise bad_request(

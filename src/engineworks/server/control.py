@@ -61,10 +61,10 @@ def as_words(error: BaseException) -> dict[str, str]:
     }
 
 
-def as_error(words: dict[str, str]) -> EngineworksError:
+def as_error(fields: dict[str, str]) -> EngineworksError:
     """The error that crossed the line."""
-    kind = errors.KINDS.get(words.get("kind", ""), EngineworksError)
-    return kind(words.get("error", "no reason given"), hint=words.get("hint", "see the log"))
+    kind = errors.KINDS.get(fields.get("kind", ""), EngineworksError)
+    return kind(fields.get("error", "no reason given"), hint=fields.get("hint", "see the log"))
 
 
 class Asker:

@@ -120,14 +120,14 @@ class OpenEngine:
 
     def _warm(self) -> float:
         """Run every session; the seconds that a row took at last, 0 where none can be made up."""
-        made = row(self._sessions[0])
-        if made is None:
+        sample = row(self._sessions[0])
+        if sample is None:
             return 0.0
         rows, took_s = max(1, self.least), 0.0
         for number, session in enumerate(self._sessions):
             for _ in range(1 if number == 0 and self.merges else 2):  # `may_merge` has run it
                 begun = time.perf_counter()
-                session.infer(repeated(made, rows))
+                session.infer(repeated(sample, rows))
                 took_s = time.perf_counter() - begun
         if self.head is not None:
             grey = np.full((48, 64, 3), 114, np.uint8)

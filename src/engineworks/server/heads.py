@@ -53,11 +53,11 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 @cache
 def routes() -> dict[str, str]:
     """Route -> what it does, for every head that is installed."""
-    found: dict[str, str] = {}
+    titles: dict[str, str] = {}
     for kind in heads.names():
         head = heads.load(kind)
-        found.setdefault(head.command, head.title)
-    return found
+        titles.setdefault(head.command, head.title)
+    return titles
 
 
 class Answering:

@@ -170,13 +170,13 @@ class ImageJob(ServerJob):
         try:
             begun = time.perf_counter()
             assert self._placement is not None  # noqa: S101 - the engine ran on its row
-            found, self.counts = finish(self._model, outputs, self._placement)
+            fields, self.counts = finish(self._model, outputs, self._placement)
             self.stage_ms["postprocess"] = (time.perf_counter() - begun) * 1e3
             answer = {
                 "model": self._about,
                 "height": self.shape[0],
                 "width": self.shape[1],
-                **found,
+                **fields,
                 "stage_ms": {stage: round(ms, 3) for stage, ms in self.stage_ms.items()},
             }
             self.end(json.dumps(answer, separators=(",", ":")).encode())

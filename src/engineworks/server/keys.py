@@ -54,12 +54,12 @@ def read(path: Path) -> tuple[Key, ...]:
         DataError: It cannot be read or is no list of keys.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        keys = tuple(from_json(Key, entry) for entry in found)
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        keys = tuple(from_json(Key, entry) for entry in entries)
     except (OSError, ValueError, TypeError, ArtifactError) as error:
-        words = getattr(error, "message", None) or str(error)
+        cause = getattr(error, "message", None) or str(error)
         raise DataError(
-            f"{path} is no file of keys ({words})", hint="make one: engineworks serve-key"
+            f"{path} is no file of keys ({cause})", hint="make one: engineworks serve-key"
         ) from error
     if not keys:
         raise DataError(f"{path} holds no key", hint="add one: engineworks serve-key")

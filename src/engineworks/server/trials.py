@@ -143,8 +143,8 @@ class Kept:
         if self._path is None:
             return None
         try:
-            found = json.loads(self._path.read_text(encoding="utf-8"))
-            return {int(size): float(ms) for size, ms in found["batch_ms"].items()}
+            saved = json.loads(self._path.read_text(encoding="utf-8"))
+            return {int(size): float(ms) for size, ms in saved["batch_ms"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
