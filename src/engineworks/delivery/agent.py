@@ -87,7 +87,9 @@ class Agent:
             self._clear()
             states = {name: SlotState(self._home, self._disk, name) for name in card.slots}
             try:
-                look = self._trust.look([(one.model, one.variant) for one in card.slots.values()])
+                look = self._trust.look(
+                    [(slot.model, slot.variant) for slot in card.slots.values()]
+                )
             except EngineworksError as error:
                 status = self._offline(card, states, error)
             else:
@@ -103,7 +105,7 @@ class Agent:
     # ---- one look
 
     def _online(self, card: Card, states: Mapping[str, SlotState], look: TrustedView) -> Status:
-        found = []
+        outcomes = []
         for name, slot in card.slots.items():
             state, named = states[name], look.named[slot.model, slot.variant]
             try:
@@ -111,17 +113,17 @@ class Agent:
             except EngineworksError as error:
                 outcome = self._not(state, error)
             _log.info("%s: %s, %s", name, outcome.outcome, outcome.reason)
-            found.append(outcome)
+            outcomes.append(outcome)
         return Status(
             at=look.at.isoformat(timespec="seconds"), device=self._enrolled.device,
-            slots=tuple(found), versions=look.versions, expires=look.expires,
+            slots=tuple(outcomes), versions=look.versions, expires=look.expires,
         )  # fmt: skip
 
     def _offline(
         self, card: Card, states: Mapping[str, SlotState], error: EngineworksError
     ) -> Status:
         """Nothing new can be told: what was begun is ended, what is damaged is left."""
-        found = []
+        outcomes = []
         for state in states.values():
             outcome = self._not(state, error)
             try:
@@ -135,11 +137,11 @@ class Agent:
                     outcome = self._back(state, "content", DAMAGED)
             except EngineworksError as worse:
                 outcome = self._not(state, worse)
-            found.append(outcome)
+            outcomes.append(outcome)
         _log.warning("%s", error.line)
         return Status(
             at=self._clock().isoformat(timespec="seconds"), device=self._enrolled.device,
-            problem=error.line, check=getattr(error, "check", ""), slots=tuple(found),
+            problem=error.line, check=getattr(error, "check", ""), slots=tuple(outcomes),
         )  # fmt: skip
 
     def _not(self, state: SlotState, error: EngineworksError) -> SlotOutcome:
@@ -166,10 +168,10 @@ class Agent:
         if isinstance(named, EngineworksError):
             raise named
         if named is None:
-            words = (
+            reason = (
                 f"the metadata names no engine for {slot.model}: {slot.variant}; what runs stays"
             )
-            return self._outcome(state, "nothing named", words)
+            return self._outcome(state, "nothing named", reason)
         self._note(state, slot, named)
         target, record = named.target, state.record
         if record.failed_generation == target.generation:
@@ -177,14 +179,16 @@ class Agent:
                 return self._back(state, record.failed_check, record.failed_reason)
             if state.running and not self._whole(state.running):
                 return self._back(state, "content", DAMAGED)
-            words = f"generation {target.generation} failed here ({record.failed_reason})"
+            reason = f"generation {target.generation} failed here ({record.failed_reason})"
             return self._outcome(
-                state, "failed", f"{words}; a newer one is tried again", "failed here"
+                state, "failed", f"{reason}; a newer one is tried again", "failed here"
             )
         waits = state.running not in ("", target.sha256) and self._whole(state.running)
         if waits and not target.includes(self._enrolled.device):
-            words = f"{target.permille / 10:g} % of devices take generation {target.generation} now"
-            return self._outcome(state, "not its turn", words)
+            reason = (
+                f"{target.permille / 10:g} % of devices take generation {target.generation} now"
+            )
+            return self._outcome(state, "not its turn", reason)
         settled = not record.phase and state.running == target.sha256
         if settled and self._whole(target.sha256):
             state.note(good=target.sha256, good_version=target.version,
@@ -264,39 +268,39 @@ class Agent:
         state.note(phase="trying", tries=state.record.tries + 1)
         threads = slot.threads or target.threads
         try:
-            found = self._tries(
+            outcome = self._tries(
                 self._home.engine(target.sha256), sealed, threads=threads, limit_s=card.trial_s
             )
         except OSError as error:
             state.note(phase="", tries=0)
             raise NoRoom(f"no trial can be started ({error})", hint="tried again later") from error
-        if not found.ok:
-            check: Check = "sealed test" if found.check == "sealed test" else "trial"
-            raise Failed(found.reason, hint="deliver a newer generation", check=check)
+        if not outcome.ok:
+            check: Check = "sealed test" if outcome.check == "sealed test" else "trial"
+            raise Failed(outcome.reason, hint="deliver a newer generation", check=check)
         limit = slot.most_p50_ms or slot.slower_than * target.p50_ms
-        if limit and found.p50_ms > limit:
+        if limit and outcome.p50_ms > limit:
             promised = f"{target.p50_ms:.4g} ms on {target.machine or 'another machine'}"
             raise Failed(
-                f"p50 is {found.p50_ms:.4g} ms, more than {limit:.4g} ms (promised: {promised})",
+                f"p50 is {outcome.p50_ms:.4g} ms, more than {limit:.4g} ms (promised: {promised})",
                 hint="on a device of another kind set most_p50_ms in its card", check="latency",
             )  # fmt: skip
-        state.note(p50_ms=found.p50_ms)
+        state.note(p50_ms=outcome.p50_ms)
 
     def _watch(self, card: Card, state: SlotState) -> SlotOutcome:
         """Watch what was switched to; it is good afterwards, or gone back from."""
-        record, words = state.record, "nobody serves it that could be watched"
+        record, reason = state.record, "nobody serves it that could be watched"
         if card.server and record.server:
             wrong = self._watches(card.server, state.name, record.sha256, card.watch_s)
             if wrong:
                 return self._lost(state, "health", wrong)
-            words = f"{card.server} answers with it, and was well for {card.watch_s:.0f} s"
+            reason = f"{card.server} answers with it, and was well for {card.watch_s:.0f} s"
         state.note(
             phase="", tries=0, good=record.sha256, good_version=record.version,
             good_generation=record.generation, failed_generation=0, failed="",
             failed_check="", failed_reason="",
-            bad=tuple(one for one in record.bad if one != record.sha256),
+            bad=tuple(sha256 for sha256 in record.bad if sha256 != record.sha256),
         )  # fmt: skip
-        return self._outcome(state, "switched", words)
+        return self._outcome(state, "switched", reason)
 
     def _answers(self, card: Card) -> bool:
         return bool(card.server) and self._asks(card.server) is not None
@@ -326,8 +330,8 @@ class Agent:
         """Let the link lead to an engine that may run and lies whole here."""
         wanted = state.fallback(self._whole)
         if not wanted:
-            words = f"{reason}; there is no other engine here that the metadata allows: it stays"
-            return self._outcome(state, "failed", words, check)
+            text = f"{reason}; there is no other engine here that the metadata allows: it stays"
+            return self._outcome(state, "failed", text, check)
         state.point(wanted)
         return self._outcome(state, "gone back", f"{reason}; back to {wanted[:12]}...", check)
 

@@ -89,9 +89,9 @@ def checked(card: Card, where: str) -> Card:
 
 def may_download(hours: str, local: datetime) -> bool:
     """Whether a local time lies in hours such as `22:00-05:30`; empty: always."""
-    found = _HOURS.fullmatch(hours)
-    if not found:
+    window = _HOURS.fullmatch(hours)
+    if not window:
         return True
-    begin, end = int(found[1]) * 60 + int(found[2]), int(found[3]) * 60 + int(found[4])
+    begin, end = int(window[1]) * 60 + int(window[2]), int(window[3]) * 60 + int(window[4])
     now = local.hour * 60 + local.minute
     return begin <= now < end if begin <= end else now >= begin or now < end

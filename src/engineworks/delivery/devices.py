@@ -77,7 +77,7 @@ class Register:
         code = secrets.token_urlsafe(18)
         with self._locked():
             book = self.read()
-            if any(one.name == name for one in book.devices.values() if not one.revoked):
+            if any(device.name == name for device in book.devices.values() if not device.revoked):
                 raise DeliveryError(
                     f"there is a device {name!r} already", hint="choose another name, or revoke it"
                 )
@@ -100,10 +100,10 @@ class Register:
             known = book.codes.get(_digest(code))
             hint = "invite the device anew: engineworks deliver invite"
             if known is None or known.used_by:
-                words = (
+                doubt = (
                     f"was used by device {known.used_by[:12]}..." if known else "is none of ours"
                 )
-                raise Refused(f"the code of this request {words}", hint=hint, check="identity")
+                raise Refused(f"the code of this request {doubt}", hint=hint, check="identity")
             if datetime.fromisoformat(known.until) < _now():
                 raise Refused(
                     f"the code of this request was good until {known.until}", hint=hint,
@@ -131,17 +131,19 @@ class Register:
         """
         with self._locked():
             book = self.read()
-            found = [
-                key for key, one in book.devices.items() if one.name == name and not one.revoked
+            key_ids = [
+                key
+                for key, device in book.devices.items()
+                if device.name == name and not device.revoked
             ]
-            if not found:
+            if not key_ids:
                 raise DeliveryError(
                     f"there is no device {name!r}",
                     hint=f"there are: {', '.join(d.name for d in book.devices.values()) or 'none'}",
                 )
-            gone = replace(book.devices[found[0]], revoked=_now().isoformat("T", "seconds"))
+            gone = replace(book.devices[key_ids[0]], revoked=_now().isoformat("T", "seconds"))
             homes.write(
-                self._disk, self._path, replace(book, devices={**book.devices, found[0]: gone})
+                self._disk, self._path, replace(book, devices={**book.devices, key_ids[0]: gone})
             )
 
     def take(self, report: str) -> tuple[EnrolledDevice, dict[str, Any]]:

@@ -79,9 +79,9 @@ class Disk:
         while not above.is_dir():
             missing.append(above)
             above = above.parent
-        for one in reversed(missing):
-            self.mkdir(one)
-            self.sync_folder(one.parent)
+        for absent in reversed(missing):
+            self.mkdir(absent)
+            self.sync_folder(absent.parent)
         return folder
 
     def write(self, path: Path, data: bytes, mode: int = 0o666) -> None:
@@ -108,8 +108,8 @@ class Disk:
         if path.is_symlink() or path.is_file():
             self.unlink(path)
         elif path.is_dir():
-            for one in sorted(path.iterdir()):
-                self.remove(one)
+            for entry in sorted(path.iterdir()):
+                self.remove(entry)
             self.rmdir(path)
 
 

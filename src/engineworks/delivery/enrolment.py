@@ -122,13 +122,13 @@ def read(home: Home) -> Enrolled:
     Raises:
         DeliveryError: It is not enrolled.
     """
-    found = homes.read(Enrolled, home.enrolled)
-    if found is None or not home.root.is_file():
+    enrolled = homes.read(Enrolled, home.enrolled)
+    if enrolled is None or not home.root.is_file():
         raise DeliveryError(
             f"{home.folder} is no device's folder",
             hint="enrol it: engineworks agent enrol INVITATION --home DIR",
         )
-    return found
+    return enrolled
 
 
 @contextlib.contextmanager

@@ -123,13 +123,13 @@ class Fetcher:
             if begun > entry.size_bytes:
                 begun = 0
             self._download(entry, part, begun, limits)
-            found = store.file_sha256(part)
-            if found == entry.sha256:
+            sha256 = store.file_sha256(part)
+            if sha256 == entry.sha256:
                 break
             self._disk.unlink(part)
             if not (begun and again):  # what was begun before may have been cut by a power cut
                 raise Refused(
-                    f"{entry.path} has sha256 {found[:12]}..., signed is {entry.sha256[:12]}...",
+                    f"{entry.path} has sha256 {sha256[:12]}..., signed is {entry.sha256[:12]}...",
                     hint="nothing changes on this device; look at the repository",
                     check="content",
                 )

@@ -39,7 +39,7 @@ class MetadataFolder:
         """Every number that a role was written under, in order."""
         pattern = re.compile(rf"(\d{{1,9}})\.{re.escape(quote(role, ''))}\.json")
         names = (path.name for path in self._folder.iterdir()) if self._folder.is_dir() else ()
-        return sorted(int(found[1]) for found in map(pattern.fullmatch, names) if found)
+        return sorted(int(number[1]) for number in map(pattern.fullmatch, names) if number)
 
     def read(self, role: str, version: int = 0) -> Metadata[Any]:
         """A role's metadata as it was written.

@@ -96,36 +96,36 @@ class PublishedFiles:
         role = targets.role_of(model)
         if role not in self.models() or f"{role}.json" not in self.role("snapshot").signed.meta:
             return None
-        found = self.role(role).signed.targets.get(targets.path_of(model, variant))
-        return targets.of_custom(found.custom, model, variant) if found else None
+        entry = self.role(role).signed.targets.get(targets.path_of(model, variant))
+        return targets.of_custom(entry.custom, model, variant) if entry else None
 
     def expiries(self, at: datetime | None = None) -> list[Expiry]:
         """How long each role still holds, the most urgent first."""
         now = at or utc_now()
-        found = []
+        expiries = []
         known = self.role("snapshot").signed.meta
         models = [role for role in self.models() if f"{role}.json" in known]
         for role in (*TOP, *models):
             signed = self.role(role).signed
             left_days = (signed.expires - now) / timedelta(days=1)
-            found.append(
+            expiries.append(
                 Expiry(
                     role=role, version=signed.version, expires=signed.expires,
                     left_days=left_days, life_days=self.life_days[kind_of(role)],
                 )
             )  # fmt: skip
-        return sorted(found, key=lambda one: one.left_days / one.life_days)
+        return sorted(expiries, key=lambda expiry: expiry.left_days / expiry.life_days)
 
     def targets(self) -> list[SignedTarget]:
         """Everything that is published, by model and variant."""
-        found = []
+        published = []
         for role in self.models():
             held = self.held(role)
             for file in held.signed.targets.values() if held else ():
                 custom = file.custom or {}
                 model, variant = custom.get("model", ""), custom.get("variant", "")
-                found.append(targets.of_custom(custom, model, variant))
-        return sorted(found, key=lambda one: (one.model, one.variant))
+                published.append(targets.of_custom(custom, model, variant))
+        return sorted(published, key=lambda target: (target.model, target.variant))
 
     def unsigned(self) -> list[str]:
         """Roles of models whose metadata is none of the keys' that may speak for them now."""
@@ -137,12 +137,12 @@ class PublishedFiles:
 
         root = self.root.signed
         for version in reversed(self.files.versions("targets")):
-            found = self.files.read("targets", version)
+            top = self.files.read("targets", version)
             try:
-                root.verify_delegate("targets", found.signed_bytes, found.signatures)
+                root.verify_delegate("targets", top.signed_bytes, top.signatures)
             except UnsignedMetadataError:
                 continue
-            return found
+            return top
         raise DeliveryError(
             f"{self.folder}: no targets are signed by those whom root names",
             hint="engineworks deliver rotate targets, or restore the repository from a copy",
@@ -153,11 +153,11 @@ class PublishedFiles:
         from tuf.api.exceptions import UnsignedMetadataError
 
         try:
-            found = self.role(role)
-            self.top().signed.verify_delegate(role, found.signed_bytes, found.signatures)
+            delegated = self.role(role)
+            self.top().signed.verify_delegate(role, delegated.signed_bytes, delegated.signatures)
         except (DeliveryError, UnsignedMetadataError):
             return None
-        return found
+        return delegated
 
 
 def utc_now() -> datetime:

@@ -43,19 +43,19 @@ def of_tuf(error: Exception) -> DeliveryError:
     """What the framework's client said, as an error of ours that names its check."""
     from tuf.api import exceptions as tuf
 
-    words = str(error) or type(error).__name__
+    message = str(error) or type(error).__name__
     hint = "nothing changes on this device; ask who signs for the repository"
     if isinstance(error, tuf.DownloadLengthMismatchError):
-        return Refused(f"more came than was announced: {words}", hint=hint, check="length")
+        return Refused(f"more came than was announced: {message}", hint=hint, check="length")
     if isinstance(error, tuf.DownloadError):
         cause = f" ({error.__cause__})" if error.__cause__ else ""
         return Unreachable(
-            f"the repository does not give what it should: {words}{cause}",
+            f"the repository does not give what it should: {message}{cause}",
             hint="check network and address; it is asked again later",
         )
     if isinstance(error, tuf.ExpiredMetadataError):
         return Refused(
-            f"metadata has expired: {words}",
+            f"metadata has expired: {message}",
             hint="sign it anew: engineworks deliver resign; engines that serve go on",
             check="expired",
         )
@@ -66,5 +66,5 @@ def of_tuf(error: Exception) -> DeliveryError:
     )
     for kind, check, reason in kinds:
         if isinstance(error, kind):
-            return Refused(f"metadata is refused, {reason}: {words}", hint=hint, check=check)
-    return Refused(f"metadata is refused: {words}", hint=hint, check="format")
+            return Refused(f"metadata is refused, {reason}: {message}", hint=hint, check=check)
+    return Refused(f"metadata is refused: {message}", hint=hint, check="format")

@@ -97,7 +97,7 @@ class Repository(PublishedFiles):
             top.signed.delegations = delegations
             for key in public:
                 top.signed.add_key(key, role)
-            used = {key_id for one in known.values() for key_id in one.keyids}
+            used = {key_id for delegated in known.values() for key_id in delegated.keyids}
             for key_id in set(delegations.keys) - used:
                 del delegations.keys[key_id]
             self._issue("targets", top)
@@ -197,7 +197,7 @@ class Repository(PublishedFiles):
             DeliveryError: A key of snapshot or timestamp is missing.
         """
         with self._alone():
-            root, due = self.root, {one.role for one in self.expiries() if one.soon}
+            root, due = self.root, {expiry.role for expiry in self.expiries() if expiry.soon}
             done = ["snapshot", "timestamp"]
             if "root" in due and self._can("root"):
                 self._issue_root(self.root, root)
@@ -285,15 +285,15 @@ class Repository(PublishedFiles):
         """Sign root by as many of its new keys as it needs, and of those before."""
         self._renew("root", root.signed, max(self.files.versions("root"), default=0) + 1)
         wanted: list[str] = []
-        for one in (before, root):
-            if one is None:
+        for version in (before, root):
+            if version is None:
                 continue
-            role = one.signed.roles["root"]
+            role = version.signed.roles["root"]
             here = len(self._keyring.of(role.keyids))
             if here < role.threshold:
-                words = "the keys of the root before" if one is before else "its keys"
+                owners = "the keys of the root before" if version is before else "its keys"
                 raise DeliveryError(
-                    f"root needs {role.threshold} of {words}, here are {here}",
+                    f"root needs {role.threshold} of {owners}, here are {here}",
                     hint="give --keys for the media that hold them",
                 )
             wanted += [key_id for key_id in role.keyids if key_id not in wanted]
@@ -336,9 +336,9 @@ class Repository(PublishedFiles):
                 roles[role] = self.role(role) if known else Metadata(Targets())
         top = self.top()
         written = {"targets": (top.signed.version, self.files.raw("targets", top.signed.version))}
-        for role, one in sorted(roles.items()):
-            data = self._issue(role, one)
-            written[role] = (one.signed.version, data)
+        for role, metadata in sorted(roles.items()):
+            data = self._issue(role, metadata)
+            written[role] = (metadata.signed.version, data)
         for role, (version, data) in written.items():
             meta = MetaFile.from_data(version, data, ["sha256"])
             snapshot.signed.meta[f"{role}.json"] = meta

@@ -75,10 +75,10 @@ class SlotState:
 
     def _read(self) -> Record:
         try:
-            found = homes.read(Record, self._path)
+            record = homes.read(Record, self._path)
         except EngineworksError:  # damaged: what runs is what was good
-            found = None
-        return found or Record(good=self.running)
+            record = None
+        return record or Record(good=self.running)
 
     @property
     def running(self) -> str:
@@ -114,16 +114,16 @@ class SlotState:
         """
         record = self.record
         may = [record.good] if record.good in record.allowed else []
-        may += [one for one in record.allowed if one not in may]
-        return next((one for one in may if one not in record.bad and whole(one)), "")
+        may += [sha256 for sha256 in record.allowed if sha256 not in may]
+        return next((sha256 for sha256 in may if sha256 not in record.bad and whole(sha256)), "")
 
     def needed(self) -> set[str]:
         """Engines that must stay on the disk."""
         record = self.record
-        back = [one for one in record.allowed if one not in record.bad][:2]
+        back = [sha256 for sha256 in record.allowed if sha256 not in record.bad][:2]
         return {self.running, record.good, record.sha256, *back} - {""}
 
     def with_bad(self, sha256: str) -> tuple[str, ...]:
         """The engines that failed here, and one more."""
-        others = [one for one in self.record.bad if one != sha256]
+        others = [bad for bad in self.record.bad if bad != sha256]
         return (*others, sha256)[-_MOST_BAD:]

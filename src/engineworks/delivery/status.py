@@ -55,7 +55,7 @@ class Status:
     @property
     def exit_code(self) -> int:
         """0 all is as wanted; 1 something is refused or failed; 3 it could not be asked."""
-        words = {one.outcome for one in self.slots}
-        if words & {"refused", "failed", "gone back"} or self.check:
+        outcomes = {slot.outcome for slot in self.slots}
+        if outcomes & {"refused", "failed", "gone back"} or self.check:
             return 1
-        return 3 if self.problem or "not reached" in words else 0
+        return 3 if self.problem or "not reached" in outcomes else 0

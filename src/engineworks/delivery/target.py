@@ -127,9 +127,9 @@ def ways_back(before: SignedTarget | None, sha256: str, *, withdraw: bool) -> tu
     if before is None:
         return ()
     others = ((() if withdraw else (before.sha256,)), before.allowed)
-    ways = dict.fromkeys(one for group in others for one in group)
+    ways = dict.fromkeys(digest for group in others for digest in group)
     without = {sha256, before.sha256} if withdraw else {sha256}
-    return tuple(one for one in ways if one not in without)[:_MOST_BACK]
+    return tuple(digest for digest in ways if digest not in without)[:_MOST_BACK]
 
 
 def to_custom(target: SignedTarget) -> dict[str, Any]:

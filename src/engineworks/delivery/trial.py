@@ -73,8 +73,8 @@ def run(folder: Path, sealed: Path | None, *, threads: int, limit_s: float) -> D
     try:
         out, err = child.communicate(timeout=limit_s or None)
     except subprocess.TimeoutExpired:
-        words = f"it did not answer within {limit_s:g} s"
-        return DeviceTrial(ok=False, reason=words, check="trial")
+        reason = f"it did not answer within {limit_s:g} s"
+        return DeviceTrial(ok=False, reason=reason, check="trial")
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
@@ -85,8 +85,8 @@ def run(folder: Path, sealed: Path | None, *, threads: int, limit_s: float) -> D
             with contextlib.suppress(ValueError, ArtifactError):
                 return from_json(DeviceTrial, json.loads(line.removeprefix(_SAID)))
     last = err.decode(errors="replace").strip().splitlines()[-1:] or ["no word"]
-    words = f"its process ended with code {child.returncode}: {last[0][:300]}"
-    return DeviceTrial(ok=False, reason=words, check="trial")
+    reason = f"its process ended with code {child.returncode}: {last[0][:300]}"
+    return DeviceTrial(ok=False, reason=reason, check="trial")
 
 
 def _tried(folder: Path, threads: int, sealed: Path | None) -> DeviceTrial:
@@ -96,20 +96,20 @@ def _tried(folder: Path, threads: int, sealed: Path | None) -> DeviceTrial:
     try:
         feeds = _made_up(session)
         if feeds is None:
-            words, p50_ms = "it opens; it was not run, its sizes are open", 0.0
+            reason, p50_ms = "it opens; it was not run, its sizes are open", 0.0
         else:
             wrong = _answers(session, feeds)
             if wrong:
                 return DeviceTrial(ok=False, reason=wrong, check="trial")
-            words, p50_ms = "it opens and answers", _timed(session, feeds)
+            reason, p50_ms = "it opens and answers", _timed(session, feeds)
     finally:
         session.close()
     if sealed is not None:
         failed = _replayed(folder, sealed, threads)
         if failed:
             return DeviceTrial(ok=False, reason=failed, check="sealed test", p50_ms=p50_ms)
-        words += "; its sealed test holds"
-    return DeviceTrial(ok=True, reason=words, p50_ms=p50_ms)
+        reason += "; its sealed test holds"
+    return DeviceTrial(ok=True, reason=reason, p50_ms=p50_ms)
 
 
 def _replayed(folder: Path, test: Path, threads: int) -> str:
@@ -118,8 +118,8 @@ def _replayed(folder: Path, test: Path, threads: int) -> str:
 
     if sealed.parent_of(verify(test, test.name)) != folder.name:
         return "the sealed test that was signed with it is that of another engine"
-    found = sealed.replay(folder, test, threads=threads)
-    return "" if found.holds else found.reason or "its answers are not those expected"
+    replay = sealed.replay(folder, test, threads=threads)
+    return "" if replay.holds else replay.reason or "its answers are not those expected"
 
 
 def _made_up(session: Any) -> dict[str, Any] | None:
@@ -144,9 +144,9 @@ def _answers(session: Any, feeds: Mapping[str, Any]) -> str:
     """What is wrong with an answer; empty: nothing."""
     import numpy as np
 
-    found = session.infer(feeds)
+    outputs = session.infer(feeds)
     for spec in session.outputs:
-        array = found.get(spec.name)
+        array = outputs.get(spec.name)
         if array is None:
             return f"output {spec.name!r} is missing"
         fits = array.ndim == len(spec.shape) and all(
@@ -192,10 +192,10 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        found = _tried(options.folder, options.threads, options.sealed)
+        trial = _tried(options.folder, options.threads, options.sealed)
     except EngineworksError as error:
-        found = DeviceTrial(ok=False, reason=error.line, check="trial")
-    sys.stdout.write("\n" + _SAID + json.dumps(to_json(found)) + "\n")
+        trial = DeviceTrial(ok=False, reason=error.line, check="trial")
+    sys.stdout.write("\n" + _SAID + json.dumps(to_json(trial)) + "\n")
     sys.stdout.flush()
     os._exit(0)  # a vendor's library may hang at its end
 

@@ -107,12 +107,12 @@ class Trust:
         now = clocks.judged(self._clock(), newest)
         with explained(self._home.folder / "x"), self._scratch(kept) as scratch:
             try:
-                found = self._ask(scratch, wanted, now)
+                view = self._ask(scratch, wanted, now)
             except EngineworksError:
                 self._keep(kept, scratch, newest)
                 raise
             self._keep(kept, scratch, now)
-        return found
+        return view
 
     def manifest(self, named: Named) -> bytes:
         """The manifest of an engine, as it was signed.
@@ -189,20 +189,20 @@ class Trust:
             role: _signed(scratch, role) for role in ("root", "timestamp", "snapshot", "targets")
         }
         self._hold_to_time(signed, now)
-        named = {one: self._named(updater, scratch, one, now) for one in wanted}
+        named = {pair: self._named(updater, scratch, pair, now) for pair in wanted}
         return TrustedView(
             at=now,
-            versions={role: one.version for role, one in signed.items()},
-            expires={role: one.expires.isoformat() for role, one in signed.items()},
+            versions={role: metadata.version for role, metadata in signed.items()},
+            expires={role: metadata.expires.isoformat() for role, metadata in signed.items()},
             named=named,
         )
 
     @staticmethod
     def _hold_to_time(signed: Mapping[str, Any], now: datetime) -> None:
-        for role, one in signed.items():
-            if one.is_expired(now):
+        for role, metadata in signed.items():
+            if metadata.is_expired(now):
                 raise Refused(
-                    f"{role} has expired on {one.expires:%Y-%m-%d %H:%M} UTC",
+                    f"{role} has expired on {metadata.expires:%Y-%m-%d %H:%M} UTC",
                     hint="sign it anew: engineworks deliver resign; engines that serve go on",
                     check="expired",
                 )

@@ -36,7 +36,7 @@ def judge(book: Book, reports: Mapping[str, Any], target: SignedTarget) -> Wave:
             the variant does not count.
         target: What is published.
     """
-    found: dict[str, list[str]] = {"well": [], "ill": [], "silent": []}
+    devices: dict[str, list[str]] = {"well": [], "ill": [], "silent": []}
     for device, known in book.devices.items():
         if known.revoked or not target.includes(device):
             continue
@@ -49,8 +49,8 @@ def judge(book: Book, reports: Mapping[str, Any], target: SignedTarget) -> Wave:
                 word = "well" if slot.get("running") == target.sha256 else "ill"
             else:
                 word = "silent" if slot.get("outcome") == "not reached" else "ill"
-            found[word].append(known.name)
-    return Wave(**{word: tuple(sorted(names)) for word, names in found.items()})
+            devices[word].append(known.name)
+    return Wave(**{word: tuple(sorted(names)) for word, names in devices.items()})
 
 
 def hold(wave: Wave, share: float) -> None:
@@ -66,14 +66,14 @@ def hold(wave: Wave, share: float) -> None:
     every = len(wave.well) + len(wave.ill) + len(wave.silent)
     if wave.well and len(wave.well) >= share * every:
         return
-    words = "; ".join(
+    laggards = "; ".join(
         f"{word}: {', '.join(names[:10])}"
         for word, names in (("ill", wave.ill), ("silent", wave.silent))
         if names
     )
     raise DeliveryError(
         f"{len(wave.well)} of {every} devices of this wave are well, {share:.0%} are needed"
-        + (f" ({words})" if words else ""),
+        + (f" ({laggards})" if laggards else ""),
         hint="wait for their reports, deliver a better engine, or go back; without --book it is "
         "your own decision",
     )
