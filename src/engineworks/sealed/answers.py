@@ -60,15 +60,15 @@ def distance(expected: Mapping[str, Array], actual: Mapping[str, Array]) -> floa
 def _classes(expected: Mapping[str, Array], actual: Mapping[str, Array]) -> float:
     """Confidence that moved, of the classes that either names."""
     want, got = (
-        dict(zip(one["class_id"].tolist(), one["confidence"].tolist(), strict=True))
-        for one in (expected, actual)
+        dict(zip(answer["class_id"].tolist(), answer["confidence"].tolist(), strict=True))
+        for answer in (expected, actual)
     )
     moved = sum(abs(want.get(name, 0.0) - got.get(name, 0.0)) for name in {*want, *got})
     return min(1.0, _share(moved, sum(want.values()) + sum(got.values())))
 
 
 def _objects(expected: Mapping[str, Array], actual: Mapping[str, Array]) -> float:
-    want, got = (np.asarray(one["confidence"], np.float64) for one in (expected, actual))
+    want, got = (np.asarray(answer["confidence"], np.float64) for answer in (expected, actual))
     overlap = _overlaps(expected["xyxy"], actual["xyxy"])
     overlap *= expected["class_id"][:, None] == actual["class_id"][None, :]
     if not (np.isfinite(want).all() and np.isfinite(got).all() and np.isfinite(overlap).all()):
@@ -106,9 +106,9 @@ def _points(
     return float((near * weight).sum() / weight.sum())
 
 
-def _overlaps(one: Array, other: Array) -> Array:
+def _overlaps(boxes: Array, other: Array) -> Array:
     """Intersection over union of every pair, float64 (n, m)."""
-    a, b = one.astype(np.float64)[:, None], other.astype(np.float64)[None]
+    a, b = boxes.astype(np.float64)[:, None], other.astype(np.float64)[None]
     sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
     common = np.clip(sides, 0, None).prod(axis=-1)
     areas = [(box[..., 2:] - box[..., :2]).prod(axis=-1) for box in (a, b)]

@@ -204,8 +204,8 @@ def _signature(
     path = bundle / SIGNATURE
     if not path.exists():
         if wanted is not None:
-            words = f"not signed, but {signing.fingerprint(wanted)} must have signed it"
-            checks.append(BundleCheck(name="signature", holds=False, detail=words))
+            detail = f"not signed, but {signing.fingerprint(wanted)} must have signed it"
+            checks.append(BundleCheck(name="signature", holds=False, detail=detail))
         return "no", ""
     try:
         text = files.read_bytes(path, _MOST_BYTES).decode("utf-8")
@@ -213,13 +213,13 @@ def _signature(
     except MissingDependency:
         raise
     except (OSError, ValueError, RecursionError, ArtifactError) as error:
-        words = getattr(error, "message", f"{type(error).__name__}: {error}")
-        checks.append(BundleCheck(name="signature", holds=False, detail=words))
+        detail = getattr(error, "message", f"{type(error).__name__}: {error}")
+        checks.append(BundleCheck(name="signature", holds=False, detail=detail))
         return "no", ""
     by = signing.fingerprint(public)
     if wanted is not None and public != wanted:
-        words = f"signed by {by}, not by {signing.fingerprint(wanted)}, whose key was given"
-        checks.append(BundleCheck(name="signature", holds=False, detail=words))
+        detail = f"signed by {by}, not by {signing.fingerprint(wanted)}, whose key was given"
+        checks.append(BundleCheck(name="signature", holds=False, detail=detail))
         return "yes", by
     checks.append(BundleCheck(name="signature", holds=True, detail=f"{signing.ALGORITHM}, by {by}"))
     return ("trusted" if wanted is not None else "yes"), by
@@ -234,8 +234,8 @@ def _whole(bundle: Path, statement: Statement, checks: list[BundleCheck]) -> boo
         except EngineworksError as error:
             checks.append(BundleCheck(name=f"digests of {name}", holds=False, detail=error.message))
             continue
-        words = f"{len(manifests[name].files)} files, sha256 {sha256}"
-        checks.append(BundleCheck(name=f"digests of {name}", holds=True, detail=words))
+        detail = f"{len(manifests[name].files)} files, sha256 {sha256}"
+        checks.append(BundleCheck(name=f"digests of {name}", holds=True, detail=detail))
     if TEST not in manifests or ENGINE not in manifests:
         return False
     try:
@@ -244,18 +244,18 @@ def _whole(bundle: Path, statement: Statement, checks: list[BundleCheck]) -> boo
         checks.append(BundleCheck(name="parent", holds=False, detail=error.message))
         return False
     mine = parent == statement.engine
-    words = "the test was made of this engine" if mine else f"it is of engine {parent[:16]}..."
-    checks.append(BundleCheck(name="parent", holds=mine, detail=words))
+    detail = "the test was made of this engine" if mine else f"it is of engine {parent[:16]}..."
+    checks.append(BundleCheck(name="parent", holds=mine, detail=detail))
     return mine
 
 
 def _held(replay: Replay) -> str:
     closest = replay.closest
-    words = f"{len(replay.expectations)} expectations on {replay.pictures} pictures hold"
+    sentence = f"{len(replay.expectations)} expectations on {replay.pictures} pictures hold"
     if closest is None or closest.deviation is None or closest.tolerance is None:
-        return words
+        return sentence
     return (
-        f"{words}; the closest, {closest.name} on {closest.part} pictures, is off by "
+        f"{sentence}; the closest, {closest.name} on {closest.part} pictures, is off by "
         f"{closest.deviation:.3g}, allowed {closest.tolerance:.3g}"
     )
 

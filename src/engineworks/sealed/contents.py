@@ -157,8 +157,8 @@ class Draft:
 
     def add_answers(self, test: AnswerTest, expected: dict[int, Fields]) -> None:
         """Keep what is expected in pictures, by the place of the case."""
-        for case, found in expected.items():
-            for name, array in found.items():
+        for case, fields in expected.items():
+            for name, array in fields.items():
                 self.arrays[f"answer/{test.origin}/{case}/{name}"] = array
         self.answers.append(test)
 
@@ -206,9 +206,9 @@ def load(test: Path | str | Artifact, sha256: str = "") -> SealedContents:
     except (OSError, ValueError, RecursionError, zipfile.BadZipFile, KeyError) as error:
         raise _damaged(folder, f"{type(error).__name__}: {error}") from error
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        found = data.get("schema") if isinstance(data, dict) else None
+        version = data.get("schema") if isinstance(data, dict) else None
         raise ArtifactError(
-            f"{folder}: the sealed test has schema {found!r}; this version reads {SCHEMA}",
+            f"{folder}: the sealed test has schema {version!r}; this version reads {SCHEMA}",
             hint="use the version of engineworks that made it, or seal the engine anew",
         )
     sealed = from_json(Sealed, data)

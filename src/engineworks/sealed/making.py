@@ -78,7 +78,7 @@ class _Frame:
     def numbers(self, part: Part) -> list[int]:
         return [number for number, case in enumerate(self.cases) if case.part == part]
 
-    def kept(self, words: str, outputs: list[Tensors]) -> _Kept:
+    def kept(self, description: str, outputs: list[Tensors]) -> _Kept:
         """A run, without what is not kept; outputs of another shape are left out."""
         values = {}
         for output, shape in self.shapes.items():
@@ -88,11 +88,13 @@ class _Frame:
                     statistics.columns(row[output], axis)[places].astype(np.float32)
                     for row, places in zip(outputs, self.positions[output], strict=True)
                 ])  # fmt: skip
-        found = [
+        fields = [
             self.way.found(row, where) for row, where in zip(outputs, self.placements, strict=True)
         ]
-        known = [one for one in found if one is not None]
-        return _Kept(words=words, values=values, found=known if len(known) == len(found) else None)
+        known = [answer for answer in fields if answer is not None]
+        return _Kept(
+            words=description, values=values, found=known if len(known) == len(fields) else None
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +139,7 @@ def seal(
     first = honest.first(run)
     frame = _frame(way, cases, placements, first.outputs)
     base = frame.kept(first.words, first.outputs)
-    replays = [base, *(frame.kept(one.words, one.outputs) for one in honest.others(run))]
+    replays = [base, *(frame.kept(replay.words, replay.outputs) for replay in honest.others(run))]
     truth = None
     if source is not None:
         truth = frame.kept("source", _source_outputs(source, way, images))
@@ -213,14 +215,14 @@ def _source_outputs(source: Source, way: running.Way, images: list[Array]) -> li
     """The source model's outputs under the engine's names, without the batch dimension."""
     names = [spec.name for spec in way.manifest.outputs]
     prepare = Preprocessor(way.prepare.spec, (way.prepare.height, way.prepare.width))
-    found = []
+    rows = []
     for image in images:
         row, _ = prepare(image)
-        found.append({
+        rows.append({
             name: np.array(array[0])
             for name, array in zip(names, source(row[None]).values(), strict=True)
         })  # fmt: skip
-    return found
+    return rows
 
 
 def _frame(
@@ -313,7 +315,7 @@ def _answers(seen: _Seen, draft: Draft) -> dict[Origin, float]:
     base = seen.base.found
     if base is None:
         return {}
-    replays = [one.found for one in seen.replays if one.found is not None]
+    replays = [replay.found for replay in seen.replays if replay.found is not None]
     expected: dict[Origin, list[Fields]] = {"engine": base}
     if seen.source is not None and seen.source.found is not None:
         expected["source"] = seen.source.found
@@ -346,7 +348,7 @@ def _limits(
 ) -> tuple[float, float]:
     """Largest mean and single distance that an honest replay may have."""
     floors = np.array(_CLOSE if honest.coarseness(manifest) == 1 else _COARSE)
-    apart = np.array([_distance(wanted, found, numbers) for found in replays])
+    apart = np.array([_distance(wanted, fields, numbers) for fields in replays])
     limits = [statistics.tolerance(apart[:, [place]], 0.0)[0] + floors[place] for place in range(2)]
     return float(limits[0]), float(limits[1])
 
@@ -360,7 +362,7 @@ def _distance(wanted: list[Fields], got: list[Fields], numbers: list[int]) -> tu
 def _notes(
     cases: tuple[Case, ...],
     tensors: Mapping[str, Origin],
-    found: Mapping[Origin, float],
+    distances: Mapping[Origin, float],
     asked: bool,
 ) -> tuple[str, ...]:
     """Where expectations come from, and what this test says less of."""
@@ -383,13 +385,14 @@ def _notes(
         notes.append(f"{', '.join(own)}: the engine itself says what is expected, {why}")
     if not tensors:
         notes.append("no tensor is held: rows are sorted by score, or hold numbers of classes")
-    if "source" in found:
+    if "source" in distances:
         notes.append(
             "what is found in the pictures is held to the source model's answers, from which the "
-            f"engine was {found['source']:.4f} away when it was sealed (0: the same, 1: nothing)"
+            f"engine was {distances['source']:.4f} away when it was sealed "
+            "(0: the same, 1: nothing)"
         )
-    elif asked and found:
+    elif asked and distances:
         notes.append("what is found in the pictures is held to the engine's own answers only")
-    if not found:
+    if not distances:
         notes.append("weaker: no head here decodes the outputs, only numbers are held")
     return tuple(notes)

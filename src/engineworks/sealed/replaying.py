@@ -72,7 +72,7 @@ class Replay:
     @property
     def closest(self) -> Expectation | None:
         """The expectation with the largest share of its tolerance used."""
-        return max(self.expectations, key=lambda one: one.used, default=None)
+        return max(self.expectations, key=lambda expectation: expectation.used, default=None)
 
 
 def replay(
@@ -114,10 +114,10 @@ def replay(
             f"{loaded.folder} is no test that can be replayed ({type(error).__name__}: {error})",
             hint="do not use it: fetch it again, or seal the engine anew",
         ) from error
-    missed = [one for one in seen if not one.holds]
+    missed = [expectation for expectation in seen if not expectation.holds]
     return Replay(
         holds=not missed,
-        reason="; ".join(_in_words(one) for one in missed),
+        reason="; ".join(_in_words(expectation) for expectation in missed),
         engine=identity,
         test=loaded.sha256,
         expectations=seen,
@@ -128,18 +128,19 @@ def replay(
     )
 
 
-def _in_words(one: Expectation) -> str:
-    if one.deviation is None or one.tolerance is None:
-        return f"{one.name}: {one.where}"
-    words = f"{one.name}{f' on {one.part} pictures' if one.part else ''} is off by "
-    return f"{words}{one.deviation:.3g}, allowed {one.tolerance:.3g}" + (
-        f" ({one.where})" if one.where else ""
+def _in_words(expectation: Expectation) -> str:
+    if expectation.deviation is None or expectation.tolerance is None:
+        return f"{expectation.name}: {expectation.where}"
+    part = f" on {expectation.part} pictures" if expectation.part else ""
+    text = f"{expectation.name}{part} is off by "
+    return f"{text}{expectation.deviation:.3g}, allowed {expectation.tolerance:.3g}" + (
+        f" ({expectation.where})" if expectation.where else ""
     )
 
 
-def _broken(name: str, words: str) -> Expectation:
+def _broken(name: str, reason: str) -> Expectation:
     return Expectation(
-        name=name, origin="", part="", holds=False, deviation=None, tolerance=None, where=words
+        name=name, origin="", part="", holds=False, deviation=None, tolerance=None, where=reason
     )
 
 
@@ -195,8 +196,10 @@ def _keep(seen: _Seen, loaded: SealedContents, case: Case, row: Tensors) -> None
             continue
         array = row.get(test.output)
         if array is None or array.shape != test.shape:
-            found = "missing" if array is None else f"{list(array.shape)}, not {list(test.shape)}"
-            seen.strange[number] = found
+            mismatch = (
+                "missing" if array is None else f"{list(array.shape)}, not {list(test.shape)}"
+            )
+            seen.strange[number] = mismatch
             continue
         places = loaded.of(number, "positions")[len(seen.values[number])]
         seen.values[number].append(statistics.columns(array, test.axis)[places])
@@ -204,8 +207,10 @@ def _keep(seen: _Seen, loaded: SealedContents, case: Case, row: Tensors) -> None
 
 def _tensor(loaded: SealedContents, number: int, actual: Array) -> Iterator[Expectation]:
     test = loaded.sealed.tensors[number]
-    found = statistics.deviations(loaded.of(number, "values"), actual, loaded.of(number, "scale"))
-    for name, values in found.items():
+    deviations = statistics.deviations(
+        loaded.of(number, "values"), actual, loaded.of(number, "scale")
+    )
+    for name, values in deviations.items():
         limits = loaded.of(number, f"limit/{name}")
         channel = int(np.argmax(values / limits))
         value, limit = float(values[channel]), float(limits[channel])
@@ -220,11 +225,11 @@ def _tensor(loaded: SealedContents, number: int, actual: Array) -> Iterator[Expe
         )
 
 
-def _answers(loaded: SealedContents, found: list[Fields | None]) -> Iterator[Expectation]:
+def _answers(loaded: SealedContents, fields: list[Fields | None]) -> Iterator[Expectation]:
     for test in loaded.sealed.answers:
         apart = []
         for case in loaded.sealed.numbers(test.part):
-            got = found[case]
+            got = fields[case]
             wanted = loaded.answer(test.origin, case)
             apart.append(1.0 if got is None else answers.distance(wanted, got))
         for name, value, limit in (

@@ -103,15 +103,15 @@ def deviations(expected: Array, actual: Array, scale: Array) -> dict[str, Array]
     delta = (np.where(np.isfinite(given), given, 0.0) - wanted) / scale
     rms = np.sqrt(np.square(delta).mean(axis=0))
     centred = (wanted - wanted.mean(axis=0)) / scale
-    found = {
+    errors = {
         "largest": np.abs(delta).max(axis=0),
         "rms": rms,
         "bias": np.abs(delta.mean(axis=0)),
         "slope": np.abs((delta * centred).mean(axis=0)),
         "rank": _disorder(wanted / scale, np.where(np.isfinite(given), given, 0.0) / scale),
     }
-    found = {name: np.where(broken, np.inf, values) for name, values in found.items()}
-    return {**found, "overall": np.sqrt(np.square(found["rms"]).mean(keepdims=True))}
+    errors = {name: np.where(broken, np.inf, values) for name, values in errors.items()}
+    return {**errors, "overall": np.sqrt(np.square(errors["rms"]).mean(keepdims=True))}
 
 
 def _disorder(wanted: Array, given: Array) -> Array:
@@ -175,6 +175,6 @@ def tolerances(honest: Sequence[Mapping[str, Array]], floor: float) -> dict[str,
     """
     return {
         name: ROOM.get(name, 1.0)
-        * tolerance(np.stack([one[name] for one in honest]), least * floor)
+        * tolerance(np.stack([replay[name] for replay in honest]), least * floor)
         for name, least in FLOORS.items()
     }
