@@ -136,10 +136,10 @@ def _descendants(pid: int) -> list[int]:
         with contextlib.suppress(OSError, ValueError, IndexError):
             after_name = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
             parents[int(stat.parent.name)] = int(after_name.split()[1])
-    found, waiting = [], [pid]
+    pids, waiting = [], [pid]
     while waiting:
         parent = waiting.pop()
         mine = [each for each, its_parent in parents.items() if its_parent == parent]
-        found += mine
+        pids += mine
         waiting += mine
-    return found
+    return pids

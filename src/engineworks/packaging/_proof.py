@@ -84,20 +84,20 @@ def prove(
         ArtifactError: The package or the engine is damaged, or it is of another engine.
     """
     began = time.monotonic()
-    made, manifest = _manifests(folder, engine)
-    unproven = package.unproven(made)
+    package_manifest, manifest = _manifests(folder, engine)
+    unproven = package.unproven(package_manifest)
 
-    def result(state: Any, reason: str, **found: Any) -> Proof:
+    def result(state: Any, reason: str, **fields: Any) -> Proof:
         return Proof(
             package=name, state=state, reason=reason, unproven=unproven,
-            elapsed_s=time.monotonic() - began, **found,
+            elapsed_s=time.monotonic() - began, **fields,
         )  # fmt: skip
 
-    if waits := package.pending(made) or package.environment.missing(home):
+    if waits := package.pending(package_manifest) or package.environment.missing(home):
         return result("pending", waits)
     work.mkdir(parents=True, exist_ok=True)
     site = Site(
-        package=folder.absolute(), manifest=made, engine=manifest,
+        package=folder.absolute(), manifest=package_manifest, engine=manifest,
         environment=package.environment.folder(home).absolute(),
         work=work.absolute(), limit_s=limit_s,
     )  # fmt: skip
@@ -117,13 +117,13 @@ def prove(
 
 def _manifests(folder: Path, engine: Path) -> tuple[Manifest, Manifest]:
     """Of a package and of the engine that it must have been made of; both are whole."""
-    made, manifest = verify(folder), verify(engine)
-    if made.details.get("engine_sha256") != manifest.sha256:
+    package_manifest, manifest = verify(folder), verify(engine)
+    if package_manifest.details.get("engine_sha256") != manifest.sha256:
         raise ArtifactError(
             f"{folder} was made of another engine than {engine}",
             hint="make the package anew from this engine",
         )
-    return made, manifest
+    return package_manifest, manifest
 
 
 def _served(
@@ -212,7 +212,9 @@ def _compare(served: Served, manifest: Manifest, cases: Sequence[_Case]) -> list
 
 
 def _answers_check(pairs: Sequence[tuple[str, Answer, Answer]]) -> Check:
-    differing = [(name, words) for name, ours, theirs in pairs if (words := differ(ours, theirs))]
+    differing = [
+        (name, difference) for name, ours, theirs in pairs if (difference := differ(ours, theirs))
+    ]
     objects = sum(len(ours.confidence) for _, ours, _ in pairs)
     detail = f"{len(pairs)} photos, {objects} answers"
     if differing:

@@ -235,22 +235,22 @@ class _Files:
         self._engine = engine
         self.files: dict[str, Path] = {}
 
-    def root(self, inside: str, words: str) -> None:
+    def root(self, inside: str, content: str) -> None:
         """A text beside the repository."""
         path = self._work / inside
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(words, encoding="utf-8")
+        path.write_text(content, encoding="utf-8")
         self.files[inside] = path
 
-    def note(self, inside: str, words: str) -> None:
+    def note(self, inside: str, content: str) -> None:
         """A text inside the repository."""
-        self.root(f"model_repository/{inside}", words)
+        self.root(f"model_repository/{inside}", content)
 
     def write(
-        self, model: str, made: Any, reasons: Mapping[str, str], labels: tuple[str, ...] = ()
+        self, model: str, proto: Any, reasons: Mapping[str, str], labels: tuple[str, ...] = ()
     ) -> None:
         """A model's configuration, and its labels."""
-        self.note(f"{model}/config.pbtxt", config.text(made, reasons))
+        self.note(f"{model}/config.pbtxt", config.text(proto, reasons))
         if labels:
             self.note(f"{model}/labels.txt", "".join(f"{label}\n" for label in labels))
 

@@ -146,10 +146,10 @@ def _listen_on(host: str) -> None:
             super().__init__(*arguments, **named)
             self.config.host = host
 
-    made = grpc.aio.server
+    original = grpc.aio.server
 
     def server(*arguments: Any, **named: Any) -> Any:
-        bound = made(*arguments, **named)
+        bound = original(*arguments, **named)
         add = bound.add_insecure_port
         bound.add_insecure_port = lambda address: add(address.replace("[::]", host))
         return bound

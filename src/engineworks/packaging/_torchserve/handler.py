@@ -65,7 +65,7 @@ class EngineHandler:
     def _said(self, answer: Any) -> dict[str, Any]:
         """An answer as JSON; float32 is written so that it is read back to the last bit."""
         boxes = getattr(answer, "xyxy", None)
-        found = []
+        entries = []
         for position, (class_id, confidence) in enumerate(
             zip(answer.class_id.tolist(), answer.confidence.tolist(), strict=True)
         ):
@@ -76,5 +76,5 @@ class EngineHandler:
             }
             if boxes is not None:
                 entry["xyxy"] = boxes[position].tolist()
-            found.append(entry)
-        return {"classes" if boxes is None else "detections": found}
+            entries.append(entry)
+        return {"classes" if boxes is None else "detections": entries}

@@ -139,12 +139,12 @@ class TorchServeServed:
         return self._read(json.loads(body))
 
     def _read(self, content: Any) -> Answer:
-        found = content["detections" if self._detection else "classes"]
-        class_id = np.array([each["class_id"] for each in found], np.int64)
-        confidence = np.array([each["confidence"] for each in found], np.float32)
+        entries = content["detections" if self._detection else "classes"]
+        class_id = np.array([each["class_id"] for each in entries], np.int64)
+        confidence = np.array([each["confidence"] for each in entries], np.float32)
         if not self._detection:
             return Classification(class_id=class_id, confidence=confidence)
-        xyxy = np.array([each["xyxy"] for each in found], np.float32).reshape(-1, 4)
+        xyxy = np.array([each["xyxy"] for each in entries], np.float32).reshape(-1, 4)
         return Detections(xyxy=xyxy, confidence=confidence, class_id=class_id)
 
     def probes(self, photo: bytes) -> tuple[Check, ...]:

@@ -227,7 +227,7 @@ def text(config: Any, reasons: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def parse(words: str) -> Any:
+def parse(content: str) -> Any:
     """A configuration out of its text, by Triton's own types.
 
     Raises:
@@ -235,4 +235,4 @@ def parse(words: str) -> Any:
     """
     from google.protobuf import text_format
 
-    return text_format.Parse(words, _pb().ModelConfig())
+    return text_format.Parse(content, _pb().ModelConfig())

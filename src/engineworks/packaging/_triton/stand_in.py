@@ -20,14 +20,16 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Open the model file with the parameters that the vendor's library would read."""
         config = json.loads(args["model_config"])
-        words = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
+        parameters = {
+            key: value["string_value"] for key, value in config.get("parameters", {}).items()
+        }
         folder = Path(args["model_repository"]) / args["model_version"]
         backend = config["backend"] or config["platform"].partition("_")[0]
         opened = {"onnxruntime": onnxruntime_model, "openvino": openvino_model}[backend]
         level = config.get("optimization", {}).get("graph", {}).get("level", 0)
         self.inputs = [each["name"] for each in config["input"]]
         self.outputs = [each["name"] for each in config["output"]]
-        self.run = opened(folder, words, self.outputs, level)
+        self.run = opened(folder, parameters, self.outputs, level)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One batch of what Triton gives together."""
@@ -58,13 +60,15 @@ class TritonPythonModel:
         ]
 
 
-def onnxruntime_model(folder: Path, words: dict[str, str], outputs: list[str], level: int) -> Any:
+def onnxruntime_model(
+    folder: Path, parameters: dict[str, str], outputs: list[str], level: int
+) -> Any:
     """`model.onnx` by ONNX Runtime, with the names and numbers of its Triton backend."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.intra_op_num_threads = int(words.get("intra_op_thread_count", "0"))
-    options.inter_op_num_threads = int(words.get("inter_op_thread_count", "0"))
+    options.intra_op_num_threads = int(parameters.get("intra_op_thread_count", "0"))
+    options.inter_op_num_threads = int(parameters.get("inter_op_thread_count", "0"))
     if level == 2:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(
@@ -73,7 +77,7 @@ def onnxruntime_model(folder: Path, words: dict[str, str], outputs: list[str], l
     return lambda feeds: session.run(outputs, feeds)
 
 
-def openvino_model(folder: Path, words: dict[str, str], outputs: list[str], level: int) -> Any:
+def openvino_model(folder: Path, parameters: dict[str, str], outputs: list[str], level: int) -> Any:
     """`model.xml` by OpenVINO, with the names and numbers of its Triton backend."""
     import openvino as ov
 
@@ -83,8 +87,8 @@ def openvino_model(folder: Path, words: dict[str, str], outputs: list[str], leve
         "CPU",
         {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": int(words.get("INFERENCE_NUM_THREADS", "0")),
-            "INFERENCE_PRECISION_HINT": words.get("INFERENCE_PRECISION_HINT", "f32"),
+            "INFERENCE_NUM_THREADS": int(parameters.get("INFERENCE_NUM_THREADS", "0")),
+            "INFERENCE_PRECISION_HINT": parameters.get("INFERENCE_PRECISION_HINT", "f32"),
         },
     )
     request = compiled.create_infer_request()
