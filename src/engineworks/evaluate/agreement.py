@@ -53,10 +53,10 @@ def score(reference: Results, answers: Results, overlap: Overlap | None = None) 
     credit = weight = 0.0
     for left, right in _by_image_and_class(reference, answers, FAINT):
         pairs, lost, gained = _match(left, right, overlap or of_boxes)
-        for one, other, shared in pairs:
-            scores = sorted((one["score"], other["score"]))
-            credit += one["score"] * shared * scores[0] / scores[1]
-            weight += one["score"]
+        for expected, other, shared in pairs:
+            scores = sorted((expected["score"], other["score"]))
+            credit += expected["score"] * shared * scores[0] / scores[1]
+            weight += expected["score"]
         weight += sum(entry["score"] for entry in (*lost, *gained))
     return credit / weight if weight else 1.0
 
@@ -146,7 +146,7 @@ def change(reference: Results, answers: Results, overlap: Overlap | None = None)
         pairs, only_left, only_right = _match(left, right, overlap or of_boxes)
         lost, gained = lost + len(only_left), gained + len(only_right)
         moved += sum(shared < MOVED for _, _, shared in pairs)
-        shifts += [other["score"] - one["score"] for one, other, _ in pairs]
+        shifts += [other["score"] - before["score"] for before, other, _ in pairs]
     return FrameChange(
         matched=len(shifts), lost=lost, gained=gained, moved=moved, shifts=tuple(shifts)
     )

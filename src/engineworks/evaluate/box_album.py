@@ -60,12 +60,12 @@ class BoxAlbum:
 
     def split(self, predictions: Sequence[Any]) -> Mapping[str, list[Any]]:
         """See `Album`: best first."""
-        found: dict[str, list[Any]] = {file: [] for file in self._ids}
+        by_file: dict[str, list[Any]] = {file: [] for file in self._ids}
         for entry in sorted(predictions, key=lambda entry: -entry["score"]):
             file = self._files.get(entry["image_id"])
             if file is not None and entry["score"] >= agreement.VISIBLE:
-                found[file].append(entry)
-        return found
+                by_file[file].append(entry)
+        return by_file
 
     def differ(self, before: list[Any], after: list[Any]) -> Differ:
         """See `Album`."""

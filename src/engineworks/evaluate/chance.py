@@ -90,26 +90,26 @@ class Photos:
         return beats([(a, truth) for a, _, truth in kept], [(b, truth) for _, b, truth in kept])
 
 
-def beats(one: Sequence[Pair], other: Sequence[Pair]) -> bool:
+def beats(pairs: Sequence[Pair], other: Sequence[Pair]) -> bool:
     """Whether the first pairs score better by more than exchanging them photo by photo explains.
 
     Args:
-        one: (answers, labels) of each photo.
+        pairs: (answers, labels) of each photo.
         other: The same photos with other answers, or other labels.
     """
-    if len(one) < math.ceil(math.log2(EXCHANGES + 1)):
-        return _precision(one) > _precision(other)
+    if len(pairs) < math.ceil(math.log2(EXCHANGES + 1)):
+        return _precision(pairs) > _precision(other)
 
     def ahead(swap: Sequence[bool]) -> float:
-        left = [b if s else a for a, b, s in zip(one, other, swap, strict=True)]
-        right = [a if s else b for a, b, s in zip(one, other, swap, strict=True)]
+        left = [b if s else a for a, b, s in zip(pairs, other, swap, strict=True)]
+        right = [a if s else b for a, b, s in zip(pairs, other, swap, strict=True)]
         return _precision(left) - _precision(right)
 
     rng = np.random.default_rng(0)
-    none = (False,) * len(one)
+    none = (False,) * len(pairs)
     swaps: set[tuple[bool, ...]] = set()
     while len(swaps) < EXCHANGES:
-        swap = tuple(bool(half) for half in rng.random(len(one)) < 0.5)
+        swap = tuple(bool(half) for half in rng.random(len(pairs)) < 0.5)
         if swap != none:
             swaps.add(swap)
     here = ahead(none)
@@ -194,8 +194,8 @@ def judged(mine: Scored, perfect: Scored, objects: int, metric: str) -> Chance:
         metric: What `value` is.
     """
     if objects < LEAST:
-        words = f"{objects} labelled objects are too few to tell {metric} from chance"
-        return Chance(word="not judged", reason=words, objects=objects, photos=len(mine))
+        reason = f"{objects} labelled objects are too few to tell {metric} from chance"
+        return Chance(word="not judged", reason=reason, objects=objects, photos=len(mine))
     value = mine.value()
     orders = _orders(len(mine))
     strange = [mine.value(order) for order in orders]
@@ -231,9 +231,9 @@ def _orders(count: int) -> list[list[int]]:
         return []
     rng = np.random.default_rng(0)
     real = tuple(range(count))
-    found: dict[tuple[int, ...], list[int]] = {}
-    while len(found) < EXCHANGES:
+    orders: dict[tuple[int, ...], list[int]] = {}
+    while len(orders) < EXCHANGES:
         order = tuple(int(place) for place in rng.permutation(count))
         if order != real:
-            found[order] = list(order)
-    return list(found.values())
+            orders[order] = list(order)
+    return list(orders.values())

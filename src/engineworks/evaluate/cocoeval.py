@@ -65,8 +65,8 @@ def score(
         if sigmas is not None:  # with boxes, pycocotools takes their areas for the objects'
             keys = ("image_id", "category_id", "keypoints", "score")
             results = [{key: row[key] for key in keys} for row in results]
-        found = truth.loadRes(results) if results else COCO()
-        evaluation = COCOeval(truth, found, "bbox" if sigmas is None else "keypoints")
+        loaded = truth.loadRes(results) if results else COCO()
+        evaluation = COCOeval(truth, loaded, "bbox" if sigmas is None else "keypoints")
         if sigmas is not None:
             evaluation.params.kpt_oks_sigmas = np.array(sigmas, np.float64)
         evaluation.params.imgIds = image_ids

@@ -80,16 +80,16 @@ def _below(root: Path) -> list[str]:
             hint="give the folder of your images, or a .txt file that lists them, relative to "
             "the recipe",
         )
-    found = folders.find(root, SUFFIXES)
-    if not found.files:
-        others = f"; hidden ones do not count: {found.left_out[0]}" if found.left_out else ""
-        if found.others:
-            others += f"; there are {folders.by_ending(found.others)}"
+    listing = folders.find(root, SUFFIXES)
+    if not listing.files:
+        others = f"; hidden ones do not count: {listing.left_out[0]}" if listing.left_out else ""
+        if listing.others:
+            others += f"; there are {folders.by_ending(listing.others)}"
         raise DataError(
             f"data.images: {root} holds no image ({', '.join(SUFFIXES)}){others}",
             hint="put at least one labelled image there",
         )
-    return list(found.files)
+    return list(listing.files)
 
 
 def _notes(spec: DataSpec) -> list[str]:
@@ -97,12 +97,13 @@ def _notes(spec: DataSpec) -> list[str]:
     notes = []
     root = Path(spec.images)
     if root.suffix.lower() != LIST:
-        found = folders.find(root, SUFFIXES)
-        if found.left_out:
+        listing = folders.find(root, SUFFIXES)
+        if listing.left_out:
             notes.append(
-                f"left out {len(found.left_out)} hidden or system entries: {some(found.left_out)}"
+                f"left out {len(listing.left_out)} hidden or system entries: "
+                f"{some(listing.left_out)}"
             )
-        others = found.others
+        others = listing.others
         if spec.annotations is not None:
             others = tuple(name for name in others if Path(name).suffix.lower() not in _ANSWERS)
         if others:
@@ -110,8 +111,8 @@ def _notes(spec: DataSpec) -> list[str]:
                 "left out, since no image that is read ends so: "
                 f"{folders.by_ending(others)} ({some(others)})"
             )
-        if found.loops:
-            notes.append(f"left out links that lead back upward: {some(found.loops)}")
+        if listing.loops:
+            notes.append(f"left out links that lead back upward: {some(listing.loops)}")
     return notes
 
 
@@ -162,8 +163,8 @@ def photo_files(spec: SealedSpec | None) -> list[Path]:
         try:
             return [root_of(listed) / name for name in list_images(listed)]
         except DataError as error:
-            words = error.message.replace("data.images", "sealed.photos", 1)
-            raise DataError(words, hint=error.hint) from error
+            message = error.message.replace("data.images", "sealed.photos", 1)
+            raise DataError(message, hint=error.hint) from error
     missing = [name for name in spec.photos if not Path(name).is_file()]
     if missing:
         raise DataError(
@@ -173,15 +174,15 @@ def photo_files(spec: SealedSpec | None) -> list[Path]:
     return [Path(name) for name in _sample_evenly(spec.photos, spec.pictures)]
 
 
-def in_both(one: PinnedData, other: PinnedData | None) -> int:
+def in_both(data: PinnedData, other: PinnedData | None) -> int:
     """How many images of one set are images of the other, also as copies under other names."""
     if other is None:
         return 0
     known = {other.digests[name] for name in other.files if name in other.digests}
     paths = {(root_of(other.spec) / name).resolve() for name in other.files}
     return sum(
-        one.digests.get(name) in known or (root_of(one.spec) / name).resolve() in paths
-        for name in one.files
+        data.digests.get(name) in known or (root_of(data.spec) / name).resolve() in paths
+        for name in data.files
     )
 
 

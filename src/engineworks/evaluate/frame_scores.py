@@ -63,14 +63,16 @@ def _class_score(answers: Sequence[Rows], truths: Sequence[Rows]) -> float:
     return sum(map(_same, answers, truths)) / len(answers)
 
 
-def _same(one: Rows, other: Rows) -> bool:
-    return [row["category_id"] for row in one] == [row["category_id"] for row in other]
+def _same(rows: Rows, other: Rows) -> bool:
+    return [row["category_id"] for row in rows] == [row["category_id"] for row in other]
 
 
 def _class_change(champion: Rows, candidate: Rows) -> FrameChange:
     if not _same(champion, candidate):
         return FrameChange(lost=len(champion), gained=len(candidate))
-    shifts = (other["score"] - one["score"] for one, other in zip(champion, candidate, strict=True))
+    shifts = (
+        other["score"] - before["score"] for before, other in zip(champion, candidate, strict=True)
+    )
     return FrameChange(matched=len(champion), shifts=tuple(shifts))
 
 

@@ -28,10 +28,10 @@ def compare(results: list[Any], labels: CocoLabels, data: PinnedData) -> Frames 
             were drawn.
     """
     numbers = {
-        one.file: one.orientation
-        for one in data.turned
+        picture.file: picture.orientation
+        for picture in data.turned
         # An oblong picture that is turned by a quarter has the size of its annotation one way only.
-        if one.orientation < 5 or labels.size[one.file][0] == labels.size[one.file][1]
+        if picture.orientation < 5 or labels.size[picture.file][0] == labels.size[picture.file][1]
     }
     if not numbers or data.spec.frame is not None:
         return None

@@ -51,8 +51,8 @@ class Group:
             return ""
         first, last = self.channels[0], self.channels[-1]
         run = len(self.channels) == last - first + 1
-        words = f"{first}..{last}" if run else f"{len(self.channels)} from {first} on"
-        return f"channels {words if len(self.channels) > 1 else first}"
+        span = f"{first}..{last}" if run else f"{len(self.channels)} from {first} on"
+        return f"channels {span if len(self.channels) > 1 else first}"
 
 
 WHOLE = Group(axis=0, channels=())
@@ -76,16 +76,16 @@ def groups(want: Array) -> tuple[Group, ...]:
                 best, sizes = axis, here
     if not best:
         return (WHOLE,)
-    found: list[Group] = []
+    parts: list[Group] = []
     left = np.arange(len(sizes))
-    while len(left) and len(found) < MOST:
-        last = len(found) == MOST - 1
+    while len(left) and len(parts) < MOST:
+        last = len(parts) == MOST - 1
         loud = left if last else left[sizes[left] > sizes[left].max() / FACTOR]
         if not len(loud):  # nothing but zeros is left
             loud = left
-        found.append(Group(axis=best, channels=tuple(loud.tolist())))
+        parts.append(Group(axis=best, channels=tuple(loud.tolist())))
         left = np.setdiff1d(left, loud)
-    return tuple(found)
+    return tuple(parts)
 
 
 def _axes(shape: tuple[int, ...]) -> tuple[int, ...]:

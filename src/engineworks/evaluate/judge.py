@@ -27,8 +27,8 @@ def decoder(task: TaskSpec, folder: Path) -> Decoder | None:
     if not own:
         return None
     with userfiles.noted(folder):
-        found: Decoder = usercode.load(own, folder, "task.layout")
-    return found
+        own_decoder: Decoder = usercode.load(own, folder, "task.layout")
+    return own_decoder
 
 
 def judge(

@@ -52,7 +52,7 @@ class Judge:
     ) -> None:
         self._rows = rows
         first = [source(row[None]) for row in islice(rows(), recognize.LOOKED)]
-        seen = {name: np.concatenate([one[name] for one in first]) for name in first[0]}
+        seen = {name: np.concatenate([outputs[name] for outputs in first]) for name in first[0]}
         self.readers = _readers(seen, task, size, decode)
         read = {name for reader in self.readers for name in reader.outputs}
         self.unread = tuple(name for name in seen if name not in read)
@@ -60,56 +60,58 @@ class Judge:
 
     def answers(self, infer: Infer) -> Answers:
         """What an engine's outputs say, image by image."""
-        found: Answers = []
+        answers: Answers = []
         if not self.readers:
-            return found
+            return answers
         for row in self._rows():
             outputs = {name: value[0] for name, value in infer(row[None]).items()}
-            found.append(tuple(reader.read(outputs) for reader in self.readers))
-        return found
+            answers.append(tuple(reader.read(outputs) for reader in self.readers))
+        return answers
 
     def compare(self, got: Answers) -> Meaning:
         """Hold an engine's answers against the source's."""
-        found = [
+        all_readings = [
             _reading(reader, [row[n] for row in self.want], [row[n] for row in got])
             for n, reader in enumerate(self.readers)
         ]
-        judged = [reading for reading in found if reading.judged or not reading.holds]
-        broken = [f"{reading.kind}: {reading.reason}" for reading in found if not reading.holds]
-        whole = bool(judged) and len(judged) == len(found) and not self.unread
+        judged = [reading for reading in all_readings if reading.judged or not reading.holds]
+        broken = [
+            f"{reading.kind}: {reading.reason}" for reading in all_readings if not reading.holds
+        ]
+        whole = bool(judged) and len(judged) == len(all_readings) and not self.unread
         return Meaning(
             judged=bool(judged),
             whole=whole,
             holds=not broken,
             reason="; ".join(broken),
-            words=_words(judged, found, self.unread, len(self.want)),
+            words=_words(judged, all_readings, self.unread, len(self.want)),
             agreement=min((reading.agreement for reading in judged), default=None),
             images=len(self.want),
-            readings=tuple(found),
+            readings=tuple(all_readings),
             unread=self.unread,
         )
 
 
-def limits(precision: str, found: Meaning | None) -> tuple[Limit, dict[str, Limit]]:
+def limits(precision: str, meaning: Meaning | None) -> tuple[Limit, dict[str, Limit]]:
     """What numbers must hold where no metric judges, and what those of outputs that were read.
 
     Args:
         precision: Of the engine.
-        found: What its answers mean; None where that was not asked.
+        meaning: What its answers mean; None where that was not asked.
 
     Returns:
         (limit, limits by output where they differ: class numbers are no magnitudes).
     """
-    if found is None:
+    if meaning is None:
         return parity.limit(precision, judged=not precisions.get(precision).coarse), {}
     looser = replace(parity.limit(precision, judged=True), judge="what the answers mean")
     others = {
         name: replace(looser, min_snr_db=None) if reading.kind == "numbers" else looser
-        for reading in found.readings
+        for reading in meaning.readings
         if reading.judged
         for name in reading.outputs
     }
-    return looser if found.whole else parity.limit(precision, judged=False), others
+    return looser if meaning.whole else parity.limit(precision, judged=False), others
 
 
 def _readers(
@@ -126,29 +128,29 @@ def _readers(
 
 
 def _reading(reader: Reader, want: Sequence[Any], got: Sequence[Any]) -> Reading:
-    found = reader.compare(want, got)
+    judged = reader.compare(want, got)
     return Reading(
         kind=reader.kind,
         outputs=reader.outputs,
         sure=reader.sure,
         why=reader.why,
-        judged=found.judged,
-        holds=not found.reasons,
-        reason="; ".join(found.reasons),
-        figures=found.figures,
-        agreement=found.agreement,
+        judged=judged.judged,
+        holds=not judged.reasons,
+        reason="; ".join(judged.reasons),
+        figures=judged.figures,
+        agreement=judged.agreement,
     )
 
 
 def _words(
-    judged: Sequence[Reading], found: Sequence[Reading], unread: tuple[str, ...], images: int
+    judged: Sequence[Reading], all_readings: Sequence[Reading], unread: tuple[str, ...], images: int
 ) -> str:
     """What was judged and how well it agrees, in words."""
     if not judged:
         return NOT_JUDGED
     said = ", ".join(_agreement(reading) for reading in judged)
     doubt = "" if all(r.sure != "likely" for r in judged) else ", read as it most likely is"
-    rest = [name for r in found if r not in judged for name in r.outputs] + list(unread)
+    rest = [name for r in all_readings if r not in judged for name in r.outputs] + list(unread)
     left = f"; what {', '.join(rest)} means was not judged" if rest else ""
     return f"means what the source means on {images} images{doubt} ({said}){left}"
 

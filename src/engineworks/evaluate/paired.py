@@ -103,7 +103,7 @@ def _photos(enough: Callable[[int], bool], n: int) -> int:
 def _jackknife(candidate: PhotoScores, champion: PhotoScores, max_drop: float) -> Paired:
     n = candidate.photos
     places = list(range(n))
-    values = [one.on(places) if n else 0.0 for one in (candidate, champion)]
+    values = [side.on(places) if n else 0.0 for side in (candidate, champion)]
     difference = values[0] - values[1]
     bound, needed = -math.inf, 0
     if n < GROUPS:

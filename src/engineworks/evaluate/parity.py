@@ -133,13 +133,13 @@ def compare(
 
 
 def _in_words(limit: Limit, hushed: Mapping[str, Limit], peaks: Mapping[str, float]) -> str:
-    words = [
+    clauses = [
         f"output {name!r} is near silent (at most {peaks[name]:.1e}) and is judged by absolute "
         f"error <= {limit.max_hush:g}"
         for name, own in hushed.items()
         if own.min_snr_db != limit.min_snr_db
     ]
-    return "; ".join((str(limit), *words))
+    return "; ".join((str(limit), *clauses))
 
 
 def _row(name: str, batch: int, got: Array, want: Array, parts: tuple[Group, ...]) -> ParityRow:
@@ -206,7 +206,7 @@ def _worst(rows: list[ParityRow]) -> list[ParityRow]:
     for row in rows:
         key = (row.output, row.batch)
         old = merged.get(key, row)
-        weaker = min(old, row, key=lambda one: one.group_snr_db)
+        weaker = min(old, row, key=lambda side: side.group_snr_db)
         merged[key] = ParityRow(
             output=row.output,
             batch=row.batch,

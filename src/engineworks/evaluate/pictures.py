@@ -144,17 +144,17 @@ def gallery(
         skip: (variant, file) that are drawn elsewhere.
     """
     before = album.split(source)
-    found = {variant: album.split(predictions) for variant, predictions in answers.items()}
+    by_variant = {variant: album.split(predictions) for variant, predictions in answers.items()}
     differ = {
         variant: {file: album.differ(before[file], things[file]) for file in before}
-        for variant, things in found.items()
+        for variant, things in by_variant.items()
     }
     pictures: list[GalleryPicture] = []
     missing = 0
     for file, variant in _most_different(album, differ, skip):
         if len(pictures) == PHOTOS:
             break
-        sides = before[file], found[variant][file]
+        sides = before[file], by_variant[variant][file]
         picture = _pair(album, data, file, variant, sides, differ[variant][file])
         if picture is None:
             missing += 1
@@ -163,9 +163,9 @@ def gallery(
     return Gallery(
         words=album.words,
         pairs=True,
-        variant=next(iter(found)),
+        variant=next(iter(by_variant)),
         pictures=tuple(pictures),
-        changes=tuple(_change(v, before, things, differ[v]) for v, things in found.items()),
+        changes=tuple(_change(v, before, things, differ[v]) for v, things in by_variant.items()),
         missing=missing,
     )
 

@@ -54,8 +54,8 @@ def bytes_sha256(
         spec: Where the annotations lie, without a copy.
     """
     sha256 = hashlib.sha256()
-    for name, one in images.items():
-        sha256.update(f"{name}\0{one}\n".encode())
+    for name, digest in images.items():
+        sha256.update(f"{name}\0{digest}\n".encode())
     entries = answers.manifest.files if answers else ()
     if answers is None and spec is not None:
         entries = tuple(entry_of(inside, path) for inside, path in _answer_files(spec).items())

@@ -73,12 +73,12 @@ def sides(
     if len(labelled) > PHOTOS and not every:
         places = np.linspace(0, len(labelled) - 1, PHOTOS).round().astype(int)
         labelled = [labelled[place] for place in places]
-    found: dict[int, list[Any]] = {key: [] for key in labelled}
+    by_image: dict[int, list[Any]] = {key: [] for key in labelled}
     for row in results:
-        if row["image_id"] in found:
-            found[row["image_id"]].append(row)
+        if row["image_id"] in by_image:
+            by_image[row["image_id"]].append(row)
     return (
-        [_side(found[key], sigmas) for key in labelled],
+        [_side(by_image[key], sigmas) for key in labelled],
         [_side(rows[key], sigmas) for key in labelled],
     )
 
@@ -172,10 +172,10 @@ def _precision(hit: Array, wanted: int) -> float:
     """Mean interpolated precision of one class: hits (n, thresholds), best score first."""
     if not hit.any():
         return 0.0
-    found = np.cumsum(hit, axis=0)
-    precision = found / np.arange(1, len(hit) + 1)[:, None]
+    hits = np.cumsum(hit, axis=0)
+    precision = hits / np.arange(1, len(hit) + 1)[:, None]
     precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-    recall = found / wanted
+    recall = hits / wanted
     total = 0.0
     for t in range(hit.shape[1]):
         places = np.searchsorted(recall[:, t], RECALLS, side="left")

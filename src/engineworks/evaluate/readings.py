@@ -130,7 +130,7 @@ class ClassReader:
         same = left.argmax(axis=1) == right.argmax(axis=1)
         k = min(BEST, left.shape[1])
         order = (np.argsort(-side, axis=1, kind="stable")[:, :k] for side in (left, right))
-        shared = [len(set(one) & set(other)) / k for one, other in zip(*order, strict=True)]
+        shared = [len(set(mine) & set(other)) / k for mine, other in zip(*order, strict=True)]
         distance = float(np.abs(left - right).sum(axis=1).mean() / 2)
         figures = {
             "images": float(len(left)),
@@ -175,8 +175,8 @@ class NumberReader:
         left, right = np.stack(want), np.stack(got)
         same = left[:, 0] == right[:, 0]
         each = [
-            len(np.intersect1d(one, other)) / max(1, len(np.unique(one)))
-            for one, other in zip(left, right, strict=True)
+            len(np.intersect1d(mine, other)) / max(1, len(np.unique(mine)))
+            for mine, other in zip(left, right, strict=True)
         ]
         figures = {
             "images": float(len(left)),
@@ -213,9 +213,9 @@ class MapReader:
         left, right = np.stack(want), np.stack(got)
         overlaps = {}
         for label in np.unique(left):
-            one, other = left == label, right == label
-            if one.sum() >= max(ENOUGH, left.size // 10_000):
-                overlaps[int(label)] = float((one & other).sum() / (one | other).sum())
+            wanted, other = left == label, right == label
+            if wanted.sum() >= max(ENOUGH, left.size // 10_000):
+                overlaps[int(label)] = float((wanted & other).sum() / (wanted | other).sum())
         mean = float(np.mean(list(overlaps.values()))) if overlaps else 1.0
         return _areas(overlaps, mean, images=len(left), judged=len(overlaps) > 1)
 
@@ -236,8 +236,8 @@ class ScoreReader:
 
     def read(self, outputs: Mapping[str, Array]) -> Array:
         """The scores, flat, as float16: maps are large."""
-        found = confidences(np.asarray(outputs[self.outputs[0]]).reshape(-1), self.scores)
-        return found.astype(np.float16)
+        confidence = confidences(np.asarray(outputs[self.outputs[0]]).reshape(-1), self.scores)
+        return confidence.astype(np.float16)
 
     def compare(self, want: Sequence[Array], got: Sequence[Array]) -> Judged:
         """See `Reader`."""
@@ -248,13 +248,13 @@ class ScoreReader:
         union = count + int(gained.sum())
         overlap = float(kept.sum() / union) if union else 1.0
         ratio = float(np.median(right[shown] / left[shown])) if count else 1.0
-        found = _areas({}, overlap, images=len(left), judged=count >= ENOUGH)
-        figures = {**found.figures, "shown": float(count), "score_ratio": ratio}
-        reasons = found.reasons
-        if found.judged and not seen.SCORES <= ratio <= 1 / seen.SCORES:
+        judged = _areas({}, overlap, images=len(left), judged=count >= ENOUGH)
+        figures = {**judged.figures, "shown": float(count), "score_ratio": ratio}
+        reasons = judged.reasons
+        if judged.judged and not seen.SCORES <= ratio <= 1 / seen.SCORES:
             reasons += (f"scores are {ratio:.2f} times the source's",)
         return Judged(
-            judged=found.judged, reasons=reasons, figures=figures, agreement=found.agreement
+            judged=judged.judged, reasons=reasons, figures=figures, agreement=judged.agreement
         )
 
 
@@ -296,9 +296,9 @@ def of_output(name: str, array: Array) -> Reader | None:
     if len(shape) == 1:
         return _of_vector(name, values)
     if len(shape) == 3 and is_map and shape[0] <= min(shape[1:]) and array.ndim == 4:
-        found = _of_channels(name, values)
-        if found is not None:
-            return found
+        reader = _of_channels(name, values)
+        if reader is not None:
+            return reader
     if _bounded(values) and len(shape) >= 2:
         return ScoreReader(outputs=(name,), sure="likely", why="scores in 0..1")
     return None

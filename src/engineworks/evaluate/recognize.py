@@ -61,9 +61,9 @@ def recognize(outputs: Outputs, size: Size) -> Layout | None:
         if array.ndim >= 2 and array.size and np.isfinite(array[:LOOKED]).all()
     }
     for attempt in (_finished, _lists, _queries, _cells):
-        found = attempt(seen, size)
-        if found is not None:
-            return found
+        layout = attempt(seen, size)
+        if layout is not None:
+            return layout
     return None
 
 
@@ -204,9 +204,9 @@ def _cells(seen: Outputs, size: Size) -> Layout | None:
         rows = np.swapaxes(plane, 1, 2) if turned else plane
         if rows.shape[2] < 5 or (not known and count < MANY):
             continue
-        found = _of_rows(name, rows, size, turned=turned, grid=_grid(count, size))
-        if found is not None:
-            return found
+        layout = _of_rows(name, rows, size, turned=turned, grid=_grid(count, size))
+        if layout is not None:
+            return layout
     return None
 
 
@@ -238,13 +238,13 @@ def _of_rows(
             answers = answers[:, :1] * answers[:, 1:]
         return {name: np.hstack([_centres(mine[:, :4] * extent, corners), answers]).T}
 
-    words = f"{classes - objectness} classes" + " and objectness" * objectness
+    columns = f"{classes - objectness} classes" + " and objectness" * objectness
     rest = rows.shape[2] - 4 - classes
     return Layout(
         name="yolov8",
         sure="certain" if grid is not None and not rest else "likely",
         outputs=(name,),
-        why=f"{rows.shape[1]} candidates of a box, {words}"
+        why=f"{rows.shape[1]} candidates of a box, {columns}"
         + (f"; {rest} further channels are not read" if rest else ""),
         arrange=arrange,
     )

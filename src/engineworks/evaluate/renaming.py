@@ -30,16 +30,16 @@ def of_classes(predictions: Sequence[Any], truths: Array, labels: tuple[str, ...
         truths: int (n,), true class indices.
         labels: Class names in index order.
     """
-    found = np.array([row[1] for row in predictions], np.int64)
+    predicted = np.array([row[1] for row in predictions], np.int64)
     met = np.zeros((len(labels), len(labels)), np.int64)
-    np.add.at(met, (found, truths), 1)
-    renamed = {index: int(met[index].argmax()) for index in set(found.tolist())}
+    np.add.at(met, (predicted, truths), 1)
+    renamed = {index: int(met[index].argmax()) for index in set(predicted.tolist())}
     mapped = []
-    for index, true in zip(found, truths, strict=True):
+    for index, true in zip(predicted, truths, strict=True):
         others = met[index].copy()
         others[true] -= 1
         mapped.append(["", int(others.argmax()) if others.any() else -1, 1.0])
-    pairs = list(zip(found.tolist(), truths.tolist(), strict=True))
+    pairs = list(zip(predicted.tolist(), truths.tolist(), strict=True))
     tried = chance.of_classification(mapped, truths)
     return _suspect(renamed, pairs, dict(enumerate(labels)), tried)
 
@@ -50,8 +50,8 @@ def of_boxes(answered: Sequence[Side], known: Sequence[Side], truth: CocoLabels)
     rest = slice(1, None, 2) if len(known) > 1 else slice(None)
     pairs = [
         pair
-        for one, other in zip(answered[half], known[half], strict=True)
-        for pair in _meet(one, other)
+        for answer, other in zip(answered[half], known[half], strict=True)
+        for pair in _meet(answer, other)
     ]
     renamed = _renaming(pairs)
     again = [

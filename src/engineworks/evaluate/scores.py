@@ -32,11 +32,11 @@ def probe(infer: Callable[[Array], Mapping[str, Array]], inputs: Array) -> Array
     rows = [inputs]
     if inputs.dtype.kind == "f":
         rows += [(inputs * strength).astype(inputs.dtype) for strength in STRENGTHS]
-    found = []
+    probed = []
     for row in np.concatenate(rows):
         (scores,) = infer(row[None]).values()
-        found.append(np.asarray(scores, np.float64).reshape(-1))
-    return np.stack(found)
+        probed.append(np.asarray(scores, np.float64).reshape(-1))
+    return np.stack(probed)
 
 
 def settle(asked: ScoreKind, scores: Array) -> ScoreKind:

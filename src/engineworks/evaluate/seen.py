@@ -119,8 +119,8 @@ def compare(want: Sequence[Seen], got: Sequence[Seen]) -> Judged:
     left, right = _results(want), _results(got)
     agreed = agreement.score(left, right)
     objects = _count(want, confidence)
-    there = [_held(one, other, confidence) for one, other in zip(want, got, strict=True)]
-    back = [_held(other, one, confidence) for one, other in zip(want, got, strict=True)]
+    there = [_held(wanted, given, confidence) for wanted, given in zip(want, got, strict=True)]
+    back = [_held(given, wanted, confidence) for wanted, given in zip(want, got, strict=True)]
     found = np.concatenate([held.found for held in there]) if there else np.zeros(0, bool)
     moved = np.concatenate([held.moved for held in there]) if there else np.zeros(0, bool)
     gained = sum(int((~held.found).sum()) for held in back)
@@ -200,9 +200,9 @@ class _Held:
     logarithms of width and height over its own."""
 
 
-def _held(one: Seen, other: Seen, confidence: float) -> _Held:
-    kept = one.kept[one.score[one.kept] >= confidence]
-    score, class_id = one.score[kept], one.class_id[kept]
+def _held(mine: Seen, other: Seen, confidence: float) -> _Held:
+    kept = mine.kept[mine.score[mine.kept] >= confidence]
+    score, class_id = mine.score[kept], mine.class_id[kept]
     if not len(kept) or not len(other.score):
         nothing = np.zeros(len(kept), bool)
         none = np.zeros(0)
@@ -210,7 +210,7 @@ def _held(one: Seen, other: Seen, confidence: float) -> _Held:
             class_id=class_id, found=nothing, moved=nothing, ratio=none, apart=none,
             placed=np.zeros((0, 4)),
         )  # fmt: skip
-    overlap = agreement.iou(_xywh(one.xyxy[kept]), _xywh(other.xyxy))
+    overlap = agreement.iou(_xywh(mine.xyxy[kept]), _xywh(other.xyxy))
     same = (overlap >= agreement.SAME) & (class_id[:, None] == other.class_id)
     strong = same & (other.score >= HALF * score[:, None])
     nearest = np.where(strong, overlap, 0.0).max(axis=1)
@@ -224,7 +224,7 @@ def _held(one: Seen, other: Seen, confidence: float) -> _Held:
         moved=held & (nearest < agreement.MOVED),
         ratio=best / own,
         apart=np.abs(best - own),
-        placed=_placed(one.xyxy[kept][held], other.xyxy[at]),
+        placed=_placed(mine.xyxy[kept][held], other.xyxy[at]),
     )
 
 
@@ -254,7 +254,7 @@ def _classes(want: Sequence[Seen], there: Sequence[_Held], confidence: float) ->
 
 
 def _count(seen: Sequence[Seen], confidence: float) -> int:
-    return sum(int((one.score[one.kept] >= confidence).sum()) for one in seen)
+    return sum(int((picture.score[picture.kept] >= confidence).sum()) for picture in seen)
 
 
 def _xywh(xyxy: Array) -> Array:
@@ -266,12 +266,12 @@ def _results(seen: Sequence[Seen]) -> list[dict[str, Any]]:
     return [
         {
             "image_id": number,
-            "category_id": int(one.class_id[index]) + 1,
-            "bbox": _xywh(one.xyxy[index : index + 1])[0].tolist(),
-            "score": float(one.score[index]),
+            "category_id": int(picture.class_id[index]) + 1,
+            "bbox": _xywh(picture.xyxy[index : index + 1])[0].tolist(),
+            "score": float(picture.score[index]),
         }
-        for number, one in enumerate(seen)
-        for index in one.kept
+        for number, picture in enumerate(seen)
+        for index in picture.kept
     ]
 
 
@@ -293,5 +293,5 @@ def _precision(
         },
         image_id={}, size={}, category_id=tuple(classes),
     )  # fmt: skip
-    found = cocoeval.score(right, labels, list(range(images)))
-    return {"AP": found["AP"], "AP50": found["AP50"]}
+    metrics = cocoeval.score(right, labels, list(range(images)))
+    return {"AP": metrics["AP"], "AP50": metrics["AP50"]}

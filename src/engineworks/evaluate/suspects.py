@@ -49,7 +49,7 @@ def evidence(
 
 
 def explain(
-    found: Chance,
+    chance: Chance,
     answers: list[Any],
     data: PinnedData,
     task: TaskSpec,
@@ -60,7 +60,7 @@ def explain(
     """The same evidence, with what a score near zero becomes when one thing is changed.
 
     Args:
-        found: Says near zero.
+        chance: Says near zero.
         answers: The model's, on all of the data.
         data: Images and labels.
         task: As in the recipe.
@@ -71,7 +71,7 @@ def explain(
     suspects = tasks.load(task.kind).renamed(answers, data, task, labels)
     few = _some(data, task, labels)
     until = time.monotonic() + LIMIT_S
-    for words, other_task, other in _changes(task, preprocess):
+    for change, other_task, other in _changes(task, preprocess):
         if time.monotonic() > until:
             break
         try:
@@ -80,14 +80,14 @@ def explain(
             continue  # a layout that does not fit, or numbers that the model cannot take
         suspects.append(
             Suspect(
-                words=words,
+                words=change,
                 value=tried.value or 0.0,
                 photos=tried.photos,
                 better=tried.word == "better",
             )
         )
     suspects.sort(key=lambda suspect: (not suspect.better, -suspect.value))
-    return dataclasses.replace(found, suspects=tuple(suspects))
+    return dataclasses.replace(chance, suspects=tuple(suspects))
 
 
 def _some(data: PinnedData, task: TaskSpec, labels: tuple[str, ...]) -> PinnedData:
@@ -101,10 +101,10 @@ def _changes(task: TaskSpec, preprocess: Preprocess) -> Iterator[tuple[str, Task
     if preprocess.color != "gray":
         other: Literal["rgb", "bgr"] = "bgr" if preprocess.color == "rgb" else "rgb"
         yield f"preprocess.color: {other}", task, dataclasses.replace(preprocess, color=other)
-        for words, scale, mean, std in SCALES:
+        for change, scale, mean, std in SCALES:
             changed = dataclasses.replace(preprocess, scale=scale, mean=mean, std=std)
             if changed != preprocess:
-                yield words, task, changed
+                yield change, task, changed
     for resize in RESIZES:
         if resize != preprocess.resize:
             changed = dataclasses.replace(preprocess, resize=resize)

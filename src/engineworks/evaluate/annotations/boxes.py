@@ -73,13 +73,13 @@ def refuse_impossible(labels: CocoLabels, source: str, *, accepted: bool) -> Coc
         f"{owners[i]['width']}x{owners[i]['height']} pixels"
         for i in np.flatnonzero(wrong)[:NAMED]
     )
-    words = (
+    complaint = (
         f"{count} of {len(rows)} boxes in {source} cannot be (left, top, width, height): {first}"
     )
     meant, certain = looks_like(box, size)
     if not accepted and (share > MOST or certain):
         raise DataError(
-            f"data.annotations: {words}. They look like {meant}",
+            f"data.annotations: {complaint}. They look like {meant}",
             hint="write the boxes as left, top, width and height in pixels of the picture; if they "
             "are right as they are (objects that go on beyond the edge), set "
             "data.accept: [impossible_boxes]",
@@ -90,7 +90,7 @@ def refuse_impossible(labels: CocoLabels, source: str, *, accepted: bool) -> Coc
     return dataclasses.replace(
         labels,
         raw={**labels.raw, "annotations": kept},
-        notes=(*labels.notes, words + dropped),
+        notes=(*labels.notes, complaint + dropped),
     )
 
 
@@ -114,10 +114,10 @@ def looks_like(box: Array, size: Array) -> tuple[str, bool]:
     Certain is a reading under which each of many boxes is possible.
     """
     best, share = "", 0.0
-    for words, read in READINGS:
+    for meaning, read in READINGS:
         fits = float(possible(read(box, size), size).mean())
         if fits > share:
-            best, share = words, fits
+            best, share = meaning, fits
     exchanged = float(possible(box, size[:, ::-1]).mean())
     if exchanged > share:
         best, share = "boxes of pictures whose width and height are exchanged (EXIF)", exchanged

@@ -197,9 +197,9 @@ def _unique_images(path: Path, images: Sequence[Row]) -> tuple[list[Row], list[s
         if earlier == row:
             continue
         if earlier is not None:
-            one, other = earlier["file_name"], row["file_name"]
+            before, other = earlier["file_name"], row["file_name"]
             raise DataError(
-                f"data.annotations: {path} gives the image id {row['id']} to {one!r} and to "
+                f"data.annotations: {path} gives the image id {row['id']} to {before!r} and to "
                 f"{other!r}: whose boxes are whose is not known",
                 hint="export the annotations anew, with an id of its own for every picture",
             )
@@ -252,8 +252,8 @@ def _unique_categories(
         keep = (used or ids)[0]
         merged.update({number: keep for number in ids if number != keep})
         if len(ids) > 1:
-            words = f"categories {_list(ids)} are all named {same[0]['name']!r}: taken as one"
-            notes.append(words)
+            note = f"categories {_list(ids)} are all named {same[0]['name']!r}: taken as one"
+            notes.append(note)
     kept = [row for row in owners.values() if row["id"] not in merged]
     return kept, notes, merged
 

@@ -35,12 +35,12 @@ def read_json(path: Path) -> Any:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
         keys = [key for key, _ in pairs]
         doubled = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"the key {doubled!r} stands twice in one object")
-    return found
+    return entries
 
 
 def whole(value: Any, what: str) -> int:
@@ -49,16 +49,16 @@ def whole(value: Any, what: str) -> int:
     Raises:
         ValueError: It is anything else.
     """
-    found = None
+    integer = None
     if isinstance(value, int) and not isinstance(value, bool):
-        found = value
+        integer = value
     elif (isinstance(value, float) and value.is_integer()) or (
         isinstance(value, str) and value.strip().isdecimal() and len(value) < _DIGITS
     ):
-        found = int(value)
-    if found is None or not 0 <= found < LARGEST:
+        integer = int(value)
+    if integer is None or not 0 <= integer < LARGEST:
         raise ValueError(f"{what} is {_shown(value)}, not a whole number from 0")
-    return found
+    return integer
 
 
 def number(value: Any, what: str) -> float:
@@ -69,11 +69,11 @@ def number(value: Any, what: str) -> float:
     """
     if isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
-            found = float(value)
+            parsed = float(value)
         except (ValueError, OverflowError):
-            found = math.nan
-        if abs(found) < LARGEST:
-            return found
+            parsed = math.nan
+        if abs(parsed) < LARGEST:
+            return parsed
     raise ValueError(f"{what} is {_shown(value)}, not a number")
 
 
@@ -89,10 +89,10 @@ def flag(value: Any, what: str) -> int:
         return int(value)
     if isinstance(value, str) and value.strip().lower() in ("true", "false"):
         return int(value.strip().lower() == "true")
-    found = number(value, what)
-    if found not in (0, 1):
+    parsed = number(value, what)
+    if parsed not in (0, 1):
         raise ValueError(f"{what} is {_shown(value)}, neither 0 nor 1")
-    return int(found)
+    return int(parsed)
 
 
 def text(value: Any, what: str) -> str:

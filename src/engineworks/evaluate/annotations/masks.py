@@ -31,10 +31,10 @@ def is_masks(path: Path) -> bool:
     """Whether annotations given so are masks: a folder of PNGs without a text file for any."""
     if not path.is_dir():
         return False
-    found = folders.find(path, {ENDING, ".txt"}).files
-    stems = {_stem(name) for name in found if name.lower().endswith(ENDING)}
+    names = folders.find(path, {ENDING, ".txt"}).files
+    stems = {_stem(name) for name in names if name.lower().endswith(ENDING)}
     return bool(stems) and not any(
-        name.lower().endswith(".txt") and _stem(name) in stems for name in found
+        name.lower().endswith(".txt") and _stem(name) in stems for name in names
     )
 
 
@@ -79,10 +79,10 @@ class MaskTruth:
         values = decode(self.png[_stem(file)], f"the mask of {file}")
         if file in self.turns:
             values = turned.turn(values, self.turns[file])
-        found = values.astype(np.int32)
+        mask = values.astype(np.int32)
         if self.ignored is not None:
-            found[values == self.ignored] = -1
-        highest = int(found.max(initial=-1))
+            mask[values == self.ignored] = -1
+        highest = int(mask.max(initial=-1))
         if highest >= self.classes:
             also = "" if self.ignored is None else f"; {self.ignored} is ignored"
             raise DataError(
@@ -90,7 +90,7 @@ class MaskTruth:
                 hint="mask pixels are class numbers from 0, in the order of task.labels; for "
                 "pixels that do not count, set task.options.ignore_index",
             )
-        return found
+        return mask
 
     def look(self, file: str, image: Array, stored: bytes, frame: str | None) -> Look:
         """Hold a mask's size and values against the picture and the classes."""
@@ -251,11 +251,11 @@ def read_masks(
         for name in files
         if _stem(name) not in png
     ]
-    found = MaskTruth(
+    masks = MaskTruth(
         png=png, source=str(path), classes=classes, ignored=ignored,
         left_out=(note,) if strangers and not chosen else (),
     )  # fmt: skip
-    return found, bad
+    return masks, bad
 
 
 def read_saved(path: Path, classes: int, ignored: int | None) -> MaskTruth:

@@ -55,16 +55,16 @@ def match(
         if name not in exact and _path(name) in taken:
             raise _both(taken[_path(name)], name, source, taken[_path(name)])
     for key, names in asked.items():
-        found = free.get(key, [])
-        if len(names) == len(found) == 1:
-            renamed[names[0]] = found[0]
+        candidates = free.get(key, [])
+        if len(names) == len(candidates) == 1:
+            renamed[names[0]] = candidates[0]
             continue
-        if len(found) == 1:
-            raise _both(names[0], names[1], source, found[0])
+        if len(candidates) == 1:
+            raise _both(names[0], names[1], source, candidates[0])
         for name in names:
             missing[name] = (
-                f"{name} could be {found[0]} or {found[1]}"
-                if found
+                f"{name} could be {candidates[0]} or {candidates[1]}"
+                if candidates
                 else f"{name} is named in {source}, but " + _why(name, files, unread)
             )
     notes = []
@@ -103,10 +103,10 @@ def _rename(
 
 
 def _by_key(names: Iterable[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = defaultdict(list)
+    by_key: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        found[_key(name)].append(name)
-    return found
+        by_key[_key(name)].append(name)
+    return by_key
 
 
 def _path(name: str) -> str:
@@ -119,9 +119,9 @@ def _key(name: str) -> str:
     return unicodedata.normalize("NFC", _path(name)).casefold()
 
 
-def _both(one: str, other: str, source: str, file: str) -> DataError:
+def _both(name: str, other: str, source: str, file: str) -> DataError:
     return DataError(
-        f"data.annotations: {one!r} and {other!r} in {source} both mean {file!r}",
+        f"data.annotations: {name!r} and {other!r} in {source} both mean {file!r}",
         hint="list every picture once",
     )
 
@@ -139,7 +139,7 @@ def _why(name: str, files: Sequence[str], unread: Collection[str]) -> str:
 def _elsewhere(name: str, files: Sequence[str]) -> str:
     """Where a file of that bare name is, for the one who set the wrong folder."""
     bare = _key(name).rpartition("/")[2]
-    found = next((file for file in files if _key(file).rpartition("/")[2] == bare), None)
-    return f" (there is {found}: is data.images the folder that the names begin in?)" if (
-        found is not None
+    twin = next((file for file in files if _key(file).rpartition("/")[2] == bare), None)
+    return f" (there is {twin}: is data.images the folder that the names begin in?)" if (
+        twin is not None
     ) else ""  # fmt: skip

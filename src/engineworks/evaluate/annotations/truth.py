@@ -86,8 +86,8 @@ def read_boxes(
     spec: DataSpec, labels: tuple[str, ...], files: Sequence[str], *, chosen: bool, points: int = 0
 ) -> tuple[BoxTruth, list[BadImage]]:
     """As `read`, as a `Truth`."""
-    found, bad = read(spec, labels, files, chosen=chosen, points=points)
-    return BoxTruth(labels=found, source=spec.annotations or ""), bad
+    box_labels, bad = read(spec, labels, files, chosen=chosen, points=points)
+    return BoxTruth(labels=box_labels, source=spec.annotations or ""), bad
 
 
 def read(
@@ -120,21 +120,21 @@ def read(
             hint="give COCO JSON with keypoints (https://cocodataset.org/#format-data)",
         )
     if is_yolo(path):
-        found, orphans = read_yolo(spec, labels, files, folder_of(spec))
-        found = refuse_impossible(found, path.name, accepted="impossible_boxes" in spec.accept)
-        return found, [] if chosen else orphans
+        truth, orphans = read_yolo(spec, labels, files, folder_of(spec))
+        truth = refuse_impossible(truth, path.name, accepted="impossible_boxes" in spec.accept)
+        return truth, [] if chosen else orphans
     others = () if chosen else folders.find(Path(spec.images), SUFFIXES).others
     matched = match(read_coco(path, labels, points=points), files, path.name, others=others)
-    found = matched.labels
-    if not found.image_id:
+    truth = matched.labels
+    if not truth.image_id:
         first = next(iter(matched.missing.values()), "it names no image")
         raise DataError(
             f"none of the {len(files)} images in {spec.images} is in {spec.annotations}: {first}",
             hint=f"file names must agree, for example {files[0]!r}",
         )
-    found = refuse_impossible(found, path.name, accepted="impossible_boxes" in spec.accept)
+    truth = refuse_impossible(truth, path.name, accepted="impossible_boxes" in spec.accept)
     missing = {} if chosen else matched.missing
-    return found, [BadImage(file=name, reason=reason) for name, reason in missing.items()]
+    return truth, [BadImage(file=name, reason=reason) for name, reason in missing.items()]
 
 
 def folder_of(spec: DataSpec) -> Path:

@@ -28,19 +28,19 @@ def orientation(data: bytes, upright: Array) -> int:
     """
     import cv2
 
-    found = tagged(data)
-    if found == 1:
+    tag = tagged(data)
+    if tag == 1:
         return 1
     stored = cv2.imdecode(
         np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     )
     if stored is None:
         return 1
-    turned = turn(np.asarray(stored), found)
+    turned = turn(np.asarray(stored), tag)
     # Whether a format's tag is followed depends on OpenCV's version.
     same = turned.shape == upright.shape and np.array_equal(turned, upright)
     swapped = stored.shape[:2] == upright.shape[1::-1] and stored.shape[0] != stored.shape[1]
-    return found if same or (found >= 5 and swapped) else 1
+    return tag if same or (tag >= 5 and swapped) else 1
 
 
 def mismatch(
@@ -61,13 +61,13 @@ def mismatch(
     stored = shape[::-1] if number >= 5 else shape
     if said == (stored if frame == "unturned" else shape):
         return "", False
-    words = f"{name} is {shape[1]}x{shape[0]} pixels"
+    text = f"{name} is {shape[1]}x{shape[0]} pixels"
     if number >= 5:
-        words += (
+        text += (
             f" when its EXIF (orientation {number}) has turned it upright, and "
             f"{stored[1]}x{stored[0]} as it is stored"
         )
-    return f"{words}, its annotation says {said[1]}x{said[0]}", said == stored != shape
+    return f"{text}, its annotation says {said[1]}x{said[0]}", said == stored != shape
 
 
 def turn(image: Array, number: int) -> Array:
@@ -134,11 +134,11 @@ def _points_upright(
     values = row.get("keypoints")
     if not values:
         return {}
-    found: list[float] = []
+    points: list[float] = []
     for x, y, known in zip(values[0::3], values[1::3], values[2::3], strict=True):
         left, top, _, _ = to_upright((x, y, 0, 0), number, size)
-        found += [left, top, known] if known > 0 else [x, y, known]
-    return {"keypoints": found}
+        points += [left, top, known] if known > 0 else [x, y, known]
+    return {"keypoints": points}
 
 
 def tagged(data: bytes) -> int:
@@ -158,8 +158,8 @@ def tagged(data: bytes) -> int:
         first = value(4, 4)
         for entry in range(first + 2, first + 2 + 12 * value(first, 2), 12):
             if value(entry, 2) == _TAG:
-                found = value(entry + 8, 2)
-                return found if 1 <= found <= 8 else 1
+                tag = value(entry + 8, 2)
+                return tag if 1 <= tag <= 8 else 1
     except ValueError:
         pass
     return 1

@@ -56,17 +56,17 @@ def label_files(spec: DataSpec) -> dict[str, Path]:
         root, above = path, [path, *path.parents[:3]]
     else:
         root, above = _labels_of(Path(spec.images)), []
-    found = {name: root / name for name in folders.find(root, {".txt"}).files}
+    files = {name: root / name for name in folders.find(root, {".txt"}).files}
     names = path if path.is_file() else _first(above, (NAMES, "data.yml", "dataset.yaml"))
     if names is not None:
-        found[NAMES] = names
-    if not any(_is_labels(name) for name in found):
+        files[NAMES] = names
+    if not any(_is_labels(name) for name in files):
         raise DataError(
             f"data.annotations: {path} is there, and {root} holds no label file (.txt)",
             hint="give COCO JSON; or the folder of YOLO labels, or its data.yaml with labels/ "
             "where the pictures have images/",
         )
-    return found
+    return files
 
 
 def _labels_of(images: Path) -> Path:
@@ -130,9 +130,9 @@ def read_yolo(
         rows = _rows(known[of[name]], len(names), points) if name in of else []
         annotations += [_annotation(row, place, width, height) for row in rows]
     categories = [{"id": i, "name": n, "supercategory": ""} for i, n in enumerate(names)]
-    found = fit(path, images, categories, annotations, labels)
-    found = dataclasses.replace(found, notes=(*found.notes, *notes))
-    return found, _orphans(known, set(of.values()), names)
+    truth = fit(path, images, categories, annotations, labels)
+    truth = dataclasses.replace(truth, notes=(*truth.notes, *notes))
+    return truth, _orphans(known, set(of.values()), names)
 
 
 def _orphans(known: Mapping[str, Path], used: set[str], names: Sequence[str]) -> list[BadImage]:
@@ -161,9 +161,9 @@ def _matched(
     """
     of: dict[str, str] = {}
     for name in files:
-        found = next((place for place in _places(name) if place in known), None)
-        if found is not None:
-            of[name] = found
+        label_file = next((place for place in _places(name) if place in known), None)
+        if label_file is not None:
+            of[name] = label_file
     used = set(of.values())
     spare: dict[str, list[str]] = defaultdict(list)
     for file in known:
@@ -242,12 +242,12 @@ def _yaml_names(path: Path) -> tuple[str, ...]:
             names = [by_index[index] for index in range(len(by_index))]
         if not isinstance(names, list):
             raise ValueError(f"names is {type(names).__name__}, not a list")
-        found = tuple(text(name, f"names[{i}]") for i, name in enumerate(names))
+        texts = tuple(text(name, f"names[{i}]") for i, name in enumerate(names))
     except ValueError as error:
         raise DataError(
             f"data.annotations: {path}: {error}", hint="write names: [cat, dog, ...]"
         ) from error
-    return _once(found, path)
+    return _once(texts, path)
 
 
 def _once(names: tuple[str, ...], path: Path) -> tuple[str, ...]:
@@ -267,13 +267,13 @@ def _yaml(path: Path) -> dict[str, Any]:
     try:
         content = read_text(path, encoding="utf-8-sig")
         _refuse_doubled(yaml.compose(content, yaml.SafeLoader))
-        found = yaml.safe_load(content)
+        document = yaml.safe_load(content)
     except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
         raise DataError(
             f"data.annotations: {path} is not YAML ({' '.join(str(error).split())[:200]})",
             hint="give COCO JSON, or the data.yaml of YOLO labels",
         ) from error
-    return found if isinstance(found, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
 def _refuse_doubled(root: Any) -> None:

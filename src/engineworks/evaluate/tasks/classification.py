@@ -88,8 +88,8 @@ class ClassTruth:
         torn = self._torn(digests)
         said = []
         if without:
-            words = datasets.some(without)
-            said.append(f"{len(without)} of {len(self.labels)} labels have no picture: {words}")
+            names = datasets.some(without)
+            said.append(f"{len(without)} of {len(self.labels)} labels have no picture: {names}")
         if torn:
             said.append(
                 f"{len(torn)} images lie in the folders of two classes, one of which any model "
@@ -102,9 +102,9 @@ class ClassTruth:
         first: dict[str, str] = {}
         pairs = [(first.setdefault(sha256, name), name) for name, sha256 in digests.items()]
         return [
-            f"{one} = {other}"
-            for one, other in pairs
-            if one != other and class_of(one, self.labels) != class_of(other, self.labels)
+            f"{earlier} = {other}"
+            for earlier, other in pairs
+            if earlier != other and class_of(earlier, self.labels) != class_of(other, self.labels)
         ]
 
     def save(self, path: Path) -> None:
@@ -217,9 +217,9 @@ def agreement_score(reference: Predictions, predictions: Predictions) -> float:
     return float(np.mean(shares)) if shares else 1.0
 
 
-def certainty(found: Classification) -> float:
+def certainty(classification: Classification) -> float:
     """See `Task`: the confidence of the best class."""
-    return float(found.confidence[0])
+    return float(classification.confidence[0])
 
 
 def evidence(predictions: Predictions, data: PinnedData, task: TaskSpec, labels: Labels) -> Chance:
@@ -263,13 +263,13 @@ def gallery(request: GalleryRequest) -> Gallery:
         return labels[index] if index < len(labels) else f"class {index}"
 
     before = {file: (word(index), score) for file, index, score in request.source}
-    found = {
+    by_variant = {
         variant: {file: (word(index), score) for file, index, score in predictions}
         for variant, predictions in request.answers.items()
     }
-    changes = tuple(_change(v, before, after, bool(labels)) for v, after in found.items())
+    changes = tuple(_change(v, before, after, bool(labels)) for v, after in by_variant.items())
     wanted = [(change.variant, file) for change in changes for file in change.files]
-    chosen = next(iter(found))
+    chosen = next(iter(by_variant))
     if not wanted and labels:
         mistaken = [file for file, (name, _) in before.items() if name != _folder(file)]
         step = max(1, math.ceil(len(mistaken) / TILES))
@@ -291,7 +291,7 @@ def gallery(request: GalleryRequest) -> Gallery:
                 variant=variant,
                 before=image,
                 before_text="{} {:.2f}".format(*before[file]),
-                after_text="{} {:.2f}".format(*found[variant][file]),
+                after_text="{} {:.2f}".format(*by_variant[variant][file]),
             )
         )
     return Gallery(

@@ -57,11 +57,11 @@ def judge(infer: Infer, question: Question) -> tuple[dict[str, float], Predictio
     truth = _boxes(question.data, question.labels)
     results: Predictions = []
     cut = 0
-    for name, found in answers(infer, question):
-        if len(found):
-            refuse_unnamed(int(found.class_id.max()), len(truth.category_id))
-        cut += found.cut
-        results += to_coco(found, truth.image_id[name], truth.category_id)
+    for name, detections in answers(infer, question):
+        if len(detections):
+            refuse_unnamed(int(detections.class_id.max()), len(truth.category_id))
+        cut += detections.cut
+        results += to_coco(detections, truth.image_id[name], truth.category_id)
     ids = [truth.image_id[name] for name in question.data.files]
     metrics = cocoeval.score(results, truth, ids, question.task.max_detections)
     if cut:
@@ -85,9 +85,9 @@ def check_outputs(task: TaskSpec, labels: Labels, outputs: Mapping[str, Array]) 
     refuse_other_count(shown, labels, task.layout)
 
 
-def certainty(found: Detections) -> float:
+def certainty(detections: Detections) -> float:
     """See `Task`: the summed confidence of what is detected."""
-    return float(found.confidence[found.confidence > SEEN].sum())
+    return float(detections.confidence[detections.confidence > SEEN].sum())
 
 
 def evidence(predictions: Predictions, data: PinnedData, task: TaskSpec, labels: Labels) -> Chance:

@@ -89,9 +89,9 @@ def read_truth(
     Raises:
         DataError: No COCO JSON with these points.
     """
-    found, bad = truths.read_boxes(spec, labels, files, chosen=chosen, points=_count(task))
+    truth, bad = truths.read_boxes(spec, labels, files, chosen=chosen, points=_count(task))
     names = list(names_of(task.options))
-    for row in found.labels.raw["categories"]:
+    for row in truth.labels.raw["categories"]:
         if row["keypoints"] and row["keypoints"] != names:
             raise DataError(
                 f"data.annotations: category {row['name']!r} has the points "
@@ -99,13 +99,13 @@ def read_truth(
                 hint="give the model's points in its order as task.options.names, and annotations "
                 "with the same ones",
             )
-    rows = found.labels.raw["annotations"]
+    rows = truth.labels.raw["annotations"]
     if not any(row["num_keypoints"] and not row["iscrowd"] for row in rows):
         raise DataError(
             f"data.annotations: {spec.annotations} has no object with a labelled point",
             hint="give annotations with keypoints, for example person_keypoints_val2017.json",
         )
-    return found, bad
+    return truth, bad
 
 
 def _objects(data: PinnedData, task: TaskSpec, labels: Labels) -> CocoLabels:
@@ -118,12 +118,12 @@ def judge(infer: Infer, question: Question) -> tuple[dict[str, float], Predictio
     truth = _objects(question.data, task, question.labels)
     results: Predictions = []
     cut = 0
-    for name, found in answers(infer, question):
-        if len(found):
-            refuse_unnamed(int(found.class_id.max()), len(truth.category_id))
-        cut += found.cut
-        rows = to_coco(found, truth.image_id[name], truth.category_id)
-        points = found.points.reshape(len(found), -1).tolist()
+    for name, poses in answers(infer, question):
+        if len(poses):
+            refuse_unnamed(int(poses.class_id.max()), len(truth.category_id))
+        cut += poses.cut
+        rows = to_coco(poses, truth.image_id[name], truth.category_id)
+        points = poses.points.reshape(len(poses), -1).tolist()
         results += [{**row, "keypoints": places} for row, places in zip(rows, points, strict=True)]
     ids = [truth.image_id[name] for name in question.data.files]
     metrics = cocoeval.score(results, truth, ids, task.max_detections, sigmas_of(task))
@@ -141,9 +141,9 @@ def check_outputs(task: TaskSpec, labels: Labels, outputs: Mapping[str, Array]) 
         refuse_other_count(array.shape[1] - 4 - 3 * _count(task), labels, task.layout)
 
 
-def certainty(found: Poses) -> float:
+def certainty(poses: Poses) -> float:
     """See `Task`: the summed confidence of what is found."""
-    return float(found.confidence[found.confidence > SEEN].sum())
+    return float(poses.confidence[poses.confidence > SEEN].sum())
 
 
 def evidence(predictions: Predictions, data: PinnedData, task: TaskSpec, labels: Labels) -> Chance:
@@ -209,21 +209,21 @@ class PoseReader:
         self, want: Sequence[tuple[Seen, Array]], got: Sequence[tuple[Seen, Array]]
     ) -> Judged:
         """Objects as a detection has them; and how alike the points of those are that both see."""
-        found = seen.compare([one for one, _ in want], [one for one, _ in got])
-        alike = np.concatenate([_alike(one, other) for one, other in zip(want, got, strict=True)])
+        judged = seen.compare([picture for picture, _ in want], [picture for picture, _ in got])
+        alike = np.concatenate([_alike(mine, other) for mine, other in zip(want, got, strict=True)])
         mean = float(alike.mean()) if len(alike) else 1.0
-        reasons = found.reasons
-        if found.judged and mean < ALIKE:
+        reasons = judged.reasons
+        if judged.judged and mean < ALIKE:
             reasons += (f"points are {mean:.2f} alike (OKS, at least {ALIKE:g})",)
         return Judged(
-            judged=found.judged, reasons=reasons, figures={**found.figures, "OKS": mean},
-            agreement=found.agreement * mean,
+            judged=judged.judged, reasons=reasons, figures={**judged.figures, "OKS": mean},
+            agreement=judged.agreement * mean,
         )  # fmt: skip
 
 
-def _alike(one: tuple[Seen, Array], other: tuple[Seen, Array]) -> Array:
+def _alike(mine: tuple[Seen, Array], other: tuple[Seen, Array]) -> Array:
     """Similarity of the points of each object that is sure to its nearest on the other side."""
-    (left, places), (right, others) = one, other
+    (left, places), (right, others) = mine, other
     sure = left.score[left.kept] >= SEEN
     if not sure.any() or not len(right.kept):
         return np.zeros(0)
@@ -237,10 +237,10 @@ def _alike(one: tuple[Seen, Array], other: tuple[Seen, Array]) -> Array:
 
 
 def readers(
-    found: Mapping[str, Array], task: TaskSpec, size: Size, decode: Decoder | None
+    outputs: Mapping[str, Array], task: TaskSpec, size: Size, decode: Decoder | None
 ) -> tuple[Reader, ...]:
     """See `Task`."""
-    return (PoseReader(task=task, size=size, decode=decode, outputs=tuple(found)),)
+    return (PoseReader(task=task, size=size, decode=decode, outputs=tuple(outputs)),)
 
 
 class PoseAlbum(BoxAlbum):
@@ -273,9 +273,9 @@ def album(data: PinnedData, truth: Path | None, task: TaskSpec, labels: Labels) 
     """See `Task`."""
     if truth is None:
         return None
-    found = PoseAlbum(data, read_coco(truth, ()))
-    found.skeleton = skeleton_of(task.options)
-    return found
+    pose_album = PoseAlbum(data, read_coco(truth, ()))
+    pose_album.skeleton = skeleton_of(task.options)
+    return pose_album
 
 
 TASK = Task(

@@ -84,10 +84,10 @@ def judge(infer: Infer, question: Question) -> tuple[dict[str, float], Predictio
     truth = _masks(question.data, question.task, labels)
     table = np.zeros((len(labels), len(labels) + 1), np.int64)
     predictions: Predictions = []
-    for name, found in answers(infer, question):
-        refuse_unnamed(int(found.class_map.max()), len(labels))
-        table += confusion.count(found.class_map, truth.mask(name), len(labels))
-        png = base64.b64encode(to_png(found.class_map)).decode()
+    for name, segmentation in answers(infer, question):
+        refuse_unnamed(int(segmentation.class_map.max()), len(labels))
+        table += confusion.count(segmentation.class_map, truth.mask(name), len(labels))
+        png = base64.b64encode(to_png(segmentation.class_map)).decode()
         predictions.append({"file": name, "map": png})
     return score(table, labels), predictions
 
@@ -151,10 +151,10 @@ def _areas(before: Array, after: Array) -> list[_Area]:
     areas = []
     numbers = np.union1d(np.unique(before), np.unique(after))
     for number in numbers[numbers >= 0].tolist():
-        one, other = before == number, after == number
-        sizes = int(one.sum()), int(other.sum())
+        old, new = before == number, after == number
+        sizes = int(old.sum()), int(new.sum())
         if max(sizes) >= AREA:
-            iou = float((one & other).sum() / max(1, (one | other).sum()))
+            iou = float((old & new).sum() / max(1, (old | new).sum()))
             areas.append(_Area(number=number, before=sizes[0], after=sizes[1], iou=iou))
     return areas
 
@@ -166,8 +166,8 @@ def difference(reference: Predictions, predictions: Predictions) -> DetectionDif
     gained_by: Counter[int] = Counter()
     photos: dict[int, list[int]] = {}
     matched = same = pixels = 0
-    for place, (one, other) in enumerate(zip(reference, predictions, strict=True)):
-        before, after = _map(one), _map(other)
+    for place, (expected, other) in enumerate(zip(reference, predictions, strict=True)):
+        before, after = _map(expected), _map(other)
         same += int((before == after).sum())
         pixels += before.size
         counts = photos.setdefault(place, [0, 0, 0])
@@ -252,9 +252,9 @@ def evidence(predictions: Predictions, data: PinnedData, task: TaskSpec, labels:
     truth = _masks(data, task, labels)
     known = [truth.mask(row["file"]) for row in predictions]
     truths = np.stack([_coarse(mask) for mask in known])
-    found = np.stack([_coarse(_map(row)) for row in predictions])
+    maps = np.stack([_coarse(_map(row)) for row in predictions])
     objects = sum(len(set(np.unique(mask).tolist()) - {-1}) for mask in known)
-    mine = Maps(answers=found, truths=truths, classes=len(labels))
+    mine = Maps(answers=maps, truths=truths, classes=len(labels))
     perfect = Maps(answers=truths, truths=truths, classes=len(labels))
     return chance.judged(mine, perfect, objects, "mIoU")
 
@@ -324,16 +324,16 @@ class MapAlbum:
 
     def split(self, predictions: Sequence[Any]) -> Mapping[str, list[Any]]:
         """See `Album`."""
-        found: dict[str, list[Any]] = {file: [] for file in self._files}
+        by_file: dict[str, list[Any]] = {file: [] for file in self._files}
         for row in predictions:
             class_map = _map(row)
             numbers, pixels = np.unique(class_map, return_counts=True)
-            found[row["file"]] = [
+            by_file[row["file"]] = [
                 (int(number), class_map)
                 for number, count in zip(numbers, pixels, strict=True)
                 if number >= 0 and count >= AREA
             ]
-        return found
+        return by_file
 
     def differ(self, before: list[Any], after: list[Any]) -> Differ:
         """See `Album`."""
