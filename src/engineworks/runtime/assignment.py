@@ -47,17 +47,17 @@ def _groups(rows: list[int], columns: list[int]) -> list[tuple[list[int], list[i
         of_column.setdefault(column, []).append(row)
     groups = []
     while of_row:
-        waiting, found, reached = [next(iter(of_row))], [], set()
+        waiting, members, reached = [next(iter(of_row))], [], set()
         while waiting:
             row = waiting.pop()
             if row not in of_row:
                 continue
-            found.append(row)
+            members.append(row)
             for column in of_row.pop(row):
                 if column not in reached:
                     reached.add(column)
                     waiting += of_column[column]
-        groups.append((found, sorted(reached)))
+        groups.append((members, sorted(reached)))
     return groups
 
 

@@ -155,9 +155,9 @@ def limbs(
         color = color_of(key)
         sure = (places[:, 2] >= least) & np.isfinite(places).all(axis=1)
         at = np.rint(np.where(sure[:, None], places[:, :2], 0)).astype(int).tolist()
-        for one, other in edges:
-            if sure[one] and sure[other]:
-                canvas.line(at[one], at[other], color, thickness)
+        for start, end in edges:
+            if sure[start] and sure[end]:
+                canvas.line(at[start], at[end], color, thickness)
         for index in np.flatnonzero(sure):
             canvas.dot(at[index], color, 2 * thickness)
 
@@ -195,10 +195,10 @@ class _Image:
         left, top, right, bottom = corner
         cv2.rectangle(self._image, (left, top), (right, bottom), color, thickness)
 
-    def line(self, one: list[int], other: list[int], color: Color, thickness: int) -> None:
+    def line(self, start: list[int], end: list[int], color: Color, thickness: int) -> None:
         import cv2
 
-        cv2.line(self._image, one, other, color, thickness, cv2.LINE_AA)
+        cv2.line(self._image, start, end, color, thickness, cv2.LINE_AA)
 
     def dot(self, at: list[int], color: Color, radius: int) -> None:
         import cv2
@@ -230,13 +230,13 @@ class _Video:
             )  # fmt: skip
         cv2.rectangle(planes.y, (left, top), (right, bottom), y, thickness)
 
-    def line(self, one: list[int], other: list[int], color: Color, thickness: int) -> None:
+    def line(self, start: list[int], end: list[int], color: Color, thickness: int) -> None:
         import cv2
 
-        half = [[value // 2 for value in place] for place in (one, other)]
+        half = [[value // 2 for value in place] for place in (start, end)]
         for plane, value, chroma in self._layers(color):
-            start, end = half if chroma else (one, other)
-            cv2.line(plane, start, end, value, max(1, thickness // 2) if chroma else thickness)
+            first, last = half if chroma else (start, end)
+            cv2.line(plane, first, last, value, max(1, thickness // 2) if chroma else thickness)
 
     def dot(self, at: list[int], color: Color, radius: int) -> None:
         import cv2

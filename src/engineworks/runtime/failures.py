@@ -51,10 +51,10 @@ class OnGpu:
     def memory(self) -> str:
         """The limit and what is free, in words."""
         limit = f"{self.option} is {self.limit_mib or 'not set'}, " if self.option else ""
-        found = nvidia.memory_mib(self.device)
-        if found is None:
+        sizes_mib = nvidia.memory_mib(self.device)
+        if sizes_mib is None:
             return f"{limit}what is free on GPU {self.device} cannot be read"
-        return f"{limit}{found[0]} of {found[1]} MiB are free on GPU {self.device}"
+        return f"{limit}{sizes_mib[0]} of {sizes_mib[1]} MiB are free on GPU {self.device}"
 
 
 def reason(error: Exception, gpu: OnGpu | None = None, *, batch: bool) -> tuple[str, str] | None:
@@ -65,14 +65,14 @@ def reason(error: Exception, gpu: OnGpu | None = None, *, batch: bool) -> tuple[
         gpu: Where it runs; None: on the CPU.
         batch: Whether a smaller batch could help.
     """
-    words = str(error)
-    if _LOST.search(words):
+    message = str(error)
+    if _LOST.search(message):
         return (
-            f"CUDA is lost for this process ({said(words)})",
+            f"CUDA is lost for this process ({said(message)})",
             "end the process and start it again: no session of it can go on; if it happens again, "
             "build the engine anew with the default options",
         )
-    short = _SHORT.search(words)
+    short = _SHORT.search(message)
     if short is None and not isinstance(error, MemoryError):
         return None
     asked = short.group().strip() if short else "MemoryError"

@@ -61,8 +61,8 @@ class LogRecorder(Recorder):
         fields["stage_ms"] = {stage: round(spent, 3) for stage, spent in stage_ms.items()}
         fields["detections"] = dict(detections_by_class)
         if error is not None:
-            words = getattr(error, "message", None) or str(error)
-            fields["error"] = {"type": type(error).__name__, "message": words}
+            message = getattr(error, "message", None) or str(error)
+            fields["error"] = {"type": type(error).__name__, "message": message}
         (self._log.info if error is None else self._log.error)("inference", **fields)
 
     def dropped(self, stream: str, n: int = 1) -> None:

@@ -247,14 +247,14 @@ class PrometheusRecorder(Recorder):
             "gauge": functools.partial(prometheus.Gauge, multiprocess_mode="livesum"),
         }
         self.registry = prometheus.CollectorRegistry() if registry is None else registry
-        made = {}
+        series = {}
         for metric in TABLE:
             if metric is not GPU_MEMORY:
                 extra = {"buckets": metric.buckets} if metric.buckets else {}
-                made[metric.name] = kinds[metric.kind](
+                series[metric.name] = kinds[metric.kind](
                     metric.name, metric.help, metric.labels, registry=self.registry, **extra
                 )
-        self._made = made
+        self._made = series
         self._engine = EngineName().labels
         self._known: dict[tuple[str, ...], Any] = {}
         self.registry.register(GpuMemory())
@@ -290,8 +290,8 @@ class PrometheusRecorder(Recorder):
         self._series(INFERENCES, stream, status).inc()
         for stage, spent_ms in stage_ms.items():
             self._series(STAGE, stage).observe(spent_ms / 1e3)
-        for name, found in detections_by_class.items():
-            self._series(DETECTIONS, name).inc(found)
+        for name, count in detections_by_class.items():
+            self._series(DETECTIONS, name).inc(count)
 
     def dropped(self, stream: str, n: int = 1) -> None:
         """See `Recorder.dropped`."""

@@ -55,8 +55,8 @@ def suppress(
     for first in range(0, n, CHUNK):
         group = np.concatenate([kept, order[first : first + CHUNK]])
         # Lists: cv2 reads them faster than it reads an array into its vector of rectangles.
-        found = cv2.dnn.NMSBoxes(boxes[group].tolist(), score[group].tolist(), 0.0, iou)
-        kept = group[np.asarray(found, np.int64).reshape(-1)]  # before OpenCV 4.5.4: columns
+        chosen = cv2.dnn.NMSBoxes(boxes[group].tolist(), score[group].tolist(), 0.0, iou)
+        kept = group[np.asarray(chosen, np.int64).reshape(-1)]  # before OpenCV 4.5.4: columns
         if most is not None and len(kept) >= most:
             return kept[:most]
     return kept

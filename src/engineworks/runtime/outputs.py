@@ -45,21 +45,21 @@ def fitting_name(stem: str, ending: str) -> str:
 def identity(path: Path | int) -> Identity | None:
     """Of a file, or of an open descriptor; None for what is no ordinary file or not there."""
     try:
-        found = path.stat() if isinstance(path, Path) else os.fstat(path)
+        status = path.stat() if isinstance(path, Path) else os.fstat(path)
     except (OSError, ValueError):
         return None
-    if not stat.S_ISREG(found.st_mode) or not found.st_ino:
+    if not stat.S_ISREG(status.st_mode) or not status.st_ino:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def identities(paths: Iterable[Path | int]) -> dict[Identity, str]:
     """Every file that is there, with a name of it for messages."""
     names: dict[Identity, str] = {}
     for path in paths:
-        found = identity(path)
-        if found is not None:
-            names.setdefault(found, "standard input" if path == 0 else str(path))
+        file_id = identity(path)
+        if file_id is not None:
+            names.setdefault(file_id, "standard input" if path == 0 else str(path))
     return names
 
 
@@ -126,9 +126,9 @@ def refuse_unwritable(path: Path, *, goes_on: bool = False) -> None:
         if not (goes_on and path.exists()):
             _try(temporary_name(path))
     except (OSError, ValueError) as error:
-        words = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or str(error)
         raise StoreError(
-            f"{path} cannot be written ({words})", hint="give the output another place or name"
+            f"{path} cannot be written ({reason})", hint="give the output another place or name"
         ) from error
 
 
@@ -152,9 +152,9 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         _try(folder / f".writable.{os.getpid()}")
     except (OSError, ValueError) as error:
-        words = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or str(error)
         raise StoreError(
-            f"{folder} cannot be written to ({words})", hint="give another folder for -o"
+            f"{folder} cannot be written to ({reason})", hint="give another folder for -o"
         ) from error
 
 

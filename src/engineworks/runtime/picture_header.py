@@ -105,10 +105,10 @@ def _jpeg(data: bytes) -> Header | None:
     at, frame = 2, (0, 0, 0)
     for _ in range(_SEGMENTS):
         # What lies between segments is skipped, as libjpeg does.
-        found = _MARKER.search(data, at)
-        if found is None:
+        segment = _MARKER.search(data, at)
+        if segment is None:
             return None
-        marker, at = found[1][0], found.end()
+        marker, at = segment[1][0], segment.end()
         if marker == 0xDA:
             # In a scan 0xFF is stuffed: what looks like a marker is one. Before the first scan an
             # embedded thumbnail has scans and an end of its own.
@@ -191,13 +191,13 @@ def _tiff(data: bytes) -> Header:
 
 
 def _pnm(data: bytes) -> Header | None:
-    found = _PNM.match(data)
-    if found is None:
+    header = _PNM.match(data)
+    if header is None:
         return None
-    width, height = int(found[2]), int(found[3])
-    if found[1] in b"14":
+    width, height = int(header[2]), int(header[3])
+    if header[1] in b"14":
         return Header(format="PNM", width=width, height=height, bits=1)
-    white = _PNM_WHITE.match(data, found.end())
+    white = _PNM_WHITE.match(data, header.end())
     if white is None or not 0 < int(white[1]) < 65536:
         return None
     bits = 8 if int(white[1]) < 256 else 16

@@ -73,8 +73,8 @@ def fetch(address: str, sha256: str = "", place: Path | None = None) -> Path:
         StoreError: Registry or store do not answer, or refuse.
     """
     if address.startswith(SCHEME):
-        found = look_up(address)
-        source, wanted = found.source, found.sha256
+        registered = look_up(address)
+        source, wanted = registered.source, registered.sha256
         if sha256 and sha256 != wanted:
             raise ArtifactError(
                 f"{address} is engine {wanted[:16]}..., not {sha256[:16]}...",
@@ -104,9 +104,9 @@ def look_up(address: str) -> Version:
         query = f"registered-models/alias?name={quoted(name)}&alias={quoted(match['alias'])}"
     else:
         query = f"model-versions/get?name={quoted(name)}&version={match['version']}"
-    found = _answer(http, f"/api/2.0/mlflow/{query}").get("model_version", {})
-    tags = {str(tag["key"]): str(tag.get("value", "")) for tag in found.get("tags", [])}
-    version = str(found.get("version", ""))
+    registered = _answer(http, f"/api/2.0/mlflow/{query}").get("model_version", {})
+    tags = {str(tag["key"]): str(tag.get("value", "")) for tag in registered.get("tags", [])}
+    version = str(registered.get("version", ""))
     sha256 = tags.get("sha256", "")
     if not store.is_identity(sha256):
         raise ArtifactError(
@@ -118,10 +118,10 @@ def look_up(address: str) -> Version:
             f"version {version} of {name} is {tags['verdict']}: it was withdrawn",
             hint="ask for another version, for example the champion",
         )
-    run_id, _, folder = str(found.get("source", "")).removeprefix("runs:/").partition("/")
-    if not str(found.get("source", "")).startswith("runs:/") or not folder:
+    run_id, _, folder = str(registered.get("source", "")).removeprefix("runs:/").partition("/")
+    if not str(registered.get("source", "")).startswith("runs:/") or not folder:
         raise ArtifactError(
-            f"version {version} of {name} leads to {found.get('source')!r}, not into a run",
+            f"version {version} of {name} leads to {registered.get('source')!r}, not into a run",
             hint="register it with `ship`",
         )
     source = _RunFolder(http=http, run_id=run_id, folder=folder)

@@ -84,14 +84,14 @@ class _Place:
     def config(self, model: str) -> dict[str, Any]:
         """The server's configuration of a model."""
         options = {"as_json": True} if self.grpc else {}
-        found = self.client.get_model_config(model, headers=dict(self.headers), **options)
-        return dict(found["config"] if self.grpc else found)
+        reply = self.client.get_model_config(model, headers=dict(self.headers), **options)
+        return dict(reply["config"] if self.grpc else reply)
 
     def models(self) -> list[str]:
         """Names of the models that the server holds."""
         options = {"as_json": True} if self.grpc else {}
-        found = self.client.get_model_repository_index(headers=dict(self.headers), **options)
-        entries = found.get("models", []) if self.grpc else found
+        reply = self.client.get_model_repository_index(headers=dict(self.headers), **options)
+        entries = reply.get("models", []) if self.grpc else reply
         return sorted({entry["name"] for entry in entries})
 
 
@@ -287,25 +287,25 @@ def _explained(error: Exception, where: str) -> FeedError | InferenceError:
     status = getattr(error, "status", None)
     code = str(status() if callable(status) else status)
     message = getattr(error, "message", None)
-    words = said(str(message()) if callable(message) else error)
+    text = said(str(message()) if callable(message) else error)
     if code in _FAULT:
-        return FeedError(f"{where} refused the request: {words}", hint="send what it takes")
+        return FeedError(f"{where} refused the request: {text}", hint="send what it takes")
     if code in _LATE or isinstance(error, TimeoutError):
         return InferenceError(
-            f"{where} did not answer in time: {words}", hint="ask later, or raise timeout_s"
+            f"{where} did not answer in time: {text}", hint="ask later, or raise timeout_s"
         )
-    if code in _FULL and "connect" not in words.lower():
+    if code in _FULL and "connect" not in text.lower():
         return InferenceError(
-            f"{where} has no room for the request: {words}",
+            f"{where} has no room for the request: {text}",
             hint="ask again later, or let fewer ask at once",
         )
     if code in ("401", "403", "StatusCode.UNAUTHENTICATED", "StatusCode.PERMISSION_DENIED"):
         return InferenceError(
-            f"{where} wants to know who asks: {words}",
+            f"{where} wants to know who asks: {text}",
             hint='give headers={"Authorization": "Bearer ..."}',
         )
     return InferenceError(
-        f"{where}: {type(error).__name__}: {words}",
+        f"{where}: {type(error).__name__}: {text}",
         hint="check that the server runs and that its address and port are these",
     )
 

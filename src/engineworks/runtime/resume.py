@@ -111,12 +111,12 @@ def look_back(outputs: Outputs) -> Begun:
 
 def _parts(video: Path) -> list[Path]:
     """The parts that play, in order."""
-    found: list[Path] = []
-    while (part := _named(part_name(video, len(found) + 1))) is not None:
+    parts: list[Path] = []
+    while (part := _named(part_name(video, len(parts) + 1))) is not None:
         if last_time_s(part) is None:
             break
-        found.append(part)
-    return found
+        parts.append(part)
+    return parts
 
 
 def _named(path: Path) -> Path | None:
@@ -135,7 +135,7 @@ def _rows(jsonl: Path) -> Iterator[tuple[float, int, int, int]]:
             end += len(line)
             try:
                 row = json.loads(line)
-                tracks = [found.get("track_id", 0) for found in row["detections"]]
+                tracks = [detection.get("track_id", 0) for detection in row["detections"]]
                 yield float(row["time_s"]), int(row["frame"]), end, max(tracks, default=0)
             except (ValueError, KeyError, TypeError):
                 return  # the line that was being written

@@ -246,15 +246,15 @@ class SessionBase:
         Raises:
             ArtifactError: There is another one.
         """
-        found = dict(self.manifest.details.get(name) or {})
-        strange = sorted(set(found) - set(known))
+        settings = dict(self.manifest.details.get(name) or {})
+        strange = sorted(set(settings) - set(known))
         if strange:
             raise ArtifactError(
                 f"{self.manifest.name}: its manifest sets {strange[0]!r} in details.{name}, which "
                 "no engine of this project does",
                 hint="do not use it: ask whoever made it for the artifact again",
             )
-        return found
+        return settings
 
     def check(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> None:
         """Refuse feeds whose names, dtypes or shapes are not the engine's.
@@ -294,11 +294,11 @@ class SessionBase:
                     hint="open dimensions take any size from 1 on, the others their own",
                 )
 
-    def hold_to(self, found: Mapping[str, Sequence[Any]], outputs: int) -> None:
+    def hold_to(self, dims: Mapping[str, Sequence[Any]], outputs: int) -> None:
         """Refuse a manifest that declares other inputs or outputs than the engine itself has.
 
         Args:
-            found: Input name -> its sizes as the vendor tells them; what is no number is open.
+            dims: Input name -> its sizes as the vendor tells them; what is no number is open.
             outputs: How many there are.
 
         Raises:
@@ -311,7 +311,7 @@ class SessionBase:
                 hint="do not use it: ask whoever made it for the artifact again",
             )
         for spec in self.inputs:
-            real = found.get(spec.name)
+            real = dims.get(spec.name)
             if (
                 real is None
                 or len(real) != len(spec.shape)
@@ -322,7 +322,7 @@ class SessionBase:
             ):
                 raise ArtifactError(
                     f"{self.title}: its manifest says input {spec.name!r} {list(spec.shape)}, the "
-                    f"engine itself has { ({name: list(sizes) for name, sizes in found.items()}) }",
+                    f"engine itself has { ({name: list(sizes) for name, sizes in dims.items()}) }",
                     hint="do not use it: ask whoever made it for the artifact again",
                 )
 

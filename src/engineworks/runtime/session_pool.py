@@ -92,9 +92,9 @@ class _Worker:
             return
         started = time.perf_counter()
         try:
-            made = session.infer(feeds)
+            outputs = session.infer(feeds)
             if session.reuses_outputs:
-                made = {name: np.array(value) for name, value in made.items()}
+                outputs = {name: np.array(value) for name, value in outputs.items()}
         except BaseException as error:
             answer.set_exception(error)
             return
@@ -105,7 +105,7 @@ class _Worker:
             rows=old.rows + len(next(iter(feeds.values()))),
             busy_s=old.busy_s + time.perf_counter() - started,
         )
-        answer.set_result(made)
+        answer.set_result(outputs)
 
 
 class SessionPool:

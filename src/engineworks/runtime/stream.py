@@ -251,8 +251,8 @@ class Stream:
             item.answer = self._tracker.update(item.answer)
         clock.append(time.perf_counter())
         if pictures:
-            words = self._rate() if self.job.overlay else None
-            self._predictor.draw(item.frame.pixels, item.answer, words)
+            rate = self._rate() if self.job.overlay else None
+            self._predictor.draw(item.frame.pixels, item.answer, rate)
         clock.append(time.perf_counter())
         for position, stage in enumerate(("postprocess", "track", "draw")):
             item.ms[stage] = (clock[position + 1] - clock[position]) * 1e3

@@ -136,9 +136,10 @@ def _noise(height: Array, of_height: float, of_aspect: float) -> Array:
     return noise
 
 
-def _overlap(one: Array, other: Array) -> Array:
+def _overlap(boxes: Array, other: Array) -> Array:
     """Intersection over union (n, m); sides count their last pixel, as ByteTrack's do."""
-    (left, top, right, bottom), (other_left, other_top, other_right, other_bottom) = one.T, other.T
+    left, top, right, bottom = boxes.T
+    other_left, other_top, other_right, other_bottom = other.T
     width = np.minimum(right[:, None], other_right) - np.maximum(left[:, None], other_left) + 1
     height = np.minimum(bottom[:, None], other_bottom) - np.maximum(top[:, None], other_top) + 1
     shared = np.maximum(width, 0) * np.maximum(height, 0)
@@ -220,12 +221,12 @@ class ByteTrack:
         pairs = assign(gain)
         if not pairs:
             return rows, which
-        taken, found = np.array(pairs).T
-        index = which[found]
+        taken, matched = np.array(pairs).T
+        index = which[matched]
         measured = _measured(frame.boxes[index], frame.sides[index])
         tracks.update(rows[taken], measured, self._frame)
         frame.track[index] = rows[taken]
-        return np.delete(rows, taken), np.delete(which, found)
+        return np.delete(rows, taken), np.delete(which, matched)
 
     def _begin(self, frame: _Frame, which: Array) -> None:
         """New tracks for boxes that belong to none."""
@@ -248,13 +249,13 @@ class ByteTrack:
             same &= tracks.class_id[live][:, None] == tracks.class_id[lost][None]
             age = tracks.seen - tracks.started
             for row, column in zip(*np.nonzero(same), strict=True):
-                one, other = live[row], lost[column]
-                keep[other if age[one] > age[other] else one] = False
+                followed, other = live[row], lost[column]
+                keep[other if age[followed] > age[other] else followed] = False
         if keep.all():
             return
         moved = np.where(keep, np.cumsum(keep) - 1, -1)
-        found = frame.track >= 0
-        frame.track[found] = moved[frame.track[found]]
+        tracked = frame.track >= 0
+        frame.track[tracked] = moved[frame.track[tracked]]
         self._tracks = tracks.select(keep)
 
     def _answer(self, detections: Detections, frame: _Frame) -> Detections:

@@ -245,9 +245,9 @@ class VideoFile:
             raise self._refusal(failure) from failure
 
     def _refusal(self, error: Exception) -> StoreError:
-        words = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or str(error)
         return StoreError(
-            f"{self.path} cannot be written: {words}",
+            f"{self.path} cannot be written: {reason}",
             hint="make room on the disk; what was written so far plays, --resume goes on from it",
         )
 

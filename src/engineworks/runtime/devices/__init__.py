@@ -146,10 +146,10 @@ def open_device(index: int = 0) -> Device:
     require_driver("device memory")
     for module, file in BACKENDS.items():
         try:
-            found = importlib.util.find_spec(module)
+            module_spec = importlib.util.find_spec(module)
         except ModuleNotFoundError:
-            found = None
-        if found is not None:
+            module_spec = None
+        if module_spec is not None:
             backend = importlib.import_module(f"engineworks.runtime.devices.{file}")
             return cast(Callable[[int], Device], backend.open_device)(index)
     raise MissingDependency(

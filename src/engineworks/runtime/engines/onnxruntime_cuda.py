@@ -237,10 +237,10 @@ class GraphRecorder:
         inputs = {spec.name: self._memory(spec, sizes) for spec in self._inputs}
         outputs = {spec.name: self._memory(spec, sizes) for spec in self._outputs}
         binding = self._session.io_binding()
-        for name, found in inputs.items():
-            binding.bind_ortvalue_input(name, found)
-        for name, found in outputs.items():
-            binding.bind_ortvalue_output(name, found)
+        for name, memory in inputs.items():
+            binding.bind_ortvalue_input(name, memory)
+        for name, memory in outputs.items():
+            binding.bind_ortvalue_output(name, memory)
         return _Bound(binding, inputs, outputs, self._run_options(len(self._bound)))
 
     def _memory(self, spec: TensorSpec, sizes: Mapping[int | str, int]) -> Any:

@@ -277,7 +277,7 @@ def check_engine(manifest: Manifest, version: str, device: int = 0) -> None:
             "options: {version_compatible: true}",
         )
     gpu = str(details.get("gpu", ""))
-    here = [found.compute_capability for found in nvidia.gpus()]
+    here = [card.compute_capability for card in nvidia.gpus()]
     if here and not 0 <= device < len(here):
         raise ArtifactError(
             f"there is no GPU {device}: this machine has {len(here)}",

@@ -45,9 +45,9 @@ def open_head(task: TaskSpec, size: Size, decode: Decoder | None) -> Finish:
     top = int(task.options.get("top", TOP))
 
     def finish(outputs: Outputs, placement: Placement) -> Classification:
-        found = confidences(only(outputs).reshape(-1), task.scores)
-        best = np.argsort(-found, kind="stable")[:top]
-        return Classification(class_id=best.astype(np.int64), confidence=found[best])
+        confidence = confidences(only(outputs).reshape(-1), task.scores)
+        best = np.argsort(-confidence, kind="stable")[:top]
+        return Classification(class_id=best.astype(np.int64), confidence=confidence[best])
 
     return finish
 

@@ -85,7 +85,7 @@ def skeleton_of(options: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
     given: Sequence[Sequence[int]] | None = options.get("skeleton")
     if given is None:
         return COCO_SKELETON if names_of(options) == COCO_NAMES else ()
-    return tuple((int(one), int(other)) for one, other in given)
+    return tuple((int(start), int(end)) for start, end in given)
 
 
 def decode_pose(outputs: Outputs, points: int, confidence: float) -> Candidates:

@@ -46,8 +46,8 @@ class Segmentation:
     def areas(self) -> dict[int, int]:
         """Pixels of each class that is there, the largest area first."""
         numbers, pixels = np.unique(self.class_map, return_counts=True)
-        found = {int(n): int(count) for n, count in zip(numbers, pixels, strict=True) if n >= 0}
-        return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+        counts = {int(n): int(count) for n, count in zip(numbers, pixels, strict=True) if n >= 0}
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def of_scores(scores: Array, size: Size, placement: Placement) -> Array:
@@ -205,9 +205,9 @@ def from_png(data: bytes) -> Array:
     import cv2
 
     image = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED))
-    found = image.astype(np.int32)
-    found[image == np.iinfo(image.dtype).max] = UNSEEN
-    return np.asarray(found)
+    class_map = image.astype(np.int32)
+    class_map[image == np.iinfo(image.dtype).max] = UNSEEN
+    return np.asarray(class_map)
 
 
 def lines(answer: Segmentation, task: TaskSpec) -> list[str]:

@@ -182,8 +182,8 @@ def is_live(address: str) -> bool:
 
 def uses(address: str) -> tuple[str, ...]:
     """The fields of `SourceOptions` that this kind has a use for, and not every kind."""
-    found: tuple[str, ...] = _kind(address)[0].USES
-    return found
+    names: tuple[str, ...] = _kind(address)[0].USES
+    return names
 
 
 def _kind(address: str) -> tuple[Any, str]:

@@ -118,9 +118,9 @@ class Decoder:
     def _refusal(self, error: BaseException) -> DataError:
         path = Path(self._address)
         size = path.stat().st_size if path.is_file() else None
-        found = f" ({size} bytes)" if size is not None else ""
+        size_text = f" ({size} bytes)" if size is not None else ""
         return DataError(
-            f"{self._address}{found} cannot be opened as a video: {_words(error)}",
+            f"{self._address}{size_text} cannot be opened as a video: {_words(error)}",
             hint="check the address; a file must be a whole video that ffprobe can read",
         )
 
@@ -205,11 +205,11 @@ class Decoder:
         except (av.error.FFmpegError, OSError) as error:
             for frame in self._held_back():
                 yield self._pixels(frame), self._time_s(frame)
-            words = _words(error)
+            message = _words(error)
             if not self.stream.codec_context.width:
-                words += f" (do its pictures have more than {self._limit:,} pixels?)"
+                message += f" (do its pictures have more than {self._limit:,} pixels?)"
             raise DataError(
-                f"{self._address} broke off: {words}",
+                f"{self._address} broke off: {message}",
                 hint="check the connection or the file; what came before is kept",
             ) from error
 
@@ -233,8 +233,8 @@ class Decoder:
         return image if self._turn == STRAIGHT else upright(image, self._turn)
 
     def _turn_of(self, frame: av.VideoFrame) -> Signs:
-        found: Any = frame.side_data.get(self._av.sidedata.sidedata.Type.DISPLAYMATRIX)
-        return STRAIGHT if found is None else signs(bytes(found))
+        matrix: Any = frame.side_data.get(self._av.sidedata.sidedata.Type.DISPLAYMATRIX)
+        return STRAIGHT if matrix is None else signs(bytes(matrix))
 
     def _time_s(self, frame: av.VideoFrame) -> float:
         if frame.pts is None or frame.time_base is None:

@@ -68,15 +68,15 @@ def open_source(address: str, options: SourceOptions, stop: threading.Event) -> 
     Raises:
         DataError: There is no image in it.
     """
-    found = _found(address)
-    others = folders.by_ending(found.others)
-    if not found.files:
+    listing = _found(address)
+    others = folders.by_ending(listing.others)
+    if not listing.files:
         raise DataError(
             f"{address} holds no image ({', '.join(SUFFIXES)})"
             + (f"; there are {others}" if others else ""),
             hint="give a folder with images; for videos use: engineworks videos",
         )
-    source = FolderSource([Path(address, name) for name in found.files], options)
+    source = FolderSource([Path(address, name) for name in listing.files], options)
     if others:
         source.troubles.note(f"left out, since no image that is read ends so: {others}")
     return source

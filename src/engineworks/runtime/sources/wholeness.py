@@ -96,9 +96,9 @@ def _matroska(head: bytes) -> int | None:
 
 
 def _after(head: bytes, key: bytes, form: str, skip: int = 0) -> int | None:
-    found = head.find(key)
-    place = found + len(key) + skip
-    if found < 0 or place + struct.calcsize(form) > len(head):
+    start = head.find(key)
+    place = start + len(key) + skip
+    if start < 0 or place + struct.calcsize(form) > len(head):
         return None
     return int(struct.unpack_from(form, head, place)[0]) or None
 
