@@ -63,7 +63,7 @@ def measure(folder: Path, engine: Path, photo: Path, *, rounds: int, block: int)
             found = detector(decode_picture(data, "photo").image)
             assert len(found) >= 0  # noqa: S101 - used
 
-        _idle_once(ours)
+        idle_once(ours)
         spent: dict[str, list[float]] = {"chain": [], "ours": [], "naive": []}
         for number in range(rounds):
             names = list(spent) if number % 2 else list(spent)[::-1]
@@ -98,7 +98,7 @@ def _block(
     return (ended - begun) * 1e3 / block
 
 
-def _idle_once(running: servers.Running) -> None:
+def idle_once(running: servers.Running) -> None:
     """Let the server time its batches before it is timed itself."""
     end = time.monotonic() + 30
     while "ms by batch" not in running.said() and time.monotonic() < end:
@@ -128,7 +128,7 @@ def _naive(engine: Path) -> Iterator[tuple[int, int]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks._serving_naive", str(port), str(engine), "1"]
+        [sys.executable, "-m", "benchmarks._serving_naive", str(port), str(engine)]
     )
     try:
         end = time.monotonic() + 60

@@ -1,7 +1,7 @@
-"""Our server alone: CPU, overload, hostile clients, swaps, abandoned requests, ready time.
+"""Our server: CPU, ready time, overload, peers, hostile clients, swaps, abandoned requests.
 
-`python -m benchmarks.serving [PART...]`; parts are cpu, ready, overload, hostile, swaps, abandoned.
-Counts are those of a machine of two shared cores; SCALE multiplies them.
+`python -m benchmarks.serving [PART...]`; parts are cpu, ready, overload, peers, hostile, swaps,
+abandoned. SCALE multiplies how often each is done.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks import _serving_peers as peers
 from benchmarks import _serving_trials as trials
 from benchmarks._bars import Bar, finish
 from benchmarks._serving_cpu import measure
 from engineworks.store import LocalStore
 from tests import builders, servers
 
-#: What a run of this machine's size does; the targets are 100,000 hostile requests, 1,000 swaps.
-HOSTILE, SWAPS, ABANDONED = 10_000, 200, 60
+HOSTILE, SWAPS, ABANDONED = 100_000, 1_000, 60
 
 
 def main(parts: list[str]) -> int:
     """Measure, print the bars, write `serving.json`."""
     scale = float(os.environ.get("SCALE", "1"))
-    chosen = parts or ["cpu", "ready", "overload", "hostile", "swaps", "abandoned"]
+    chosen = parts or list(PARTS)
     bars: list[Bar] = []
     details: dict[str, Any] = {"scale": scale, "load_average": os.getloadavg()}
     with tempfile.TemporaryDirectory(prefix="bench-serving-") as name:
@@ -81,6 +81,16 @@ def _overload(folder: Path, scale: float) -> tuple[list[Bar], dict[str, Any]]:
     ], found
 
 
+def _peers(folder: Path, scale: float) -> tuple[list[Bar], dict[str, Any]]:
+    engine, photo = _yolox(folder)
+    home = Path(os.environ.get("ENGINEWORKS_HOME") or ".engineworks").absolute()
+    found = peers.compare(
+        folder, engine, photo, home, seconds=max(3.0, 10 * scale), rounds=max(3, round(12 * scale))
+    )
+    best = found["peers"][found["best_peer"]]
+    return [Bar("p99 to that of the best peer", best["p99"][0], "x", 1.05)], found
+
+
 def _hostile(folder: Path, scale: float) -> tuple[list[Bar], dict[str, Any]]:
     engine = servers.oracle_engine(folder / "oracle")
     found = trials.hostile(folder, engine, round(HOSTILE * scale))
@@ -113,6 +123,7 @@ PARTS = {
     "cpu": _cpu,
     "ready": _ready,
     "overload": _overload,
+    "peers": _peers,
     "hostile": _hostile,
     "swaps": _swaps,
     "abandoned": _abandoned,

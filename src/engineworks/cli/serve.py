@@ -76,6 +76,14 @@ def _add_limits(command: argparse.ArgumentParser) -> None:
         help="largest body of a request (default: 20 MiB)",
     )  # fmt: skip
     command.add_argument(
+        "--max-video", type=whole(0, 2**34), default=100 * 2**20, metavar="BYTES",
+        help="largest video (default: 100 MiB; 0: none is taken)",
+    )  # fmt: skip
+    command.add_argument(
+        "--max-video-s", type=number(0, 86_400), default=120.0, metavar="S",
+        help="longest video in seconds (default: 120)",
+    )  # fmt: skip
+    command.add_argument(
         "--max-batch", type=whole(1, 4096), default=8, help="rows of one inference"
     )
     command.add_argument(
@@ -217,6 +225,8 @@ def _limits(options: argparse.Namespace) -> ServerLimits:
     return ServerLimits(
         max_body=options.max_body,
         max_pixels=options.max_pixels,
+        max_video=options.max_video,
+        max_video_s=options.max_video_s,
         max_batch=options.max_batch,
         queue=options.queue,
         wait_ms=max(0.0, options.wait_ms),

@@ -29,7 +29,7 @@ from engineworks.errors import (
 )
 from engineworks.server import bodies, pages
 from engineworks.server.cut import Cut
-from engineworks.server.gate import Note, refusal_body
+from engineworks.server.gate import VIDEO, Note, refusal_body
 from engineworks.server.heads import EXAMPLES, MOST_CLASSES, routes
 from engineworks.server.models import Models
 from engineworks.server.refusals import Refusal, bad_request
@@ -47,7 +47,14 @@ PRIORITIES = {"low": -1, "normal": 0, "high": 1}
 def labels() -> frozenset[str]:
     """Paths that have a label of their own in the metrics."""
     return frozenset(
-        {"/", "/health/live", "/health/ready", "/metrics", *(f"/{route}" for route in routes())}
+        (
+            "/",
+            "/health/live",
+            "/health/ready",
+            "/metrics",
+            VIDEO,
+            *(f"/{name}" for name in routes()),
+        )
     )
 
 
@@ -113,7 +120,7 @@ def create(models: Models, change: Change, metrics: Callable[[], bytes]) -> Fast
         change: Changes what all workers serve.
         metrics: The text for Prometheus.
     """
-    from engineworks.server import protocol
+    from engineworks.server import protocol, video_route
 
     app = FastAPI(
         title="engineworks",
@@ -135,6 +142,7 @@ def create(models: Models, change: Change, metrics: Callable[[], bytes]) -> Fast
         text = await asyncio.get_running_loop().run_in_executor(None, metrics)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
+    video_route.add(app, models)
     protocol.add(app, models, change)
     return app
 
@@ -209,13 +217,13 @@ def _add_route(app: FastAPI, models: Models, route: str, title: str) -> None:
         note = note_of(request)
         asked = _NO_QUERY
         if request.scope["query_string"]:
-            asked = _checked(Query, dict(request.query_params))
+            asked = checked(Query, dict(request.query_params))
         engine = note.engine = models.pick(asked.model, route)
         deadline_s = deadline_of(request, models, asked.timeout_ms)
         with engine.used() as coming, models.memory.held() as take:
             body = await bodies.receive(request, limits, take)
             upload = bodies.upload(body, request.headers.get("content-type", ""), limits.max_pixels)
-            said = _checked(Choices, upload.options) if upload.options else _NO_QUERY
+            said = checked(Choices, upload.options) if upload.options else _NO_QUERY
             assert engine.head is not None  # noqa: S101 - it answers this route
             reply = await unless_gone(
                 request,
@@ -243,7 +251,12 @@ def _add_route(app: FastAPI, models: Models, route: str, title: str) -> None:
     )
 
 
-def _checked(kind: type[Said], options: dict[str, Any]) -> Said:
+def checked(kind: type[Said], options: dict[str, Any]) -> Said:
+    """What a request says, held to its rules.
+
+    Raises:
+        Refusal: The first rule that it breaks.
+    """
     try:
         return kind.model_validate(options)
     except pydantic.ValidationError as error:

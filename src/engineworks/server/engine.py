@@ -25,7 +25,7 @@ from engineworks.runtime.batching import BatchTimes, QueueFull, RequestQueue
 from engineworks.runtime.metrics import Recorder, name_of
 from engineworks.server.admission import Admission, DecodingQueue
 from engineworks.server.heads import Model, answering
-from engineworks.server.jobs import Arrays, Coming, ImageJob, ServerJob, own, padded
+from engineworks.server.jobs import Arrays, Coming, ImageJob, Pixels, ServerJob, own, padded
 from engineworks.server.refusals import Refusal, bad_request, busy, too_large, too_late
 from engineworks.server.settings import ServedEngine, Settings
 from engineworks.server.trials import BatchTrial, Kept, may_merge, repeated, row
@@ -139,12 +139,18 @@ class OpenEngine:
         return 2 * len(self._sessions) * self.queue.times.best(self.most) + hosts.cores()
 
     async def image(
-        self, data: bytes, model: Model, *, coming: Coming, deadline_s: float, priority: int = 0
+        self,
+        picture: bytes | Pixels,
+        model: Model,
+        *,
+        coming: Coming,
+        deadline_s: float,
+        priority: int = 0,
     ) -> bytes:
         """The answer for one image as JSON; cancelling it takes it out of the queue.
 
         Args:
-            data: The image file.
+            picture: The image file, or pixels.
             model: Of `head.asked`.
             coming: Of `used`.
             deadline_s: On `time.monotonic`.
@@ -156,7 +162,7 @@ class OpenEngine:
         """
         job = ImageJob(
             model,
-            data,
+            picture,
             max_pixels=self._settings.limits.max_pixels,
             ready=self._run_or_enqueue,
             about=self.about,

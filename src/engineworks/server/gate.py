@@ -29,6 +29,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+#: The one route that takes more than an image.
+VIDEO = "/video"
+
 #: Answered to anybody.
 OPEN = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
 
@@ -55,6 +58,8 @@ class Note:
     """What the application says about a request for metrics and logs."""
 
     request_id: str
+    client: str = ""
+    """Its key's name, else its address."""
     engine: OpenEngine | None = None
     outcome: str = ""
     status: int = 0
@@ -98,7 +103,8 @@ class RequestGate:
 
         exchange = _Exchange(headers, receive, send, note)
         try:
-            self._check(scope["path"], scope["method"], headers)
+            key = self._check(scope["path"], scope["method"], headers)
+            note.client = key or str((scope.get("client") or ("",))[0])
         except Refusal as refusal:
             note.outcome = refusal.outcome
             status, answer_headers, body = refusal_body(refusal)
@@ -131,7 +137,13 @@ class RequestGate:
         self._told(scope, note, time.monotonic() - begun)
         return status, [*answer_headers, (b"x-request-id", note.request_id.encode())], body
 
-    def _check(self, path: str, method: str, headers: dict[bytes, bytes]) -> None:
+    def _check(self, path: str, method: str, headers: dict[bytes, bytes]) -> str:
+        """The name of the request's key, "" where none is asked for.
+
+        Raises:
+            Refusal: It may not come in.
+        """
+        name = ""
         host = headers.get(b"host", b"").decode("latin-1")
         if self._settings.hosts and _name(host) not in self._settings.hosts:
             raise Refusal(
@@ -147,20 +159,22 @@ class RequestGate:
                     hint="no other site's page may; let its server ask instead",
                 )  # fmt: skip
         if self._keys is not None and path not in OPEN:
-            self._hold_to_key(self._keys, path, headers)
+            name = self._hold_to_key(self._keys, path, headers)
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise Refusal(
                 415, "bad_request", "packed bodies are not read", hint="send it without packing"
             )
         length = headers.get(b"content-length", b"0")
-        most = self._settings.limits.max_body
+        limits = self._settings.limits
+        most = limits.max_video if path == VIDEO else limits.max_body
         if not length.isdigit() or len(length) > 15 or int(length) > most:
             raise too_large(
                 f"a body of {length[:20].decode('latin-1')} bytes, more than {most:,}",
-                hint="send a smaller image",
+                hint="send less, or raise the server's limit",
             )
+        return name
 
-    def _hold_to_key(self, keys: KeyRing, path: str, headers: dict[bytes, bytes]) -> None:
+    def _hold_to_key(self, keys: KeyRing, path: str, headers: dict[bytes, bytes]) -> str:
         key = keys.find(headers)
         if key is None:
             raise Refusal(
@@ -179,6 +193,7 @@ class RequestGate:
                 429, "limited", f"the key {key.name!r} may ask {key.per_second:g} times a second",
                 hint="ask less often", retry_s=wait_s,
             )  # fmt: skip
+        return key.name
 
     def _told(self, scope: Scope, note: Note, took_s: float) -> None:
         path = scope["path"]

@@ -18,12 +18,16 @@ import numpy as np
 from engineworks.errors import DataError
 from engineworks.runtime.batching import Ticket
 from engineworks.runtime.pictures import decode_picture
+from engineworks.runtime.planes import Planes
 from engineworks.runtime.preprocess import Placement
 from engineworks.runtime.session import Session
 from engineworks.server.heads import Model, finish
 from engineworks.server.refusals import Refusal
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+#: uint8 (height, width, 3) BGR, or the planes of a video's frame.
+Pixels = np.ndarray[Any, Any] | Planes
 
 
 class Coming:
@@ -113,7 +117,7 @@ class ImageJob(ServerJob):
 
     Args:
         model: What reads the engine's outputs with the request's thresholds.
-        data: The image file.
+        picture: The image file, or pixels that are decoded already.
         max_pixels: No larger picture is decoded.
         ready: Called with the job when it is prepared.
         about: What the answer says beside its own.
@@ -122,7 +126,7 @@ class ImageJob(ServerJob):
     def __init__(
         self,
         model: Model,
-        data: bytes,
+        picture: bytes | Pixels,
         *,
         max_pixels: int,
         ready: Callable[[ImageJob], None],
@@ -131,7 +135,7 @@ class ImageJob(ServerJob):
         priority: int,
     ) -> None:
         super().__init__(None, rows=1, deadline_s=deadline_s, priority=priority)
-        self._model, self._data = model, data
+        self._model, self._picture = model, picture
         self._max_pixels, self._ready, self._about = max_pixels, ready, about
         self._placement: Placement | None = None
         self.counts: dict[str, int] = {}
@@ -143,11 +147,10 @@ class ImageJob(ServerJob):
             return  # the event loop tells, or has told, its client
         try:
             begun = time.perf_counter()
-            image = decode_picture(self._data, "the image", max_pixels=self._max_pixels).image
-            self._data = b""
+            pixels, self._picture = self._decoded(self._picture), b""
             decoded = time.perf_counter()
-            row, self._placement = self._model.prepare(image)
-            self.shape = (image.shape[0], image.shape[1])
+            row, self._placement = self._model.prepare(pixels)
+            self.shape = pixels.size if isinstance(pixels, Planes) else pixels.shape[:2]
             self.feeds = {self._model.session.inputs[0].name: row[None]}
             self.stage_ms = {
                 "decode": (decoded - begun) * 1e3,
@@ -159,6 +162,11 @@ class ImageJob(ServerJob):
             self.fail(Refusal(400, "undecodable", error.message, hint="send a whole image file"))
         except BaseException as error:  # whatever it is, somebody waits for the answer
             self.fail(error)
+
+    def _decoded(self, picture: bytes | Pixels) -> Pixels:
+        if not isinstance(picture, bytes):
+            return picture
+        return decode_picture(picture, "the image", max_pixels=self._max_pixels).image
 
     def ran(self, outputs: Arrays, took_ms: float, later: Callable[..., Any]) -> None:
         """See `Job.ran`."""

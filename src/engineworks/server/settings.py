@@ -27,6 +27,12 @@ class ServerLimits:
     max_body: int = 20 * 2**20
     """Bytes of a request's body."""
     max_pixels: int = MAX_PIXELS
+    max_video: int = 100 * 2**20
+    """Bytes of a video; 0: videos are refused."""
+    max_video_s: float = 120.0
+    """Its length."""
+    videos: int = 2
+    """Videos that are in work in a worker; each client may have one."""
     max_batch: int = 8
     """Rows of one inference, where the engine's batch is open."""
     queue: int = 64

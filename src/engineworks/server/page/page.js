@@ -1,4 +1,4 @@
-// Photos in, boxes out. Talks to this server alone; keeps nothing once the page is closed.
+// Photos and videos in, boxes out. Talks to this server alone; keeps nothing once the page is closed.
 "use strict";
 const at = (id) => document.getElementById(id);
 const LEAST = 0.05;   // asked for once; the slider then chooses among what came
@@ -32,21 +32,32 @@ async function loadEngines() {
 }
 
 async function add(files) {
-  const images = [...files].filter((file) => file.type.startsWith("image/") || !file.type);
-  if (!images.length) { say("That holds no image.", true); return; }
+  const images = [...files].filter((file) =>
+    file.type.startsWith("image/") || !file.type || isVideo(file));
+  if (!images.length) { say("That holds no image and no video.", true); return; }
   for (const file of images) {
-    const photo = { file, url: URL.createObjectURL(file), answer: null, bitmap: null };
-    if (photos.length === MOST_PHOTOS) URL.revokeObjectURL(photos.shift().url);
+    const photo = { file, url: URL.createObjectURL(file), answer: null, bitmap: null, frames: [] };
+    if (photos.length === MOST_PHOTOS) forget(photos.shift());
     photos.push(photo);
+    if (isVideo(file)) {
+      photo.video = player(photo, () => photo === photos[current] && draw());
+      show(photos.indexOf(photo));
+    }
     await ask(photo);
     show(photos.indexOf(photo));
   }
+}
+
+function forget(photo) {
+  if (photo.abort) photo.abort.abort();
+  URL.revokeObjectURL(photo.url);
 }
 
 async function ask(photo) {
   const about = engines[at("engine").value];
   if (!about) { say("There is no engine to ask.", true); return; }
   say(`${photo.file.name || "The photo"} is being looked at ...`);
+  if (photo.video) return askForFrames(photo, about);
   const query = new URLSearchParams({ model: about.name });
   if (["detect", "keypoints"].includes(about.route)) query.set("confidence", LEAST);
   const begun = performance.now();
@@ -65,6 +76,20 @@ async function ask(photo) {
     photo.wrong = error.message || String(error);
     say(`${photo.file.name || "The photo"}: ${photo.wrong}`, true);
   }
+}
+
+async function askForFrames(photo, about) {
+  if (photo.abort) photo.abort.abort();
+  photo.wrong = "";
+  try {
+    await askVideo(photo, about, LEAST, () => photo === photos[current] && draw());
+    say("");
+  } catch (error) {
+    if (error.name === "AbortError") { say("Stopped; what was looked at stays."); }
+    else { photo.wrong = error.message; say(`${photo.file.name}: ${photo.wrong}`, true); }
+  }
+  photo.done = true;
+  draw();
 }
 
 function visible(answer) {
@@ -101,9 +126,11 @@ function show(index) {
   at("shown").hidden = false;
   at("strip").replaceChildren(...photos.map((photo, number) => {
     const button = document.createElement("button");
-    const image = new Image();
-    image.src = photo.url;
+    const image = photo.video ? document.createElement("span") : new Image();
+    if (photo.video) image.textContent = "\u25b6 video";
+    else image.src = photo.url;
     image.alt = photo.file.name || `photo ${number + 1}`;
+    button.setAttribute("aria-label", image.alt);
     button.setAttribute("aria-pressed", number === current);
     button.append(image);
     button.onclick = () => show(number);
@@ -115,6 +142,9 @@ function show(index) {
 function draw() {
   const photo = photos[current];
   if (!photo) return;
+  at("player").hidden = !photo.video;
+  at("progress").hidden = !photo.video || photo.done;
+  if (photo.video) { drawFrame(photo); return; }
   const canvas = at("canvas"), pen = canvas.getContext("2d");
   if (!photo.answer || !photo.bitmap) {
     canvas.width = canvas.height = 1;
@@ -123,11 +153,52 @@ function draw() {
     return;
   }
   const { answer, bitmap } = photo;
-  const found = visible(answer);
   canvas.width = bitmap.width;
   canvas.height = bitmap.height;
   pen.drawImage(bitmap, 0, 0);
   if (photo.mask) pen.drawImage(photo.mask, 0, 0, canvas.width, canvas.height);
+  drawAnswer(answer, `${photo.waited_ms.toFixed(0)} ms in all`);
+}
+
+// The frame that the player stands at, and the newest answer up to it.
+function drawFrame(photo) {
+  const canvas = at("canvas"), pen = canvas.getContext("2d"), { video } = photo;
+  const answer = answerAt(photo, photo.unplayable ? Number(at("seek").value) : video.currentTime);
+  const length = photo.about?.duration_s || video.duration || 0;
+  const last = photo.frames?.at(-1)?.time_s || 0;
+  at("progress").max = length || 1;
+  at("progress").value = last;
+  at("seek").max = length || last || 1;
+  if (!photo.unplayable) at("seek").value = video.currentTime;
+  at("moment").textContent = `${Number(at("seek").value).toFixed(1)} of ${length.toFixed(1)} s`;
+  at("play").textContent = video.paused ? "Play" : "Pause";
+  at("play").disabled = Boolean(photo.unplayable);
+  at("stop").hidden = Boolean(photo.done);
+  canvas.width = video.videoWidth || answer?.width || 1;
+  canvas.height = video.videoHeight || answer?.height || 1;
+  if (!photo.unplayable) pen.drawImage(video, 0, 0, canvas.width, canvas.height);
+  const now_s = photo.unplayable ? Number(at("seek").value) : video.currentTime;
+  if (answer && now_s - answer.time_s < 2 / photo.about.per_s + 0.1) {
+    // Boxes are in the pixels of the stored frame, which a player may have stretched.
+    const x = canvas.width / answer.width, y = canvas.height / answer.height;
+    drawAnswer(stretched(answer, x, y), `${answer.time_s.toFixed(2)} s, ${photo.frames.length} frames`);
+  } else {
+    at("rows").replaceChildren();
+    at("facts").textContent = photo.wrong || (photo.done ? "" : "not looked at yet");
+  }
+  if (!video.paused) requestAnimationFrame(() => photo === photos[current] && drawFrame(photo));
+}
+
+function stretched(answer, x, y) {
+  const moved = (entry) => ({ ...entry,
+    xyxy: entry.xyxy && entry.xyxy.map((side, number) => side * (number % 2 ? y : x)),
+    keypoints: entry.keypoints && entry.keypoints.map((p) => ({ ...p, x: p.x * x, y: p.y * y })) });
+  return { ...answer, detections: answer.detections && answer.detections.map(moved) };
+}
+
+function drawAnswer(answer, took) {
+  const canvas = at("canvas"), pen = canvas.getContext("2d");
+  const found = visible(answer);
   const shown = canvas.getBoundingClientRect().width || canvas.width;
   const unit = canvas.width / shown;    // pixels of the photo for one on the screen
   pen.lineWidth = 2.5 * unit;
@@ -142,7 +213,7 @@ function draw() {
   canvas.setAttribute("aria-label", counted.join(", ") || "nothing found");
   const stages = Object.entries(answer.stage_ms).map(([name, ms]) => `${name} ${ms.toFixed(1)}`);
   at("facts").textContent = `${answer.width} x ${answer.height} · ${found.length} found · ` +
-    `${photo.waited_ms.toFixed(0)} ms in all (${stages.join(", ")} ms) · ` +
+    `${took} (${stages.join(", ")} ms) · ` +
     `${answer.model.name} ${answer.model.variant} ${answer.model.version}`;
   at("rows").replaceChildren(...found.map(row));
 }
@@ -199,6 +270,18 @@ function setConfidence(value) {
 }
 
 at("confidence").oninput = (event) => setConfidence(event.target.value);
+function toggle() {
+  const video = photos[current]?.video;
+  if (video && !photos[current].unplayable) { if (video.paused) video.play(); else video.pause(); }
+}
+
+at("play").onclick = toggle;
+at("stop").onclick = () => photos[current]?.abort?.abort();
+at("seek").oninput = (event) => {
+  const photo = photos[current];
+  if (!photo?.video) return;
+  if (photo.unplayable) draw(); else photo.video.currentTime = Number(event.target.value);
+};
 at("files").onchange = (event) => { add(event.target.files); event.target.value = ""; };
 at("engine").onchange = async () => {
   for (const photo of photos) await ask(photo);
@@ -218,11 +301,12 @@ document.addEventListener("paste", (event) => {
 });
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.altKey || event.metaKey || event.target.tagName === "SELECT") return;
-  const slider = event.target === at("confidence");
+  const slider = event.target.type === "range";
   const step = Number(at("confidence").step);
   if (event.key === "o" || event.key === "O") at("files").click();
   else if (event.key === "ArrowLeft" && !slider) show(current - 1);
   else if (event.key === "ArrowRight" && !slider) show(current + 1);
+  else if (event.key === "p" || event.key === "P") toggle();
   else if (event.key === "+") setConfidence(Number(at("confidence").value) + step);
   else if (event.key === "-") setConfidence(Number(at("confidence").value) - step);
   else return;
