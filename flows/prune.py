@@ -19,6 +19,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import Field
 
+from artifacts.promotion.restorable import LAST
 from flows.fleet.machine import marked_as_running
 from flows.steps.prune import Keep, plan, take, words
 
@@ -30,6 +31,9 @@ def prune(
         float,
         Field(ge=1, description="What the bucket and Prefect keep at least, by its last use"),
     ] = 30.0,
+    versions: Annotated[
+        int, Field(ge=1, description="Versions of every history that can be gone back to")
+    ] = LAST,
     apply: Annotated[bool, Field(description="Remove it; else it is only said")] = False,
 ) -> State[Any]:
     """Remove what no registered version, no machine, no living run and none of the last runs needs.
@@ -41,7 +45,7 @@ def prune(
         StoreError: MLflow or the store does not answer: what is needed must be known first.
     """
     with marked_as_running():
-        keep = Keep(last=last, days=days)
+        keep = Keep(last=last, days=days, versions=versions)
         removal = plan(keep)
         items = take(keep, removal) if apply else removal.all
     for line in words(items):

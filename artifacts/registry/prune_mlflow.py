@@ -1,7 +1,7 @@
 """What of MLflow may go, and what its registry needs of everything else.
 
-A registered version needs its engine, and the run that it came from. Runs that are not of
-engineworks are nobody's business here.
+A registered version needs its engine, its sealed test, and the run that it came from. Runs that are
+not of engineworks are nobody's business here.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +24,31 @@ PAGE = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
+class RegisteredVersion:
+    """A version, by what `registry` has written on it; empty: it has not."""
+
+    model: str
+    version: str
+    variant: str
+    engine: str
+    """Identity."""
+    sealed: str
+    """Identity of its sealed test."""
+    run_id: str
+    aliases: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+        return f"{self.model} {self.variant} {self.version}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Needed:
     """What registered versions need."""
 
     engines: frozenset[str]
-    """Identities."""
+    """Identities, of sealed tests too."""
     runs: frozenset[str]
     """MLflow's own ids."""
 
@@ -37,29 +59,59 @@ def is_there(home: Path) -> bool:
     return not uri.startswith("sqlite:") or (home / "mlflow.db").exists()
 
 
-def needed(home: Path) -> Needed:
-    """What the registry needs.
+def versions(home: Path) -> list[RegisteredVersion]:
+    """All registered versions.
 
     Raises:
         StoreError: MLflow does not answer: then nobody knows what may go.
     """
     if not is_there(home):
-        return Needed(engines=frozenset(), runs=frozenset())
+        return []
     with speaking(home):
-        versions = list(_pages(client(home).search_model_versions))
-    return Needed(
-        engines=frozenset(version.tags.get("sha256", "") for version in versions),
-        runs=frozenset(version.run_id or "" for version in versions),
-    )
+        mlflow = client(home)
+        known = list(_pages(mlflow.search_model_versions))
+        # What a search gives carries no aliases.
+        names = {version.name for version in known}
+        aliases = {name: mlflow.get_registered_model(name).aliases for name in names}
+    return [
+        RegisteredVersion(
+            model=version.name, version=str(version.version),
+            variant=version.tags.get("variant", ""), engine=version.tags.get("sha256", ""),
+            sealed=version.tags.get("sealed", ""), run_id=version.run_id or "",
+            aliases=tuple(
+                alias
+                for alias, number in aliases[version.name].items()
+                if str(number) == str(version.version)
+            ),
+        )
+        for version in known
+    ]  # fmt: skip
 
 
-def plan(home: Path, last: int, keep: frozenset[str]) -> list[Item]:
+def needed(
+    registered: Iterable[RegisteredVersion], let_go: Collection[tuple[str, str]] = ()
+) -> Needed:
+    """What the registry needs.
+
+    Args:
+        registered: All versions.
+        let_go: (model, version) of those that nothing holds any more.
+    """
+    kept = [item for item in registered if (item.model, item.version) not in let_go]
+    engines = frozenset(sha256 for item in kept for sha256 in (item.engine, item.sealed) if sha256)
+    return Needed(engines=engines, runs=frozenset(item.run_id for item in kept))
+
+
+def plan(
+    home: Path, last: int, keep: frozenset[str], registered: Iterable[RegisteredVersion] = ()
+) -> list[Item]:
     """Runs of MLflow that may go.
 
     Args:
         home: State folder.
         last: Runs of every experiment that are kept.
         keep: Ids of runs that are kept in any case.
+        registered: All versions, for naming those that cannot be gone back to without their run.
 
     Raises:
         StoreError: MLflow does not answer.
@@ -67,6 +119,9 @@ def plan(home: Path, last: int, keep: frozenset[str]) -> list[Item]:
     if not is_there(home):
         return []
     items = []
+    of_run: dict[str, list[str]] = defaultdict(list)
+    for version in registered:
+        of_run[version.run_id].append(version.title)
     with speaking(home):
         mlflow = client(home)
         for experiment in _pages(mlflow.search_experiments):
@@ -84,6 +139,7 @@ def plan(home: Path, last: int, keep: frozenset[str]) -> list[Item]:
                             name=f"{experiment.name} {run.info.run_name}",
                             size_bytes=_size(home, experiment.name, run.info.run_id),
                             detail=run.info.run_id,
+                            versions=tuple(of_run.get(run.info.run_id, ())),
                         )
                     )
     return items
@@ -110,8 +166,13 @@ def _size(home: Path, experiment: str, run_id: str) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def take(home: Path, items: list[Item]) -> list[Item]:
+def take(home: Path, items: list[Item], let_go: Collection[tuple[str, str]] = ()) -> list[Item]:
     """Remove runs; those that a version needs by now stay.
+
+    Args:
+        home: State folder.
+        items: As `plan` gives them.
+        let_go: See `needed`.
 
     A server marks them as deleted, and `mlflow gc` there frees their space; the state folder's own
     database gives it back at once.
@@ -119,7 +180,7 @@ def take(home: Path, items: list[Item]) -> list[Item]:
     Raises:
         StoreError: MLflow does not answer.
     """
-    keep = needed(home).runs  # some may have been registered meanwhile
+    keep = needed(versions(home), let_go).runs  # some may have been registered meanwhile
     gone = [item for item in items if item.detail not in keep]
     if not gone:
         return []

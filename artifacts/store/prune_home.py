@@ -39,6 +39,8 @@ class Item:
     size_bytes: int = 0
     detail: str = ""
     """What else its own part must know to take it."""
+    versions: tuple[str, ...] = ()
+    """Registered versions that nobody can go back to without it."""
 
 
 def runs(home: Path, last: int) -> tuple[list[Path], list[Path]]:

@@ -69,6 +69,8 @@ def _show(told: list[History]) -> None:
             table.add_row(*map(escape, (*cells, move.new or "-", move.why)))
         if record.moves:
             out.print(table)
+        for version, reason in record.lost.items():
+            out.print(escape(f"version {version} is no longer restorable: {reason}"))
         if record.broken:
             out.print(
                 f"[red]not whole[/]: {escape(record.broken)}", highlight=False, soft_wrap=True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from artifacts.promotion.ledger import Move
@@ -93,3 +93,5 @@ class History:
     broken: str
     """What is not whole; empty: every entry fits."""
     moves: tuple[Move, ...]
+    lost: dict[str, str] = field(default_factory=dict)
+    """Versions that were live and cannot be gone back to, each with the reason."""

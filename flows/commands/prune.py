@@ -35,6 +35,12 @@ def _parser() -> argparse.ArgumentParser:
         default=30.0,
         help="what the bucket and Prefect keep at least, by its last use (default: 30)",
     )
+    parser.add_argument(
+        "--versions",
+        type=_count,
+        default=10,
+        help="versions of every variant's history that can be gone back to (default: 10)",
+    )
     parser.add_argument("--only", choices=PLACES, nargs="+", default=PLACES, help="look only there")
     add_options(parser, json_is="a list of what goes")
     return parser
@@ -62,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _prune(options: argparse.Namespace, console: Console) -> int:
     from flows.steps.prune import Keep, plan, take, words
 
-    keep = Keep(last=options.last, days=options.days)
+    keep = Keep(last=options.last, days=options.days, versions=options.versions)
     removal = plan(keep, tuple(options.only))
     items = take(keep, removal) if options.apply else removal.all
     if options.json:

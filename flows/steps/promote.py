@@ -237,10 +237,19 @@ def histories(model: str, variant: str) -> list[History]:
         rows.append(
             History(
                 model=model, variant=live.variant, champion=live.champion, previous=live.previous,
-                broken=broken, moves=tuple(moves),
+                broken=broken, moves=tuple(moves), lost=_lost(home, live, moves),
             )
         )  # fmt: skip
     return rows
+
+
+def _lost(home: Path, live: Generation, moves: Sequence[ledger.Move]) -> dict[str, str]:
+    """Versions that were live and cannot be again, each with the reason."""
+    lived = dict.fromkeys(move.new for move in moves if move.new not in ("", live.champion))
+    with speaking(home):
+        mlflow = client(home)
+        reasons = {version: evidence.unusable(mlflow, live.model, version) for version in lived}
+    return {version: reason for version, reason in reasons.items() if reason}
 
 
 def _live(model: str, variant: str) -> list[Generation]:

@@ -43,7 +43,7 @@ def test_runs_that_no_version_needs_go_but_the_last(home):
     mlflow.create_model_version(
         "tiny", f"runs:/{runs[0]}/engines/x", run_id=runs[0], tags={"sha256": "a" * 64}
     )
-    needed = prune_mlflow.needed(home)
+    needed = prune_mlflow.needed(prune_mlflow.versions(home))
     assert (needed.engines, needed.runs) == ({"a" * 64}, {runs[0]})
     items = prune_mlflow.plan(home, 1, frozenset({runs[0], runs[1]}))
     assert [item.detail for item in items] == [runs[3], runs[2]]  # runs[4] is the last
@@ -58,7 +58,7 @@ def test_runs_that_no_version_needs_go_but_the_last(home):
 
 
 def test_without_mlflow_nothing_is_needed_and_nothing_made(home):
-    assert prune_mlflow.needed(home).engines == frozenset()
+    assert prune_mlflow.versions(home) == []
     assert prune_mlflow.plan(home, 1, frozenset()) == []
     assert not (home / "mlflow.db").exists()
 
@@ -67,4 +67,4 @@ def test_a_server_that_is_away_stops_it(home, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(StoreError, match="MLflow at"):
-        prune_mlflow.needed(home)
+        prune_mlflow.versions(home)

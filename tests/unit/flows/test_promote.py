@@ -6,14 +6,16 @@ import dataclasses
 import json
 import logging
 import shutil
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from artifacts.promotion import ledger
-from artifacts.registry import mlflow_log, ownership, promoted, versions
+from artifacts.promotion import ledger, restorable
+from artifacts.registry import mlflow_log, ownership, promoted, prune_mlflow, versions
+from artifacts.store import prune_home
 from artifacts.summary import SCHEMA, Engine, SealedRow, Summary, Variant
 from engineworks.delivery.cards import Slot
 from engineworks.errors import StoreError
@@ -29,11 +31,12 @@ from flows import deliver as deliver_flow
 from flows import history as history_flow
 from flows import promote as promote_flow
 from flows import rollback as rollback_flow
+from flows.commands import history as history_command
 from flows.commands import outcome
 from flows.commands import promote as promote_command
 from flows.fleet.timing import ASKED, BESIDE
 from flows.steps import promote as steps
-from flows.steps import rematch
+from flows.steps import prune, rematch
 from tests import builders
 from tests.deliveries import World
 
@@ -398,3 +401,58 @@ def test_every_move_is_signed_for_devices_where_a_repository_is(ship, home, tmp_
     monkeypatch.setenv("ENGINEWORKS_DELIVERY_KEYS", str(world.folder / "keys"))
     assert deliver_flow.deliver.fn("tiny").is_completed() and told[-1].outcome == "published"
     assert world.repository.targets()[0].version == "2"
+
+
+def test_prune_lets_go_of_what_was_live_long_ago_and_the_history_says_so(
+    ship, home, monkeypatch, capsys
+):
+    monkeypatch.setattr(restorable, "MOST_BACK", 1)
+    for content in (b"one", b"two", b"three", b"four", b"five"):
+        assert promote(ship(content)).outcome == "promoted"
+    assert back().version == "4"  # 5 was rolled back from
+    never = ship(b"never live")
+    mlflow = mlflow_log.client(home)
+    mlflow.set_registered_model_alias("tiny", "of-a-person", "1")
+    digests = {
+        version: mlflow.get_model_version("tiny", version).tags["sha256"] for version in "12345"
+    }
+    monkeypatch.setattr(prune_home, "YOUNG_S", 0.0)
+    monkeypatch.setattr(prune_mlflow, "YOUNG_S", 0.0)
+    done = subprocess.CompletedProcess([], 0)  # frees space; runs are deleted before it
+    monkeypatch.setattr(prune_mlflow.subprocess, "run", lambda *_, **__: done)
+    keep = prune.Keep(last=1, versions=2)
+    removal = prune.plan(keep, ("home", "mlflow"))
+    # 1 has an alias; 3 is what devices may go back to; 4 is live, 5 was before it.
+    assert [item.versions for item in removal.items["mlflow"]] == [("tiny openvino/int8 2",)]
+    assert "Nobody can go back to these versions without them: tiny openvino/int8 2" in (
+        prune.words(removal.all)
+    )
+    assert [log.lost for log in steps.histories("tiny", "")] == [{}]
+    mlflow.set_registered_model_alias("tiny", "of-a-person", "2")  # between plan and removal
+    assert not [item for item in prune.take(keep, removal) if item.versions]
+    mlflow.set_registered_model_alias("tiny", "of-a-person", "1")
+    removal = prune.plan(keep, ("home", "mlflow"))
+    assert [item.kind for item in prune.take(keep, removal) if item.versions] == ["MLflow run"]
+    store = LocalStore(home / "store")
+    assert [version for version in "12345" if not store.has(digests[version])] == ["2"]
+    history_command._show(steps.histories("tiny", ""))
+    shown = capsys.readouterr().out
+    assert "version 2 is no longer restorable: its engine is not in MLflow any more" in shown
+    with pytest.raises(StoreError, match="cannot go back to version 2: its engine is not in"):
+        back("2")
+    assert back("1").version == "1" and back("5").version == "5"
+    assert promote(never).outcome == "promoted"
+
+
+def test_a_history_that_is_not_whole_lets_nothing_go(ship, home, caplog, monkeypatch):
+    monkeypatch.setattr(restorable, "MOST_BACK", 1)
+    for content in (b"one", b"two", b"three"):
+        promote(ship(content))
+    place, registered = steps.records(), prune_mlflow.versions(home)
+    (past,) = restorable.pasts(home, place, ["tiny"])
+    assert past.lived == tuple("123")
+    assert restorable.let_go(registered, [past], (), 1) == {("tiny", "1")}
+    (entry,) = (home / "promotions").rglob("000002-*.json")
+    entry.write_text(entry.read_text().replace("ann", "bob"))
+    assert restorable.pasts(home, place, ["tiny"]) == []
+    assert "entry 2 was altered; every version of it is kept" in caplog.text
