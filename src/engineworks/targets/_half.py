@@ -72,11 +72,11 @@ def _constants(model: Any) -> dict[str, Any]:
     """Initializers, and values of Constant nodes by their output."""
     from onnx import numpy_helper
 
-    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
-            found[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
-    return found
+            arrays[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+    return arrays
 
 
 def _converted(onnx: Path) -> Any:

@@ -50,8 +50,8 @@ def missing_requirements(host: HostCard) -> str:
 
 def cannot_run(host: HostCard) -> str:
     """See `Target`."""
-    found = re.match(r"Darwin (\d+)", host.os)
-    return "" if found and int(found[1]) >= OLDEST_DARWIN else "macOS 14 or newer"
+    kernel = re.match(r"Darwin (\d+)", host.os)
+    return "" if kernel and int(kernel[1]) >= OLDEST_DARWIN else "macOS 14 or newer"
 
 
 def int8(host: HostCard) -> Int8Rules:

@@ -61,7 +61,7 @@ FAMILIES = {
 def family(board: Jetson) -> Family:
     """The family of a board; of a board unknown here, careful guesses."""
     return next(
-        (found for name, found in FAMILIES.items() if name in board.module),
+        (board_family for name, board_family in FAMILIES.items() if name in board.module),
         Family(workspace_share=8),
     )
 
@@ -119,34 +119,36 @@ def build(request: BuildInput) -> BuildOutput:
     checked = settings.read(options, 1 if core is not None else request.largest_batch)
     way = _way(options)
     started = time.perf_counter()
-    made = _make(way, request, checked, options, core, least)
-    placement = made.placement
-    files, found, whole_from_s = made.files, made.delivered_precision, 0.0
+    built = _make(way, request, checked, options, core, least)
+    placement = built.placement
+    files, precision, whole_from_s = built.files, built.delivered_precision, 0.0
     took_s = time.perf_counter() - started
     if placement is not None and not request.draft:
-        timed, _ = baseline.attempt(lambda: _time(way, made, request, checked, options, core, True))
+        timed, _ = baseline.attempt(
+            lambda: _time(way, built, request, checked, options, core, True)
+        )
         files = {**files, dla.NAME: dla.write(placement, timed, request.work)}
-        found = delivered.with_note(found, placement.words(timed))
+        precision = delivered.with_note(precision, placement.words(timed))
     other = _baseline(checked, core)
     if other is not None and checked.baseline and not request.draft:
-        cost = _cost(way, made, request, checked, options, core, other, took_s)
+        cost = _cost(way, built, request, checked, options, core, other, took_s)
         files = {**files, baseline.NAME: baseline.write(cost, request.work)}
         whole_from_s = cost.needs_s
-        found = delivered.with_note(found, cost.words())
+        precision = delivered.with_note(precision, cost.words())
     return BuildOutput(
         files=files,
         entry="engine.plan",
         requires=Requires(runtime="tensorrt", arch=request.host.arch),
-        delivered_precision=found,
+        delivered_precision=precision,
         whole_from_s=whole_from_s,
         details={
             "module": "tensorrt",
-            "version": made.version,
+            "version": built.version,
             "any_version": checked.version_compatible,
             "jetson": board.module,
             "l4t": board.l4t,
             "built_by": way,
-            "profile": made.profile,
+            "profile": built.profile,
             **settings.for_session(checked),
             **({"dla": core, "dla_share": placement.share} if placement is not None else {}),
         },
@@ -173,30 +175,32 @@ def _make(
 
 
 def _time(
-    way: str, made: system.Made, request: BuildInput, checked: BuilderSettings,
+    way: str, built: system.Made, request: BuildInput, checked: BuilderSettings,
     options: Mapping[str, Any], core: int | None, layers: bool = False,
 ) -> timing.Timed:  # fmt: skip
     """Times of a plan, by whatever can open it here."""
-    plan = made.files["engine.plan"]
+    plan = built.files["engine.plan"]
     if way == "python":
         compatible = checked.version_compatible
-        return timing.by_session(plan, request, made.profile, any_version=compatible, layers=layers)
+        return timing.by_session(
+            plan, request, built.profile, any_version=compatible, layers=layers
+        )
     tool = system.trtexec(options)
     if tool is None:
         raise BuildError("there is no trtexec to time it with", hint="give options.trtexec")
-    return timing.by_trtexec(tool, plan, made.profile, core, plan.parent)
+    return timing.by_trtexec(tool, plan, built.profile, core, plan.parent)
 
 
 def _baseline(checked: BuilderSettings, core: int | None) -> tuple[str, BuilderSettings] | None:
     """What an engine is held against: the GPU alone, or one without compatibility."""
     if core is not None:
         return "on the GPU alone", checked
-    words = settings.compatibility(checked)
-    return (f"without {' and '.join(words)}", settings.plain(checked)) if words else None
+    flags = settings.compatibility(checked)
+    return (f"without {' and '.join(flags)}", settings.plain(checked)) if flags else None
 
 
 def _cost(
-    way: str, made: system.Made, request: BuildInput, checked: BuilderSettings,
+    way: str, built: system.Made, request: BuildInput, checked: BuilderSettings,
     options: Mapping[str, Any], core: int | None, other: tuple[str, BuilderSettings], took_s: float,
 ) -> baseline.Cost:  # fmt: skip
     """What DLA or compatibility costs or spares, beside an engine of the GPU alone."""
@@ -211,8 +215,8 @@ def _cost(
         return second.files["engine.plan"], timed
 
     return baseline.weigh(
-        what, made.files["engine.plan"],
-        lambda: _time(way, made, request, checked, options, core), build_baseline,
+        what, built.files["engine.plan"],
+        lambda: _time(way, built, request, checked, options, core), build_baseline,
         took_s=took_s, limit_s=request.limit_s,
     )  # fmt: skip
 
@@ -230,14 +234,14 @@ def with_defaults(options: Mapping[str, Any], host: HostCard, precision: str) ->
             f"int8: the GPU of {board.module} multiplies no 8-bit integers",
             hint="use fp16 on this board",
         )
-    found = dict(options)
+    defaults = dict(options)
     workspace = max(64, host.memory_mib // kin.workspace_share)
-    found.setdefault("workspace_mib", 2 ** int(math.log2(workspace)))
-    if "dla" in found:
+    defaults.setdefault("workspace_mib", 2 ** int(math.log2(workspace)))
+    if "dla" in defaults:
         # DLA wants one shape; and before TensorRT 11 its ranges beside the graph.
-        found.setdefault("batch", [1, 1, 1])
-        found.setdefault("ranges", "cache")
-    return found
+        defaults.setdefault("batch", [1, 1, 1])
+        defaults.setdefault("ranges", "cache")
+    return defaults
 
 
 def _dla(options: Mapping[str, Any], board: Jetson, precision: str) -> tuple[int | None, float]:
@@ -314,18 +318,18 @@ def _by_bindings(
     route = checked.route or (WEAK if core is not None and WEAK in api.routes else "")
     if core is not None and api.route(route) != WEAK and "ranges" not in request.options:
         checked = dataclasses.replace(checked, ranges="graph")  # there is no other way
-    made = builder.build(
+    built = builder.build(
         tensorrt, request, settings.routed(checked, route), adjust=adjust, on_device=True
     )
     placement = None
     if core is not None:
-        log = made.files["build.log"].read_text(encoding="utf-8")
+        log = built.files["build.log"].read_text(encoding="utf-8")
         placement = dla.from_log(log, names)
         dla.demand(placement, least, "runs")
     return system.Made(
-        files=made.files,
-        profile=made.profile,
-        delivered_precision=made.delivered_precision,
+        files=built.files,
+        profile=built.profile,
+        delivered_precision=built.delivered_precision,
         version=api.version,
         placement=placement,
     )

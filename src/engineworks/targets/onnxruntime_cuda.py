@@ -109,7 +109,7 @@ def provider_options(options: Mapping[str, Any]) -> dict[str, str]:
         BuildError: Names the option, its value and the rule.
     """
     _refuse_graph(options.get("cuda_graph", False))
-    found = {key: _choice(options, name) for name, (key, _) in CHOICES.items()}
+    settings = {key: _choice(options, name) for name, (key, _) in CHOICES.items()}
     limit = options.get("memory_limit_mib")
     if limit is not None:
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
@@ -117,17 +117,17 @@ def provider_options(options: Mapping[str, Any]) -> dict[str, str]:
                 f"options.memory_limit_mib: {limit!r} is no whole number of at least 1",
                 hint="write memory_limit_mib: 2048",
             )
-        found["gpu_mem_limit"] = str(limit * 2**20)
-    return found
+        settings["gpu_mem_limit"] = str(limit * 2**20)
+    return settings
 
 
 def _choice(options: Mapping[str, Any], name: str) -> str:
-    words = CHOICES[name][1]
-    value = options.get(name, next(iter(words)))
-    for word, meaning in words.items():
+    meanings = CHOICES[name][1]
+    value = options.get(name, next(iter(meanings)))
+    for word, meaning in meanings.items():
         if value is word or (isinstance(word, str) and value == word):
             return meaning
-    choices = ", ".join(str(word).lower() for word in words)
+    choices = ", ".join(str(word).lower() for word in meanings)
     raise BuildError(
         f"options.{name}: {value!r} is not one of {choices}", hint=f"choose one of: {choices}"
     )

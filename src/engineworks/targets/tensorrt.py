@@ -64,19 +64,19 @@ def build(request: BuildInput) -> BuildOutput:
 
     checked = settings.read(request.options, request.largest_batch)
     started = time.perf_counter()
-    made = builder.build(tensorrt, request, checked, on_device=True)
+    built = builder.build(tensorrt, request, checked, on_device=True)
     version = Api(tensorrt).version
-    files, found, whole_from_s = made.files, made.delivered_precision, 0.0
+    files, precision, whole_from_s = built.files, built.delivered_precision, 0.0
     if settings.compatibility(checked) and checked.baseline and not request.draft:
-        cost = _cost(tensorrt, request, checked, made, time.perf_counter() - started)
+        cost = _cost(tensorrt, request, checked, built, time.perf_counter() - started)
         files = {**files, baseline.NAME: baseline.write(cost, request.work)}
         whole_from_s = cost.needs_s
-        found = delivered.with_note(found, cost.words())
+        precision = delivered.with_note(precision, cost.words())
     return BuildOutput(
         files=files,
         entry="engine.plan",
         requires=Requires(runtime="tensorrt", arch=request.host.arch),
-        delivered_precision=found,
+        delivered_precision=precision,
         whole_from_s=whole_from_s,
         details={
             "module": "tensorrt",
@@ -85,15 +85,15 @@ def build(request: BuildInput) -> BuildOutput:
             "any_version": checked.version_compatible,
             "gpu": request.host.gpus[0].compute_capability if request.host.gpus else "",
             "any_gpu": checked.hardware_compatible != "none",
-            "route": made.route,
-            "profile": made.profile,
+            "route": built.route,
+            "profile": built.profile,
             **settings.for_session(checked),
         },
     )
 
 
 def _cost(
-    trt: Any, request: BuildInput, checked: BuilderSettings, made: BuiltPlan, took_s: float
+    trt: Any, request: BuildInput, checked: BuilderSettings, built: BuiltPlan, took_s: float
 ) -> baseline.Cost:
     """What compatibility costs: size and time beside those of a plain engine."""
 
@@ -107,8 +107,8 @@ def _cost(
     what = f"without {' and '.join(settings.compatibility(checked))}"
     compatible = checked.version_compatible
     return baseline.weigh(
-        what, made.path,
-        lambda: timing.by_session(made.path, request, made.profile, any_version=compatible),
+        what, built.path,
+        lambda: timing.by_session(built.path, request, built.profile, any_version=compatible),
         build_plain, took_s=took_s, limit_s=request.limit_s,
     )  # fmt: skip
 

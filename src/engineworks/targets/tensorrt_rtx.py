@@ -80,15 +80,15 @@ def build(request: BuildInput) -> BuildOutput:
             config.set_compute_capability(capability, index)
 
     checked = settings.read(request.options, request.largest_batch)
-    made = builder.build(tensorrt_rtx, request, checked, adjust=adjust)
+    built = builder.build(tensorrt_rtx, request, checked, adjust=adjust)
     return BuildOutput(
-        files=made.files,
+        files=built.files,
         entry="engine.plan",
         requires=Requires(runtime="tensorrt", package=package_version(PACKAGES[0])),
-        delivered_precision=made.delivered_precision,
+        delivered_precision=built.delivered_precision,
         details={
             "module": "tensorrt_rtx",
-            "profile": made.profile,
+            "profile": built.profile,
             "gpus": list(asked),
             **settings.for_session(checked),
         },

@@ -32,15 +32,15 @@ def unsupported_operators(onnx: Path) -> tuple[str, ...]:
 
     graph = onnx_package.load(str(onnx), load_external_data=False).graph
     constant = {tensor.name for tensor in graph.initializer} | {""}
-    found = set()
+    operator_names = set()
     for node in graph.node:
         standard = node.domain in ("", "ai.onnx")
         folded = standard and (node.op_type in FOLDED or constant.issuperset(node.input))
         if folded:
             constant.update(node.output)
         elif not standard or node.op_type not in OPERATORS:
-            found.add(node.op_type if standard else f"{node.domain}.{node.op_type}")
-    return tuple(sorted(found))
+            operator_names.add(node.op_type if standard else f"{node.domain}.{node.op_type}")
+    return tuple(sorted(operator_names))
 
 
 def feature_name(name: str) -> str:
@@ -113,7 +113,7 @@ def _written(mb: Any, node: Any, given: list[Any], opset: int) -> tuple[Any, ...
     if node.op_type in FOLDED or (constant and node.op_type != "DequantizeLinear"):
         return tuple(_folded(node, given, opset))
     try:
-        made = OPERATORS[node.op_type](Node(mb, node), *given)
+        written = OPERATORS[node.op_type](Node(mb, node), *given)
     except BuildError:
         raise
     except Exception as error:
@@ -122,7 +122,7 @@ def _written(mb: Any, node: Any, given: list[Any], opset: int) -> tuple[Any, ...
             f"{' '.join(str(error).split())[:300]}",
             hint="rewrite that operation in the model, or leave coreml out of targets",
         ) from error
-    return made if isinstance(made, tuple) else (made,)
+    return written if isinstance(written, tuple) else (written,)
 
 
 def _shape(node: Any, value: Any) -> Array:

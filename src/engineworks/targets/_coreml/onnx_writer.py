@@ -43,11 +43,11 @@ class Writer:
         """The tensor of a MIL value; constants are written at their first use."""
         if variable in self.names:
             return self.names[variable]
-        found = constant(variable)
-        if found is None:
+        constant_value = constant(variable)
+        if constant_value is None:
             self.names[variable] = variable.name
         else:
-            self.names[variable] = self.constant(found)
+            self.names[variable] = self.constant(constant_value)
         return self.names[variable]
 
     def constant(self, value: Array) -> str:

@@ -241,13 +241,13 @@ def _reduce(writer: Writer, operation: Any) -> None:
 def _argmax(writer: Writer, operation: Any) -> None:
     import onnx
 
-    found = writer.fresh(
+    index = writer.fresh(
         "ArgMax",
         inputs(writer, operation, "x"),
         axis=int(parameter(operation, "axis", -1)),
         keepdims=int(bool(parameter(operation, "keep_dims", False))),
     )
-    writer.node("Cast", [found], output(writer, operation), to=onnx.TensorProto.INT32)
+    writer.node("Cast", [index], output(writer, operation), to=onnx.TensorProto.INT32)
 
 
 @reads("quantize", "dequantize")

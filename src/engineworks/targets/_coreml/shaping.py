@@ -26,8 +26,8 @@ def _split(at: Node, x: Any, sizes: Any = None) -> Any:
     each = -(-x.shape[axis] // count)
     equal = [each] * (count - 1) + [x.shape[axis] - each * (count - 1)]
     split = equal if sizes is None else at.constant(sizes, "sizes").tolist()
-    made = at.mb.split(x=x, split_sizes=split, axis=axis)
-    return tuple(made) if isinstance(made, list | tuple) else (made,)
+    parts = at.mb.split(x=x, split_sizes=split, axis=axis)
+    return tuple(parts) if isinstance(parts, list | tuple) else (parts,)
 
 
 @operator("Slice")

@@ -29,12 +29,12 @@ class Api:
     @property
     def routes(self) -> tuple[str, ...]:
         """The routes this module has, the better first."""
-        found = []
+        routes = []
         if hasattr(self.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
-            found.append(STRONG)
+            routes.append(STRONG)
         if hasattr(self.trt.BuilderFlag, "FP16"):
-            found.append(WEAK)
-        return tuple(found)
+            routes.append(WEAK)
+        return tuple(routes)
 
     def route(self, asked: str = "") -> str:
         """The route to take.
@@ -66,13 +66,13 @@ class Api:
         Raises:
             BuildError: This TensorRT does not have it.
         """
-        found = getattr(getattr(self.trt, enumeration, None), name, None)
-        if found is None:
+        value = getattr(getattr(self.trt, enumeration, None), name, None)
+        if value is None:
             raise BuildError(
                 f"{why}: TensorRT {self.version} has no {enumeration}.{name}",
                 hint="leave the option out, or use a TensorRT that has it",
             )
-        return found
+        return value
 
     def set_flag(self, config: Any, name: str, why: str) -> None:
         """Set a builder flag.

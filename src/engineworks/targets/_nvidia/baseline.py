@@ -53,11 +53,11 @@ class Cost:
         if self.baseline is None:
             return f"{self.what}: {self.untold}"
         mib = [side.size_bytes / 2**20 for side in (self.baseline, self.own)]
-        words = f"{self.what} it would be {mib[0]:.2f} MiB instead of {mib[1]:.2f}"
+        text = f"{self.what} it would be {mib[0]:.2f} MiB instead of {mib[1]:.2f}"
         if self.own.ms is None or self.baseline.ms is None:
-            return f"{words} (not timed: {self.untold})"
+            return f"{text} (not timed: {self.untold})"
         without, own = self.baseline.ms, self.own.ms
-        return f"{words} and take {without:.3f} ms instead of {own:.3f} ({without / own:.2f}x)"
+        return f"{text} and take {without:.3f} ms instead of {own:.3f} ({without / own:.2f}x)"
 
 
 def weigh(
@@ -84,22 +84,22 @@ def weigh(
         spent = f"the engine took {took_s:.0f} of the {limit_s:.0f} s of limits.build_s"
         untold = f"not built, since {spent}"
         return Cost(what=what, own=mine, baseline=None, untold=untold, needs_s=took_s * SPARE)
-    made, untold = attempt(build)
-    if made is None:
+    baseline_plan, untold = attempt(build)
+    if baseline_plan is None:
         return Cost(what=what, own=mine, baseline=None, untold=f"cannot be built: {untold}")
-    plan, time_baseline = made
-    found: dict[Callable[[], Timed], list[float]] = {time_own: [], time_baseline: []}
+    plan, time_baseline = baseline_plan
+    turns_ms: dict[Callable[[], Timed], list[float]] = {time_own: [], time_baseline: []}
     for time in (time_own, time_baseline) * TURNS:
         timed, untold = attempt(time)
         if timed is None:
             other = Weighed(size_bytes=plan.stat().st_size, ms=None)
             return Cost(what=what, own=mine, baseline=other, untold=untold)
-        found[time].append(timed.ms)
+        turns_ms[time].append(timed.ms)
     # The better turn of each: what else a machine does only ever slows it down.
     return Cost(
         what=what,
-        own=Weighed(size_bytes=mine.size_bytes, ms=min(found[time_own])),
-        baseline=Weighed(size_bytes=plan.stat().st_size, ms=min(found[time_baseline])),
+        own=Weighed(size_bytes=mine.size_bytes, ms=min(turns_ms[time_own])),
+        baseline=Weighed(size_bytes=plan.stat().st_size, ms=min(turns_ms[time_baseline])),
     )
 
 

@@ -96,8 +96,8 @@ def build(
         files["layers.json"] = request.work / "layers.json"
         files["layers.json"].write_text(inspect.text(api, plan.read_bytes(), said), "utf-8")
         if route == WEAK:
-            found = inspect.layers(files["layers.json"].read_text("utf-8"))
-            precision = inspect.delivered_precision(found, request.precision)
+            layers = inspect.layers(files["layers.json"].read_text("utf-8"))
+            precision = inspect.delivered_precision(layers, request.precision)
     files["engine.plan"] = plan
     files["build.log"] = said.write(request.work / "build.log")
     return BuiltPlan(

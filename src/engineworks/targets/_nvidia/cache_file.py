@@ -45,7 +45,7 @@ def read(text: str) -> dict[str, float]:
             f"a calibration cache begins with TRT-, this one with {header[:20]!r}",
             hint="give a file that TensorRT 10 or older has written",
         )
-    found = {}
+    ranges = {}
     for number, line in enumerate(lines, start=2):
         tensor, separator, word = line.rpartition(": ")
         try:
@@ -58,5 +58,5 @@ def read(text: str) -> dict[str, float]:
                 "not `tensor: 8 hex digits`",
                 hint="write the cache anew",
             ) from error
-        found[tensor] = scale * 127
-    return found
+        ranges[tensor] = scale * 127
+    return ranges

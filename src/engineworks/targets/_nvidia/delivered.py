@@ -43,7 +43,7 @@ def of_network(api: Api, network: Any, asked: str, onnx: Path) -> DeliveredPreci
         asked: The precision asked for.
         onnx: The graph it was parsed from.
     """
-    made = {
+    producers = {
         layer.get_output(n).name: layer for layer in layers(network)
         for n in range(layer.num_outputs)
     }  # fmt: skip
@@ -51,7 +51,7 @@ def of_network(api: Api, network: Any, asked: str, onnx: Path) -> DeliveredPreci
     computed: Counter[str] = Counter()
     for layer in layers(network):
         if layer.type.name in ARITHMETIC:
-            computed[_word(layer, made)] += 1
+            computed[_word(layer, producers)] += 1
         for word, size in _weights(api, layer):
             stored[word] += size
     if asked == "int8":
@@ -66,17 +66,17 @@ def of_network(api: Api, network: Any, asked: str, onnx: Path) -> DeliveredPreci
     )
 
 
-def with_note(precision: DeliveredPrecision, words: str) -> DeliveredPrecision:
+def with_note(precision: DeliveredPrecision, note: str) -> DeliveredPrecision:
     """The same precision, with more said about it."""
     return dataclasses.replace(
-        precision, note=f"{precision.note}; {words}" if precision.note else words
+        precision, note=f"{precision.note}; {note}" if precision.note else note
     )
 
 
-def _word(layer: Any, made: dict[str, Any]) -> str:
+def _word(layer: Any, producers: dict[str, Any]) -> str:
     """The type in which one layer multiplies: int8 when both of its factors are dequantized."""
     factors = [layer.get_input(n) for n in range(min(2, layer.num_inputs))]
-    sources = [made.get(tensor.name) for tensor in factors if tensor is not None]
+    sources = [producers.get(tensor.name) for tensor in factors if tensor is not None]
     if len(sources) == 2 and all(
         source is not None
         and source.type.name == "DEQUANTIZE"

@@ -63,10 +63,10 @@ def from_log(text: str, layers: Sequence[str] = ()) -> DlaPlacement:
     gpu: list[str] = []
     nodes: list[str] = []
     order = {name: position for position, name in enumerate(layers)}
-    for kind, words in re.findall(r"\[(Dla|Gpu)Layer\] (.+)", text):
-        names = _names(words.strip(), order, layers)
+    for kind, listing in re.findall(r"\[(Dla|Gpu)Layer\] (.+)", text):
+        names = _names(listing.strip(), order, layers)
         (dla if kind == "Dla" else gpu).extend(names)
-        nodes += [words.strip()] if kind == "Dla" else []
+        nodes += [listing.strip()] if kind == "Dla" else []
     return DlaPlacement(
         dla=tuple(dict.fromkeys(dla)),
         gpu=tuple(dict.fromkeys(gpu)),
@@ -74,10 +74,10 @@ def from_log(text: str, layers: Sequence[str] = ()) -> DlaPlacement:
     )
 
 
-def _names(words: str, order: dict[str, int], layers: Sequence[str]) -> list[str]:
-    foreign = re.fullmatch(r"\{ForeignNode\[(.+)\]\}", words)
+def _names(listing: str, order: dict[str, int], layers: Sequence[str]) -> list[str]:
+    foreign = re.fullmatch(r"\{ForeignNode\[(.+)\]\}", listing)
     if foreign is None:
-        return [re.sub(r"^[A-Z_]+: ", "", words)]
+        return [re.sub(r"^[A-Z_]+: ", "", listing)]
     first, _, last = foreign[1].partition("...")
     if not last or first == last:
         return [first]
@@ -88,7 +88,7 @@ def _names(words: str, order: dict[str, int], layers: Sequence[str]) -> list[str
 
 def write(placement: DlaPlacement, timed: Timed | None, work: Path) -> Path:
     """The placement report, a file beside the engine: layers by device, shares of both."""
-    found = {
+    report = {
         "share_of_layers": placement.share,
         "share_of_time": timed.share(placement.nodes) if timed and timed.layers else None,
         "ms": timed.ms if timed else None,
@@ -97,7 +97,7 @@ def write(placement: DlaPlacement, timed: Timed | None, work: Path) -> Path:
         "layers_ms": dict(timed.layers) if timed else {},
     }
     path = work / NAME
-    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return path
 
 

@@ -56,8 +56,8 @@ def text(api: Api, plan: bytes, said: BuildLog) -> str:
 
 def layers(said: str) -> tuple[Layer, ...]:
     """The layers that an inspector's JSON names; bare names of layers tell no type."""
-    found = json.loads(said).get("Layers", [])
-    return tuple(_layer(entry) for entry in found if isinstance(entry, dict))
+    entries = json.loads(said).get("Layers", [])
+    return tuple(_layer(entry) for entry in entries if isinstance(entry, dict))
 
 
 def _layer(entry: dict[str, Any]) -> Layer:
@@ -79,17 +79,17 @@ def _tensor(tensors: Any) -> str:
     return ""
 
 
-def _dtype(words: str) -> str:
+def _dtype(description: str) -> str:
     """A type in "Half", "Row major linear FP32" or "Thirty-two wide ... Int8 format"."""
-    for word in words.replace(",", " ").split():
-        found = dtype_word(word)
-        if found in BYTES:
-            return found
+    for word in description.replace(",", " ").split():
+        dtype = dtype_word(word)
+        if dtype in BYTES:
+            return dtype
     return ""
 
 
 def delivered_precision(
-    found: Iterable[Layer], asked: str, wanted: int | None = None
+    engine_layers: Iterable[Layer], asked: str, wanted: int | None = None
 ) -> DeliveredPrecision:
     """Judge the layers that multiply.
 
@@ -97,13 +97,13 @@ def delivered_precision(
     of the weights (for int8: any layer) have it, and the note says how many.
 
     Args:
-        found: Layers of the engine.
+        engine_layers: Layers of the engine.
         asked: The precision asked for.
         wanted: Layers that must be integers, on the strong route; None: any.
     """
     computed: Counter[str] = Counter()
     stored: Counter[str] = Counter()
-    for layer in found:
+    for layer in engine_layers:
         if layer.dtype:
             stored[layer.dtype] += layer.weights
         if any(word in layer.kind.lower() for word in ARITHMETIC):

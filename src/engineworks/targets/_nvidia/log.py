@@ -48,15 +48,15 @@ class BuildLog:
 
     def errors(self) -> str:
         """The errors so far in one line, without noise; "" when there are none."""
-        words = [text for level, text in self.lines if "ERROR" in level and not NOISE.search(text)]
-        return plain("\n".join(words))
+        errors = [text for level, text in self.lines if "ERROR" in level and not NOISE.search(text)]
+        return plain("\n".join(errors))
 
     def find(self, pattern: str) -> str:
         """First group of the last line that matches; "" when none does."""
         for _, text in reversed(self.lines):
-            found = re.search(pattern, text)
-            if found:
-                return found[1]
+            match = re.search(pattern, text)
+            if match:
+                return match[1]
         return ""
 
     def write(self, path: Path) -> Path:
@@ -72,9 +72,9 @@ class BuildLog:
 def plain(text: str, most: int = 400) -> str:
     """A vendor's message without noise, source positions and line breaks."""
     lines = [line.strip() for line in text.splitlines() if not NOISE.search(line)]
-    words = "; ".join(dict.fromkeys(lines))
-    words = re.sub(r"\s*In \w+ at \S+:\d+\)", ")", words)
-    return words if len(words) <= most else words[: most - 3] + "..."
+    joined = "; ".join(dict.fromkeys(lines))
+    joined = re.sub(r"\s*In \w+ at \S+:\d+\)", ")", joined)
+    return joined if len(joined) <= most else joined[: most - 3] + "..."
 
 
 def progress(trt: Any) -> Any:

@@ -81,7 +81,7 @@ def profile(network: Any, builder: Any, settings: BuilderSettings) -> tuple[Any,
     Raises:
         BuildError: An open dimension that the options do not bound, or shapes that do not fit.
     """
-    found: dict[str, Shapes] = {}
+    shapes: dict[str, Shapes] = {}
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     unknown = sorted(set(settings.shapes) - {tensor.name for tensor in inputs})
     if unknown:
@@ -92,14 +92,14 @@ def profile(network: Any, builder: Any, settings: BuilderSettings) -> tuple[Any,
     for tensor in inputs:
         shape = tuple(tensor.shape)
         if -1 in shape:
-            found[tensor.name] = settings.shapes.get(tensor.name) or _by_batch(tensor, settings)
-            _fit(tensor, found[tensor.name])
-    if not found:
+            shapes[tensor.name] = settings.shapes.get(tensor.name) or _by_batch(tensor, settings)
+            _fit(tensor, shapes[tensor.name])
+    if not shapes:
         return None, {}
-    made = builder.create_optimization_profile()
-    for name, (low, best, high) in found.items():
-        made.set_shape(name, low, best, high)
-    return made, found
+    optimization_profile = builder.create_optimization_profile()
+    for name, (low, best, high) in shapes.items():
+        optimization_profile.set_shape(name, low, best, high)
+    return optimization_profile, shapes
 
 
 def _by_batch(tensor: Any, settings: BuilderSettings) -> Shapes:

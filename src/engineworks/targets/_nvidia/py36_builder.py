@@ -80,11 +80,11 @@ def add_profile(builder, network, config, profile):
     """The optimization profile, if an input has open dimensions."""
     if not profile:
         return
-    made = builder.create_optimization_profile()
+    optimization_profile = builder.create_optimization_profile()
     for name in sorted(profile):
         low, best, high = profile[name]
-        made.set_shape(name, low, best, high)
-    config.add_optimization_profile(made)
+        optimization_profile.set_shape(name, low, best, high)
+    config.add_optimization_profile(optimization_profile)
 
 
 def set_workspace(trt, config, mib):

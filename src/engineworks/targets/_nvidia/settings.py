@@ -89,8 +89,8 @@ def _choice(options: Mapping[str, Any], name: str, *choices: str) -> str:
     """An option with few values, the first by default."""
     value = options.get(name, choices[0])
     if value not in choices:
-        words = ", ".join(choice for choice in choices if choice)
-        raise _refuse(name, value, f"is not one of {words}", f"choose one of: {words}")
+        listed = ", ".join(choice for choice in choices if choice)
+        raise _refuse(name, value, f"is not one of {listed}", f"choose one of: {listed}")
     return str(value)
 
 
@@ -113,10 +113,10 @@ def _pinned(options: Mapping[str, Any], name: str) -> Path | None:
     path = Path(str(value["path"]))
     if not path.is_file():
         raise _refuse(name, str(path), "is no file", "give the timing.cache of an earlier engine")
-    found = file_sha256(path)
-    if found != value["sha256"]:
+    sha256 = file_sha256(path)
+    if sha256 != value["sha256"]:
         raise _refuse(
-            name, value["sha256"], f"is not the sha256 of {path}, which is {found}",
+            name, value["sha256"], f"is not the sha256 of {path}, which is {sha256}",
             "name the sha256 of the file that you mean",
         )  # fmt: skip
     return path
@@ -136,7 +136,7 @@ def _shapes(value: Any) -> dict[str, Shapes]:
     example = "write shapes: {images: [[1, 3, 320, 320], [1, 3, 416, 416], [1, 3, 640, 640]]}"
     if not isinstance(value, dict):
         raise _refuse("shapes", value, "is not a mapping of inputs", example)
-    found = {}
+    shapes = {}
     for name, three in value.items():
         whole = isinstance(three, list) and len(three) == 3
         if not whole or not all(isinstance(s, list) and len(s) == len(three[0]) > 0 for s in three):
@@ -144,8 +144,8 @@ def _shapes(value: Any) -> dict[str, Shapes]:
         for sizes in zip(*three, strict=True):
             _rising(f"shapes.{name}", list(sizes))
         low, best, high = (tuple(shape) for shape in three)
-        found[str(name)] = (low, best, high)
-    return found
+        shapes[str(name)] = (low, best, high)
+    return shapes
 
 
 def read(options: Mapping[str, Any], largest_batch: int) -> BuilderSettings:
@@ -197,9 +197,9 @@ def check(options: Mapping[str, Any]) -> None:
 
 def compatibility(settings: BuilderSettings) -> tuple[str, ...]:
     """The options that let an engine open elsewhere, which cost size and speed."""
-    found = ("version_compatible",) if settings.version_compatible else ()
+    flags = ("version_compatible",) if settings.version_compatible else ()
     level = settings.hardware_compatible
-    return (*found, *((f"hardware_compatible: {level}",) if level != "none" else ()))
+    return (*flags, *((f"hardware_compatible: {level}",) if level != "none" else ()))
 
 
 def plain(settings: BuilderSettings) -> BuilderSettings:

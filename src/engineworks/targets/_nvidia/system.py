@@ -60,8 +60,8 @@ def trtexec(options: Mapping[str, Any]) -> str | None:
     asked = options.get("trtexec")
     if asked is not None:
         return str(asked)
-    found = next((place for place in command_lines.PLACES if Path(place).is_file()), None)
-    return found or shutil.which("trtexec")
+    place = next((place for place in command_lines.PLACES if Path(place).is_file()), None)
+    return place or shutil.which("trtexec")
 
 
 def build(
@@ -172,12 +172,12 @@ def profile(inputs: tuple[TensorSpec, ...], checked: BuilderSettings) -> dict[st
     Raises:
         BuildError: An open dimension beside the batch that the options do not bound.
     """
-    found: dict[str, Shapes] = {}
+    shapes: dict[str, Shapes] = {}
     for spec in inputs:
         if all(isinstance(size, int) for size in spec.shape):
             continue
         if spec.name in checked.shapes:
-            found[spec.name] = checked.shapes[spec.name]
+            shapes[spec.name] = checked.shapes[spec.name]
             continue
         first, *rest = spec.shape
         fixed = [size for size in rest if isinstance(size, int)]
@@ -187,8 +187,8 @@ def profile(inputs: tuple[TensorSpec, ...], checked: BuilderSettings) -> dict[st
                 hint=f"write options: {{shapes: {{{spec.name}: [min, opt, max]}}}}",
             )
         low, best, high = ((size, *fixed) for size in checked.batch)
-        found[spec.name] = (low, best, high)
-    return found
+        shapes[spec.name] = (low, best, high)
+    return shapes
 
 
 def _by_python(python: str, asked: dict[str, Any], work: Path) -> dict[str, Any]:
@@ -207,10 +207,10 @@ def _by_python(python: str, asked: dict[str, Any], work: Path) -> dict[str, Any]
             f"{done.stderr.strip()[-300:] or 'it said nothing'}",
             hint="out of memory is the usual reason: lower options.workspace_mib",
         )
-    found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
-    if "error" in found:
-        raise BuildError(str(found["error"]), hint="see build.log in the stage's folder")
-    return found
+    reply: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+    if "error" in reply:
+        raise BuildError(str(reply["error"]), hint="see build.log in the stage's folder")
+    return reply
 
 
 def _by_trtexec(
@@ -225,14 +225,14 @@ def _by_trtexec(
         [tool, "--help"], capture_output=True, text=True, errors="replace", timeout=120
     )
     known = command_lines.options_of(told.stdout + told.stderr)
-    words = command_lines.command(tool, known, job, checked)
-    done = subprocess.run([*words, "--verbose"], capture_output=True, text=True, errors="replace")
+    command = command_lines.command(tool, known, job, checked)
+    done = subprocess.run([*command, "--verbose"], capture_output=True, text=True, errors="replace")
     (work / "build.log").write_text(done.stdout + done.stderr, encoding="utf-8")
     if done.returncode != 0 or not job.plan.is_file():
         errors = [line for line in (done.stdout + done.stderr).splitlines() if "[E]" in line]
         raise BuildError(
             f"trtexec built nothing: {said('; '.join(errors[:3]))}",
-            hint=f"repeat it with: {' '.join(words)}",
+            hint=f"repeat it with: {' '.join(command)}",
         )
     return {}
 

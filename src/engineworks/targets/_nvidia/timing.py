@@ -106,23 +106,24 @@ def by_trtexec(
     )
     known = command_lines.options_of(told.stdout + told.stderr)
     exported = work / f"{plan.stem}.profile.json"
-    words = command_lines.timing(tool, known, plan, profile, core, exported)
+    command = command_lines.timing(tool, known, plan, profile, core, exported)
     try:
         done = subprocess.run(
-            words, capture_output=True, text=True, errors="replace", timeout=LIMIT_S
+            command, capture_output=True, text=True, errors="replace", timeout=LIMIT_S
         )
     except subprocess.TimeoutExpired as error:
         raise BuildError(
-            f"trtexec did not end within {LIMIT_S:.0f} s", hint=f"repeat it with: {' '.join(words)}"
+            f"trtexec did not end within {LIMIT_S:.0f} s",
+            hint=f"repeat it with: {' '.join(command)}",
         ) from error
-    found = re.search(r"GPU Compute Time:.* median = ([0-9.]+) ms", done.stdout + done.stderr)
-    if done.returncode != 0 or found is None:
+    median = re.search(r"GPU Compute Time:.* median = ([0-9.]+) ms", done.stdout + done.stderr)
+    if done.returncode != 0 or median is None:
         raise BuildError(
             f"trtexec timed nothing (exit code {done.returncode})",
-            hint=f"repeat it with: {' '.join(words)}",
+            hint=f"repeat it with: {' '.join(command)}",
         )
     layers: dict[str, float] = {}
     if exported.is_file():
         entries = json.loads(exported.read_text(encoding="utf-8"))
         layers = {e["name"]: float(e["averageMs"]) for e in entries if "averageMs" in e}
-    return Timed(ms=float(found[1]), layers=layers)
+    return Timed(ms=float(median[1]), layers=layers)

@@ -53,33 +53,33 @@ def command(
     Raises:
         BuildError: This trtexec lacks what the job needs.
     """
-    words = [tool, f"--onnx={job.onnx}", f"--saveEngine={job.plan}"]
-    words += _precision(known, job)
+    arguments = [tool, f"--onnx={job.onnx}", f"--saveEngine={job.plan}"]
+    arguments += _precision(known, job)
     for name, shapes in (("minShapes", 0), ("optShapes", 1), ("maxShapes", 2)):
         if job.profile:
             sized = [
                 f"{tensor}:{'x'.join(map(str, three[shapes]))}"
                 for tensor, three in job.profile.items()
             ]
-            words.append(f"--{name}={','.join(sized)}")
+            arguments.append(f"--{name}={','.join(sized)}")
     if settings.workspace_mib is not None:
-        words.append(
+        arguments.append(
             f"--memPoolSize=workspace:{settings.workspace_mib}"
             if "memPoolSize" in known
             else f"--workspace={settings.workspace_mib}"
         )
     if settings.optimization_level is not None and "builderOptimizationLevel" in known:
-        words.append(f"--builderOptimizationLevel={settings.optimization_level}")
+        arguments.append(f"--builderOptimizationLevel={settings.optimization_level}")
     if not settings.tf32 and "noTF32" in known:
-        words.append("--noTF32")
+        arguments.append("--noTF32")
     if job.dla is not None:
-        words += [f"--useDLACore={job.dla}", "--allowGPUFallback"]
+        arguments += [f"--useDLACore={job.dla}", "--allowGPUFallback"]
     if settings.timing_cache is not None:
-        words.append(f"--timingCacheFile={settings.timing_cache}")
+        arguments.append(f"--timingCacheFile={settings.timing_cache}")
     if "exportLayerInfo" in known:
-        words += ["--profilingVerbosity=detailed", f"--exportLayerInfo={job.layers}"]
-    words.append("--skipInference" if "skipInference" in known else "--buildOnly")
-    return words
+        arguments += ["--profilingVerbosity=detailed", f"--exportLayerInfo={job.layers}"]
+    arguments.append("--skipInference" if "skipInference" in known else "--buildOnly")
+    return arguments
 
 
 def timing(
@@ -96,17 +96,17 @@ def timing(
         core: Number of its DLA core, or None.
         exported: JSON file for the times of layers.
     """
-    words = [tool, f"--loadEngine={plan}"]
+    arguments = [tool, f"--loadEngine={plan}"]
     if profile:
         sized = [f"{name}:{'x'.join(map(str, three[1]))}" for name, three in profile.items()]
-        words.append(f"--shapes={','.join(sized)}")
+        arguments.append(f"--shapes={','.join(sized)}")
     if core is not None:
-        words += [f"--useDLACore={core}", "--allowGPUFallback"]
+        arguments += [f"--useDLACore={core}", "--allowGPUFallback"]
     if "exportProfile" in known:
-        words += ["--dumpProfile", f"--exportProfile={exported}"]
+        arguments += ["--dumpProfile", f"--exportProfile={exported}"]
         # Else the whole is timed with the profiler running, which slows it.
-        words += ["--separateProfileRun"] if "separateProfileRun" in known else []
-    return words
+        arguments += ["--separateProfileRun"] if "separateProfileRun" in known else []
+    return arguments
 
 
 def _precision(known: frozenset[str], job: TrtexecBuild) -> list[str]:

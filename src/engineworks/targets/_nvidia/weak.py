@@ -160,9 +160,9 @@ def through_calibrator(api: Api, config: Any, ranges: GraphScales, kind: str) ->
         (the calibrator, which must outlive the build; the text of its cache).
     """
     text = calibration_cache(ranges, api.version, CALIBRATORS[kind][1])
-    made = calibrator(api.trt, kind, text)
-    config.int8_calibrator = made
-    return made, text
+    calibrator_object = calibrator(api.trt, kind, text)
+    config.int8_calibrator = calibrator_object
+    return calibrator_object, text
 
 
 def on_tensors(network: Any, ranges: GraphScales) -> None:
