@@ -198,8 +198,8 @@ def collect(graph: Graph, samples: Iterable[Array], *, threads: int = 0) -> Stat
     if steps[-1] != number:
         _checkpoint(counts, history, steps, number)
     return Statistics(
-        tensors={name: found.histogram for name, found in counts.items()},
-        channels={name: _channel_table(found) for name, found in counts.items()},
+        tensors={name: count.histogram for name, count in counts.items()},
+        channels={name: _channel_table(count) for name, count in counts.items()},
         steps=tuple(steps),
         history={name: np.array(rows) for name, rows in history.items()},
         samples=number,
@@ -237,14 +237,14 @@ def _checkpoint(
     from engineworks.calibrate.ranges import percentile
 
     steps.append(number)
-    for name, found in counts.items():
-        history[name].append(percentile(found.histogram, False, keep=0.9999))
+    for name, count in counts.items():
+        history[name].append(percentile(count.histogram, False, keep=0.9999))
 
 
-def _channel_table(found: TensorCounts) -> Array:
-    assert found.channels is not None  # noqa: S101 - every tensor was counted at least once
-    low, high, mean = found.channels
-    return np.stack([low, high, mean / found.samples]).astype(np.float64)
+def _channel_table(counts: TensorCounts) -> Array:
+    assert counts.channels is not None  # noqa: S101 - every tensor was counted at least once
+    low, high, mean = counts.channels
+    return np.stack([low, high, mean / counts.samples]).astype(np.float64)
 
 
 class _Runner:
@@ -276,8 +276,8 @@ class _Runner:
     def run(self, sample: Array) -> Iterator[dict[str, Array]]:
         """Observed tensors of one sample, part by part, without the input itself."""
         for part in filter(None, self._parts):
-            found = self._session.run(part, {self._input: sample})
-            yield dict(zip(part, found, strict=True))
+            values = self._session.run(part, {self._input: sample})
+            yield dict(zip(part, values, strict=True))
 
 
 def _parts(graph: Graph) -> list[list[str]]:

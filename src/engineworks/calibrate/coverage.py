@@ -90,13 +90,13 @@ def _moving(statistics: Statistics) -> tuple[MovingRange, ...]:
         return ()
     # The last checkpoint may lie close to the one before: compare with half the samples.
     half = max(n for n, step in enumerate(statistics.steps) if step <= statistics.samples / 2)
-    found = []
+    moving = []
     for name in statistics.tensors:
         reach = _reach(statistics, name)
         change = float(reach[-1] / reach[half] - 1.0)
         if abs(change) > MOVING:
-            found.append(MovingRange(tensor=name, change=change))
-    return tuple(sorted(found, key=lambda item: -abs(item.change)))
+            moving.append(MovingRange(tensor=name, change=change))
+    return tuple(sorted(moving, key=lambda item: -abs(item.change)))
 
 
 def _input_warnings(table: Array) -> list[str]:

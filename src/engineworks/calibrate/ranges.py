@@ -125,7 +125,7 @@ def mse(
     values, weights = _points(histogram)
     lows, highs = _grid(histogram, symmetric)
     wanted = through(values) if through else values
-    best, found = np.inf, minmax(histogram, symmetric)
+    best, bounds = np.inf, minmax(histogram, symmetric)
     for low in lows:
         # All upper ends at once: (candidates, points).
         scale = (highs - low) / (LEVELS - 1) if not symmetric else highs / (HALF - 1)
@@ -138,8 +138,8 @@ def mse(
         errors = (error * error) @ weights
         place = int(errors.argmin())
         if errors[place] < best:
-            best, found = float(errors[place]), (float(bottom[place]), float(highs[place]))
-    return _symmetric(found[1]) if symmetric else _with_zero(*found)
+            best, bounds = float(errors[place]), (float(bottom[place]), float(highs[place]))
+    return _symmetric(bounds[1]) if symmetric else _with_zero(*bounds)
 
 
 def _points(histogram: Histogram, most: int = 1024) -> tuple[Array, Array]:
@@ -206,7 +206,7 @@ def _divergence_bound(histogram: Histogram, levels: int = HALF) -> float:
     counts[0] = counts[1] if len(counts) > 1 else counts[0]
     if len(counts) <= levels:
         return histogram.maximum
-    best, found = np.inf, len(counts)
+    best, bins = np.inf, len(counts)
     step = max(1, (len(counts) - levels) // ENTROPY_CANDIDATES)
     # A range that keeps next to nothing is near to what it keeps, and useless.
     least = int(np.searchsorted(np.cumsum(counts), 0.9 * counts.sum())) + 1
@@ -215,8 +215,8 @@ def _divergence_bound(histogram: Histogram, levels: int = HALF) -> float:
         kept[-1] += counts[end:].sum()
         divergence = _divergence(kept, counts[:end], levels)
         if divergence < best:
-            best, found = divergence, end
-    return min(found * width, histogram.maximum)
+            best, bins = divergence, end
+    return min(bins * width, histogram.maximum)
 
 
 def _divergence(real: Array, source: Array, levels: int) -> float:

@@ -55,23 +55,23 @@ def calibrate(request: CalibrateRequest) -> Calibration:
 
     started = time.perf_counter()
     shared, store = request.shared, LocalStore(Path(request.shared.store))
-    found = len(request.data.files)
-    if found < request.minimum:
+    usable = len(request.data.files)
+    if usable < request.minimum:
         raise DataError(
-            f"calibration.images: {found} usable images, at least {request.minimum} are needed",
+            f"calibration.images: {usable} usable images, at least {request.minimum} are needed",
             hint="add images, or lower calibration.minimum if these really show everything",
         )
     graph = Graph(store.entry(request.onnx))
     statistics = collect.collect(graph, _samples(request))
     report = coverage.report(statistics, graph.inputs[0], _classes(request.data, shared))
-    told = [words for words in (_swapped(request, graph.path), _judged_too(request)) if words]
+    told = [note for note in (_swapped(request, graph.path), _judged_too(request)) if note]
     report = dataclasses.replace(report, warnings=(*report.warnings, *told))
     with tempfile.TemporaryDirectory() as work:
-        path, words = Path(work, STATISTICS), Path(work, "coverage.json")
+        path, report_path = Path(work, STATISTICS), Path(work, "coverage.json")
         collect.save(statistics, path)
-        words.write_text(json.dumps(to_json(report), indent=1), encoding="utf-8")
+        report_path.write_text(json.dumps(to_json(report), indent=1), encoding="utf-8")
         artifact = store.put(
-            {STATISTICS: path, "coverage.json": words},
+            {STATISTICS: path, "coverage.json": report_path},
             kind="calibration",
             name=shared.name,
             entry=STATISTICS,

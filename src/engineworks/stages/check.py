@@ -73,9 +73,9 @@ def check(request: CheckRequest) -> Checked:
     batches = _batches(manifest, request.largest_batch)
     accuracy = predictions = difference = None
     with _opened(request, store) as infer:
-        found = _meaning(request, store, infer, inputs)
+        judged = _meaning(request, store, infer, inputs)
         if request.value is None:
-            limit, others = meaning.limits(manifest.precision, found)
+            limit, others = meaning.limits(manifest.precision, judged)
         else:
             limit, others = parity.limit(manifest.precision, judged=True), {}
         agreed = parity.compare(infer, inputs, wanted, batches, limit, others)
@@ -101,7 +101,7 @@ def check(request: CheckRequest) -> Checked:
         parity=agreed,
         accuracy=accuracy,
         predictions=predictions,
-        meaning=found,
+        meaning=judged,
         difference=difference,
         replayed=request.replay,
         elapsed_s=time.perf_counter() - started,

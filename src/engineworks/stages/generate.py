@@ -81,10 +81,10 @@ def _images(request: GenerateRequest) -> Iterator[Any]:
     folder = Path(request.folder)
     try:
         with userfiles.noted(folder):
-            found = usercode.load(request.function, folder, WHAT)()
-            if not isinstance(found, Iterable):
-                raise TypeError(f"it returns {type(found).__name__}, nothing to go through")
-            yield from found
+            images = usercode.load(request.function, folder, WHAT)()
+            if not isinstance(images, Iterable):
+                raise TypeError(f"it returns {type(images).__name__}, nothing to go through")
+            yield from images
     except EngineworksError:
         raise  # of its import, which says what is wrong
     except Exception as error:

@@ -119,11 +119,11 @@ def _chance(
             infer, data, task, shared.labels, preprocess, request.size, decode
         )[1]  # fmt: skip
 
-    found = suspects.evidence(answers, request.data, shared.task, shared.labels)
-    if found.word != "near zero":
-        return found
+    chance = suspects.evidence(answers, request.data, shared.task, shared.labels)
+    if chance.word != "near zero":
+        return chance
     return suspects.explain(
-        found, answers, request.data, shared.task, shared.labels, shared.preprocess, score
+        chance, answers, request.data, shared.task, shared.labels, shared.preprocess, score
     )
 
 

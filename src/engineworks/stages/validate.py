@@ -51,11 +51,11 @@ def validate(request: ValidateRequest) -> PinnedData:
             )  # fmt: skip
 
     with pinned.settled(request.data, request.answers, store) as spec:
-        found = datasets.validate(
+        validated = datasets.validate(
             spec, shared.task, shared.labels, keep,
             digests=request.digests or None, answers=request.answers,
         )  # fmt: skip
-    return dataclasses.replace(found, spec=request.data)
+    return dataclasses.replace(validated, spec=request.data)
 
 
 STAGE = Stage("validate", validate, ValidateRequest, PinnedData, ("opencv-python-headless",))
