@@ -32,15 +32,15 @@ def judge(before_ms: float, row: BenchmarkRow, slower_than: float) -> Drift:
     """
     ratio = row.p50_ms / before_ms
     low, high = (limit / before_ms for limit in row.ci95_ms)
-    words = (
+    change = (
         f"{ratio:.2f}x the {before_ms:.3g} ms of its registration "
         f"(95 % interval {low:.2f}-{high:.2f})"
     )
     if ratio <= slower_than:
-        return Drift(ratio=ratio, outcome="steady", reason=words)
+        return Drift(ratio=ratio, outcome="steady", reason=change)
     doubts = [row.inconclusive] if row.inconclusive else []
     if low <= slower_than:
         doubts.append(f"the interval reaches below {slower_than:g}")
     if doubts:
-        return Drift(ratio=ratio, outcome="inconclusive", reason=f"{words}: {'; '.join(doubts)}")
-    return Drift(ratio=ratio, outcome="slower", reason=words)
+        return Drift(ratio=ratio, outcome="inconclusive", reason=f"{change}: {'; '.join(doubts)}")
+    return Drift(ratio=ratio, outcome="slower", reason=change)

@@ -91,7 +91,9 @@ def analyze(path: Path, size: Size, unsupported_operators: dict[str, tuple[str, 
         operators=dict(Counter(_operator(node) for node in given_model.graph.node).most_common()),
         largest=tuple(sorted(layers, key=lambda layer: -layer.macs)[:10]),
         heaviest=tuple(
-            sorted((one for one in layers if one.parameters), key=lambda one: -one.parameters)[:10]
+            sorted(
+                (layer for layer in layers if layer.parameters), key=lambda layer: -layer.parameters
+            )[:10]
         ),
         unsupported_operators=unsupported_operators,
         uncounted=tuple(
@@ -113,13 +115,13 @@ def _plain(model: Any) -> Any:
     import onnx
     from onnx import inliner
 
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
+    plain = onnx.ModelProto()
+    plain.CopyFrom(model)
     try:
-        return inliner.inline_local_functions(made) if made.functions else made
+        return inliner.inline_local_functions(plain) if plain.functions else plain
     except Exception as error:
         log.info("functions were not written out: %s", said(error))
-        return made
+        return plain
 
 
 def _inferred(model: Any, size: Size) -> Any:
@@ -151,12 +153,12 @@ def _weights(graph: Any) -> dict[str, tuple[int, ...]]:
         onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16,
         onnx.TensorProto.DOUBLE, onnx.TensorProto.INT8, onnx.TensorProto.UINT8,
     }  # fmt: skip
-    found = {t.name: tuple(t.dims) for t in graph.initializer if t.data_type in floating}
+    shapes = {t.name: tuple(t.dims) for t in graph.initializer if t.data_type in floating}
     for node in graph.node:
         for attribute in node.attribute if node.op_type == "Constant" else ():
             if attribute.name == "value" and attribute.t.data_type in floating:
-                found[node.output[0]] = tuple(attribute.t.dims)
-    return found
+                shapes[node.output[0]] = tuple(attribute.t.dims)
+    return shapes
 
 
 def _operator(node: Any) -> str:

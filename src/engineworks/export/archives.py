@@ -146,9 +146,9 @@ def _records(data: bytes) -> dict[str, Any]:
 
 
 def _check_script(code: str, name: str) -> None:
-    found = _FILES.search(code)
-    if found is not None:
-        raise Unsafe(f"code that reads or writes files ({found[0]!r} in {name})")
+    access = _FILES.search(code)
+    if access is not None:
+        raise Unsafe(f"code that reads or writes files ({access[0]!r} in {name})")
     for space in re.findall(r"\bops\.(\w+)", code):
         if space not in {"aten", "prim", "prims", "quantized", "torchvision", "mkldnn"}:
             raise Unsafe(f"operators of {space!r}, in {name}")

@@ -35,33 +35,33 @@ def choose(
         (inputs (rows, ...), the answers to them, words on what was silent or "").
     """
     further = iter(inputs)
-    kept = [one for _, one in zip(range(rows), further, strict=False)]
+    kept = [row for _, row in zip(range(rows), further, strict=False)]
     answers = dict(infer(np.stack(kept)))
     quiet = silent(answers)
     if not quiet:
         return np.stack(kept), answers, ""
     loudest: dict[str, tuple[float, Array]] = {}
-    for one in further:
-        got = infer(one[None])
+    for row in further:
+        got = infer(row[None])
         for name in quiet:
             peak = float(np.abs(got[name]).max(initial=0.0))
             if np.isfinite(peak) and peak > loudest.get(name, (quiet[name], None))[0]:
-                loudest[name] = peak, one
+                loudest[name] = peak, row
         if loudest.keys() == quiet.keys() and not silent(
             {n: np.array(loudest[n][0]) for n in quiet}
         ):
             break
-    others = list({id(one): one for _, one in loudest.values()}.values())[: max(rows - 1, 1)]
+    others = list({id(row): row for _, row in loudest.values()}.values())[: max(rows - 1, 1)]
     if others:
         kept[len(kept) - min(len(others), len(kept)) :] = others[: len(kept)]
         answers = dict(infer(np.stack(kept)))
     still = silent(answers)
-    words = [f"{name} is near silent on every input tried (at most {peak:.1e})"
+    notes = [f"{name} is near silent on every input tried (at most {peak:.1e})"
              for name, peak in still.items()]  # fmt: skip
     if len(still) < len(quiet):
         heard = ", ".join(name for name in quiet if name not in still)
-        words.append(f"inputs were chosen on which {heard} answers")
-    return np.stack(kept), answers, "; ".join(words)
+        notes.append(f"inputs were chosen on which {heard} answers")
+    return np.stack(kept), answers, "; ".join(notes)
 
 
 def pictures(size: Size) -> Iterator[Array]:

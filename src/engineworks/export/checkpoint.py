@@ -51,9 +51,9 @@ class Weights:
         """Where it was found, for people; "" when the file is a plain state_dict."""
         if not self.path and not self.prefix and not self.others:
             return ""
-        words = f"weights from {self.key}"
+        text = f"weights from {self.key}"
         plural = "s" if self.others > 1 else ""
-        return words + (f", {self.others} other tensor{plural} left aside" if self.others else "")
+        return text + (f", {self.others} other tensor{plural} left aside" if self.others else "")
 
 
 def load(module: Any, path: Path, *, trust: bool, key: str, source: str) -> str:
@@ -79,19 +79,19 @@ def load(module: Any, path: Path, *, trust: bool, key: str, source: str) -> str:
             hint="save it with torch.save(model.state_dict(), ...)",
         )
     wanted = module.state_dict()
-    found = list(_sets(state))
-    if not found and wanted:
+    sets = list(_sets(state))
+    if not sets and wanted:
         keys = ", ".join(map(str, list(state)[:8])) if isinstance(state, Mapping) else "none"
         raise ModelError(
             f"model.weights: {path.name} holds no tensors by name (its keys: {keys})",
             hint="save it with torch.save(model.state_dict(), ...)",
         )
-    fitting = [one for where, tensors in found for one in _fits(where, tensors, wanted)]
-    if all(one.within for one in fitting):
+    fitting = [weights for where, tensors in sets for weights in _fits(where, tensors, wanted)]
+    if all(weights.within for weights in fitting):
         fitting = []  # more layers than the network has: another network
     chosen = _chosen(fitting, path, key)
     if chosen is None:
-        raise _misfit(module, path, source, found, wanted)
+        raise _misfit(module, path, source, sets, wanted)
     _reject_other_kinds(chosen, path, wanted)
     try:
         module.load_state_dict(dict(chosen.tensors), strict=True)
@@ -123,7 +123,7 @@ def _reject_other_kinds(chosen: Weights, path: Path, wanted: Mapping[str, Any]) 
 def _left_average(state: Any, fitting: list[Weights]) -> str:
     """Words on averaged weights that cannot be held against the network's names, or ""."""
     # Of one average among several, and of its counters, nothing new is to be said.
-    if any(AVERAGED.search(one.key) for one in fitting):
+    if any(AVERAGED.search(weights.key) for weights in fitting):
         return ""
     place = next((place for place in _tensor_places(state) if AVERAGED.search(place)), "")
     return (
@@ -183,15 +183,15 @@ def _read(path: Path, *, trust: bool) -> Any:
 
 def _what_code(message: str) -> str:
     """The name that torch refused, out of its long advice."""
-    found = re.search(r"GLOBAL ([\w.]+)|function ([^\n]{1,80})", message)
-    return found[0] if found else "not a plain state_dict"
+    culprit = re.search(r"GLOBAL ([\w.]+)|function ([^\n]{1,80})", message)
+    return culprit[0] if culprit else "not a plain state_dict"
 
 
 def _broken(path: Path, error: Exception) -> ModelError:
-    words = "" if "weights_only" in str(error) else f": {said(error, 200)}"
+    detail = "" if "weights_only" in str(error) else f": {said(error, 200)}"
     return ModelError(
         f"model.weights: {path.name} ({path.stat().st_size} bytes) cannot be read as torch "
-        f"weights ({type(error).__name__}{words})",
+        f"weights ({type(error).__name__}{detail})",
         hint="the file is cut or damaged: copy it again",
     )
 
@@ -250,19 +250,19 @@ def _prefixes(tensors: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
 
 
 def _chosen(fitting: list[Weights], path: Path, key: str) -> Weights | None:
-    named = [one for one in fitting if key in ("", one.key)] or [
-        one for one in fitting if key == ".".join(one.path)
+    named = [weights for weights in fitting if key in ("", weights.key)] or [
+        weights for weights in fitting if key == ".".join(weights.path)
     ]
     if key and not named and fitting:
         raise ModelError(
             f"model.weights_key: {path.name} has no weights of this network under {key!r}",
-            hint=f"it has them under: {', '.join(one.key for one in fitting)}",
+            hint=f"it has them under: {', '.join(weights.key for weights in fitting)}",
         )
-    different = [one for one in named[1:] if not _equal(one, named[0])]
+    different = [weights for weights in named[1:] if not _equal(weights, named[0])]
     if different:
-        names = ", ".join(repr(one.key) for one in (named[0], *different))
-        keys = [one.key for one in (named[0], *different)]
-        averaged = next((one for one in reversed(keys) if AVERAGED.search(one)), "")
+        names = ", ".join(repr(weights.key) for weights in (named[0], *different))
+        keys = [weights.key for weights in (named[0], *different)]
+        averaged = next((name for name in reversed(keys) if AVERAGED.search(name)), "")
         raise ModelError(
             f"model.weights: {path.name} holds {len(keys)} different sets of weights for "
             f"this network: {names}",
@@ -274,12 +274,14 @@ def _chosen(fitting: list[Weights], path: Path, key: str) -> Weights | None:
     return named[0] if named else None
 
 
-def _equal(one: Weights, other: Weights) -> bool:
-    return all(bool((one.tensors[name] == other.tensors[name]).all()) for name in one.tensors)
+def _equal(weights: Weights, other: Weights) -> bool:
+    return all(
+        bool((weights.tensors[name] == other.tensors[name]).all()) for name in weights.tensors
+    )
 
 
 def _misfit(
-    module: Any, path: Path, source: str, found: list[Any], wanted: Mapping[str, Any]
+    module: Any, path: Path, source: str, sets: list[Any], wanted: Mapping[str, Any]
 ) -> ModelError:
     """What the nearest set of weights lacks, or has too many of."""
 
@@ -289,21 +291,21 @@ def _misfit(
 
     tries = [
         (where, tensors, prefix)
-        for where, tensors in found
+        for where, tensors in sets
         for prefix in {"", *_near_prefixes(tensors, wanted)}
     ]
     where, tensors, prefix = max(tries, key=nearness, default=((), {}, ""))
     inside = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
     place = ".".join((*where, *filter(None, (prefix.rstrip("."),))))
-    words = _differences(inside, wanted)
+    difference = _differences(inside, wanted)
     try:
         module.load_state_dict(inside, strict=True)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
-        words = said(" ".join(lines) or error)
+        difference = said(" ".join(lines) or error)
     return ModelError(
         f"model.weights: {path.name}{f' ({place})' if place else ''} does not fit {source}: "
-        f"{words}",
+        f"{difference}",
         hint="use the weights of this network, or pass the network's options in model.arguments",
     )
 

@@ -62,10 +62,10 @@ def writers(
     ]  # fmt: skip
     seen = set()
     for chosen in (steps, steps[:1], steps[1:], []):
-        made, words = _apply(model, [*chosen, *needed])
-        if words not in seen:
-            seen.add(words)
-            yield ", ".join((AS_GIVEN, *words)), _saver(made)
+        adapted, notes = _apply(model, [*chosen, *needed])
+        if notes not in seen:
+            seen.add(notes)
+            yield ", ".join((AS_GIVEN, *notes)), _saver(adapted)
 
 
 def _saver(model: Any) -> Callable[[Path], None]:
@@ -87,15 +87,15 @@ def _apply(
     model = onnx.ModelProto()
     model.CopyFrom(given)
     open_dimensions(model)
-    words = []
+    notes = []
     for step in steps:
         try:
             model, what = step(model)
         except Exception as error:
             log.info("a step was left out: %s", said(error))
             continue
-        words += [what] if what else []
-    return model, tuple(words)
+        notes += [what] if what else []
+    return model, tuple(notes)
 
 
 def open_dimensions(model: Any) -> None:

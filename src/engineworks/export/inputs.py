@@ -90,7 +90,7 @@ def adapted(model: Any, channels: int) -> tuple[Any, str]:
     names = {TensorProto.FLOAT: "float", TensorProto.FLOAT16: "float16",
              TensorProto.DOUBLE: "double", TensorProto.UINT8: "uint8"}  # fmt: skip
     wanted = form(f"tensor({names.get(kind.elem_type, kind.elem_type)})", shape, channels)
-    words = [f"input {wanted.words} made float32 (batch, channels, height, width)"]
+    notes = [f"input {wanted.words} made float32 (batch, channels, height, width)"]
     front = []
     if not wanted.usual:
         inner, now = f"{image.name}_as_given", image.name
@@ -127,8 +127,8 @@ def adapted(model: Any, channels: int) -> tuple[Any, str]:
     del graph.node[:]
     graph.node.extend(nodes)
     if back:
-        words = [*(words if front else []), "outputs made float32"]
-    return model, " and ".join(words)
+        notes = [*(notes if front else []), "outputs made float32"]
+    return model, " and ".join(notes)
 
 
 def _rename(graph: Any, old: str, new: str, *, outputs: bool = False) -> None:

@@ -27,7 +27,7 @@ def files(path: Path) -> dict[str, Path]:
         model = onnx.load(str(path), load_external_data=False)
     except Exception:
         return {}
-    found = {}
+    beside_files = {}
     for tensor in tensors(model):
         _refuse_two_places(path, tensor)
     for location in sorted({location_of(tensor) for tensor in tensors(model)} - {""}):
@@ -52,8 +52,8 @@ def files(path: Path) -> dict[str, Path]:
                 f"in {path.parent}",
                 hint="copy that file beside the ONNX file",
             )
-        found[location] = beside
-    return found
+        beside_files[location] = beside
+    return beside_files
 
 
 def _refuse_two_places(path: Path, tensor: Any) -> None:
@@ -114,8 +114,8 @@ def _of_attributes(attributes: Any) -> Iterator[Any]:
             yield attribute.t
         yield from attribute.tensors
         sparse = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
-        for one in (*sparse, *attribute.sparse_tensors):
-            yield from (one.values, one.indices)
+        for tensor in (*sparse, *attribute.sparse_tensors):
+            yield from (tensor.values, tensor.indices)
         graphs = [attribute.g] if attribute.HasField("g") else []
         for graph in (*graphs, *attribute.graphs):
             yield from _of_graph(graph)

@@ -221,7 +221,7 @@ def _torch_source(module: Any, model: PinnedModel, sample: Array) -> SourceModel
         return [(name, value.detach().float().numpy()) for name, value in flatten(raw)]
 
     try:
-        found = answers(sample)
+        outputs = answers(sample)
     except EngineworksError:
         raise
     except Exception as error:
@@ -230,11 +230,11 @@ def _torch_source(module: Any, model: PinnedModel, sample: Array) -> SourceModel
             f"{list(sample.shape)}: {said(error)}",
             hint="check model.input (size, channels) against the network",
         ) from error
-    if not found:
+    if not outputs:
         raise ModelError(
             "the model answers with nothing", hint="return a tensor, or a tuple or dict of them"
         )
-    names = _output_names(model, [name for name, _ in found])
+    names = _output_names(model, [name for name, _ in outputs])
 
     def infer(batch: Array) -> dict[str, Array]:
         rows = [answers(batch[i : i + 1]) for i in range(len(batch))]
@@ -263,14 +263,14 @@ def flatten(raw: Any, name: str = "") -> list[tuple[str, Any]]:
     return [item for key, value in pairs for item in flatten(value, key)]
 
 
-def _output_names(model: PinnedModel, found: list[str]) -> tuple[str, ...]:
+def _output_names(model: PinnedModel, output_names: list[str]) -> tuple[str, ...]:
     wanted = model.spec.outputs
     if wanted is None:
-        return tuple(found)
-    if len(wanted) != len(found):
+        return tuple(output_names)
+    if len(wanted) != len(output_names):
         raise ModelError(
-            f"model.outputs names {len(wanted)} outputs, the model has {len(found)}: "
-            f"{', '.join(found)}",
+            f"model.outputs names {len(wanted)} outputs, the model has {len(output_names)}: "
+            f"{', '.join(output_names)}",
             hint="name every output once, in the model's order",
         )
     return wanted

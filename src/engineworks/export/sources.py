@@ -46,7 +46,7 @@ def bytes_sha256(source: Artifact) -> str:
     """Digest of the bytes of a source; its own name may be any."""
     files = {file.path: file.sha256 for file in source.manifest.files}
     own = files.pop(source.manifest.entry)
-    return _digest(own, {name.removeprefix(f"{FOLDER}/"): one for name, one in files.items()})
+    return _digest(own, {name.removeprefix(f"{FOLDER}/"): digest for name, digest in files.items()})
 
 
 def file_digest(path: Path, form: str) -> str:
