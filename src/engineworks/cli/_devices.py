@@ -60,8 +60,10 @@ def hold(options: argparse.Namespace, target: SignedTarget | None) -> None:
     waves.hold(waves.judge(register.read(), said, target), options.well / 100)
 
 
-def _command(commands: Subparsers, name: str, run: Any, words: str) -> argparse.ArgumentParser:
-    command = add(commands, name, run, words)
+def _command(
+    commands: Subparsers, name: str, run: Any, description: str
+) -> argparse.ArgumentParser:
+    command = add(commands, name, run, description)
     command.add_argument("book", type=Path, metavar="BOOK", help="file of `deliver invite --book`")
     return command
 
@@ -91,10 +93,10 @@ def _accept(options: argparse.Namespace) -> int:
 def _devices(options: argparse.Namespace) -> int:
     book = _register(options).read()
     rows = [
-        {"name": one.name, "device": key, "accepted": one.accepted, "revoked": one.revoked}
-        for key, one in book.devices.items()
+        {"name": device.name, "device": key, "accepted": device.accepted, "revoked": device.revoked}
+        for key, device in book.devices.items()
     ]
-    waiting = [one.name for one in book.codes.values() if not one.used_by]
+    waiting = [invitation.name for invitation in book.codes.values() if not invitation.used_by]
     lines = [
         f"{row['name']:<20} {row['device'][:12]}...  "
         + (f"revoked {row['revoked']}" if row["revoked"] else f"since {row['accepted']}")
@@ -119,9 +121,11 @@ def _reports(options: argparse.Namespace) -> int:
         try:
             device, said = register.take(path.read_text(encoding="utf-8"))
         except (EngineworksError, OSError, UnicodeDecodeError) as error:
-            words = getattr(error, "message", str(error))
-            rows.append({"file": path.name, "refused": words, "check": getattr(error, "check", "")})
-            lines.append(f"{path.name}: refused: {words}")
+            reason = getattr(error, "message", str(error))
+            rows.append(
+                {"file": path.name, "refused": reason, "check": getattr(error, "check", "")}
+            )
+            lines.append(f"{path.name}: refused: {reason}")
             bad = True
             continue
         status = said.get("status", {})

@@ -27,9 +27,9 @@ HELP = (
 )
 
 
-def add_engine(command: argparse.ArgumentParser, words: str = HELP) -> None:
+def add_engine(command: argparse.ArgumentParser, description: str = HELP) -> None:
     """Add the argument ENGINE and the option --threads."""
-    command.add_argument("engine", metavar="ENGINE", help=words)
+    command.add_argument("engine", metavar="ENGINE", help=description)
     command.add_argument(
         "--threads", type=whole(0), default=0, help="CPU threads for inference (default: all)"
     )
@@ -52,8 +52,8 @@ def add_settings(command: argparse.ArgumentParser, wanted: Sequence[Head]) -> No
         if not defaults:
             continue
         shown = "" if defaults[0] is None else f" (default: {defaults[0]})"
-        words = arguments.pop("help")
-        command.add_argument(flag, dest=name, default=None, help=words + shown, **arguments)
+        description = arguments.pop("help")
+        command.add_argument(flag, dest=name, default=None, help=description + shown, **arguments)
     if any(head.own_decoder for head in wanted):
         command.add_argument(
             "--decoder-from",
@@ -231,8 +231,8 @@ def recall(engine: str) -> tuple[str, str]:
 
 def _variants(engine: str, summary: Path) -> dict[str, dict[str, Any]]:
     try:
-        found = json.loads(summary.read_text(encoding="utf-8"))["variants"]
-        return {variant["name"]: variant for variant in found}
+        variants = json.loads(summary.read_text(encoding="utf-8"))["variants"]
+        return {variant["name"]: variant for variant in variants}
     except OSError:
         raise ArtifactError(
             f"{engine} is no folder, and there is no {summary} to look it up in",

@@ -55,9 +55,9 @@ def files_of(
 
 
 def _images_in(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
-    found = folders.find(folder, suffixes, deep=False)
-    others = folders.by_ending(found.others)
-    if not found.files:
+    listing = folders.find(folder, suffixes, deep=False)
+    others = folders.by_ending(listing.others)
+    if not listing.files:
         raise DataError(
             f"{folder} holds no image ({', '.join(suffixes)})"
             + (f"; there are {others}" if others else ""),
@@ -65,7 +65,7 @@ def _images_in(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
         )
     if others:
         sys.stderr.write(f"left out of {folder}, since no image that is read ends so: {others}\n")
-    return (folder / name for name in found.files)
+    return (folder / name for name in listing.files)
 
 
 #: Endings of one file: a folder that is to be made is not called so.
@@ -125,8 +125,8 @@ def tell_failure(options: argparse.Namespace, path: Path, error: EngineworksErro
     sys.stdout.flush()
     sys.stderr.write(f"{type(error).__name__}: {error.message}\n")
     if options.json:
-        words = {"type": type(error).__name__, "message": error.message}
-        sys.stdout.write(json.dumps({"image": str(path), "error": words}) + "\n")
+        failure = {"type": type(error).__name__, "message": error.message}
+        sys.stdout.write(json.dumps({"image": str(path), "error": failure}) + "\n")
 
 
 @contextlib.contextmanager

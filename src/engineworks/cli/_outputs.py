@@ -41,12 +41,12 @@ def check(
     written = [*outputs, *([log] if log else [])]
     inputs = identities([*_of_engine(options, engine), *read])
     refuse_clashes(written, inputs)
-    for stream, words in ((sys.stdout, "standard output"), (sys.stderr, "standard error")):
+    for stream, place in ((sys.stdout, "standard output"), (sys.stderr, "standard error")):
         number = _descriptor(stream)
         there = identity(number) if number is not None else None
         if there in inputs:
             raise DataError(
-                f"{words} goes into an input ({inputs[there]}): it would be destroyed",
+                f"{place} goes into an input ({inputs[there]}): it would be destroyed",
                 hint="lead it elsewhere",
             )
     for path in written:

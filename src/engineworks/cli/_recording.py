@@ -98,7 +98,7 @@ class _Log:
 
 
 def _unwritable(path: str, error: Exception) -> StoreError:
-    words = getattr(error, "strerror", None) or error
+    reason = getattr(error, "strerror", None) or error
     if getattr(error, "errno", None) == errno.ENXIO:
-        words = "a pipe that nobody reads"
-    return StoreError(f"--log: {path} cannot be written ({words})", hint="give another file, or -")
+        reason = "a pipe that nobody reads"
+    return StoreError(f"--log: {path} cannot be written ({reason})", hint="give another file, or -")

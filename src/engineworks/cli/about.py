@@ -76,20 +76,20 @@ def _schema(options: argparse.Namespace) -> int:
 
 
 def _hosts(options: argparse.Namespace) -> int:
-    words = ["--forget", options.forget] if options.forget else []
-    return _of_the_flows("hosts", options, words)
+    arguments = ["--forget", options.forget] if options.forget else []
+    return _of_the_flows("hosts", options, arguments)
 
 
 def _prune(options: argparse.Namespace) -> int:
-    words = ["--apply"] if options.apply else []
+    arguments = ["--apply"] if options.apply else []
     for name in ("last", "days"):
         if getattr(options, name) is not None:
-            words += [f"--{name}", getattr(options, name)]
-    words += ["--only", *options.only] if options.only else []
-    return _of_the_flows("prune", options, words)
+            arguments += [f"--{name}", getattr(options, name)]
+    arguments += ["--only", *options.only] if options.only else []
+    return _of_the_flows("prune", options, arguments)
 
 
-def _of_the_flows(name: str, options: argparse.Namespace, words: list[str]) -> int:
+def _of_the_flows(name: str, options: argparse.Namespace, arguments: list[str]) -> int:
     """Run a command of the flows, which are in a checkout and in no wheel."""
     places = (Path.cwd(), Path(__file__).resolve().parents[3])
     file = Path("flows", f"{name}.py")
@@ -99,11 +99,11 @@ def _of_the_flows(name: str, options: argparse.Namespace, words: list[str]) -> i
             f"`engineworks {name}` belongs to the flows, which are not installed with the library",
             hint="run it at the top of a checkout",
         )
-    words += ["--json"] if options.json else []
+    arguments += ["--json"] if options.json else []
     environment = dict(os.environ)
     # The state folder is that of the place where the command was given.
     environment["ENGINEWORKS_HOME"] = str(
         Path(os.environ.get("ENGINEWORKS_HOME") or ".engineworks").absolute()
     )
-    command = [sys.executable, "-m", f"flows.{name}", *words]
+    command = [sys.executable, "-m", f"flows.{name}", *arguments]
     return subprocess.run(command, cwd=checkout, env=environment).returncode

@@ -84,11 +84,11 @@ def _enrol(options: argparse.Namespace) -> int:
     slots = {name: Slot(model=model, variant=variant) for name, model, variant in options.slots}
     card = cards.checked(Card(slots=slots, server=options.server, reports=options.reports), "--run")
     done = enrolment.enrol(home, options.invitation, card)
-    words = (
+    text = (
         f"device {done.device[:12]}... trusts {done.repository}\n{home.card} says what it runs "
         f"({len(slots)} slots)\nserve it: engineworks serve --follow {home.served}"
     )
-    return answer(options, {"device": done.device, "repository": done.repository}, words)
+    return answer(options, {"device": done.device, "repository": done.repository}, text)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -136,10 +136,12 @@ def _words(status: Status) -> str:
     lines = [f"looked at {status.at}"]
     if status.problem:
         lines.append(f"  {status.problem}")
-    for one in status.slots:
-        runs = f"{one.running[:12]}... version {one.version or '-'}" if one.running else "nothing"
-        check = f" [{one.check}]" if one.check else ""
-        lines.append(f"{one.slot}: {one.outcome}{check}, runs {runs}: {one.reason}")
+    for slot in status.slots:
+        runs = (
+            f"{slot.running[:12]}... version {slot.version or '-'}" if slot.running else "nothing"
+        )
+        check = f" [{slot.check}]" if slot.check else ""
+        lines.append(f"{slot.slot}: {slot.outcome}{check}, runs {runs}: {slot.reason}")
     return "\n".join(lines)
 
 
@@ -160,7 +162,5 @@ def _retry(options: argparse.Namespace) -> int:
         state.note(
             failed_generation=0, failed="", failed_check="", failed_reason="", tries=0, bad=()
         )
-    words = (
-        f"{options.slot}: generation {failed} is tried again" if failed else "nothing had failed"
-    )
-    return answer(options, {"slot": options.slot, "generation": failed}, words)
+    text = f"{options.slot}: generation {failed} is tried again" if failed else "nothing had failed"
+    return answer(options, {"slot": options.slot, "generation": failed}, text)

@@ -72,9 +72,9 @@ def _nothing(options: argparse.Namespace) -> int:
 
 
 def _command(
-    commands: Subparsers, name: str, run: Any, words: str, *, keys: bool = True
+    commands: Subparsers, name: str, run: Any, description: str, *, keys: bool = True
 ) -> argparse.ArgumentParser:
-    command = add(commands, name, run, words)
+    command = add(commands, name, run, description)
     command.add_argument("repository", type=Path, metavar="REPOSITORY", help="its folder")
     if keys:
         command.add_argument(
@@ -137,19 +137,19 @@ def _init(options: argparse.Namespace) -> int:
     place = options.keys[0]
     if (options.repository / "metadata").exists():
         raise DeliveryError(f"{options.repository} exists already", hint="choose another folder")
-    made = {}
+    role_keys = {}
     for role in TOP:
         count = options.root_keys if role == "root" else 1
         folder = place / ("online" if role in ("snapshot", "timestamp") else "offline")
-        made[role] = [keyring.make(folder / f"{role}-{n}.pem") for n in range(1, count + 1)]
+        role_keys[role] = [keyring.make(folder / f"{role}-{n}.pem") for n in range(1, count + 1)]
     repository = Repository(options.repository, keyring.Keyring(options.keys))
-    repository.create(made, {"root": options.root_threshold})
-    words = (
+    repository.create(role_keys, {"root": options.root_threshold})
+    text = (
         f"{options.repository} is ready. Take {place / 'offline'} off this machine, each root key "
         f"on a medium of its own; {place / 'online'} stays where `deliver resign` runs."
     )
-    data = {role: [key.keyid for key in keys] for role, keys in made.items()}
-    return answer(options, {"keys": data}, words)
+    data = {role: [key.keyid for key in keys] for role, keys in role_keys.items()}
+    return answer(options, {"keys": data}, text)
 
 
 def _key(options: argparse.Namespace) -> int:
@@ -181,9 +181,9 @@ def _rotate(options: argparse.Namespace) -> int:
     return _said(options, done, f"root {repository.root.signed.version}: {options.role} changed")
 
 
-def _said(options: argparse.Namespace, done: bool, words: str) -> int:
+def _said(options: argparse.Namespace, done: bool, text: str) -> int:
     later = "; what waits for keys that are not here: `deliver resign` or `add` where they are"
-    return answer(options, {"published": done}, words + ("" if done else later))
+    return answer(options, {"published": done}, text + ("" if done else later))
 
 
 def _add(options: argparse.Namespace) -> int:
@@ -206,8 +206,8 @@ def _add(options: argparse.Namespace) -> int:
         allowed=targets.ways_back(before, manifest.sha256, withdraw=options.withdraw),
     )  # fmt: skip
     done = repository.put(options.model, variant, folder, said, options.sealed)
-    words = f"{options.model}: {variant}: generation {done.generation} is {done.sha256[:12]}..."
-    return answer(options, targets.to_custom(done), words)
+    text = f"{options.model}: {variant}: generation {done.generation} is {done.sha256[:12]}..."
+    return answer(options, targets.to_custom(done), text)
 
 
 def _widen(options: argparse.Namespace) -> int:
@@ -215,46 +215,46 @@ def _widen(options: argparse.Namespace) -> int:
     _devices.hold(options, repository.target(options.model, options.variant))
     permille = round(options.percent * 10)
     said = repository.widen(options.model, options.variant, permille)
-    words = f"{options.model}: {options.variant}: {options.percent:g} % of devices take it"
-    return answer(options, {"generation": said.generation, "permille": permille}, words)
+    text = f"{options.model}: {options.variant}: {options.percent:g} % of devices take it"
+    return answer(options, {"generation": said.generation, "permille": permille}, text)
 
 
 def _drop(options: argparse.Namespace) -> int:
     _repository(options).drop(options.model, options.variant)
-    words = f"nothing more is published for {options.model}: {options.variant}"
-    return answer(options, {"dropped": True}, words)
+    text = f"nothing more is published for {options.model}: {options.variant}"
+    return answer(options, {"dropped": True}, text)
 
 
 def _resign(options: argparse.Namespace) -> int:
     repository = _repository(options)
     done = repository.resign()
-    words = [f"signed: {', '.join(done)}", *_warnings(repository)]
-    return answer(options, {"signed": done, "warnings": words[1:]}, "\n".join(words))
+    lines = [f"signed: {', '.join(done)}", *_warnings(repository)]
+    return answer(options, {"signed": done, "warnings": lines[1:]}, "\n".join(lines))
 
 
 def _warnings(repository: Repository) -> list[str]:
-    words = [
-        f"{one.role} expires on {one.expires:%Y-%m-%d} ({one.left_days:.1f} days): sign it anew "
+    notes = [
+        f"{held.role} expires on {held.expires:%Y-%m-%d} ({held.left_days:.1f} days): sign it anew "
         "with its own key"
-        for one in repository.expiries()
-        if one.soon
+        for held in repository.expiries()
+        if held.soon
     ]
     waiting = [f"{role} waits for its own key: deliver resign" for role in repository.unsigned()]
-    return words + waiting
+    return notes + waiting
 
 
 def _status(options: argparse.Namespace) -> int:
     """0: all well; 1: something expires soon, or waits for a key."""
     repository = _repository(options)
     lines, rows = [], []
-    for one in repository.expiries():
-        mark = "  soon" if one.soon else ""
+    for held in repository.expiries():
+        mark = "  soon" if held.soon else ""
         lines.append(
-            f"{one.role:<24} version {one.version:<5} until {one.expires:%Y-%m-%d %H:%M} UTC, "
-            f"{one.left_days:.1f} days{mark}"
+            f"{held.role:<24} version {held.version:<5} until {held.expires:%Y-%m-%d %H:%M} UTC, "
+            f"{held.left_days:.1f} days{mark}"
         )
-        rows.append({"role": one.role, "version": one.version, "left_days": one.left_days,
-                     "expires": one.expires.isoformat(), "soon": one.soon})  # fmt: skip
+        rows.append({"role": held.role, "version": held.version, "left_days": held.left_days,
+                     "expires": held.expires.isoformat(), "soon": held.soon})  # fmt: skip
     published = repository.targets()
     for said in published:
         lines.append(
@@ -266,7 +266,11 @@ def _status(options: argparse.Namespace) -> int:
         sys.stderr.write(f"{line}\n")
     from engineworks.delivery.target import to_custom
 
-    data = {"roles": rows, "targets": [to_custom(one) for one in published], "warnings": warnings}
+    data = {
+        "roles": rows,
+        "targets": [to_custom(target) for target in published],
+        "warnings": warnings,
+    }
     return answer(options, data, "\n".join(lines)) or int(bool(warnings))
 
 
@@ -286,5 +290,5 @@ def _invite(options: argparse.Namespace) -> int:
     code = Register(options.book).code(options.name) if options.book else ""
     text = enrolment.invite(options.address, repository.root.to_bytes(), headers, code)
     metadata.write_file(options.output, text.encode(), once=False)
-    words = f"{options.output}: for `engineworks agent enrol`; whoever alters it owns the device"
-    return answer(options, {"written": str(options.output)}, words)
+    message = f"{options.output}: for `engineworks agent enrol`; whoever alters it owns the device"
+    return answer(options, {"written": str(options.output)}, message)

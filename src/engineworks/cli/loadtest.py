@@ -95,7 +95,7 @@ def _loadtest(options: argparse.Namespace) -> int:
             sys.stdout.write(_line(name, load) + "\n")
             sys.stdout.flush()
 
-    found = _run(
+    outcome = _run(
         lambda: knee.find(
             client,
             seconds=options.seconds,
@@ -104,10 +104,10 @@ def _loadtest(options: argparse.Namespace) -> int:
             tell=tell,
         )
     )
-    if found.at is not None:
-        _warn(options, found.at)
-    answer(options, asdict(found), _summary(found))
-    return 0 if found.half is not None and found.half.well else 1
+    if outcome.at is not None:
+        _warn(options, outcome.at)
+    answer(options, asdict(outcome), _summary(outcome))
+    return 0 if outcome.half is not None and outcome.half.well else 1
 
 
 async def _at_rate(client: Any, options: argparse.Namespace) -> Load:
@@ -141,15 +141,15 @@ def _line(name: str, load: Load) -> str:
     )
 
 
-def _summary(found: Knee) -> str:
-    if not found.knee_per_s:
+def _summary(knee: Knee) -> str:
+    if not knee.knee_per_s:
         return (
-            f"no knee: {found.steps[-1].rate_per_s:.1f} requests a second are too many; one alone "
-            f"takes {found.alone_p50_ms:.1f} ms, {found.limit_ms:.0f} ms are allowed"
+            f"no knee: {knee.steps[-1].rate_per_s:.1f} requests a second are too many; one alone "
+            f"takes {knee.alone_p50_ms:.1f} ms, {knee.limit_ms:.0f} ms are allowed"
         )
     return (
-        f"knee: {found.knee_per_s:.1f} requests a second; up to there 99 of 100 are answered "
-        f"within {found.limit_ms:.0f} ms (one alone takes {found.alone_p50_ms:.1f} ms)"
+        f"knee: {knee.knee_per_s:.1f} requests a second; up to there 99 of 100 are answered "
+        f"within {knee.limit_ms:.0f} ms (one alone takes {knee.alone_p50_ms:.1f} ms)"
     )
 
 

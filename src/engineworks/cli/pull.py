@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def register(subparsers: Subparsers) -> None:
     """Add this group's subcommands."""
-    words = "fetch a registered engine into a folder, its identity verified"
-    command = add(subparsers, "pull", _pull, words)
+    description = "fetch a registered engine into a folder, its identity verified"
+    command = add(subparsers, "pull", _pull, description)
     command.add_argument(
         "name",
         metavar="NAME",

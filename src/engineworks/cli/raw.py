@@ -97,9 +97,9 @@ def _feeds(session: Session, path: Path, max_pixels: int) -> dict[str, Array]:
     try:
         with open_file(path) as file:
             _refuse_large(path, file)
-            found = np.load(file, allow_pickle=False)
-            single = isinstance(found, np.ndarray)
-            arrays = {"": found} if single else {name: found[name] for name in found}
+            loaded = np.load(file, allow_pickle=False)
+            single = isinstance(loaded, np.ndarray)
+            arrays = {"": loaded} if single else {name: loaded[name] for name in loaded}
     except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile) as error:
         raise DataError(
             f"{path} cannot be read as arrays ({getattr(error, 'strerror', None) or error})",
@@ -155,9 +155,9 @@ def _tell(options: argparse.Namespace, path: Path, answers: Mapping[str, Array])
         sys.stdout.write(json.dumps({"file": str(path), "outputs": told}) + "\n")
         return
     sys.stdout.write(f"{path}\n")
-    for one in told:
-        span = f"{one['min']} .. {one['max']}"
-        sys.stdout.write(f"  {one['name']:<24} {one['dtype']} {one['shape']}  {span}\n")
+    for output in told:
+        span = f"{output['min']} .. {output['max']}"
+        sys.stdout.write(f"  {output['name']:<24} {output['dtype']} {output['shape']}  {span}\n")
 
 
 def _number(array: Array, which: str) -> float | None:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 def register(subparsers: Subparsers) -> None:
     """Add this group's subcommands."""
-    words = "an engine and its sealed test in one folder, signed if a key is given"
-    command = add(subparsers, "bundle", _bundle, words)
+    description = "an engine and its sealed test in one folder, signed if a key is given"
+    command = add(subparsers, "bundle", _bundle, description)
     command.add_argument("engine", metavar="ENGINE", nargs="?", default="", help=HELP)
     command.add_argument(
         "--test",
@@ -37,8 +37,8 @@ def register(subparsers: Subparsers) -> None:
     command.add_argument(
         "--new-key", type=Path, metavar="FILE", help="make a key pair, FILE and FILE.pub, instead"
     )
-    words = "what holds of a bundle: digests, signature, and every answer of its sealed test"
-    command = add(subparsers, "prove", _prove, words)
+    description = "what holds of a bundle: digests, signature, and every answer of its sealed test"
+    command = add(subparsers, "prove", _prove, description)
     command.add_argument("bundle", metavar="BUNDLE", type=Path, help="folder of `bundle`")
     command.add_argument(
         "--key", type=Path, metavar="FILE", help="public key (PEM) whose owner must have signed it"
@@ -88,15 +88,15 @@ def _test_of(variant: str) -> Path:
     path = Path(os.environ.get("ENGINEWORKS_HOME") or ".engineworks") / "runs/latest/summary.json"
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["variants"]
-        made = {row["name"]: (row.get("sealed") or {}).get("uri", "") for row in rows}
+        uris = {row["name"]: (row.get("sealed") or {}).get("uri", "") for row in rows}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        made = {}
-    if not made.get(variant):
+        uris = {}
+    if not uris.get(variant):
         raise ArtifactError(
             f"the latest run has no sealed test of {variant}",
             hint="give its folder with --test (sealed.uri in summary.json)",
         )
-    return Path(made[variant])
+    return Path(uris[variant])
 
 
 def _prove(options: argparse.Namespace) -> int:
@@ -123,13 +123,13 @@ def _lines(proof: BundleProof) -> list[str]:
         "deviation and tolerance where they come closest:"
     )
     lines += [
-        f"  {'ok  ' if one.holds else 'FAIL'}  {one.name:<24} {one.part:<8} {one.origin:<7}"
+        f"  {'ok  ' if row.holds else 'FAIL'}  {row.name:<24} {row.part:<8} {row.origin:<7}"
         + (
-            f" {one.deviation:.3g} of {one.tolerance:.3g}"
-            if one.deviation is not None and one.tolerance is not None
+            f" {row.deviation:.3g} of {row.tolerance:.3g}"
+            if row.deviation is not None and row.tolerance is not None
             else ""
         )
-        + (f" ({one.where})" if one.where else "")
-        for one in replay.expectations
+        + (f" ({row.where})" if row.where else "")
+        for row in replay.expectations
     ]
     return [*lines, *(f"  {note}" for note in replay.notes)]

@@ -254,8 +254,10 @@ def _engines(options: argparse.Namespace) -> tuple[ServedEngine, ...]:
         named = _NAMED.fullmatch(text)
         given, place = (named[1], named[2]) if named and not Path(text).exists() else ("", text)
         folder, sha256 = _found(place)
-        found = manifests.load(folder / manifests.MANIFEST_NAME)
-        name = given or re.sub(r"[^A-Za-z0-9._-]", "-", found.name).lstrip("._-")[:64] or "engine"
+        manifest = manifests.load(folder / manifests.MANIFEST_NAME)
+        name = (
+            given or re.sub(r"[^A-Za-z0-9._-]", "-", manifest.name).lstrip("._-")[:64] or "engine"
+        )
         chosen.append(ServedEngine(name=name, folder=str(folder), sha256=sha256))
     if options.follow is not None:
         chosen += follow.found(options.follow).values()
@@ -290,8 +292,8 @@ def _serve_key(options: argparse.Namespace) -> int:
 
     rights = tuple(right.strip() for right in options.rights.split(","))
     secret = keys.add(options.keys, options.name, rights, options.per_second)
-    words = f"{secret}\n(shown once; {options.keys} keeps its digest)"
-    return answer(options, {"name": options.name, "key": secret, "rights": list(rights)}, words)
+    text = f"{secret}\n(shown once; {options.keys} keeps its digest)"
+    return answer(options, {"name": options.name, "key": secret, "rights": list(rights)}, text)
 
 
 def _devices(text: str) -> tuple[int, ...]:

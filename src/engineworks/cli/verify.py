@@ -27,8 +27,8 @@ UNKNOWN = (
 
 def register(subparsers: Subparsers) -> None:
     """Add this group's subcommands."""
-    words = "whether an artifact is whole, and the one that it should be; opens nothing"
-    command = add(subparsers, "verify", _verify, words)
+    description = "whether an artifact is whole, and the one that it should be; opens nothing"
+    command = add(subparsers, "verify", _verify, description)
     command.add_argument("artifact", metavar="ARTIFACT", help=HELP)
     command.add_argument("--sha256", default="", metavar="HEX", help="identity it must have")
     command.add_argument(

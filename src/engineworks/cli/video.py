@@ -49,23 +49,25 @@ _WEAK = 0.1
 
 def register(subparsers: Subparsers) -> None:
     """Add this group's subcommands."""
-    one = add(subparsers, "video", _video, "find and track objects in a video or stream")
+    video = add(subparsers, "video", _video, "find and track objects in a video or stream")
     drawn = [head for group in heads_by_command().values() for head in group if head.draw]
-    add_engine(one)
-    add_settings(one, drawn)
-    one.add_argument(
+    add_engine(video)
+    add_settings(video, drawn)
+    video.add_argument(
         "source",
         metavar="SRC",
         help="video file, folder of images, rtsp:// or http:// address, camera number, or - for "
         "raw BGR frames on standard input",
     )
-    one.add_argument("-o", "--output", type=Path, metavar="MP4", help="write the drawn video")
-    one.add_argument("--jsonl", metavar="FILE", help="write a JSON line per frame; - for stdout")
-    one.add_argument("--mot", type=Path, metavar="FILE", help="write tracks as MOTChallenge text")
-    one.add_argument("--show", action="store_true", help="show it in a window; q ends")
-    one.add_argument("--batch", type=whole(1), default=1, help="frames per inference (default: 1)")
-    one.add_argument("--raw-size", type=size, metavar="WxH", help="size of raw frames")
-    _add_common(one)
+    video.add_argument("-o", "--output", type=Path, metavar="MP4", help="write the drawn video")
+    video.add_argument("--jsonl", metavar="FILE", help="write a JSON line per frame; - for stdout")
+    video.add_argument("--mot", type=Path, metavar="FILE", help="write tracks as MOTChallenge text")
+    video.add_argument("--show", action="store_true", help="show it in a window; q ends")
+    video.add_argument(
+        "--batch", type=whole(1), default=1, help="frames per inference (default: 1)"
+    )
+    video.add_argument("--raw-size", type=size, metavar="WxH", help="size of raw frames")
+    _add_common(video)
     many = add(subparsers, "videos", _videos, "the same for many videos or streams at once")
     add_engine(many)
     add_settings(many, drawn)
@@ -162,12 +164,12 @@ def _video(options: argparse.Namespace) -> int:
 
 def _videos(options: argparse.Namespace) -> int:
     """0: all were read to their end; 1: some were not, each is named."""
-    found = find(options.sources, options.output)
-    sources, names = found.sources, output_names(found.sources)
+    listing = find(options.sources, options.output)
+    sources, names = listing.sources, output_names(listing.sources)
     options.show, options.jsonl, options.raw_size = False, None, None
     refuse_idle(options, sources, drawn=not options.no_video)
-    if found.left_out:
-        told = ", ".join(f"{count} {ending}" for ending, count in found.left_out.items())
+    if listing.left_out:
+        told = ", ".join(f"{count} {ending}" for ending, count in listing.left_out.items())
         sys.stderr.write(f"left out, since no video ends so: {told}\n")
     every = [
         Outputs(
@@ -193,7 +195,7 @@ def _videos(options: argparse.Namespace) -> int:
     counts["not started"] = len(jobs) - len(reports)
     summary = {
         "outcomes": counts,
-        "left_out": found.left_out,
+        "left_out": listing.left_out,
         "videos": [asdict(report) for report in reports],
     }
     write_text(summary_file, json.dumps(summary, indent=1) + "\n")
@@ -240,20 +242,20 @@ class _Plan:
         )
 
         def sinks(opened: Source) -> list[Sink]:
-            made: list[Sink] = []
+            outlets: list[Sink] = []
             video = begun.video if begun else outputs.video
             if video is not None:
-                made.append(
+                outlets.append(
                     VideoSink(VideoFile(video, fps=opened.fps, height=options.video_height))
                 )
             text = sys.stdout if options.jsonl == "-" else outputs.jsonl
             if text is not None:
-                made.append(JsonLines(text, self._predictor.to_json, append=begun is not None))
+                outlets.append(JsonLines(text, self._predictor.to_json, append=begun is not None))
             if outputs.mot is not None:
-                made.append(MotText(outputs.mot, append=begun is not None))
+                outlets.append(MotText(outputs.mot, append=begun is not None))
             if self._window is not None:
-                made.append(self._window)
-            return made
+                outlets.append(self._window)
+            return outlets
 
         def tracker(fps: float) -> ByteTrack:
             first = begun.next_track if begun else 1
