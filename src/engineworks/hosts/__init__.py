@@ -99,13 +99,13 @@ def _memory_mib() -> int:
 
 def versions(*names: str) -> dict[str, str]:
     """Installed versions of distributions; absent ones are left out."""
-    found = {}
+    installed = {}
     for name in names:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def probe() -> HostCard:

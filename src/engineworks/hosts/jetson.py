@@ -38,8 +38,8 @@ def probe(root: Path = Path("/"), jetpack: str = "") -> Jetson | None:
 
 def parse_release(text: str) -> str:
     """`/etc/nv_tegra_release` -> "36.4.3"; "" when it is something else."""
-    found = re.search(r"^# R(\d{1,4}) \(\w+\), REVISION: (\d{1,4}(?:\.\d{1,4})*)", text, re.M)
-    return f"{found[1]}.{found[2]}" if found else ""
+    release = re.search(r"^# R(\d{1,4}) \(\w+\), REVISION: (\d{1,4}(?:\.\d{1,4})*)", text, re.M)
+    return f"{release[1]}.{release[2]}" if release else ""
 
 
 def parse_power_modes(text: str) -> dict[int, str]:
@@ -50,8 +50,8 @@ def parse_power_modes(text: str) -> dict[int, str]:
 
 def parse_power_mode(text: str) -> int:
     """`/var/lib/nvpmodel/status` -> number of the mode in force; -1 when it does not tell."""
-    found = re.search(r"pmode:(\d{1,6})", text)
-    return int(found[1]) if found else -1
+    mode = re.search(r"pmode:(\d{1,6})", text)
+    return int(mode[1]) if mode else -1
 
 
 def _dla_cores(root: Path) -> int:

@@ -57,12 +57,12 @@ def _by_nvml() -> tuple[Gpu, ...]:
     pynvml.nvmlInit()
     try:
         driver = words(pynvml.nvmlSystemGetDriverVersion())
-        found = []
+        cards = []
         for index in range(pynvml.nvmlDeviceGetCount()):
             gpu = pynvml.nvmlDeviceGetHandleByIndex(index)
             major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(gpu)
             clock = figure(pynvml.nvmlDeviceGetMaxClockInfo, gpu, pynvml.NVML_CLOCK_SM)
-            found.append(
+            cards.append(
                 Gpu(
                     name=words(pynvml.nvmlDeviceGetName(gpu)),
                     compute_capability=f"{major}.{minor}",
@@ -72,7 +72,7 @@ def _by_nvml() -> tuple[Gpu, ...]:
                     max_clock_mhz=int(clock),
                 )
             )
-        return tuple(found)
+        return tuple(cards)
     finally:
         pynvml.nvmlShutdown()
 
@@ -82,14 +82,14 @@ def parse_smi(text: str) -> tuple[Gpu, ...]:
 
     A line with fewer columns is left out; `[N/A]` and the like become 0 or "".
     """
-    found = []
+    cards = []
     for row in csv.reader(text.splitlines(), skipinitialspace=True):
         if len(row) != len(QUERY):
             continue
         name, capability, memory, driver, power, clock = (
             "" if cell.strip().startswith("[") else cell.strip() for cell in row
         )
-        found.append(
+        cards.append(
             Gpu(
                 name=name,
                 compute_capability=capability,
@@ -99,12 +99,12 @@ def parse_smi(text: str) -> tuple[Gpu, ...]:
                 max_clock_mhz=int(_number(clock)),
             )
         )
-    return tuple(found)
+    return tuple(cards)
 
 
 def _number(text: str) -> float:
-    found = re.match(r"\d{1,12}(\.\d{1,6})?", text)
-    return float(found.group()) if found else 0.0
+    number = re.match(r"\d{1,12}(\.\d{1,6})?", text)
+    return float(number.group()) if number else 0.0
 
 
 def cuda_version() -> str:
@@ -153,15 +153,15 @@ def parse_dpkg(text: str) -> dict[str, str]:
 
     Debian's revision (`-1+cuda12.5`, `+b77`) is cut off.
     """
-    found = {}
+    versions = {}
     for paragraph in re.split(r"\n\s*\n", text):
         fields = dict(re.findall(r"^(Package|Version|Status): (.*)$", paragraph, re.MULTILINE))
         if not fields.get("Status", "").endswith(" installed"):
             continue
         for library, pattern in _LIBRARIES.items():
             if pattern.fullmatch(fields.get("Package", "")):
-                found[library] = re.split(r"[-+]", fields.get("Version", ""))[0]
-    return found
+                versions[library] = re.split(r"[-+]", fields.get("Version", ""))[0]
+    return versions
 
 
 def libraries(root: Path = Path("/")) -> dict[str, str]:

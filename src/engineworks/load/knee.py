@@ -45,9 +45,9 @@ async def alone(client: Client, seconds: float, give_up_s: float) -> list[float]
     Raises:
         DataError: The server does not answer such a request with 2xx.
     """
-    found: list[float] = []
+    times_s: list[float] = []
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(found) < 5:
+    while time.perf_counter() < end or len(times_s) < 5:
         begun = time.perf_counter()
         try:
             status, body = await client.ask()
@@ -62,10 +62,10 @@ async def alone(client: Client, seconds: float, give_up_s: float) -> list[float]
                 f"{client.target.path} answers {status}: {said}",
                 hint="check the URL, the image and the key",
             )
-        found.append(time.perf_counter() - begun)
-        if found[-1] > give_up_s:
+        times_s.append(time.perf_counter() - begun)
+        if times_s[-1] > give_up_s:
             break
-    return found
+    return times_s
 
 
 async def find(

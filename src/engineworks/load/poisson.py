@@ -55,11 +55,11 @@ class Load:
 def moments(rate_per_s: float, duration_s: float, seed: int) -> list[float]:
     """Seconds from the start at which requests are sent: a Poisson process."""
     source = random.Random(seed)  # noqa: S311 - arrival times, no secret
-    at, found = source.expovariate(rate_per_s), []
+    at, times_s = source.expovariate(rate_per_s), []
     while at < duration_s:
-        found.append(at)
+        times_s.append(at)
         at += source.expovariate(rate_per_s)
-    return found
+    return times_s
 
 
 @dataclass

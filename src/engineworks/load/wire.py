@@ -147,10 +147,10 @@ class Client:
             if connection.open and connection.transport and not connection.transport.is_closing():
                 return connection
         where = self.target
-        _, made = await asyncio.get_running_loop().create_connection(
+        _, protocol = await asyncio.get_running_loop().create_connection(
             _Connection, where.host, where.port, ssl=where.tls
         )
-        return made
+        return protocol
 
     def close(self) -> None:
         """Close what is open."""

@@ -169,80 +169,83 @@ def _with(gate: Gate, accept: Collection[str]) -> Gate:
     return replace(gate, accepted=True) if taken else gate
 
 
-def _own(one: Standing, limits: Limits) -> Iterator[Gate]:
+def _own(candidate: Standing, limits: Limits) -> Iterator[Gate]:
     """What the version must be by itself."""
-    ships = one.verdict == "shipped"
-    words = one.reason if ships else f"the version is {one.verdict or 'without a verdict'}"
-    waits = one.verdict == "pending"
+    ships = candidate.verdict == "shipped"
+    reason = (
+        candidate.reason if ships else f"the version is {candidate.verdict or 'without a verdict'}"
+    )
+    waits = candidate.verdict == "pending"
     yield Gate(
         name="verdict", outcome="passed" if ships else "pending" if waits else "failed",
-        reason=words,
+        reason=reason,
     )  # fmt: skip
     yield Gate(
-        name="real", outcome="failed" if one.simulated else "passed",
-        reason=one.simulated or "nothing of it is simulated",
+        name="real", outcome="failed" if candidate.simulated else "passed",
+        reason=candidate.simulated or "nothing of it is simulated",
     )  # fmt: skip
     yield Gate(
-        name="age", accept="age", number=one.age_days, threshold=limits.max_age_days,
-        outcome="passed" if one.age_days <= limits.max_age_days else "failed",
-        reason=f"its run ended {one.age_days:.1f} days ago, allowed {limits.max_age_days:g}"
-        + ("" if one.age_days <= limits.max_age_days else ": ship it again"),
+        name="age", accept="age", number=candidate.age_days, threshold=limits.max_age_days,
+        outcome="passed" if candidate.age_days <= limits.max_age_days else "failed",
+        reason=f"its run ended {candidate.age_days:.1f} days ago, allowed {limits.max_age_days:g}"
+        + ("" if candidate.age_days <= limits.max_age_days else ": ship it again"),
     )  # fmt: skip
-    if one.parity is None:
+    if candidate.parity is None:
         yield Gate(name="parity", outcome="pending", reason="parity was not measured")
     else:
+        parity = candidate.parity
         yield Gate(
-            name="parity", outcome="passed" if one.parity.holds else "failed",
-            number=one.parity.snr_db, reason=one.parity.reason or one.parity.limit,
+            name="parity", outcome="passed" if parity.holds else "failed",
+            number=parity.snr_db, reason=parity.reason or parity.limit,
         )  # fmt: skip
-    if one.delivered_precision is None:
+    if candidate.delivered_precision is None:
         yield Gate(name="precision", outcome="pending", reason="precision was not read back")
     else:
-        truth = one.delivered_precision
+        truth = candidate.delivered_precision
         yield Gate(
             name="precision", outcome="passed" if truth.holds else "failed",
             reason=f"asked {truth.asked}, delivered {truth.delivered}",
         )  # fmt: skip
-    if one.accuracy is not None:
-        most = one.budget.max_drop
-        holds = most is None or one.accuracy.drop <= most + ROUNDING
+    if candidate.accuracy is not None:
+        accuracy, most = candidate.accuracy, candidate.budget.max_drop
+        holds = most is None or accuracy.drop <= most + ROUNDING
         allowed = "any" if most is None else f"{most:.4f}"
         yield Gate(
-            name="budget", outcome="passed" if holds else "failed", number=one.accuracy.drop,
-            threshold=most, reason=f"{one.accuracy.metric} {one.accuracy.value:.4f}, drop against "
-            f"the source model {one.accuracy.drop:+.4f}, allowed {allowed}",
+            name="budget", outcome="passed" if holds else "failed", number=accuracy.drop,
+            threshold=most, reason=f"{accuracy.metric} {accuracy.value:.4f}, drop against "
+            f"the source model {accuracy.drop:+.4f}, allowed {allowed}",
         )  # fmt: skip
 
 
-def _kind(one: Standing, champion: Standing | None) -> Iterator[Gate]:
+def _kind(candidate: Standing, champion: Standing | None) -> Iterator[Gate]:
     """Whether both answer the same question."""
     if champion is None:
         yield Gate(name="classes", outcome="passed", reason=FIRST)
         yield Gate(name="data", outcome="passed", reason=FIRST)
         return
-    same = one.labels == champion.labels and one.contract == champion.contract
-    if one.labels != champion.labels:
-        words = (
-            f"{len(one.labels)} classes, the champion has {len(champion.labels)} or others: "
+    same = candidate.labels == champion.labels and candidate.contract == champion.contract
+    if candidate.labels != champion.labels:
+        reason = (
+            f"{len(candidate.labels)} classes, the champion has {len(champion.labels)} or others: "
             "another model, which needs a name of its own"
         )
     elif not same:
-        words = "task, input or preprocessing are not the champion's: an application would notice"
+        reason = "task, input or preprocessing are not the champion's: an application would notice"
     else:
-        words = "task, classes, input and preprocessing are the champion's"
-    yield Gate(name="classes", outcome="passed" if same else "failed", reason=words)
-    equal = one.data_sha256 == champion.data_sha256
-    words = (
+        reason = "task, classes, input and preprocessing are the champion's"
+    yield Gate(name="classes", outcome="passed" if same else "failed", reason=reason)
+    equal = candidate.data_sha256 == champion.data_sha256
+    reason = (
         "the same photos and labels as the champion's"
         if equal
-        else f"photos or labels {one.data_sha256[:12] or 'none'} are not the champion's "
+        else f"photos or labels {candidate.data_sha256[:12] or 'none'} are not the champion's "
         f"{champion.data_sha256[:12] or 'none'}"
     )
-    yield Gate(name="data", accept="data", outcome="passed" if equal else "failed", reason=words)
+    yield Gate(name="data", accept="data", outcome="passed" if equal else "failed", reason=reason)
 
 
 def _accuracy(
-    one: Standing, champion: Standing | None, paired: Paired | str, limits: Limits
+    candidate: Standing, champion: Standing | None, paired: Paired | str, limits: Limits
 ) -> Gate:
     def gate(outcome: Literal["passed", "failed"], reason: str, number: float | None) -> Gate:
         return Gate(
@@ -252,38 +255,42 @@ def _accuracy(
         )  # fmt: skip
 
     if champion is None:
-        if one.accuracy is None:
+        if candidate.accuracy is None:
             return gate("failed", "accuracy not judged: there are no labels", None)
         return gate("passed", FIRST, None)
     if isinstance(paired, str):
         return gate("failed", f"accuracy not judged: {paired}", None)
     number = paired.bound if math.isfinite(paired.bound) else None
-    words = (
+    figures = (
         f"{paired.metric} {paired.candidate:.4f}, the champion {paired.champion:.4f} on the same "
         f"{paired.photos} photos"
     )
     if paired.bound > -limits.max_drop:
         return gate(
-            "passed", f"{words}; with 95 % confidence it loses less than {limits.max_drop:g}",
+            "passed", f"{figures}; with 95 % confidence it loses less than {limits.max_drop:g}",
             number,
         )  # fmt: skip
     if paired.difference <= -limits.max_drop and not paired.needed:
         lost = f"worse by {-paired.difference:.4f}, allowed {limits.max_drop:g}"
-        return gate("failed", f"{words}: {lost}", number)
+        return gate("failed", f"{figures}: {lost}", number)
     needed = f"about {paired.needed} labelled photos are needed" if paired.needed else (
         "no number of photos would tell at this difference"
     )  # fmt: skip
     return gate(
-        "failed", f"{words}: too few photos to tell a loss of {limits.max_drop:g}, {needed}", number
+        "failed",
+        f"{figures}: too few photos to tell a loss of {limits.max_drop:g}, {needed}",
+        number,
     )
 
 
-def _latency(one: Standing, champion: Standing | None, race: Race | str, limits: Limits) -> Gate:
+def _latency(
+    candidate: Standing, champion: Standing | None, race: Race | str, limits: Limits
+) -> Gate:
     if champion is None:
-        if one.p50_ms is None:
+        if candidate.p50_ms is None:
             reason = "latency was not measured"
             return Gate(name="latency", outcome="pending", reason=reason, accept="latency")
-        return Gate(name="latency", outcome="passed", number=one.p50_ms, reason=FIRST)
+        return Gate(name="latency", outcome="passed", number=candidate.p50_ms, reason=FIRST)
     if isinstance(race, str):
         return Gate(
             name="latency", outcome="pending", accept="latency", reason=f"not raced: {race}"
@@ -293,19 +300,19 @@ def _latency(one: Standing, champion: Standing | None, race: Race | str, limits:
     outcome: Literal["passed", "failed", "pending"] = (
         "passed" if high <= most else "failed" if low > most else "pending"
     )
-    words = (
+    ratio = (
         f"in a race on {race.machine} it takes {race.ratio:.3f} ({low:.3f} to {high:.3f}) of the "
         f"champion's time, allowed {most:g}; {race.ms[0]:.3g} and {race.ms[1]:.3g} ms"
     )
     unsure = ": this race could not tell, run it on a quieter machine" * (outcome == "pending")
     return Gate(
-        name="latency", outcome=outcome, number=race.ratio, threshold=most, reason=words + unsure,
+        name="latency", outcome=outcome, number=race.ratio, threshold=most, reason=ratio + unsure,
         accept="latency" if outcome == "pending" else "",
     )  # fmt: skip
 
 
-def _size(one: Standing, champion: Standing | None) -> Gate:
-    mib, most = one.size_bytes / 2**20, one.budget.max_size_mib
+def _size(candidate: Standing, champion: Standing | None) -> Gate:
+    mib, most = candidate.size_bytes / 2**20, candidate.budget.max_size_mib
     before = f"the champion {champion.size_bytes / 2**20:.2f}" if champion else FIRST
     holds = most is None or mib <= most + ROUNDING
     return Gate(
@@ -314,11 +321,11 @@ def _size(one: Standing, champion: Standing | None) -> Gate:
     )  # fmt: skip
 
 
-def _packages(one: Standing) -> Gate:
+def _packages(candidate: Standing) -> Gate:
     """Whether real servers have proven what is served of it; what does not fit counts for none."""
-    states = {state for _, state in one.packages} - {"skipped"}
+    states = {state for _, state in candidate.packages} - {"skipped"}
     outcome: Literal["passed", "failed", "pending"] = (
         "failed" if "failed" in states else "pending" if "pending" in states else "passed"
     )
-    said = ", ".join(f"{kind} {state}" for kind, state in one.packages)
+    said = ", ".join(f"{kind} {state}" for kind, state in candidate.packages)
     return Gate(name="packages", outcome=outcome, reason=said or "no package was asked for")

@@ -25,12 +25,12 @@ def integer_layers(model: Any) -> int:
 
     Behind operators that only move or join integers, values still are integers.
     """
-    made = {output: node for node in model.graph.node for output in node.output}
+    producers = {output: node for node in model.graph.node for output in node.output}
 
     def integers(tensor: str) -> bool:
-        node = made.get(tensor)
+        node = producers.get(tensor)
         while node is not None and node.op_type in MOVING and passes(node):
-            node = made.get(node.input[0])
+            node = producers.get(node.input[0])
         if node is not None and node.op_type == "Concat":
             return all(integers(part) for part in node.input)
         return node is not None and node.op_type == "DequantizeLinear"
@@ -75,33 +75,33 @@ def refusals(model: Any, scheme: Scheme) -> tuple[str, ...]:
 
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     names = onnx.TensorProto.DataType.Name
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for node in model.graph.node:
         if node.op_type not in QDQ:
             continue
         zero = types.get(node.input[2]) if len(node.input) > 2 else None
         data = types.get(node.input[0])
         if scheme.activation == "float" and node.op_type == "QuantizeLinear":
-            found["activation"] = (
+            reasons["activation"] = (
                 f"{node.name or node.output[0]} quantizes an activation, only weights may be"
             )
         if scheme.bias == "float" and data == onnx.TensorProto.INT32:
-            found["bias"] = f"{node.name or node.output[0]} dequantizes an int32 bias"
+            reasons["bias"] = f"{node.name or node.output[0]} dequantizes an int32 bias"
         if scheme.activation == "int8":
             # Without a zero point the default type of QuantizeLinear is UINT8.
             unsigned = zero == onnx.TensorProto.UINT8 or (
                 zero is None and node.op_type == "QuantizeLinear" and not _typed(node)
             )
             if unsigned:
-                found["uint8"] = (
+                reasons["uint8"] = (
                     f"{node.name or node.output[0]} uses UINT8, which would be read as INT8"
                 )
             elif zero is not None and len(node.input) > 2 and _nonzero(model, node.input[2]):
-                found["zero"] = (
+                reasons["zero"] = (
                     f"{node.name or node.output[0]} has a zero point other than 0 "
                     f"({names(zero)}); only symmetric ranges are read"
                 )
-    return tuple(found.values())
+    return tuple(reasons.values())
 
 
 def _typed(node: Any) -> bool:

@@ -103,10 +103,10 @@ class Graph:
 
     def weight(self, node: str) -> str | None:
         """Name of the constant weights of an arithmetic node, or None."""
-        found = self.nodes[node]
-        if found.op_type not in COMPUTE or len(found.input) < 2:
+        operator = self.nodes[node]
+        if operator.op_type not in COMPUTE or len(operator.input) < 2:
             return None
-        name = str(found.input[1])
+        name = str(operator.input[1])
         return name if name in self.constants and name not in self.inputs else None
 
     @cached_property
@@ -165,20 +165,20 @@ class Graph:
 
     def depthwise(self, node: str) -> bool:
         """Whether it is a convolution in which every channel is computed from one channel."""
-        found = self.nodes[node]
-        if found.op_type != "Conv" or self.weight(node) is None:
+        operator = self.nodes[node]
+        if operator.op_type != "Conv" or self.weight(node) is None:
             return False
-        groups = next((a.i for a in found.attribute if a.name == "group"), 1)
-        return bool(groups > 1 and self.constants[found.input[1]].dims[1] == 1)
+        groups = next((a.i for a in operator.attribute if a.name == "group"), 1)
+        return bool(groups > 1 and self.constants[operator.input[1]].dims[1] == 1)
 
     @cached_property
     def macs(self) -> dict[str, int]:
         """Multiply-accumulates of every arithmetic node at batch 1."""
-        found = {}
+        macs = {}
         for node in self.computing:
             weight = self.constants[self.weight(node) or ""]
             per_cell = math.prod(weight.dims)
             spatial = self.shape(node)[2:] if self.nodes[node].op_type == "Conv" else ()
             rows = self.shape(node)[1:-1] if self.nodes[node].op_type == "MatMul" else ()
-            found[node] = per_cell * math.prod(n or 1 for n in (*spatial, *rows))
-        return found
+            macs[node] = per_cell * math.prod(n or 1 for n in (*spatial, *rows))
+        return macs

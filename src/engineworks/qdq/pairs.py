@@ -90,11 +90,11 @@ def quantize_weight(weight: Array, axis: int | None, bits: int = 8) -> tuple[Arr
 
 def channel_axis(graph: Graph, node: str) -> int:
     """Dimension of a weight that counts output channels."""
-    found = graph.nodes[node]
-    if found.op_type == "Conv":
+    operator = graph.nodes[node]
+    if operator.op_type == "Conv":
         return 0
-    if found.op_type == "Gemm":
-        flipped = any(a.name == "transB" and a.i for a in found.attribute)
+    if operator.op_type == "Gemm":
+        flipped = any(a.name == "transB" and a.i for a in operator.attribute)
         return 0 if flipped else 1
     return len(graph.constants[graph.weight(node) or ""].dims) - 1
 
@@ -155,14 +155,14 @@ class _Writer:
         self.extra.append(self.numpy_helper.from_array(whole, name))
         return name
 
-    def pair(self, source: str, target: str, found: Step) -> list[Any]:
+    def pair(self, source: str, target: str, scaling: Step) -> list[Any]:
         """Nodes Q and DQ from one float tensor to another."""
         base = f"{target}__qdq"
         parameters = [
-            self.constant(f"{base}_scale", found.scale.astype(np.float32)),
-            self.constant(f"{base}_zero", found.zero),
+            self.constant(f"{base}_scale", scaling.scale.astype(np.float32)),
+            self.constant(f"{base}_zero", scaling.zero),
         ]
-        axis = {"axis": 1} if found.scale.ndim else {}
+        axis = {"axis": 1} if scaling.scale.ndim else {}
         return [
             self.helper.make_node(
                 "QuantizeLinear", [source, *parameters], [f"{base}_q"],
@@ -274,10 +274,10 @@ def _pair_for_readers(writer: _Writer, tensor: str, paired: dict[str, str]) -> l
         return []
     paired[tensor] = f"{tensor}__int"
     if writer.by_channel(tensor):
-        found = step(*writer.ranges.channels[tensor], writer.scheme)
+        scaling = step(*writer.ranges.channels[tensor], writer.scheme)
     else:
-        found = writer.step_of(tensor)
-    return writer.pair(tensor, paired[tensor], found)
+        scaling = writer.step_of(tensor)
+    return writer.pair(tensor, paired[tensor], scaling)
 
 
 def _finish(writer: _Writer) -> None:

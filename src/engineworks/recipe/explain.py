@@ -57,42 +57,42 @@ def _meant(error: ValidationError) -> list[Any]:
     ]
 
 
-def refuse_converted(raw: Any, made: Any, path: str, where: str = "") -> None:
+def refuse_converted(raw: Any, read: Any, path: str, where: str = "") -> None:
     """Refuse what pydantic would convert: true for 1, 1 for true, "32" and 32.0 for 32.
 
     Args:
         raw: A value of the recipe as YAML reads it.
-        made: What it was read as.
+        read: What it was read as.
         path: The recipe.
         where: Place in it.
 
     Raises:
         RecipeError: Names the place.
     """
-    problem = _converted(raw, made)
+    problem = _converted(raw, read)
     if problem is not None:
         rule, hint = problem
         value = json.dumps(raw, default=repr)[:60]
         raise RecipeError(f"{path}: {where}: {value} {rule}", hint=f"correct {where} ({hint})")
     if isinstance(raw, dict):
         for key, value in raw.items():
-            part = made.get(key) if isinstance(made, dict) else getattr(made, key)
+            part = read.get(key) if isinstance(read, dict) else getattr(read, key)
             refuse_converted(value, part, path, f"{where}.{key}".lstrip("."))
     elif isinstance(raw, list):
-        for number, (value, part) in enumerate(zip(raw, made, strict=True)):
+        for number, (value, part) in enumerate(zip(raw, read, strict=True)):
             refuse_converted(value, part, path, f"{where}.{number}")
 
 
-def _converted(raw: Any, made: Any) -> tuple[str, str] | None:
+def _converted(raw: Any, read: Any) -> tuple[str, str] | None:
     """Which rule a converted value broke, and what to write instead; None: it is as written."""
-    number = isinstance(made, int | float) and not isinstance(made, bool)
+    number = isinstance(read, int | float) and not isinstance(read, bool)
     if isinstance(raw, bool) and number:
         return "is no number", "yes, no, on and off are true or false in YAML"
-    if isinstance(made, bool) and not isinstance(raw, bool):
+    if isinstance(read, bool) and not isinstance(raw, bool):
         return "is neither true nor false", "write true or false, without quotes"
     if isinstance(raw, str) and number:
         return "is text, no number", "write a number without quotes and without zeros in front"
-    if isinstance(raw, float) and isinstance(made, int):
+    if isinstance(raw, float) and isinstance(read, int):
         return "is no whole number", "write it without a point and without an exponent"
     return None
 

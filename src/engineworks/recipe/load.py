@@ -37,9 +37,9 @@ def load(path: Path) -> Loaded:
             hint="give a recipe file, for example examples/yolox_nano/recipe.yaml",
         ) from None
     except OSError as error:
-        words = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or error
         raise RecipeError(
-            f"the recipe {str(path)[:200]!r} cannot be read: {words}",
+            f"the recipe {str(path)[:200]!r} cannot be read: {reason}",
             hint="give a recipe file, for example examples/yolox_nano/recipe.yaml",
         ) from error
     except (yaml.YAMLError, ValueError) as error:

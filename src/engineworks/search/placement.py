@@ -65,7 +65,7 @@ def carriers(
         nodes: Nodes in integers.
         kinds: Operator types that may be carriers.
     """
-    found: list[str] = []
+    names: list[str] = []
     wanted = set(nodes)
     for name in reversed(graph.between):
         readers = {r for output in graph.nodes[name].output for r in graph.readers.get(output, ())}
@@ -73,8 +73,8 @@ def carriers(
         carries = node.op_type in kinds and (passes(node) or node.op_type == "Add")
         if carries and name not in wanted and readers & wanted:
             wanted.add(name)
-            found.append(name)
-    return tuple(reversed(found))
+            names.append(name)
+    return tuple(reversed(names))
 
 
 def with_carriers(graph: Graph, layers: Iterable[str], kinds: Collection[str]) -> frozenset[str]:
@@ -92,16 +92,16 @@ def changes(graph: Graph, nodes: frozenset[str]) -> list[Toggle]:
     """Single steps from a placement: each part of the layers, each kind of carrier."""
     layers = nodes & set(graph.computing)
     used = kinds_of(graph, nodes)
-    found = []
+    toggles = []
     for piece in map(frozenset, sensitivity.parts(graph, graph.computing)):
         if piece != layers:
             inside = piece <= layers
             label = f"{name_of(graph, piece)} in {'float' if inside else 'integers'}"
-            found.append(Toggle(label=label, layers=piece, integers=not inside))
+            toggles.append(Toggle(label=label, layers=piece, integers=not inside))
     for kind in sorted({graph.nodes[name].op_type for name in carriers(graph, layers)}):
         label = f"{kind} in {'float' if kind in used else 'integers'}"
-        found.append(Toggle(label=label, kinds=frozenset({kind}), integers=kind not in used))
-    return found
+        toggles.append(Toggle(label=label, kinds=frozenset({kind}), integers=kind not in used))
+    return toggles
 
 
 def changed(graph: Graph, nodes: frozenset[str], steps: Iterable[Toggle]) -> frozenset[str]:

@@ -176,7 +176,7 @@ class Search:
         for candidate in without:
             self.measured.score(candidate)
         self.measured.race(without, anchor=start)
-        found = [
+        gains = [
             Sensitivity(
                 part=piece[0],
                 layers=len(piece),
@@ -186,11 +186,11 @@ class Search:
             )
             for piece, candidate in zip(pieces, without, strict=True)
         ]
-        order = sorted(range(len(found)), key=lambda n: -found[n].gain)
-        self.sensitivity = tuple(found[n] for n in order)
+        order = sorted(range(len(gains)), key=lambda n: -gains[n].gain)
+        self.sensitivity = tuple(gains[n] for n in order)
         current = start
         for n in order:
-            if found[n].gain <= 0:
+            if gains[n].gain <= 0:
                 break
             name = placement.name_of(self.graph, pieces[n])
             grown = self._new(

@@ -27,9 +27,9 @@ def parts(graph: Graph, nodes: tuple[str, ...]) -> list[tuple[str, ...]]:
             runs.append([])
         runs[-1].append(node)
         last = resolution
-    found: list[tuple[str, ...]] = []
+    sections: list[tuple[str, ...]] = []
     for run in runs:
         pieces = -(-len(run) // LARGEST)
         size = -(-len(run) // pieces)
-        found += [tuple(run[start : start + size]) for start in range(0, len(run), size)]
-    return found
+        sections += [tuple(run[start : start + size]) for start in range(0, len(run), size)]
+    return sections

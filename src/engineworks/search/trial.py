@@ -122,8 +122,8 @@ class Workshop:
         name = session.inputs[0].name
 
         def infer(batch: Array) -> dict[str, Array]:
-            found = session.infer({name: np.ascontiguousarray(batch)})
-            return {key: np.array(value) for key, value in found.items()}
+            outputs = session.infer({name: np.ascontiguousarray(batch)})
+            return {key: np.array(value) for key, value in outputs.items()}
 
         metric: float | None = None
         predictions: list[Any] = []
@@ -133,16 +133,16 @@ class Workshop:
                 scoring.decode,
             )  # fmt: skip
             metric = metrics[tasks.metric(scoring.task)]
-        found = scoring.judge.compare(scoring.judge.answers(infer)) if scoring.judge else None
-        limit, others = meaning.limits(self.precision, found)
+        judged = scoring.judge.compare(scoring.judge.answers(infer)) if scoring.judge else None
+        limit, others = meaning.limits(self.precision, judged)
         agreed = parity.compare(infer, scoring.inputs, scoring.wanted, [1], limit, others)
         return Answers(
             metric=metric,
             predictions=predictions,
             task=scoring.task,
             snr_db=min((row.group_snr_db for row in agreed.rows), default=EQUAL_DB),
-            meaning=found,
-            agrees=agreed.holds and (found is None or found.holds),
+            meaning=judged,
+            agrees=agreed.holds and (judged is None or judged.holds),
         )
 
     def call(self, session: Session) -> Any:
