@@ -56,13 +56,13 @@ def said(error: BaseException | str, most: int = 400) -> str:
         error: An exception, or its words.
         most: Characters that are kept.
     """
-    words = " ".join(_NUMBERS.sub("... ", str(error)).split())
-    if not words:
+    text = " ".join(_NUMBERS.sub("... ", str(error)).split())
+    if not text:
         return "no reason given" if isinstance(error, str) else type(error).__name__
-    if len(words) <= most:
-        return words
+    if len(text) <= most:
+        return text
     head = most * 2 // 3
-    return f"{words[:head].rstrip()} ... {words[-(most - head - 5) :].lstrip()}"
+    return f"{text[:head].rstrip()} ... {text[-(most - head - 5) :].lstrip()}"
 
 
 class RecipeError(EngineworksError):

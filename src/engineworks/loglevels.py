@@ -46,7 +46,7 @@ def configure(level: str, form: str = FORMAT, others: str = "warning") -> None:
     number = getattr(logging, level.upper())
     least = logging.INFO if number < logging.INFO else getattr(logging, others.upper())
     root = logging.getLogger()
-    handler = next((one for one in root.handlers if one.name == VARIABLE), None)
+    handler = next((handler for handler in root.handlers if handler.name == VARIABLE), None)
     if handler is None:
         handler = logging.StreamHandler()
         handler.name = VARIABLE

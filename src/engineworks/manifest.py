@@ -162,10 +162,10 @@ def dump(manifest: Manifest) -> str:
 
 def _damaged(raw: bytes) -> bool:
     """Whether a manifest file is not as it was written; one of old has no sum to tell."""
-    found = _CHECKSUM.search(raw)
-    if found is None:
+    checksum = _CHECKSUM.search(raw)
+    if checksum is None:
         return f'"{CHECKSUM}"'.encode() in raw
-    return hashlib.sha256(_CHECKSUM.sub(_EMPTY, raw, count=1)).hexdigest().encode() != found[1]
+    return hashlib.sha256(_CHECKSUM.sub(_EMPTY, raw, count=1)).hexdigest().encode() != checksum[1]
 
 
 def load(path: Path) -> Manifest:
@@ -183,9 +183,9 @@ def load(path: Path) -> Manifest:
             hint="give the folder of an engine that a run has made (engine.uri in summary.json)",
         ) from None
     except (ValueError, RecursionError, OSError) as error:
-        words = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or error
         raise ArtifactError(
-            f"{path} is not readable JSON ({words})", hint="fetch the artifact again"
+            f"{path} is not readable JSON ({reason})", hint="fetch the artifact again"
         ) from error
     schema = data.get("schema") if isinstance(data, dict) else None
     if schema not in (NAMED, SCHEMA):

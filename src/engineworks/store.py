@@ -54,9 +54,9 @@ def pinned_bytes(path: Path, sha256: str) -> bytes:
             data = stream.read()
     except OSError as error:
         raise changed(path, sha256, "") from error
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise changed(path, sha256, found)
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != sha256:
+        raise changed(path, sha256, actual)
     return data
 
 
@@ -68,10 +68,10 @@ def changed(path: Path, was: str, now: str) -> InputError:
         was: Its sha256 then; empty: it was not there.
         now: Its sha256 now; empty: it cannot be read.
     """
-    then, found = (f"sha256 {one[:16]}..." if one else "" for one in (was, now))
+    then, after = (f"sha256 {digest[:16]}..." if digest else "" for digest in (was, now))
     return InputError(
         f"{path} changed while the run went on: it was {then or 'not there'} when the run began, "
-        f"now it {f'has {found}' if found else 'cannot be read'}",
+        f"now it {f'has {after}' if after else 'cannot be read'}",
         hint="run again: it works on the files as they are then, and nothing of this run was "
         "kept that came from other bytes",
     )
@@ -217,8 +217,8 @@ def told_as(copy: Path, original: str) -> Iterator[None]:
     try:
         yield
     except EngineworksError as error:
-        words = (text.replace(str(copy), original) for text in (error.message, error.hint))
-        message, hint = words
+        texts = (text.replace(str(copy), original) for text in (error.message, error.hint))
+        message, hint = texts
         raise type(error)(message, hint=hint) from error
 
 

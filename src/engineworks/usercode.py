@@ -60,14 +60,14 @@ def load(reference: str, folder: Path, what: str) -> Any:
             f"{what}: importing {module_name!r} raised {type(error).__name__}: {said(error)}",
             hint=f"try it alone: cd {folder} && python -c 'import {module_name}'",
         ) from error
-    found = getattr(module, name, None)
-    if not callable(found):
+    function = getattr(module, name, None)
+    if not callable(function):
         callables = [key for key, value in vars(module).items() if callable(value)]
         raise ModelError(
             f"{what}: {module.__file__} has no callable {name!r}",
             hint=f"it has: {', '.join(sorted(callables)[:12]) or 'none'}",
         )
-    return found
+    return function
 
 
 def pin(reference: str, folder: Path) -> PinnedCode:
@@ -85,7 +85,7 @@ def pin(reference: str, folder: Path) -> PinnedCode:
 
 def sha256(code: Sequence[PinnedCode]) -> str:
     """One digest over several; empty for none."""
-    text = "".join(one.sha256 for one in code)
+    text = "".join(module.sha256 for module in code)
     return hashlib.sha256(text.encode()).hexdigest() if code else ""
 
 
@@ -94,19 +94,19 @@ def _code(reference: str, folder: Path) -> tuple[Path, list[Path]]:
     top = reference.partition(":")[0].split(".")[0]
     if (folder / top).is_dir() or any((folder / f"{top}{ending}").is_file() for ending in IMPORTED):
         return folder, code_files(folder)
-    found = _installed(top)
-    if found is None:
+    package = _installed(top)
+    if package is None:
         raise ModelError(
             f"{reference!r}: no module {top!r} beside the recipe ({folder}) or installed",
             hint=f"create {folder / (top + '.py')} or install the package",
         )
-    return found
+    return package
 
 
 def package_sha256(module: str) -> str:
     """Digest of the Python files of an installed module's top-level package; "" without one."""
-    found = _installed(module.split(".")[0])
-    return _digest(_digests(*found)) if found else ""
+    package = _installed(module.split(".")[0])
+    return _digest(_digests(*package)) if package else ""
 
 
 def _installed(top: str) -> tuple[Path, list[Path]] | None:
@@ -124,7 +124,7 @@ def _digests(root: Path, files: list[Path]) -> dict[str, str]:
 
 
 def _digest(files: Mapping[str, str]) -> str:
-    text = "".join(f"{name}\0{one}\n" for name, one in files.items())
+    text = "".join(f"{name}\0{digest}\n" for name, digest in files.items())
     return hashlib.sha256(text.encode()).hexdigest()
 
 

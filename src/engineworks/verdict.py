@@ -131,11 +131,11 @@ def refuse_chance(reference: Reference, accepted: Sequence[str]) -> None:
     Raises:
         DataError: It scores no better than chance, and the recipe does not allow that.
     """
-    found = reference.chance
-    if found is None or found.word != "near zero" or "near_zero" in accepted:
+    chance = reference.chance
+    if chance is None or chance.word != "near zero" or "near_zero" in accepted:
         return
     raise DataError(
-        f"the source model scores near zero on this data: {found.reason}. {likely(found)}",
+        f"the source model scores near zero on this data: {chance.reason}. {likely(chance)}",
         hint="correct the recipe or the data; a model that is meant to be so can be shipped with "
         "data.accept: [near_zero]",
     )
@@ -147,28 +147,28 @@ def refuse_frame(reference: Reference) -> None:
     Raises:
         DataError: So it is.
     """
-    found = reference.frames
-    if found is None or not found.doubtful:
+    frames = reference.frames
+    if frames is None or not frames.doubtful:
         return
     raise DataError(
-        f"{found.photos} images with boxes are turned by their EXIF, and on them the source model "
-        f"scores AP {found.upright:.4f}, but {found.unturned:.4f} if the boxes were drawn on the "
+        f"{frames.photos} images with boxes are turned by their EXIF, and on them the source model "
+        f"scores AP {frames.upright:.4f}, but {frames.unturned:.4f} if the boxes were drawn on the "
         "images as they are stored",
         hint="set data.frame: unturned, and boxes are turned upright with their images; or "
         "data.frame: upright if they are right as they are",
     )
 
 
-def likely(found: Chance) -> str:
+def likely(chance: Chance) -> str:
     """What is most likely wrong, with what was seen when it was tried."""
-    right = [suspect for suspect in found.suspects if suspect.better]
+    right = [suspect for suspect in chance.suspects if suspect.better]
     if right:
         first = right[0]
-        words = f"Most likely it is {first.words}: {reach(first)}"
-        return words + "".join(f"; or {other.words}: {reach(other)}" for other in right[1:3])
-    if not found.suspects:
+        advice = f"Most likely it is {first.words}: {reach(first)}"
+        return advice + "".join(f"; or {other.words}: {reach(other)}" for other in right[1:3])
+    if not chance.suspects:
         return "Check task.labels, task.layout and preprocess, the weights and the annotations"
-    tried = ", ".join(suspect.words for suspect in found.suspects)
+    tried = ", ".join(suspect.words for suspect in chance.suspects)
     return f"None of these makes it better: {tried}. Check the weights and the annotations"
 
 
@@ -226,9 +226,9 @@ def _against(comparison: PrecisionComparison, goal: str, built: Built) -> tuple[
     if low > 1:
         return f"{comparison.speedup:.2f}x as fast as {comparison.variant} {interval}", True
     if high < 1:
-        words = f"slower than {comparison.variant}: takes {1 / comparison.speedup:.2f}x as long"
+        claim = f"slower than {comparison.variant}: takes {1 / comparison.speedup:.2f}x as long"
         interval = f"(95 % interval {1 / high:.2f}-{1 / low:.2f})"
     else:
         ratio = f"{comparison.speedup:.2f}x as fast"
-        words = f"not faster than {comparison.variant} with confidence: {ratio}"
-    return f"{words} {interval}; use {comparison.variant}", False
+        claim = f"not faster than {comparison.variant} with confidence: {ratio}"
+    return f"{claim} {interval}; use {comparison.variant}", False

@@ -49,12 +49,12 @@ def foreign(value: Any, at: str = "") -> tuple[str, str]:
         for key, part in value.items():
             if not isinstance(key, str):
                 return at, f"YAML reads the key {json.dumps(key, default=repr)} there, no text"
-            if (found := foreign(part, f"{at}.{key}".lstrip(".")))[1]:
-                return found
+            if (problem := foreign(part, f"{at}.{key}".lstrip(".")))[1]:
+                return problem
     elif isinstance(value, list):
         for number, part in enumerate(value):
-            if (found := foreign(part, f"{at}.{number}"))[1]:
-                return found
+            if (problem := foreign(part, f"{at}.{number}"))[1]:
+                return problem
     elif value is not None and not isinstance(value, str | int | float | bool):
         return at, f"YAML reads {type(value).__name__} there"
     return "", ""
