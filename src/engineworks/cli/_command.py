@@ -18,6 +18,7 @@ GROUPS = (
     "answers",
     "raw",
     "video",
+    "shadow",
     "serve",
     "loadtest",
     "engine",

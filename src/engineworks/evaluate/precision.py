@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from engineworks.evaluate.agreement import iou
+from engineworks.evaluate.agreement import VISIBLE, iou
 from engineworks.evaluate.annotations.coco import CocoLabels
 from engineworks.evaluate.oks import oks
 
@@ -128,14 +128,15 @@ def single_curve(answers: Sequence[Side], truths: Sequence[Side]) -> float:
     """AP of few photos: objects of all classes on one curve, an answer meets only its own class.
 
     A mean over classes would leave out every answer of a class that few photos do not show. Photos
-    without an object have no AP: there it is what no answer was sure of, 1 - the highest score.
+    without an object have no AP: there it is 1 - the highest score that an answer has, and 1 where
+    none is visible.
     """
     held = matches(answers, truths)
     hit = np.concatenate([photo.hit for photo in held])
     score = np.concatenate([photo.score for photo in held])
     wanted = sum(len(photo.wanted) for photo in held)
     if not wanted:
-        return float(1 - np.clip(score.max(initial=0.0), 0, 1))
+        return float(1 - np.clip(score[score >= VISIBLE].max(initial=0.0), 0, 1))
     return _precision(hit[np.argsort(-score, kind="stable")], wanted)
 
 

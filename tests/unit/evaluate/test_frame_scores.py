@@ -85,6 +85,7 @@ def test_an_answer_of_a_class_that_the_frame_does_not_show_counts():
 def test_a_frame_without_an_object_is_as_good_as_nothing_is_found():
     assert BOXES.score([[]], [[]]) == 1.0
     assert BOXES.score([[row(0.0, 0.7), row(90.0, 0.2)]], [[]]) == pytest.approx(0.3)
+    assert BOXES.score([[row(0.0, 0.2)]], [[]]) == 1.0  # nobody would see it
 
 
 def test_a_references_unsure_objects_are_not_true():
