@@ -50,15 +50,15 @@ def add(mlflow: Any, run_id: str, folder: str) -> None:
         return
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with tempfile.TemporaryDirectory() as work:
-        got, made = Path(work, "got"), Path(work, "made")
+        got, upload = Path(work, "got"), Path(work, "upload")
         got.mkdir()
-        made.mkdir()
+        upload.mkdir()
         file = mlflow.download_artifacts(run_id, f"{folder}/{MANIFEST_NAME}", str(got))
         manifest = manifests.load(Path(file))
-        write(manifest, made, run_id=run_id, folder=folder)
+        write(manifest, upload, run_id=run_id, folder=folder)
         # Last, so that a folder with it has the others too.
-        last = (made / MODEL_FILE).rename(Path(work, MODEL_FILE))
-        mlflow.log_artifacts(run_id, str(made), folder)
+        last = (upload / MODEL_FILE).rename(Path(work, MODEL_FILE))
+        mlflow.log_artifacts(run_id, str(upload), folder)
         mlflow.log_artifact(run_id, str(last), folder)
 
 

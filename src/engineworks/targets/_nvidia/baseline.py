@@ -84,10 +84,10 @@ def weigh(
         spent = f"the engine took {took_s:.0f} of the {limit_s:.0f} s of limits.build_s"
         untold = f"not built, since {spent}"
         return Cost(what=what, own=mine, baseline=None, untold=untold, needs_s=took_s * SPARE)
-    baseline_plan, untold = attempt(build)
-    if baseline_plan is None:
+    built, untold = attempt(build)
+    if built is None:
         return Cost(what=what, own=mine, baseline=None, untold=f"cannot be built: {untold}")
-    plan, time_baseline = baseline_plan
+    plan, time_baseline = built
     turns_ms: dict[Callable[[], Timed], list[float]] = {time_own: [], time_baseline: []}
     for time in (time_own, time_baseline) * TURNS:
         timed, untold = attempt(time)

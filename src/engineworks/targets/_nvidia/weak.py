@@ -160,9 +160,9 @@ def through_calibrator(api: Api, config: Any, ranges: GraphScales, kind: str) ->
         (the calibrator, which must outlive the build; the text of its cache).
     """
     text = calibration_cache(ranges, api.version, CALIBRATORS[kind][1])
-    calibrator_object = calibrator(api.trt, kind, text)
-    config.int8_calibrator = calibrator_object
-    return calibrator_object, text
+    int8_calibrator = calibrator(api.trt, kind, text)
+    config.int8_calibrator = int8_calibrator
+    return int8_calibrator, text
 
 
 def on_tensors(network: Any, ranges: GraphScales) -> None:
