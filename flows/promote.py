@@ -48,6 +48,10 @@ def promote(
         float, Field(gt=0, description="Largest age of the run that judged the version")
     ] = 30.0,
     dry_run: Annotated[bool, Field(description="Only say what would become of it")] = False,
+    shadow: Annotated[
+        tuple[str, ...],
+        Field(description="Records of `engineworks shadow` on the worker: one must speak for it"),
+    ] = (),
 ) -> State[Any]:
     """Hold versions against their champions, and put those in their place that pass every gate.
 
@@ -56,15 +60,23 @@ def promote(
 
     Raises:
         StoreError: MLflow or the store does not answer, or there is nothing to promote.
-        ArtifactError: A history is not whole.
+        ArtifactError: A history is not whole, or a record of a shadow run is none.
     """
     limits = Limits(max_drop=max_drop, slower_than=slower_than, max_age_days=max_age_days)
+    shadows = steps.shadow_evidence(shadow)
     with marked_as_running():
         wanted = steps.candidates(model, variant, version)
         repairs = [] if dry_run else steps.shown(model)
         outcomes = [
             steps.promote_one(
-                model, name, number, limits=limits, accept=accept, who=WHO.get(), dry_run=dry_run
+                model,
+                name,
+                number,
+                limits=limits,
+                accept=accept,
+                who=WHO.get(),
+                dry_run=dry_run,
+                shadows=shadows,
             )
             for name, number in wanted
         ]

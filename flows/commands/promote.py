@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -50,6 +51,14 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(
             name, type=float, default=default, help=f"{meaning} (default: {default:g})"
         )
+    parser.add_argument(
+        "--shadow",
+        action="append",
+        default=[],
+        metavar="JSON",
+        help="record of `engineworks shadow` that must speak for it, too; may be given several "
+        "times, for several variants",
+    )
     parser.add_argument("--dry-run", action="store_true", help="only say what would become of it")
     add_options(parser, json_is="a list of the versions with their gates")
     return parser
@@ -63,6 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _promote(options: argparse.Namespace, console: Console) -> int:
     from engineworks.promotion.gates import Limits
+    from engineworks.shadow import record as shadow_record
     from flows.promote import promote
 
     # Refused before Prefect is started.
@@ -70,6 +80,8 @@ def _promote(options: argparse.Namespace, console: Console) -> int:
         max_drop=options.max_drop, slower_than=options.slower_than,
         max_age_days=options.max_age_days,
     )  # fmt: skip
+    for path in options.shadow:
+        shadow_record.read(Path(path))
     told: list[Promotion] = []
     TOLD.set(told)
     with asking(), following(options, console, f"[bold]promote[/] {escape(options.model)}"):
@@ -82,6 +94,7 @@ def _promote(options: argparse.Namespace, console: Console) -> int:
             slower_than=options.slower_than,
             max_age_days=options.max_age_days,
             dry_run=options.dry_run,
+            shadow=tuple(options.shadow),
             return_state=True,
         )
     if not told and state.is_failed():

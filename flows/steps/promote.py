@@ -6,6 +6,7 @@ Knows records, evidence and gates; no form and no terminal.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from artifacts.registry.promoted import promoted
 from engineworks.codec import to_json
 from engineworks.errors import ArtifactError, EngineworksError, StoreError
 from engineworks.promotion import gates
+from engineworks.promotion import shadows as shadow_gate
 from engineworks.promotion.gates import FIRST, Gate, Limits
+from engineworks.promotion.shadows import ShadowEvidence
+from engineworks.shadow import record as shadow_record
 from flows.commands.outcome import History, Promotion
 from flows.steps import rematch
 from tasks import _run
@@ -70,8 +74,12 @@ def promote_one(
     accept: Sequence[str],
     who: str,
     dry_run: bool,
+    shadows: Sequence[ShadowEvidence] = (),
 ) -> Promotion:
-    """Hold a version against its champion, and put it in its place when every gate opens."""
+    """Hold a version against its champion, and put it in its place when every gate opens.
+
+    With `shadows`, one of them must speak for it, too.
+    """
     records_at, home = records(), _run.home()
     then = ledger.read(records_at, model, variant)
     live = then.generation.champion if then else ""
@@ -85,7 +93,12 @@ def promote_one(
     try:
         if live == version:
             return outcome("unchanged", "it is the champion already")
-        judged, good = _gates(home, model, variant, version, live, limits, accept)
+        candidate = evidence.read(home, model, version, variant)
+        champion = evidence.read(home, model, live, variant) if live else None
+        judged, good = _gates(home, model, candidate, champion, limits, accept)
+        if shadows:
+            before = champion.standing if champion else None
+            judged.append(shadow_gate.gate(candidate.standing, before, shadows, limits))
         word = gates.verdict(judged)
         if word != "passed":
             return outcome("refused" if word == "failed" else "pending", _closed(judged), judged)
@@ -107,17 +120,33 @@ def promote_one(
         return outcome("failed", error.line)
 
 
+def shadow_evidence(paths: Sequence[str]) -> list[ShadowEvidence]:
+    """Records of shadow runs, with their ages.
+
+    Raises:
+        ArtifactError: A file is none.
+    """
+    now = datetime.now(timezone.utc)
+    read = [shadow_record.read(Path(path)) for path in paths]
+    return [
+        ShadowEvidence(record=record, age_days=shadow_record.age_days(record, now))
+        for record in read
+    ]
+
+
 def _gates(
-    home: Path, model: str, variant: str, version: str, live: str, limits: Limits,
+    home: Path,
+    model: str,
+    candidate: evidence.Evidence,
+    champion: evidence.Evidence | None,
+    limits: Limits,
     accept: Sequence[str],
-) -> tuple[list[Gate], bool]:  # fmt: skip
+) -> tuple[list[Gate], bool]:
     """The gates, and whether the champion may be gone back to."""
-    candidate = evidence.read(home, model, version, variant)
-    if not live:
+    if champion is None:
         return gates.judge(candidate.standing, None, "", "", limits, accept), False
     with speaking(home):
-        good = not evidence.unusable(client(home), model, live)
-    champion = evidence.read(home, model, live, variant)
+        good = not evidence.unusable(client(home), model, champion.standing.version)
     run = _run.open_run("promote")
     now = rematch.play(run, candidate, champion, limits.max_drop)
     judged = gates.judge(

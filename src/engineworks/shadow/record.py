@@ -186,6 +186,23 @@ def _notes(run: ShadowRun) -> Sequence[str]:
     return notes
 
 
+def age_days(found: ShadowRecord, now: datetime) -> float:
+    """Days since a run ended; below 0: its clock is ahead.
+
+    Raises:
+        ArtifactError: The record does not say when.
+    """
+    try:
+        ended = datetime.fromisoformat(found.ended)
+        return (now - ended).total_seconds() / 86400
+    except (ValueError, TypeError) as error:  # no time, or one without a zone
+        raise ArtifactError(
+            f"the record of a shadow run says that it ended at {found.ended[:40]!r}, which is no "
+            "time with a zone",
+            hint="give the file as `engineworks shadow -o FILE` has written it",
+        ) from error
+
+
 def write(found: ShadowRecord, path: Path) -> None:
     """Write a record as JSON, whole or not at all.
 

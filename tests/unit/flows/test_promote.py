@@ -9,22 +9,26 @@ import shutil
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
 
 import numpy as np
 import pytest
 
-from artifacts.promotion import ledger, restorable
+from artifacts.promotion import evidence, ledger, restorable
 from artifacts.registry import mlflow_log, ownership, promoted, prune_mlflow, versions
 from artifacts.store import prune_home
 from artifacts.summary import SCHEMA, Engine, SealedRow, Summary, Variant
 from engineworks.delivery.cards import Slot
-from engineworks.errors import StoreError
+from engineworks.errors import ArtifactError, StoreError
 from engineworks.evaluate import paired, photo_scores
 from engineworks.facts.data import PinnedData
 from engineworks.facts.engine import Accuracy, DeliveredPrecision, Parity
+from engineworks.facts.shadow import SCHEMA as SHADOW_SCHEMA
+from engineworks.facts.shadow import ShadowEngine, ShadowRecord
 from engineworks.facts.timing import BenchmarkRow, Comparison, Contender
 from engineworks.manifest import TensorSpec
 from engineworks.promotion.gates import FIRST, Limits, Race
+from engineworks.shadow import record as shadow_record
 from engineworks.specs import BudgetSpec, InputSpec, Preprocess, TaskSpec
 from engineworks.store import LocalStore
 from flows import deliver as deliver_flow
@@ -196,6 +200,50 @@ def test_the_first_champion_and_one_that_is_as_good(ship, home):
         ("1", "ann", "promote"), ("2", "ann", "promote"),
     ]  # fmt: skip
     assert log.moves[1].evidence["gates"] and not log.broken
+
+
+def test_a_record_of_a_shadow_run_speaks_for_its_two_engines_where_it_is_asked(
+    ship, home, tmp_path
+):
+    promote(ship(b"one"))
+    two = ship(b"two", wrong=19)
+    path = tmp_path / "shadow.json"
+    engines = {
+        side: ShadowEngine(
+            name="tiny", target="openvino", precision="int8",
+            sha256=evidence.read(home, "tiny", version, NAME).standing.sha256,
+        )
+        for side, version in (("champion", "1"), ("candidate", two))
+    }  # fmt: skip
+    record = dataclasses.replace(
+        builders.example(ShadowRecord), **engines, schema=SHADOW_SCHEMA, simulated=False,
+        decision="not worse", interval=(-0.004, 0.006), judged_by="labels",
+        ended=datetime.now(timezone.utc).isoformat(),
+    )  # fmt: skip
+
+    def asked(**changes):
+        shadow_record.write(dataclasses.replace(record, **changes), path)
+        told = []
+        outcome.TOLD.set(told)
+        promote_flow.promote.fn("tiny", shadow=(str(path),), dry_run=not changes)
+        return told[-1]
+
+    other = dataclasses.replace(record.candidate, sha256="0" * 64)
+    for changes in (
+        {"decision": "worse", "interval": (-0.1, -0.02)}, {"candidate": other},
+        {"ended": "2020-01-01T00:00:00+00:00"},
+    ):  # fmt: skip
+        refused = asked(**changes)
+        assert (refused.outcome, failed(refused)) == ("refused", ["shadow"])
+    waits = asked(decision="not decided")
+    assert (waits.outcome, failed(waits)) == ("pending", ["shadow"])
+    with pytest.raises(ArtifactError, match="which is no time with a zone"):
+        asked(ended="yesterday")
+    assert asked().outcome == "passes"
+    path.write_text("{}")
+    with pytest.raises(ArtifactError, match="no record of a shadow run"):
+        promote_flow.promote.fn("tiny", shadow=(str(path),))
+    assert aliases(home) == {"champion-openvino-int8": "1"}
 
 
 def test_a_worse_one_a_slower_one_and_other_photos_stay_out(ship, home):
