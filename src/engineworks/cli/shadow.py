@@ -127,9 +127,9 @@ def _shadow(options: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             _tell(options, records.record(run, terms, started))
             raise
-        found = records.record(run, terms, started)
-    _tell(options, found)
-    return _CODES.get(found.decision, 0)
+        outcome = records.record(run, terms, started)
+    _tell(options, outcome)
+    return _CODES.get(outcome.decision, 0)
 
 
 def _named(engine: ShadowEngine) -> str:
@@ -283,28 +283,30 @@ def line(run: ShadowRun) -> str:
     """How it goes: `1200 seen  300 compared  +0.0031 (-0.0100 to +0.0160)  2 changed  CPU 24 %`."""
     from engineworks.shadow.record import signed
 
-    words = [f"{run.counts['seen']} seen", f"{run.comparison.compared} compared"]
-    scores, found = run.comparison.mean_scores, run.comparison.interval()
-    if scores is not None and found is not None:
-        words.append(f"{signed(scores[1] - scores[0])} ({found.low:+.4f} to {found.high:+.4f})")
-    words.append(f"{run.comparison.agreement().frames} changed")
-    words.append(f"CPU {100 * run.lane.used:.0f} %")
+    parts = [f"{run.counts['seen']} seen", f"{run.comparison.compared} compared"]
+    scores, interval = run.comparison.mean_scores, run.comparison.interval()
+    if scores is not None and interval is not None:
+        parts.append(
+            f"{signed(scores[1] - scores[0])} ({interval.low:+.4f} to {interval.high:+.4f})"
+        )
+    parts.append(f"{run.comparison.agreement().frames} changed")
+    parts.append(f"CPU {100 * run.lane.used:.0f} %")
     left_out = sum(run.counts[name] for name in ("over_share", "busy", "held_back"))
-    return "  ".join([*words, f"{left_out} left out"] if left_out else words)
+    return "  ".join([*parts, f"{left_out} left out"] if left_out else parts)
 
 
-def _tell(options: argparse.Namespace, found: ShadowRecord) -> None:
+def _tell(options: argparse.Namespace, outcome: ShadowRecord) -> None:
     from engineworks.codec import to_json
     from engineworks.shadow import record as records
 
     if options.output is not None:
-        records.write(found, options.output)
+        records.write(outcome, options.output)
     if options.json:
-        sys.stdout.write(json.dumps(to_json(found), indent=1) + "\n")
+        sys.stdout.write(json.dumps(to_json(outcome), indent=1) + "\n")
         return
-    frames, spent = found.frames, found.latency
+    frames, spent = outcome.frames, outcome.latency
     out = sys.stdout
-    out.write(f"{found.decision}: {found.reason}\n")
+    out.write(f"{outcome.decision}: {outcome.reason}\n")
     left_out = {
         "over the CPU share": frames.over_share, "while it was busy": frames.busy,
         "to spare the champion": frames.held_back,
@@ -315,7 +317,7 @@ def _tell(options: argparse.Namespace, found: ShadowRecord) -> None:
         + (f"; left out: {told}" if told else "")
         + "\n"
     )
-    agreed = found.agreement
+    agreed = outcome.agreement
     out.write(
         f"  {agreed.matched} objects in both, {agreed.lost} lost, {agreed.gained} gained, "
         f"{agreed.moved} moved; scores {records.signed(agreed.mean_shift)} in the mean, "
@@ -323,8 +325,8 @@ def _tell(options: argparse.Namespace, found: ShadowRecord) -> None:
     )
     out.write(
         f"  champion alone {spent.alone_p50_ms:.1f} ms, beside the candidate "
-        f"{spent.beside_p50_ms:.1f} ms (medians); CPU {100 * found.cpu_share_used:.0f} % of "
-        f"{100 * found.cpu_share:.0f} % allowed\n"
+        f"{spent.beside_p50_ms:.1f} ms (medians); CPU {100 * outcome.cpu_share_used:.0f} % of "
+        f"{100 * outcome.cpu_share:.0f} % allowed\n"
     )
-    for note in found.notes:
+    for note in outcome.notes:
         out.write(f"  note: {note}\n")

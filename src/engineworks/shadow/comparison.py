@@ -149,12 +149,12 @@ class Comparison:
         with self._lock:
             if not self._changes.count:
                 return ShadowAgreement()
-            found, counts = self._changes.interval(), self._counts
+            interval, counts = self._changes.interval(), self._counts
             counted = self.compared - len(self._block)
             return ShadowAgreement(
                 **counts,
                 share=counts["frames"] / counted,
-                share_interval=(max(0.0, found.low), found.high),
+                share_interval=(max(0.0, interval.low), interval.high),
                 mean_shift=self._shift_sum / counts["matched"] if counts["matched"] else 0.0,
                 largest_shift=self._largest_shift,
             )

@@ -79,12 +79,12 @@ class Lane:
             )  # fmt: skip
         self._wire = Connection(ours.detach())
         try:
-            found = self._opened(champion, candidate, reference)
+            engines = self._opened(champion, candidate, reference)
         except BaseException:
             self.close()
             raise
-        self.candidate = from_json(ShadowEngine, found["candidate"])
-        self.reference = from_json(ShadowEngine, found["reference"]) if reference else None
+        self.candidate = from_json(ShadowEngine, engines["candidate"])
+        self.reference = from_json(ShadowEngine, engines["reference"]) if reference else None
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 

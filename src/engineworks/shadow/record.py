@@ -52,7 +52,7 @@ class ShadowTerms:
 def record(run: ShadowRun, terms: ShadowTerms, started: datetime) -> ShadowRecord:
     """What a run has found, whatever ended it."""
     comparison, lane = run.comparison, run.lane
-    scores, found = comparison.mean_scores, comparison.interval()
+    scores, interval = comparison.mean_scores, comparison.interval()
     agreement = comparison.agreement()
     decision = _decision(run, agreement)
     engines = [engine for engine in (run.champion.engine, lane.candidate, lane.reference) if engine]
@@ -76,7 +76,7 @@ def record(run: ShadowRun, terms: ShadowTerms, started: datetime) -> ShadowRecor
         champion_score=scores[0] if scores else None,
         candidate_score=scores[1] if scores else None,
         difference=scores[1] - scores[0] if scores else None,
-        interval=(found.low, found.high) if found and scores else None,
+        interval=(interval.low, interval.high) if interval and scores else None,
         max_drop=comparison.max_drop if comparison.judged else None,
         decision=decision,
         decided_frame=comparison.decided_frame,
@@ -124,51 +124,51 @@ def _reason(run: ShadowRun, decision: Decision, agreement: ShadowAgreement) -> s
         return run.lane.broken
     if not run.comparison.compared:
         return "no frame was compared"
-    words = _judged(run.comparison) if run.comparison.judged else _unjudged(run, agreement)
+    reason = _judged(run.comparison) if run.comparison.judged else _unjudged(run, agreement)
     if run.counts["unanswered"]:
-        words += (
+        reason += (
             f"; the candidate raised an error on {run.counts['unanswered']} frames, the last: "
             f"{run.last_error}"
         )
-    return words
+    return reason
 
 
 def _judged(comparison: Comparison) -> str:
-    scores, found = comparison.mean_scores, comparison.interval()
-    if scores is None or found is None:
+    scores, interval = comparison.mean_scores, comparison.interval()
+    if scores is None or interval is None:
         return f"{comparison.compared} frames are no whole observation yet"
-    words = (
+    text = (
         f"{comparison.scores.metric} {scores[1]:.4f}, the champion {scores[0]:.4f} on the same "
         f"{comparison.compared} frames; difference {signed(scores[1] - scores[0])} "
-        f"({found.low:+.4f} to {found.high:+.4f})"
+        f"({interval.low:+.4f} to {interval.high:+.4f})"
     )
     if comparison.decision:
-        return words
+        return text
     if comparison.alike:
         return (
-            f"{words}: neighbouring observations resemble each other ({comparison.correlation:.2f})"
+            f"{text}: neighbouring observations resemble each other ({comparison.correlation:.2f})"
             f", so they do not count as one each; give blocks longer than {comparison.block_s:g} s "
             "(--block-s)"
         )
     needed = comparison.needed()
     if not needed:
-        return f"{words}: no number of frames would tell at this difference"
-    return f"{words}: about {needed} more frames would decide"
+        return f"{text}: no number of frames would tell at this difference"
+    return f"{text}: about {needed} more frames would decide"
 
 
-def _unjudged(run: ShadowRun, found: ShadowAgreement) -> str:
+def _unjudged(run: ShadowRun, agreed: ShadowAgreement) -> str:
     compared = run.comparison.compared
-    low, high = (100 * share for share in found.share_interval)
-    if not found.frames:
+    low, high = (100 * share for share in agreed.share_interval)
+    if not agreed.frames:
         return (
             f"nothing was lost, gained or moved in {compared} frames (95 %: in fewer than "
-            f"{high:.1f} % of them all); scores differ by at most {found.largest_shift:.4f}"
+            f"{high:.1f} % of them all); scores differ by at most {agreed.largest_shift:.4f}"
         )
     return (
-        f"in {found.frames} of {compared} frames something is lost, gained or moved "
-        f"({low:.1f} to {high:.1f} % of them all): {found.lost} lost, {found.gained} gained, "
-        f"{found.moved} of {found.matched} moved, scores {signed(found.mean_shift)} in the mean; "
-        "who is right nobody has said"
+        f"in {agreed.frames} of {compared} frames something is lost, gained or moved "
+        f"({low:.1f} to {high:.1f} % of them all): {agreed.lost} lost, {agreed.gained} gained, "
+        f"{agreed.moved} of {agreed.matched} moved, scores {signed(agreed.mean_shift)} in the "
+        "mean; who is right nobody has said"
     )
 
 
@@ -186,30 +186,30 @@ def _notes(run: ShadowRun) -> Sequence[str]:
     return notes
 
 
-def age_days(found: ShadowRecord, now: datetime) -> float:
+def age_days(outcome: ShadowRecord, now: datetime) -> float:
     """Days since a run ended; below 0: its clock is ahead.
 
     Raises:
         ArtifactError: The record does not say when.
     """
     try:
-        ended = datetime.fromisoformat(found.ended)
+        ended = datetime.fromisoformat(outcome.ended)
         return (now - ended).total_seconds() / 86400
     except (ValueError, TypeError) as error:  # no time, or one without a zone
         raise ArtifactError(
-            f"the record of a shadow run says that it ended at {found.ended[:40]!r}, which is no "
+            f"the record of a shadow run says that it ended at {outcome.ended[:40]!r}, which is no "
             "time with a zone",
             hint="give the file as `engineworks shadow -o FILE` has written it",
         ) from error
 
 
-def write(found: ShadowRecord, path: Path) -> None:
+def write(outcome: ShadowRecord, path: Path) -> None:
     """Write a record as JSON, whole or not at all.
 
     Raises:
         StoreError: The disk does not take it.
     """
-    write_text(path, json.dumps(to_json(found), indent=1) + "\n")
+    write_text(path, json.dumps(to_json(outcome), indent=1) + "\n")
 
 
 def read(path: Path) -> ShadowRecord:

@@ -109,13 +109,13 @@ def _bare(path: Path, like: Manifest, threads: int) -> Session:
     return session
 
 
-def refuse_other_task(one: Manifest, other: Manifest, whose: str) -> None:
+def refuse_other_task(mine: Manifest, other: Manifest, whose: str) -> None:
     """Refuse two engines whose answers do not mean the same.
 
     Raises:
         ArtifactError: Another task, or other classes.
     """
-    tasks = [manifest.task for manifest in (one, other)]
+    tasks = [manifest.task for manifest in (mine, other)]
     kinds = [task.kind if task else "none" for task in tasks]
     labels = [task.labels if task else () for task in tasks]
     if kinds[0] != kinds[1] or labels[0] != labels[1]:
