@@ -23,6 +23,7 @@ GROUPS = (
     "loadtest",
     "engine",
     "sealed",
+    "provenance",
     "pull",
     "deliver",
     "agent",
