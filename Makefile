@@ -12,7 +12,7 @@ PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup deploy stack stack-demo stack-stop chaos chaos-delivery prove-tls demo test test-fast test-gpu test-servers servers lint ui \
-	bench-spine bench-int8 bench-runtime bench-video bench-nvidia bench-fleet bench-serving fuzz-server bench-faults bench-house bench-sealed soak-video schemas clean
+	bench-spine bench-int8 bench-runtime bench-video bench-nvidia bench-fleet bench-serving fuzz-server bench-faults bench-house bench-sealed bench-registry soak-video schemas clean
 
 help: ## list these commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -118,6 +118,9 @@ chaos-delivery: setup ## attack deliveries, kill the agent, cut its power; print
 
 prove-tls: setup ## ship over TLS and passwords (nginx in front); no secret may leak
 	$(PY) -m benchmarks.tls
+
+bench-registry: setup ## promotions at one moment, a rollback now; prints its bars
+	$(PY) -m benchmarks.registry $(PARTS)
 
 MINUTES ?= 60
 soak-video: setup ## run a looped clip for MINUTES; memory and frames are counted

@@ -36,6 +36,10 @@ def rollback(
         str, Field(description="A version of its history; empty: the last live and good one")
     ] = "",
     why: Annotated[str, Field(description="The reason, for the history")] = "",
+    now: Annotated[
+        bool,
+        Field(description="Devices take it as soon as they hear of it, and do not watch it"),
+    ] = False,
     dry_run: Annotated[bool, Field(description="Only say what would become of it")] = False,
 ) -> State[Any]:
     """Go back to an earlier version of one variant.
@@ -44,13 +48,16 @@ def rollback(
         Completed; Failed when somebody else moved it meanwhile.
 
     Raises:
+        DeliveryError: It is to be so now, and this machine publishes nothing.
         StoreError: There is none to go back to, or MLflow or the store does not answer.
         ArtifactError: A history is not whole.
     """
     with marked_as_running():
+        if now:
+            delivery.repository()  # else no device would hear of it
         name = steps.only(model, variant)
         outcome = steps.back(model, name, to, who=WHO.get(), why=why, dry_run=dry_run)
-        repairs = [] if dry_run else steps.shown(model) + delivery.after_a_move(model)
+        repairs = [] if dry_run else delivery.after_a_move(model, now=now) + steps.shown(model)
     for line in repairs:
         get_run_logger().warning("%s: %s", model, line)
     return state_of([outcome])

@@ -11,7 +11,7 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,7 +48,7 @@ class Publication:
 
 def publish(
     home: Path, store: LocalStore, place: Place, repository: Repository, model: str, *,
-    variant: str = "", dry_run: bool = False,
+    variant: str = "", dry_run: bool = False, now: bool = False,
 ) -> list[Publication]:  # fmt: skip
     """Sign and publish what is live of a model.
 
@@ -60,6 +60,7 @@ def publish(
         model: Registered model.
         variant: One variant; empty: all.
         dry_run: Only say what would be published.
+        now: Devices take it as soon as they hear of it, and do not watch it.
 
     Returns:
         One for each variant that was ever promoted; one that failed stops no other.
@@ -70,7 +71,7 @@ def publish(
             continue
         try:
             projection.verify(home, place, record)  # a log that was rewritten is not signed
-            outcome, reason = _one(home, store, repository, record, dry_run)
+            outcome, reason = _one(home, store, repository, record, dry_run, now)
         except EngineworksError as error:
             outcome, reason = "failed", error.line
         publications.append(
@@ -83,7 +84,12 @@ def publish(
 
 
 def _one(
-    home: Path, store: LocalStore, repository: Repository, record: Generation, dry_run: bool
+    home: Path,
+    store: LocalStore,
+    repository: Repository,
+    record: Generation,
+    dry_run: bool,
+    now: bool,
 ) -> tuple[Any, str]:
     before = repository.target(record.model, record.variant)
     if not record.champion:
@@ -95,7 +101,7 @@ def _one(
     if before is not None and (before.generation, before.head) == (record.number, record.head):
         return "unchanged", f"generation {record.number} is published"
     known = evidence.read(home, record.model, record.champion, record.variant)
-    said = _said(home, record, known)
+    said = replace(_said(home, record, known), now=now)
     if dry_run:
         return "passes", f"{said.sha256[:12]}..., back to {len(said.allowed)} others"
     path = engine_path(record.variant)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from artifacts.promotion import publishing
+from artifacts.promotion import ledger, publishing
 from artifacts.promotion.publishing import Publication
 from engineworks.delivery import keyring
 from engineworks.delivery.keyring import Keyring
@@ -40,7 +40,7 @@ def repository() -> Repository:
     return Repository(Path(folder), Keyring(places))
 
 
-def publish(model: str, variant: str, *, dry_run: bool) -> list[Publication]:
+def publish(model: str, variant: str, *, dry_run: bool, now: bool = False) -> list[Publication]:
     """Publish what is live of a model.
 
     Raises:
@@ -48,7 +48,7 @@ def publish(model: str, variant: str, *, dry_run: bool) -> list[Publication]:
     """
     publications = publishing.publish(
         _run.home(), _run.open_home_store(), steps.records(), repository(), model,
-        variant=variant, dry_run=dry_run,
+        variant=variant, dry_run=dry_run, now=now,
     )  # fmt: skip
     if not publications:
         raise DeliveryError(
@@ -58,7 +58,28 @@ def publish(model: str, variant: str, *, dry_run: bool) -> list[Publication]:
     return publications
 
 
-def after_a_move(model: str) -> list[str]:
+def repeat(signing: Repository, model: str, variant: str) -> str:
+    """Publish what is live, for devices now, as it was published before: MLflow is not asked.
+
+    Args:
+        signing: This machine's repository.
+        model: Registered model.
+        variant: Its name.
+
+    Returns:
+        What devices are told, in words; empty where it has to be published in full.
+    """
+    records_at = steps.records()
+    then = ledger.read(records_at, model, variant)
+    if then is None:
+        return ""
+    now = then.generation
+    ledger.moves(records_at, now)  # a log that is not whole is not signed
+    signed = signing.repeat(model, variant, now.champion, generation=now.number, head=now.head)
+    return f"devices are told: version {signed.version} now" if signed else ""
+
+
+def after_a_move(model: str, *, now: bool = False) -> list[str]:
     """Publish what was just moved, on a machine that publishes; what came of it, in words.
 
     A move stands whether or not it can be published.
@@ -66,9 +87,14 @@ def after_a_move(model: str) -> list[str]:
     if not os.environ.get(REPOSITORY, ""):
         return []
     try:
-        publications = publish(model, "", dry_run=False)
+        publications = publish(model, "", dry_run=False, now=now)
     except EngineworksError as error:
         return [f"not published for devices: {error.line}"]
+    return said(publications)
+
+
+def said(publications: list[Publication]) -> list[str]:
+    """What became of variants, in words, of those that have changed."""
     return [
         f"{publication.variant}: {publication.outcome} for devices, {publication.reason}"
         for publication in publications

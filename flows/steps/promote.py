@@ -24,7 +24,6 @@ from engineworks.promotion.gates import FIRST, Gate, Limits
 from engineworks.promotion.shadows import ShadowEvidence
 from engineworks.shadow import record as shadow_record
 from flows.commands.outcome import History, Promotion
-from flows.steps import rematch
 from tasks import _run
 
 
@@ -147,6 +146,8 @@ def _gates(
         return gates.judge(candidate.standing, None, "", "", limits, accept), False
     with speaking(home):
         good = not evidence.unusable(client(home), model, champion.standing.version)
+    from flows.steps import rematch  # it needs Prefect, which no rollback waits for
+
     run = _run.open_run("promote")
     now = rematch.play(run, candidate, champion, limits.max_drop)
     judged = gates.judge(
@@ -170,8 +171,19 @@ def shown(model: str) -> list[str]:
     return mlflow_wait.patiently(home, lambda: projection.reconcile(home, records(), model))
 
 
-def back(model: str, variant: str, to: str, *, who: str, why: str, dry_run: bool) -> Promotion:
+def back(
+    model: str, variant: str, to: str, *, who: str, why: str, dry_run: bool, asked: bool = True
+) -> Promotion:
     """Move a variant to the version that was live and good before, or to one of its history.
+
+    Args:
+        model: Registered model.
+        variant: Its name.
+        to: A version of its history; empty: the last live and good one.
+        who: Who asks.
+        why: The reason.
+        dry_run: Move nothing.
+        asked: Ask MLflow whether it was withdrawn meanwhile; without, `shown` moves on from it.
 
     Raises:
         StoreError: There is none to go back to.
@@ -184,7 +196,8 @@ def back(model: str, variant: str, to: str, *, who: str, why: str, dry_run: bool
         )
     now = then.generation
     with speaking(home):
-        new, stack, skipped = _earlier(client(home), records_at, then, to)
+        mlflow = client(home) if asked else None
+        new, stack, skipped = _earlier(mlflow, records_at, then, to)
     reason = why or "asked for" + "".join(f"; passed over version {version}" for version in skipped)
     outcome: Any = "passes"
     if not dry_run:
@@ -206,12 +219,16 @@ def _earlier(
     mlflow: Any, records_at: Place, then: Read, to: str
 ) -> tuple[str, list[str], list[str]]:  # fmt: skip
     """(version, stack below it, versions passed over with the reason)."""
+
+    def unusable(version: str) -> str:
+        return "" if mlflow is None else evidence.unusable(mlflow, then.generation.model, version)
+
     now = then.generation
     skipped: list[str] = []
     stack = list(now.stack)
     if to:
         lived = {move.new for move in ledger.moves(records_at, now)} - {"", now.champion}
-        why = evidence.unusable(mlflow, now.model, to) if to in lived else "it was never live"
+        why = unusable(to) if to in lived else "it was never live"
         if to == now.champion:
             why = "it is the champion now"
         if why:
@@ -222,7 +239,7 @@ def _earlier(
         return to, stack[: stack.index(to)] if to in stack else stack, skipped
     while stack:
         version = stack.pop()
-        why = evidence.unusable(mlflow, now.model, version)
+        why = unusable(version)
         if not why:
             return version, stack, skipped
         skipped.append(f"{version} ({why})")

@@ -100,8 +100,9 @@ def _run(options: argparse.Namespace) -> int:
     enrolled = enrolment.read(home)
     device = agent.Agent(home, transport.source(enrolled.repository, enrolled.headers))
     if not options.once:
+        card = cards.load(home)
         looking.loop(
-            device, cards.load(home).every_s, uniform=random.uniform,
+            device, card.every_s, uniform=random.uniform, glance_s=card.glance_s,
             told=lambda status: looking.report(home, enrolled, status),
         )  # fmt: skip
         return 0

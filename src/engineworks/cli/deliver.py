@@ -107,6 +107,10 @@ def _engine(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--percent", type=number(0, 100), default=100.0, help="of devices that take it at first"
     )
+    command.add_argument(
+        "--now", action="store_true",
+        help="devices take it as soon as they hear of it, and do not watch it",
+    )  # fmt: skip
     command.add_argument("--sealed", type=Path, metavar="DIR", help="the engine's sealed test")
     command.add_argument(
         "--withdraw", action="store_true",
@@ -202,7 +206,7 @@ def _add(options: argparse.Namespace) -> int:
         model=options.model, variant=variant, version=options.version, sha256=manifest.sha256,
         generation=options.generation or (before.generation if before else 0) + 1,
         permille=round(options.percent * 10), p50_us=round(options.p50_ms * 1e3),
-        machine=options.machine, threads=options.threads,
+        machine=options.machine, threads=options.threads, now=options.now,
         allowed=targets.ways_back(before, manifest.sha256, withdraw=options.withdraw),
     )  # fmt: skip
     done = repository.put(options.model, variant, folder, said, options.sealed)

@@ -8,6 +8,7 @@ and no file formats; those are the parts' that it calls.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -17,6 +18,7 @@ from typing import Any
 from engineworks.delivery import cards, enrolment, health, trial
 from engineworks.delivery import clock as clocks
 from engineworks.delivery import home as homes
+from engineworks.delivery.calls import Calls
 from engineworks.delivery.cards import Card, Slot
 from engineworks.delivery.clock import Clock
 from engineworks.delivery.disk import Disk, explained
@@ -38,6 +40,10 @@ DAMAGED = "what ran is damaged on the disk"
 Trier = Callable[..., DeviceTrial]
 Asker = Callable[[str], Any]
 Watcher = Callable[[str, str, str, float], str]
+
+
+class _Called(Exception):
+    """The repository calls for another look."""
 
 
 class Failed(Refused):
@@ -67,11 +73,16 @@ class Agent:
     ) -> None:  # fmt: skip
         self._home, self._source, self._disk = home, source, disk or Disk()
         self._clock, self._tries = clock, tries or trial.run
-        self._asks, self._watches = asks or health.ask, watches or health.watch
+        self._asks, self._watches = asks or health.ask, watches or self._watch_server
         self._enrolled = enrolment.read(home)
         since = datetime.fromisoformat(self._enrolled.at)
         self._trust = Trust(home, self._disk, source, clock, since)
         self._fetcher = Fetcher(home, self._disk, source)
+        self._calls, self._glance_s = Calls(source, self._trust.calls), 0.0
+
+    def called(self) -> bool:
+        """Whether the repository calls for a look at once; asks as often as the card says."""
+        return self._calls.heard(self._glance_s)
 
     def once(self) -> Status:
         """Look once, and do what is to be done.
@@ -84,6 +95,8 @@ class Agent:
         """
         with enrolment.alone(self._home):
             card = cards.load(self._home)
+            self._glance_s = card.glance_s
+            self._calls.answer()
             self._clear()
             states = {name: SlotState(self._home, self._disk, name) for name in card.slots}
             try:
@@ -198,7 +211,8 @@ class Agent:
             sealed = self._bring(card, named)
             if settled:
                 return self._outcome(state, "current", "it was damaged, and is repaired")
-            self._try(card, slot, state, target, sealed)
+            if not (target.now and target.sha256 in record.proven):
+                self._try(card, slot, state, target, sealed)
         except Failed as error:
             return self._fail(state, target, error)
         except (Unreachable, NoRoom):
@@ -206,8 +220,11 @@ class Agent:
                 return self._back(state, "content", DAMAGED)
             raise
         begun = state.running == target.sha256 and state.record.server
-        state.note(phase="watching", server=begun or self._answers(card))
+        watched = not target.now and (begun or self._answers(card))
+        state.note(phase="watching", server=watched)
         state.point(target.sha256)
+        if target.now:
+            return self._good(state, "at once and without a watch, as it is signed")
         return self._watch(card, state)
 
     def _note(self, state: SlotState, slot: Slot, named: Named) -> None:
@@ -278,7 +295,7 @@ class Agent:
             check: Check = "sealed test" if outcome.check == "sealed test" else "trial"
             raise Failed(outcome.reason, hint="deliver a newer generation", check=check)
         limit = slot.most_p50_ms or slot.slower_than * target.p50_ms
-        if limit and outcome.p50_ms > limit:
+        if not target.now and limit and outcome.p50_ms > limit:
             promised = f"{target.p50_ms:.4g} ms on {target.machine or 'another machine'}"
             raise Failed(
                 f"p50 is {outcome.p50_ms:.4g} ms, more than {limit:.4g} ms (promised: {promised})",
@@ -290,15 +307,31 @@ class Agent:
         """Watch what was switched to; it is good afterwards, or gone back from."""
         record, reason = state.record, "nobody serves it that could be watched"
         if card.server and record.server:
-            wrong = self._watches(card.server, state.name, record.sha256, card.watch_s)
+            try:
+                wrong = self._watches(card.server, state.name, record.sha256, card.watch_s)
+            except _Called:
+                state.note(tries=0)  # it has not failed: its watch begins anew
+                reason = "the repository calls: its watch is broken off, and begins anew"
+                return self._outcome(state, "not reached", reason)
             if wrong:
                 return self._lost(state, "health", wrong)
             reason = f"{card.server} answers with it, and was well for {card.watch_s:.0f} s"
+        return self._good(state, reason)
+
+    def _watch_server(self, server: str, name: str, sha256: str, watch_s: float) -> str:
+        def pause(seconds: float) -> None:
+            time.sleep(seconds)
+            if self.called():
+                raise _Called
+
+        return health.watch(server, name, sha256, watch_s, asked=self._asks, sleep=pause)
+
+    def _good(self, state: SlotState, reason: str) -> SlotOutcome:
+        record = state.record
         state.note(
             phase="", tries=0, good=record.sha256, good_version=record.version,
             good_generation=record.generation, failed_generation=0, failed="",
-            failed_check="", failed_reason="",
-            bad=tuple(sha256 for sha256 in record.bad if sha256 != record.sha256),
+            failed_check="", failed_reason="", **state.with_good(record.sha256),
         )  # fmt: skip
         return self._outcome(state, "switched", reason)
 
@@ -323,7 +356,7 @@ class Agent:
         good = {"good": "", "good_version": ""} if record.good == record.sha256 else {}
         state.note(
             phase="", tries=0, failed_generation=record.generation, failed=record.sha256,
-            failed_check=check, failed_reason=reason, bad=state.with_bad(record.sha256), **good,
+            failed_check=check, failed_reason=reason, **state.with_bad(record.sha256), **good,
         )  # fmt: skip
 
     def _back(self, state: SlotState, check: str, reason: str) -> SlotOutcome:

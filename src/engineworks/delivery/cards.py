@@ -45,6 +45,8 @@ class Card:
     """A new engine is watched so long before the one before may go."""
     every_s: float = 300.0
     """Between two looks, on average."""
+    glance_s: float = 3.0
+    """Between two looks it is asked so often whether something is to be taken at once; 0: never."""
     kib_per_s: float = 0.0
     """Limit on downloads; 0: none."""
     hours: str = ""
@@ -80,10 +82,13 @@ def checked(card: Card, where: str) -> Card:
             raise DeliveryError(f"{where}: {name!r} is no name of a slot", hint=hint)
     if card.hours and not _HOURS.fullmatch(card.hours):
         raise DeliveryError(f"{where}: hours {card.hours!r} are not as 01:00-05:30", hint=hint)
-    figures = (card.watch_s, card.every_s, card.kib_per_s, card.trial_s, card.margin_mib)
+    figures = (
+        card.watch_s, card.every_s, card.glance_s, card.kib_per_s, card.trial_s, card.margin_mib
+    )  # fmt: skip
     slots = (x for s in card.slots.values() for x in (s.slower_than, s.most_p50_ms, s.threads))
-    if any(not 0 <= figure < 1e9 for figure in (*figures, *slots)) or card.every_s < 1:
-        raise DeliveryError(f"{where}: a figure is below 0, or no number", hint=hint)
+    hasty = card.every_s < 1 or 0 < card.glance_s < 0.5
+    if hasty or any(not 0 <= figure < 1e9 for figure in (*figures, *slots)):
+        raise DeliveryError(f"{where}: a figure is too small, or no number", hint=hint)
     return card
 
 

@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 def loop(
     agent: Agent, every_s: float, *, sleep: Callable[[float], None] = time.sleep,
     uniform: Callable[[float, float], float], rounds: int = 0,
-    told: Callable[[Status], None] = lambda status: None,
+    told: Callable[[Status], None] = lambda status: None, glance_s: float = 0.0,
 ) -> None:  # fmt: skip
     """Look again and again, spread over time; what could not be asked is asked more seldom.
 
@@ -30,6 +30,7 @@ def loop(
         uniform: Random number between two.
         rounds: How many looks; 0: without an end.
         told: Is told what came of each.
+        glance_s: In between it is asked so often whether the repository calls; 0: never.
     """
     failures, done = 0, 0
     while not rounds or done < rounds:
@@ -42,7 +43,11 @@ def loop(
             failures += 1
         done += 1
         base_s = every_s * min(2 ** min(failures, 10), 16)
-        sleep(uniform(0.5, 1.5) * base_s)
+        left_s = uniform(0.5, 1.5) * base_s
+        while left_s > 0 and not (glance_s and agent.called()):
+            pause_s = min(left_s, glance_s or left_s)
+            sleep(pause_s)
+            left_s -= pause_s
 
 
 def report(home: Home, enrolled: Enrolled, status: Status) -> None:

@@ -5,6 +5,7 @@ Knows no private keys and writes nothing.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -18,7 +19,7 @@ from engineworks.delivery.target import SignedTarget
 from engineworks.errors import DeliveryError
 
 if TYPE_CHECKING:
-    from tuf.api.metadata import Metadata, Root, Targets
+    from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
 #: Days for which a role's metadata holds. What is expired stops updates, never serving.
 LIFE_DAYS = {"root": 365.0, "targets": 365.0, "model": 90.0, "snapshot": 14.0, "timestamp": 3.0}
@@ -98,6 +99,30 @@ class PublishedFiles:
             return None
         entry = self.role(role).signed.targets.get(targets.path_of(model, variant))
         return targets.of_custom(entry.custom, model, variant) if entry else None
+
+    def earlier(self, model: str, variant: str, version: str) -> TargetFile | None:
+        """What was published for a version last, by lists that the model's keys of now have signed.
+
+        Args:
+            model: Registered model.
+            variant: Its name.
+            version: Of the model.
+
+        Returns:
+            None where it never was, or by keys that were replaced since.
+        """
+        from tuf.api.exceptions import UnsignedMetadataError
+
+        role, top = targets.role_of(model), self.top().signed
+        for number in reversed(self.files.versions(role)):
+            listed = self.files.read(role, number)
+            file: TargetFile | None = listed.signed.targets.get(targets.path_of(model, variant))
+            if file is None or (file.custom or {}).get("version") != version:
+                continue
+            with contextlib.suppress(UnsignedMetadataError, ValueError):
+                top.verify_delegate(role, listed.signed_bytes, listed.signatures)
+                return file
+        return None
 
     def expiries(self, at: datetime | None = None) -> list[Expiry]:
         """How long each role still holds, the most urgent first."""

@@ -24,12 +24,12 @@ from engineworks.delivery import target as targets
 from engineworks.delivery.keyring import Keyring
 from engineworks.delivery.metadata import TOP, write_file
 from engineworks.delivery.published import PublishedFiles, kind_of, utc_now
-from engineworks.delivery.target import SIGNED_AT, SignedTarget
+from engineworks.delivery.target import CALLS, SIGNED_AT, SignedTarget
 from engineworks.errors import DeliveryError
 
 if TYPE_CHECKING:
     from securesystemslib.signer import SSlibKey
-    from tuf.api.metadata import Metadata, Root
+    from tuf.api.metadata import Metadata, Root, TargetFile
 
 
 class Repository(PublishedFiles):
@@ -139,15 +139,43 @@ class Repository(PublishedFiles):
                 old = targets.of_custom(before.custom, model, variant)
                 if old == wanted:
                     return wanted
-                _refuse_generation(old, wanted)
+                targets.refuse_generation(old, wanted)
             blobs.publish(self.folder, engine, manifest)
             file = TargetFile.from_data(path, raw, ["sha256"])
-            file.unrecognized_fields["custom"] = targets.to_custom(wanted)
-            folder, _, name = path.rpartition("/")
-            name = f"{file.hashes['sha256']}.{name}"
-            write_file(self.folder / "targets" / folder / name, raw, once=True)
-            mine.signed.targets[path] = file
-            self._release({role: mine})
+            write_file(self.folder / blobs.manifest_path(file), raw, once=True)
+            self._point(mine, role, file, wanted)
+        return wanted
+
+    def repeat(
+        self, model: str, variant: str, version: str, *, generation: int, head: str
+    ) -> SignedTarget | None:
+        """Publish a version anew that was published before, from what lies here, for devices now.
+
+        Args:
+            model: Registered model.
+            variant: Its name.
+            version: Of the model.
+            generation: The next one.
+            head: sha256 of the newest entry of the log of promotions.
+
+        Returns:
+            What was signed; None where the version is not known here, or not whole.
+
+        Raises:
+            DeliveryError: The generation is none that can follow, or keys are missing.
+        """
+        role, path = targets.role_of(model), targets.path_of(model, variant)
+        with self._alone():
+            file = self.earlier(model, variant, version)
+            if file is None or not blobs.whole(self.folder, file):
+                return None
+            old = targets.of_custom(file.custom, model, variant)
+            wanted = replace(old, generation=generation, head=head, permille=1000, now=True)
+            mine = self.role(role)
+            before = mine.signed.targets.get(path)
+            if before is not None:
+                targets.refuse_generation(targets.of_custom(before.custom, model, variant), wanted)
+            self._point(mine, role, file, wanted)
         return wanted
 
     def widen(self, model: str, variant: str, permille: int) -> SignedTarget:
@@ -156,8 +184,6 @@ class Repository(PublishedFiles):
         Raises:
             DeliveryError: Nothing is published, or as many take it already.
         """
-        from tuf.api.metadata import TargetFile
-
         role, path = targets.role_of(model), targets.path_of(model, variant)
         with self._alone():
             old = self.target(model, variant)
@@ -259,6 +285,14 @@ class Repository(PublishedFiles):
 
     # ---- how
 
+    def _point(
+        self, mine: Metadata[Any], role: str, file: TargetFile, wanted: SignedTarget
+    ) -> None:
+        """Let a variant's target be a file, and publish it."""
+        file.unrecognized_fields["custom"] = targets.to_custom(wanted)
+        mine.signed.targets[file.path] = file
+        self._release({role: mine}, calls=int(wanted.now))
+
     def _alone(self) -> Any:
         self.folder.mkdir(parents=True, exist_ok=True)
         return store.alone(self.folder / ".lock")
@@ -312,11 +346,12 @@ class Repository(PublishedFiles):
         self._release({})
         return not self.unsigned()
 
-    def _release(self, changed: Mapping[str, Metadata[Any]]) -> list[str]:
+    def _release(self, changed: Mapping[str, Metadata[Any]], calls: int = 0) -> list[str]:
         """Write roles of models, then snapshot, then timestamp: from the last on devices see it.
 
         Args:
             changed: Roles of models; those that must be signed anew come by themselves.
+            calls: How many of the targets in it devices take at once.
 
         Returns:
             Roles of models that were signed.
@@ -348,7 +383,9 @@ class Repository(PublishedFiles):
         data = self.files.write("snapshot", snapshot)
         timestamp.signed.snapshot_meta = MetaFile.from_data(number, data, ["sha256"])
         self._renew("timestamp", timestamp.signed, 1 if first else timestamp.signed.version + 1)
-        timestamp.signed.unrecognized_fields[SIGNED_AT] = utc_now().isoformat(timespec="seconds")
+        said = timestamp.signed.unrecognized_fields
+        said[SIGNED_AT] = utc_now().isoformat(timespec="seconds")
+        said[CALLS] = targets.calls_of(said) + calls
         keys.sign(timestamp, self._keyring, "timestamp", *self._keys("timestamp"))
         self.files.write("timestamp", timestamp)
         return sorted(roles)
@@ -356,17 +393,3 @@ class Repository(PublishedFiles):
 
 def _fields(value: SignedTarget) -> dict[str, Any]:
     return {name: getattr(value, name) for name in value.__dataclass_fields__}
-
-
-def _refuse_generation(old: SignedTarget, new: SignedTarget) -> None:
-    if new.generation > old.generation:
-        return
-    if replace(old, permille=new.permille) == new and new.permille > old.permille:
-        return  # the same decision, for more devices
-    raise DeliveryError(
-        f"{new.model}: {new.variant}: generation {new.generation} is to name "
-        f"{new.sha256[:12]}..., generation {old.generation} is published with "
-        f"{old.sha256[:12]}...",
-        hint="a generation is never given twice and never goes back: a wanted rollback is a newer "
-        "one that names the older engine",
-    )

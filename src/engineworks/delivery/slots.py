@@ -20,8 +20,8 @@ from engineworks.store import is_identity
 MOST_TRIES = 3
 
 
-#: Engines that are remembered as bad.
-_MOST_BAD = 32
+#: Engines that are remembered as bad, or as proven.
+_MOST_KEPT = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,9 @@ class Record:
     failed_reason: str = ""
     bad: tuple[str, ...] = ()
     """Engines that failed here and did not pass since: none of them is gone back to."""
+    proven: tuple[str, ...] = ()
+    """Engines that passed their trial and their watch here and have not failed since, the latest
+    last: what is to be now, and is one of them, is not tried again."""
     p50_ms: float = 0.0
     """Of the last trial that was passed."""
 
@@ -123,7 +126,20 @@ class SlotState:
         back = [sha256 for sha256 in record.allowed if sha256 not in record.bad][:2]
         return {self.running, record.good, record.sha256, *back} - {""}
 
-    def with_bad(self, sha256: str) -> tuple[str, ...]:
-        """The engines that failed here, and one more."""
-        others = [bad for bad in self.record.bad if bad != sha256]
-        return (*others, sha256)[-_MOST_BAD:]
+    def with_bad(self, sha256: str) -> dict[str, tuple[str, ...]]:
+        """What the record says of engines when one has failed here."""
+        record = self.record
+        return {"bad": _last(record.bad, sha256), "proven": _without(record.proven, sha256)}
+
+    def with_good(self, sha256: str) -> dict[str, tuple[str, ...]]:
+        """What the record says of engines when one has passed its trial and its watch."""
+        record = self.record
+        return {"bad": _without(record.bad, sha256), "proven": _last(record.proven, sha256)}
+
+
+def _without(engines: tuple[str, ...], sha256: str) -> tuple[str, ...]:
+    return tuple(one for one in engines if one != sha256)
+
+
+def _last(engines: tuple[str, ...], sha256: str) -> tuple[str, ...]:
+    return (*_without(engines, sha256), sha256)[-_MOST_KEPT:]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,9 @@ SCHEMA = 1
 
 #: Signed into the timestamp: when that was, so that a device can tell a clock that is behind.
 SIGNED_AT = "x-engineworks-signed-at"
+
+#: Signed into the timestamp: how many targets were published so far that devices take at once.
+CALLS = "x-engineworks-calls"
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -63,6 +67,8 @@ class SignedTarget:
     """The engine's sealed test."""
     permille: int = 1000
     """So many of 1000 devices take it now; the others wait for their turn."""
+    now: bool = False
+    """Devices take it as soon as they hear of it, whatever its latency, and do not watch it."""
     schema: int = SCHEMA
 
     def includes(self, device: str) -> bool:
@@ -130,6 +136,34 @@ def ways_back(before: SignedTarget | None, sha256: str, *, withdraw: bool) -> tu
     ways = dict.fromkeys(digest for group in others for digest in group)
     without = {sha256, before.sha256} if withdraw else {sha256}
     return tuple(digest for digest in ways if digest not in without)[:_MOST_BACK]
+
+
+def calls_of(timestamp: Any) -> int:
+    """How many calls to look at once the fields of a timestamp tell of.
+
+    0 where they are not as they must be: whoever asks has not verified them yet.
+    """
+    said = timestamp.get(CALLS, 0) if isinstance(timestamp, Mapping) else 0
+    return said if isinstance(said, int) and 0 <= said < 2**53 else 0
+
+
+def refuse_generation(old: SignedTarget, new: SignedTarget) -> None:
+    """Refuse to publish what does not follow on what is published.
+
+    Raises:
+        DeliveryError: Its generation was given already, to something else.
+    """
+    if new.generation > old.generation:
+        return
+    if dataclasses.replace(old, permille=new.permille) == new and new.permille > old.permille:
+        return  # the same decision, for more devices
+    raise DeliveryError(
+        f"{new.model}: {new.variant}: generation {new.generation} is to name "
+        f"{new.sha256[:12]}..., generation {old.generation} is published with "
+        f"{old.sha256[:12]}...",
+        hint="a generation is never given twice and never goes back: a wanted rollback is a newer "
+        "one that names the older engine",
+    )
 
 
 def to_custom(target: SignedTarget) -> dict[str, Any]:

@@ -9,6 +9,7 @@ the enrolment. Time is `clock`'s, and held against all that was verified. Knows 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -113,6 +114,14 @@ class Trust:
                 raise
             self._keep(kept, scratch, now)
         return view
+
+    def calls(self) -> int:
+        """Number of the newest call to look at once, of the timestamp that was verified last."""
+        try:
+            text = self._kept().files.get("timestamp.json", "{}")
+            return target.calls_of(json.loads(text).get("signed"))
+        except (ValueError, AttributeError):  # damaged: the next look fetches it anew
+            return 0
 
     def manifest(self, named: Named) -> bytes:
         """The manifest of an engine, as it was signed.

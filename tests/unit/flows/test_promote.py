@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
@@ -19,7 +20,7 @@ from artifacts.registry import mlflow_log, ownership, promoted, prune_mlflow, ve
 from artifacts.store import prune_home
 from artifacts.summary import SCHEMA, Engine, SealedRow, Summary, Variant
 from engineworks.delivery.cards import Slot
-from engineworks.errors import ArtifactError, StoreError
+from engineworks.errors import ArtifactError, DeliveryError, StoreError
 from engineworks.evaluate import paired, photo_scores
 from engineworks.facts.data import PinnedData
 from engineworks.facts.engine import Accuracy, DeliveredPrecision, Parity
@@ -38,7 +39,9 @@ from flows import rollback as rollback_flow
 from flows.commands import history as history_command
 from flows.commands import outcome
 from flows.commands import promote as promote_command
+from flows.commands import rollback as rollback_command
 from flows.fleet.timing import ASKED, BESIDE
+from flows.steps import deliver as delivery
 from flows.steps import promote as steps
 from flows.steps import prune, rematch
 from tests import builders
@@ -504,3 +507,62 @@ def test_a_history_that_is_not_whole_lets_nothing_go(ship, home, caplog, monkeyp
     entry.write_text(entry.read_text().replace("ann", "bob"))
     assert restorable.pasts(home, place, ["tiny"]) == []
     assert "entry 2 was altered; every version of it is kept" in caplog.text
+
+
+def test_a_rollback_now_reaches_devices_first_and_is_refused_where_there_are_none(
+    ship, home, tmp_path, monkeypatch, capsys
+):
+    def command(*words):
+        options = rollback_command._parser().parse_args(["tiny", "--now", "--json", *words])
+        return rollback_command._at_once(options)
+
+    world = World(tmp_path / "delivery", models=("tiny",))
+    promote(ship(b"one"))
+    promote(ship(b"two"))
+    with pytest.raises(DeliveryError, match="this machine publishes nothing"):
+        command()
+    assert aliases(home)["champion-openvino-int8"] == "2"
+    monkeypatch.setenv("ENGINEWORKS_DELIVERY", str(world.folder / "repository"))
+    monkeypatch.setenv("ENGINEWORKS_DELIVERY_KEYS", str(world.folder / "keys"))
+    told = lambda: world.repository.targets()[0]  # noqa: E731
+    assert command() == 0  # never published before: in full
+    assert (told().version, told().generation, told().now, told().allowed) == ("1", 3, True, ())
+    for version in ("2", ship(b"three")):
+        promote(version)
+        assert delivery.after_a_move("tiny") and not told().now
+    two = told().allowed[0]
+
+    monkeypatch.setattr(delivery, "publish", lambda *a, **k: [])  # MLflow takes too long
+    monkeypatch.setattr(steps, "shown", lambda model: [])
+    assert command("--dry-run") == 0 and told().version == "3"
+    assert command() == 0
+    record = ledger.read(steps.records(), "tiny", NAME).generation
+    assert (told().version, told().sha256, told().now) == ("2", two, True)
+    assert (told().generation, told().head) == (6, record.head) == (record.number, record.head)
+    assert capsys.readouterr().err.endswith("devices are told: version 2 now\n")
+
+
+def test_a_withdrawn_version_that_is_rolled_back_to_now_makes_way_at_once(
+    ship, home, tmp_path, monkeypatch
+):
+    world = World(tmp_path / "delivery", models=("tiny",))
+    monkeypatch.setenv("ENGINEWORKS_DELIVERY", str(world.folder / "repository"))
+    monkeypatch.setenv("ENGINEWORKS_DELIVERY_KEYS", str(world.folder / "keys"))
+    for content in (b"one", b"two", b"three"):
+        promote(ship(content))
+        delivery.after_a_move("tiny")
+    mlflow_log.client(home).set_model_version_tag("tiny", "2", "verdict", "rejected")
+    seen, repeat = [], delivery.repeat
+    monkeypatch.setattr(delivery, "repeat", lambda *a: seen.append(repeat(*a)) or seen[-1])
+    options = rollback_command._parser().parse_args(["tiny", "--now"])
+    assert rollback_command._at_once(options) == 0
+    assert seen == ["devices are told: version 2 now"]
+    [told] = world.repository.targets()
+    assert (told.version, told.generation, told.now) == ("1", 5, True)
+    assert aliases(home) == {"champion-openvino-int8": "1"}
+
+
+def test_a_rollback_now_does_not_wait_for_prefect():
+    words = "import sys, flows.commands.rollback, flows.steps.promote, flows.steps.deliver"
+    code = f"{words}; sys.exit('prefect' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
