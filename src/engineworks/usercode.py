@@ -139,9 +139,7 @@ def code_files(folder: Path) -> list[Path]:
 
 def _belongs(path: Path, folder: Path) -> bool:
     """Whether a file beside the recipe may be code of it."""
-    return not SKIPPED & set(path.relative_to(folder).parts[:-1]) and not (
-        path.is_relative_to(folder / "data") and not (folder / "data/__init__.py").exists()
-    )
+    return not SKIPPED & set(path.relative_to(folder).parts[:-1])
 
 
 def hold_to(code: Iterable[PinnedCode], folder: Path) -> None:

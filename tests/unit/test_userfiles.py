@@ -45,7 +45,8 @@ def generate(tmp_path, then="pass"):
 def test_a_stage_says_what_the_users_function_has_read(tmp_path):
     path = tmp_path / "recipe" / "level.txt"
     read = generate(tmp_path)["read"]
-    assert read == {str(path): file_sha256(path)}
+    code = tmp_path / "recipe" / "ewtest_makes.py"
+    assert read == {str(file): file_sha256(file) for file in (code, path)}
     assert userfiles.altered(read) == ""
     path.write_text("8")
     assert userfiles.altered(read) == str(path)
@@ -103,4 +104,120 @@ print(json.dumps(sorted(Path(path).name for path in userfiles.seen())))
     out = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, check=True, text=True, env=surroundings
     )
-    assert json.loads(out.stdout) == ["low", "outside", "own.png", "photo.png", "read"]
+    assert json.loads(out.stdout) == [
+        *("code.py", "code.py", "low", "missing", "nowhere.png"),
+        *("outside", "own.png", "photo.png", "read"),
+    ]
+
+
+def watched(folder, code):
+    """What is noted while code runs in a process of its own, and nothing else."""
+    temporary = folder.parent / f"{folder.name}-temporary"
+    temporary.mkdir(exist_ok=True)
+    script = f"""
+import contextlib, json, os, sys
+from pathlib import Path
+from engineworks import userfiles
+here = Path({str(folder)!r})
+with userfiles.noted(here), contextlib.suppress(OSError, ValueError, SystemError):
+    {code}
+print(json.dumps(userfiles.seen()))
+"""
+    out = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, text=True,
+        env={**os.environ, "TMPDIR": str(temporary), "PYTHONDONTWRITEBYTECODE": ""},
+    )  # fmt: skip
+    return json.loads(out.stdout.splitlines()[-1])
+
+
+LOOKS = {
+    "exists": "os.path.exists(here / 'later.json')",
+    "isfile": "os.path.isfile(str(here / 'later.json'))",
+    "path": "(here / 'later.json').is_file()",
+    "bytes": "os.path.exists(os.fsencode(here / 'later.json'))",
+    "open": "open(here / 'later.json')",
+    "relative": "os.chdir(here); os.path.exists('later.json')",
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_what_was_looked_for_in_vain_counts_once_it_is_there(tmp_path, look):
+    noted = watched(tmp_path, LOOKS[look])
+    assert noted == {str(tmp_path / "later.json"): ""}
+    assert userfiles.altered(noted) == ""
+    (tmp_path / "later.json").mkdir()
+    assert userfiles.altered(noted) == str(tmp_path / "later.json")
+    (tmp_path / "later.json").rmdir()
+    (tmp_path / "later.json").write_text("{}")
+    assert userfiles.altered(noted) == str(tmp_path / "later.json")
+
+
+LISTINGS = {
+    "glob": "import glob; glob.glob(str(here / 'ckpt/*.pt'))",
+    "path": "list((here / 'ckpt').glob('*'))",
+    "listdir": "os.chdir(here / 'ckpt'); os.listdir()",
+    "walk": "list(os.walk(here / 'ckpt'))",
+}
+
+
+@pytest.mark.parametrize("listing", LISTINGS)
+def test_a_folder_that_was_listed_counts_by_its_names(tmp_path, listing):
+    write(tmp_path / "ckpt" / "1.pt", "1")
+    noted = watched(tmp_path, LISTINGS[listing])
+    folder = f"{tmp_path / 'ckpt'}/"
+    assert set(noted) == {folder}
+    (tmp_path / "ckpt" / "__pycache__").mkdir()
+    assert userfiles.altered(noted) == ""
+    write(tmp_path / "ckpt" / "2.pt", "2")
+    assert userfiles.altered(noted) == folder
+
+
+def test_a_module_of_the_users_elsewhere_counts_also_as_bytecode(tmp_path):
+    write(tmp_path / "common" / "shared_net.py", "K = 1")
+    code = f"sys.path.insert(0, {str(tmp_path / 'common')!r}); import shared_net"
+    (tmp_path / "recipe").mkdir()
+    for _ in range(2):  # the second time it is Python's own copy that is opened
+        noted = watched(tmp_path / "recipe", code)
+        assert list(noted) == [str(tmp_path / "common" / "shared_net.py")]
+    assert (tmp_path / "common" / "__pycache__").is_dir()
+    write(tmp_path / "common" / "shared_net.py", "K = 4")
+    assert userfiles.altered(noted) == str(tmp_path / "common" / "shared_net.py")
+
+
+def test_installed_packages_and_imports_that_look_around_are_not_noted(tmp_path):
+    assert watched(tmp_path, "import xml.dom.minidom, PIL.Image, engineworks.verdict") == {}
+
+
+READERS = {
+    "torch": "import torch; torch.jit.load(here / 'net.pt')",
+    "named": "import torch; torch.jit.load(f=str(here / 'net.pt'))",
+    "storage": "import cv2; cv2.FileStorage(str(here / 'net.pt'), 0)",
+    "video": "import cv2; cv2.VideoCapture(str(here / 'net.pt'))",
+    "av": "import av; av.open(str(here / 'net.pt'))",
+    "numpy": "import numpy; numpy.fromfile(here / 'net.pt')",
+    "mapped": "import numpy; numpy.memmap(here / 'net.pt', mode='r')",
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_what_libraries_read_without_python_is_noted(tmp_path, reader):
+    import torch
+
+    path = tmp_path / "net.pt"
+    torch.jit.script(torch.nn.ReLU()).save(path)
+    assert watched(tmp_path, READERS[reader]) == {str(path): file_sha256(path)}
+
+
+def test_a_wrapped_class_stays_a_class(tmp_path):
+    watched(tmp_path, "import cv2; assert isinstance(cv2.VideoCapture(), cv2.VideoCapture)")
+
+
+def test_what_the_code_itself_leaves_is_no_change_under_way(tmp_path):
+    code = (
+        "cache = here / 'cache'; cache.exists() or cache.mkdir(); list(cache.iterdir()); "
+        "(cache / 'a').write_text('a')"
+    )
+    first = watched(tmp_path, code)
+    assert userfiles.altered(first) != ""  # made once more, then it stands
+    second = watched(tmp_path, code)
+    assert userfiles.altered(second) == ""
