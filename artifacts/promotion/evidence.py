@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from artifacts import summary as summaries
-from artifacts.registry.mlflow_log import client, engine_path, has_files, missing, speaking
+from artifacts.registry import logged_files
+from artifacts.registry.logged_files import missing
+from artifacts.registry.mlflow_log import client, engine_path, speaking
 from artifacts.summary import Summary, Variant
 from artifacts.table import main_row
 from engineworks import manifest as manifests
@@ -71,7 +73,7 @@ def read(home: Path, model: str, version: str, variant: str) -> Evidence:
                 hint="choose a version of that variant: its page in MLflow has the tag `variant`",
             )
         run_id = registered.run_id or ""
-        if not has_files(mlflow, run_id, engine_path(variant)):
+        if not logged_files.are_whole(mlflow, run_id, engine_path(variant)):
             raise ArtifactError(
                 f"version {version} of {model}: the engine is not in its MLflow run any more",
                 hint="ship the model again",
@@ -104,7 +106,7 @@ def unusable(mlflow: Any, model: str, version: str) -> str:
     if verdict != "shipped":
         return f"it was withdrawn: its verdict is {verdict or 'gone'}"
     place = (registered.source or "").removeprefix(f"runs:/{registered.run_id}/")
-    if not has_files(mlflow, registered.run_id or "", place):
+    if not logged_files.are_whole(mlflow, registered.run_id or "", place):
         return "its engine is not in MLflow any more"
     return ""
 

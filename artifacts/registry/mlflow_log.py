@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from artifacts.registry import logged_files
 from artifacts.registry import mlflow_facts as facts
 from artifacts.registry.databases import embedded, sqlite_url
 from artifacts.summary import Logged, Summary
@@ -95,38 +96,6 @@ def known(home: Path, name: str) -> bool:
         return client(home).get_experiment_by_name(name) is not None
 
 
-def missing(error: Any) -> bool:
-    """Whether MLflow says that something is not there."""
-    return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-
-
-def is_finished(mlflow: Any, run_id: str) -> bool:
-    """Whether a run is there, not deleted, and everything is in it."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        info = mlflow.get_run(run_id).info
-    except MlflowException as error:
-        if not missing(error):
-            raise
-        return False
-    return bool(info.lifecycle_stage == "active" and info.status == "FINISHED")
-
-
-def has_files(mlflow: Any, run_id: str, folder: str) -> bool:
-    """Whether a run that is not deleted has artifacts in a folder of its own."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        if mlflow.get_run(run_id).info.lifecycle_stage != "active":
-            return False
-        return bool(mlflow.list_artifacts(run_id, folder or None))
-    except MlflowException as error:
-        if not missing(error):
-            raise
-        return False
-
-
 def log_run(
     summary: Summary, store: LocalStore, files: Mapping[str, Path], key: str, home: Path
 ) -> Logged:
@@ -142,7 +111,7 @@ def log_run(
     mlflow = client(home)
     experiment_id = _experiment(mlflow, summary.name, home)
     for old in mlflow.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'"):
-        if old.info.status == "FINISHED" and has_files(mlflow, old.info.run_id, ""):
+        if old.info.status == "FINISHED" and logged_files.are_whole(mlflow, old.info.run_id, ""):
             return _logged(home, experiment_id, old.info.run_id)
         mlflow.delete_run(old.info.run_id)
     run = mlflow.create_run(experiment_id, run_name=summary.run_id, tags={KEY_TAG: key})
@@ -150,6 +119,7 @@ def log_run(
     try:
         _log_facts(mlflow, run_id, summary, files.get(RESOLVED))
         _log_files(mlflow, run_id, summary, store, files)
+        logged_files.write(mlflow, run_id)
         mlflow.set_terminated(run_id, "FINISHED")
     except BaseException:
         mlflow.set_terminated(run_id, "KILLED")

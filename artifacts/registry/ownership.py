@@ -44,7 +44,8 @@ def owner(
         given: The image input.
         preprocess: How an image becomes that input.
     """
-    kind = f"{task.kind} of {len(labels)} classes" if labels else task.kind
+    named = ", ".join(labels[:3]) + (" ..." if len(labels) > 3 else "")
+    kind = f"{task.kind} of {len(labels)} classes ({named})" if labels else task.kind
     size = f"{given.size[0]}x{given.size[1]}"
     return Owner(
         recipe=recipe,
@@ -53,18 +54,38 @@ def owner(
     )
 
 
+def is_said(model: Any) -> bool:
+    """Whether a model says whose it is."""
+    return bool(dict(model.tags or {}).get(RECIPE_TAG))
+
+
+def stranger(name: str, mine: Owner) -> StoreError:
+    """The error of a model that no recipe has registered.
+
+    Args:
+        name: The model's.
+        mine: Who wants to register.
+    """
+    return StoreError(
+        f"the registered model {name!r} is not of engineworks: neither it nor a version of it says "
+        "of which recipe it is",
+        hint=f"give this recipe another name; or, if its engines belong into that model, set the "
+        f"tag {RECIPE_TAG} of the model {name} to {mine.recipe} in MLflow, then run again",
+    )
+
+
 def check(model: Any, name: str, mine: Owner) -> None:
     """Refuse a model of this name that is another one.
 
     Args:
-        model: MLflow's registered model; None: there is none.
+        model: MLflow's registered model.
         name: The model's.
         mine: Who wants to register.
 
     Raises:
         StoreError: Another recipe registered it, with another contract.
     """
-    tags = dict(model.tags or {}) if model is not None else {}
+    tags = dict(model.tags or {})
     theirs = tags.get(RECIPE_TAG, "")
     if theirs in ("", mine.recipe) or tags.get(CONTRACT_TAG) in (None, mine.contract):
         return

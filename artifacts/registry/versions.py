@@ -10,12 +10,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from artifacts.registry import flavour, ownership
-from artifacts.registry.mlflow_log import client, engine_path, has_files, is_finished, missing
+from artifacts.registry import flavour, logged_files, ownership
+from artifacts.registry.logged_files import is_finished, missing
+from artifacts.registry.mlflow_log import client, engine_path
 from artifacts.registry.ownership import Owner
 from artifacts.summary import Logged, Registered, Summary, Variant
 from artifacts.table import main_row
 from engineworks.facts.plan import slug
+
+_DESCRIPTION = "Registered by engineworks."
 
 
 def alias_of(variant: str) -> str:
@@ -50,7 +53,24 @@ def refuse_another(mlflow: Any, name: str, owner: Owner) -> None:
     Raises:
         StoreError: The model of this name is another one.
     """
-    ownership.check(_found(mlflow, name), name, owner)
+    model = _found(mlflow, name)
+    if model is None:
+        return
+    if not ownership.is_said(model) and not _is_ours(mlflow, model):
+        raise ownership.stranger(name, owner)
+    ownership.check(model, name, owner)
+
+
+def _is_ours(mlflow: Any, model: Any) -> bool:
+    """Whether a model that does not say whose it is was made here, or is shared knowingly."""
+    if model.description == _DESCRIPTION:
+        return True
+    versions = mlflow.search_model_versions(f"name = '{model.name}'", max_results=10000)
+    return any(
+        {"sha256", "variant"} <= set(version.tags)
+        or any(tag.startswith("engineworks.") for tag in version.tags)
+        for version in versions
+    )
 
 
 def contradiction(
@@ -66,7 +86,8 @@ def contradiction(
         owner: Who registers.
     """
     mlflow = client(home)
-    if not is_finished(mlflow, logged.run_id) or not has_files(mlflow, logged.run_id, ""):
+    finished = is_finished(mlflow, logged.run_id)
+    if not finished or not logged_files.are_whole(mlflow, logged.run_id, ""):
         return f"MLflow has no whole run {logged.run_id} any more"
     model = _found(mlflow, summary.name)
     if model is None:
@@ -125,7 +146,7 @@ def _versions(mlflow: Any, summary: Summary) -> dict[Key, str]:
         keys = [key for key in wanted if key == (tags.get("sha256"), tags.get("variant", key[1]))]
         if not keys:
             continue
-        if version.run_id and has_files(mlflow, *_place(version)):
+        if version.run_id and logged_files.are_whole(mlflow, *_place(version)):
             numbers |= dict.fromkeys(keys, str(version.version))
     return numbers
 
@@ -140,7 +161,7 @@ def _model(mlflow: Any, name: str) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
-        mlflow.create_registered_model(name, description="Registered by engineworks.")
+        mlflow.create_registered_model(name, description=_DESCRIPTION)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
@@ -220,5 +241,7 @@ def _taken_from(mlflow: Any, name: str, alias: str, version: str, owner: Owner) 
     before = str(mlflow.get_registered_model(name).aliases.get(alias, ""))
     if before in ("", version):
         return ""
-    recipe = mlflow.get_model_version(name, before).tags.get("recipe", owner.recipe)
-    return "" if recipe == owner.recipe else f"version {before} of {recipe}"
+    recipe = mlflow.get_model_version(name, before).tags.get("recipe", "")
+    if recipe == owner.recipe:
+        return ""
+    return f"version {before} of {recipe}" if recipe else f"version {before}, of no recipe"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sqlite3
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from artifacts.registry import confirmed, mlflow_log, ownership, versions
 from artifacts.summary import Engine, Summary, Variant
 from engineworks.errors import StoreError
 from engineworks.specs import InputSpec, Preprocess, TaskSpec
-from engineworks.store import LocalStore
+from engineworks.store import LocalStore, verify
 from tests import builders
 
 LABELS = ("cat", "dog")
@@ -128,6 +129,24 @@ def drop_files(mlflow, home, published):
     shutil.rmtree(home / "mlruns")
 
 
+def _logged_file(home, name):
+    (path,) = (home / "mlruns").rglob(name)
+    return path
+
+
+def drop_the_engines_file(mlflow, home, published):
+    _logged_file(home, "engines/null-fp32/model.bin").unlink()
+
+
+def cut_the_engines_file(mlflow, home, published):
+    path = _logged_file(home, "engines/null-fp32/model.bin")
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def drop_the_summary(mlflow, home, published):
+    _logged_file(home, "summary.json").unlink()
+
+
 def drop_alias(mlflow, home, published):
     mlflow.delete_registered_model_alias("tiny", "candidate-null-fp32")
 
@@ -168,10 +187,11 @@ SHA: dict[str, str] = {}
 
 @pytest.mark.parametrize(
     "harm",
-    [drop_version, drop_model, drop_run, drop_experiment, drop_files, drop_alias, drop_database,
+    [drop_version, drop_model, drop_run, drop_experiment, drop_files, drop_the_engines_file,
+     cut_the_engines_file, drop_the_summary, drop_alias, drop_database,
      another_took_the_alias, a_later_run_renewed_the_tags, the_rejected_one_is_a_candidate],
 )  # fmt: skip
-def test_what_is_true_no_more_is_noticed_and_made_true_again(log, summary, home, harm):
+def test_what_is_true_no_more_is_noticed_and_made_true_again(log, summary, home, harm, tmp_path):
     SHA.update({variant.name: variant.engine.sha256 for variant in summary.variants})
     published = log()
     mlflow = mlflow_log.client(home)
@@ -187,7 +207,8 @@ def test_what_is_true_no_more_is_noticed_and_made_true_again(log, summary, home,
     assert version.tags["sha256"] == summary.variants[0].engine.sha256
     assert version.tags["recipe"] == MINE.recipe
     place = version.source.removeprefix(f"runs:/{version.run_id}/")
-    assert mlflow.list_artifacts(version.run_id, place)
+    got = Path(mlflow.download_artifacts(version.run_id, place, str(tmp_path)))
+    assert verify(got).sha256 == version.tags["sha256"]
     assert set(mlflow.get_registered_model("tiny").aliases) == {"candidate-null-fp32"}
 
 
@@ -208,7 +229,42 @@ def test_a_server_is_always_asked(home, monkeypatch):
     assert not confirmed.is_known(home, "tiny", confirmed.state(home, "tiny", "run", MINE))
 
 
+def test_a_run_from_before_files_were_listed_is_believed_by_any_file(log, summary, home):
+    published = log()
+    _logged_file(home, "files.json").unlink()
+    assert ask(summary, published, home) == ""
+    assert log() == published
+
+
 class TestOwners:
+    @pytest.mark.parametrize("has_version", [True, False])
+    def test_a_model_that_somebody_else_registered_is_refused_until_a_person_says_so(
+        self, log, home, has_version
+    ):
+        mlflow = mlflow_log.client(home)
+        mlflow.create_registered_model("tiny", description="the billing team's")
+        if has_version:
+            made = mlflow.create_model_version("tiny", source="s3://billing/model")
+            mlflow.set_registered_model_alias("tiny", "candidate-null-fp32", made.version)
+        with pytest.raises(StoreError, match="is not of engineworks") as caught:
+            log()
+        assert f"set the tag engineworks.recipe of the model tiny to {MINE.recipe}" in str(
+            caught.value.hint
+        )
+        assert dict(mlflow.get_registered_model("tiny").tags) == {}
+        mlflow.set_registered_model_tag("tiny", ownership.RECIPE_TAG, MINE.recipe)
+        _, registered = log()
+        taken = "version 1, of no recipe" if has_version else ""
+        assert registered["null/fp32"].taken_from == taken
+
+    def test_a_model_of_ours_from_before_it_said_so_goes_on(self, log, home):
+        log()
+        mlflow = mlflow_log.client(home)
+        for tag in list(mlflow.get_registered_model("tiny").tags):
+            mlflow.delete_registered_model_tag("tiny", tag)
+        mlflow.update_registered_model("tiny", description="edited by a person")
+        assert log()[1]["null/fp32"].version == "1"
+
     def other_facts(self, summary, store, tmp_path):
         engine = builders.put_bytes(store, tmp_path, b"other", kind="engine", name="tiny")
         mine = dataclasses.replace(
