@@ -12,7 +12,7 @@ PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup deploy stack stack-demo stack-stop chaos chaos-delivery prove-tls demo test test-fast test-gpu test-servers servers lint ui \
-	bench-spine bench-int8 bench-runtime bench-video bench-nvidia bench-fleet bench-serving fuzz-server bench-faults bench-house bench-sealed bench-registry soak-video schemas clean
+	bench-spine bench-int8 bench-runtime bench-video bench-nvidia bench-fleet bench-serving fuzz-server bench-faults bench-house bench-sealed bench-shadow bench-registry soak-video schemas clean
 
 help: ## list these commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -108,6 +108,9 @@ MUTATIONS ?= 500
 HONEST ?= 500
 bench-sealed: setup ## spoil engines, replay sealed tests: every lost point found, no false alarm (hours)
 	MUTATIONS=$(MUTATIONS) HONEST=$(HONEST) $(PY) -m benchmarks.sealed
+
+bench-shadow: setup ## a candidate beside the champion: seldom misled, a lost point is found (minutes)
+	$(PY) -m benchmarks.shadow
 
 ROUNDS ?= 30
 chaos: setup ## kill workers at random moments, ROUNDS times; everything must recover

@@ -196,7 +196,7 @@ def _running(options: argparse.Namespace) -> Iterator[tuple[ShadowRun, Any]]:
                 champion.session.manifest,
                 _choice(options, options.candidate, threads),
                 _choice(options, reference, threads) if reference else None,
-                share=share, cores=cores, answered=take,
+                share=share, cores=cores, yields=delay is not None, answered=take,
             ),
             comparison,
         )  # fmt: skip

@@ -1,8 +1,8 @@
 """The candidate's process: `python -m engineworks.shadow.child DESCRIPTOR`.
 
 Answers the frames that come over a socket pair, with the candidate and a reference, and says how
-much CPU time that took. Runs at the lowest priority, ends with its parent. Nothing is unpickled:
-JSON and pixels alone travel.
+much CPU time that took. Yields the CPU to everybody where it is asked to, and ends with its parent.
+Nothing is unpickled: JSON and pixels alone travel.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from engineworks.codec import from_json, to_json
-from engineworks.errors import EngineworksError
+from engineworks.errors import ArtifactError, EngineworksError
 from engineworks.manifest import Manifest
 from engineworks.shadow.side import EngineChoice, ShadowSide, refuse_other_task
 
@@ -28,10 +28,11 @@ _NICE = 19
 
 def main(descriptor: int) -> None:
     """Answer until the other end is closed."""
-    with contextlib.suppress(OSError, AttributeError):
-        os.nice(_NICE)  # threads of the engines inherit it
     with contextlib.closing(Connection(descriptor)) as wire, contextlib.suppress(EOFError, OSError):
         asked = json.loads(wire.recv_bytes())
+        if asked["yields"]:
+            with contextlib.suppress(OSError, AttributeError):
+                os.nice(_NICE)  # threads of the engines inherit it
         champion = from_json(Manifest, asked["champion"])
         try:
             sides = _open(asked, champion)
@@ -54,6 +55,11 @@ def _open(asked: dict[str, Any], champion: Manifest) -> dict[str, ShadowSide]:
             )
             refuse_other_task(champion, side.session.manifest, name)
             sides[name] = side
+    if len({side.engine.sha256 for side in sides.values()}) < len(sides):
+        raise ArtifactError(
+            "the candidate cannot be its own reference: it would always be right",
+            hint="give a stronger engine for --reference, or --labels",
+        )
     return sides
 
 

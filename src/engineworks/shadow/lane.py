@@ -44,6 +44,7 @@ class Lane:
         reference: Which engine judges; None: none.
         share: Of the CPU time of all cores since the first frame, in 0..1.
         cores: How many there are.
+        yields: Whether it runs at the lowest priority.
         answered: Gets what the process says of a frame, on this lane's thread.
 
     Raises:
@@ -58,6 +59,7 @@ class Lane:
         *,
         share: float,
         cores: int,
+        yields: bool,
         answered: Callable[[Any, dict[str, Any]], None],
     ) -> None:
         self._share, self._cores, self._answered = share, cores, answered
@@ -71,29 +73,35 @@ class Lane:
         self._frames: SimpleQueue[tuple[Any, Frame] | None] = SimpleQueue()
         self._idle = threading.Event()
         self._idle.set()
+        # A group of its own: Ctrl-C is the champion's. No session of its own: Linux may give each
+        # session an equal part of the CPU (autogroup), and the lowest priority would mean nothing.
         ours, theirs = socket.socketpair()
         with theirs:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "engineworks.shadow.child", str(theirs.fileno())],
-                stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True,
+                stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], process_group=0,
             )  # fmt: skip
         self._wire = Connection(ours.detach())
+        self._thread = threading.Thread(target=self._work, daemon=True)
         try:
-            engines = self._opened(champion, candidate, reference)
+            engines = self._opened(champion, candidate, reference, yields)
         except BaseException:
             self.close()
             raise
         self.candidate = from_json(ShadowEngine, engines["candidate"])
         self.reference = from_json(ShadowEngine, engines["reference"]) if reference else None
-        self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
     def _opened(
-        self, champion: Manifest, candidate: EngineChoice, reference: EngineChoice | None
+        self,
+        champion: Manifest,
+        candidate: EngineChoice,
+        reference: EngineChoice | None,
+        yields: bool,
     ) -> dict[str, Any]:
         asked = {
             "champion": to_json(champion), "candidate": to_json(candidate),
-            "reference": to_json(reference) if reference else None,
+            "reference": to_json(reference) if reference else None, "yields": yields,
         }  # fmt: skip
         try:
             self._wire.send_bytes(json.dumps(asked).encode())
@@ -153,10 +161,12 @@ class Lane:
     def close(self) -> None:
         """End the process."""
         self._frames.put(None)
-        with contextlib.suppress(OSError):
-            self._wire.close()
         self._child.kill()
         self._child.wait()
+        if self._thread.is_alive():
+            self._thread.join()
+        with contextlib.suppress(OSError):
+            self._wire.close()
 
     def _work(self) -> None:
         while (given := self._frames.get()) is not None:

@@ -54,6 +54,9 @@ class Material:
         options: How streams are read; `fps` was given: folders are frames of a video.
         pictures: Those with labels; None: nothing has any.
         seed: Of the order of pictures.
+
+    Raises:
+        DataError: A source is given twice.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Material:
         pictures: Sequence[LabelledPicture] | None = None,
         seed: int = 0,
     ) -> None:
+        _refuse_doubles(sources)
         self._options = options
         self.notes: list[str] = []
         self.streams = [] if pictures is not None else list(sources)
@@ -122,6 +126,19 @@ class Material:
     def _note(self, text: str) -> None:
         if len(self.notes) < 20:
             self.notes.append(text)
+
+
+def _refuse_doubles(sources: Sequence[str]) -> None:
+    """What was seen twice would count twice, and is known after the first time."""
+    seen: set[str] = set()
+    for address in sources:
+        place = str(Path(address).resolve()) if Path(address).exists() else address
+        if place in seen:
+            raise DataError(
+                f"{spoken(address)} is given twice: its frames would say the same again",
+                hint="give each source once; for more observations, more footage is needed",
+            )
+        seen.add(place)
 
 
 def is_picture(address: str) -> bool:

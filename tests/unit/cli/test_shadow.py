@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,8 +113,9 @@ def test_too_few_frames_say_how_many_more(engines, tmp_path, capsys):
 
 def test_ctrl_c_leaves_the_record_and_no_process(engines, tmp_path):
     clip, path = write_clip(tmp_path / "bear.mp4", panned(40)), tmp_path / "shadow.json"
+    clips = [shutil.copy(clip, tmp_path / f"{number}.mp4") for number in range(200)]
     words = [sys.executable, "-m", "engineworks.cli", "shadow", engines["champion"],
-             engines["other runtime"], *[str(clip)] * 200, "-o", str(path)]  # fmt: skip
+             engines["other runtime"], *clips, "-o", str(path)]  # fmt: skip
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as command:
         try:
             assert " beside " in command.stderr.readline()  # both are open
@@ -175,6 +177,10 @@ def test_what_cannot_be_is_refused(engines, more, words, capsys):
 def test_an_engine_of_another_question_is_refused(engines, oracle_engine, yolox_onnx, capsys):
     assert shadow(engines, str(oracle_engine), PHOTOS) == 2
     assert "the candidate oracle answers another question: it has" in capsys.readouterr().err
+    assert shadow(engines, "worse", PHOTOS, "--reference", engines["worse"]) == 2
+    assert "cannot be its own reference" in capsys.readouterr().err
+    assert shadow(engines, "worse", PHOTOS, PHOTOS) == 2
+    assert "is given twice" in capsys.readouterr().err
     assert shadow(engines, str(yolox_onnx), PHOTOS) == 2
     assert "holds no manifest.json" in capsys.readouterr().err
 
