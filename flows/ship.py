@@ -13,13 +13,12 @@ if __name__ == "__main__":
 
     end(main())
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
-from pydantic import Field
 
 from artifacts.prefect_ui import ProgressBar
 from artifacts.summary import Summary
@@ -29,29 +28,35 @@ from engineworks import recipe as recipes
 from engineworks.errors import EngineworksError
 from engineworks.evaluate import datasets
 from engineworks.facts.plan import Plan
-from engineworks.recipe import Loaded
+from engineworks.recipe import Loaded, Overrides
+from engineworks.recipe.overrides import NONE
 from flows.fleet import elsewhere, trigger, waiting
 from flows.fleet.attachments import pack
 from flows.fleet.fanout import AWAY
 from flows.fleet.machine import marked_as_running
 from flows.fleet.waiting import Waiting
-from flows.steps import publish
+from flows.steps import publish, recipe_from
 from flows.steps.prepare import calibration_data, prepare
 from flows.steps.variant import compare_shipped, job_of, ship_variant
 from tasks import _run
 from tasks._job import Job
 
 
-@flow(name="ship", flow_run_name="ship {recipe}", validate_parameters=True)
-def ship(
-    recipe: Annotated[
-        str, Field(description="Recipe file, relative to the checkout of the machine that runs it")
-    ],
-    fleet: Annotated[
-        bool, Field(description="Build every variant on a registered machine that can, not here")
-    ] = False,
-) -> State[Any]:
+def _name() -> str:
+    """Of the run, in Prefect's lists: a recipe may be pages of text."""
+    return f"ship {recipe_from.title(str(flow_run.parameters.get('recipe', '')))}"
+
+
+@flow(name="ship", flow_run_name=_name, validate_parameters=True)
+def ship(recipe: str, fleet: bool = False, overrides: Overrides = NONE) -> State[Any]:
     """Export, simplify, analyze; build, check and time every variant; decide; log.
+
+    Args:
+        recipe: Recipe file, relative to the checkout of the machine that runs it; or the recipe's
+            own text; or s3://bucket/folder/recipe.yaml; or
+            git+https://host/repository@COMMIT#folder/recipe.yaml.
+        fleet: Build every variant on a registered machine that can, not here.
+        overrides: What is another than in the recipe, for this run.
 
     Returns:
         Completed, or Failed when a required variant is not shipped or its package failed its proof
@@ -61,7 +66,7 @@ def ship(
     Raises:
         EngineworksError: The recipe, the model or the data cannot be used.
     """
-    loaded, plan = preflight(recipe, fleet=fleet)
+    loaded, plan = preflight(recipe, fleet=fleet, overrides=overrides)
     with marked_as_running():
         publish.refuse_another(loaded, plan.host)
         run = _run.open_run(loaded.recipe.name)
@@ -127,13 +132,15 @@ def _stages(loaded: Loaded, plan: Plan) -> int:
     return sizes * shared + running * (sizes + 2) + searching + known + packages
 
 
-def preflight(recipe: str, *, fleet: bool = False) -> tuple[Loaded, Plan]:
+def preflight(
+    recipe: str, *, fleet: bool = False, overrides: Overrides = NONE
+) -> tuple[Loaded, Plan]:
     """Everything that can be known in a second: recipe, files, targets, plan.
 
     Raises:
         EngineworksError: As `ship`, before anything is run or written.
     """
-    loaded = recipes.load(Path(recipe))
+    loaded = recipe_from.load(recipe, overrides)
     recipes.pin_model(loaded)
     if loaded.recipe.data is not None:
         datasets.look(loaded.recipe.data)

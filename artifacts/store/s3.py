@@ -91,6 +91,8 @@ class Listed:
     key: str
     size_bytes: int
     age_s: float
+    etag: str = ""
+    """The server's name for its bytes, where a listing gives it."""
 
 
 class Bucket:
@@ -216,6 +218,7 @@ class Bucket:
                             key=item["Key"][len(self.full_key("")) :],
                             size_bytes=int(item["Size"]),
                             age_s=_age_s(page, item["LastModified"]),
+                            etag=str(item.get("ETag", "")),
                         )
                     )
             return listed

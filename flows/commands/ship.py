@@ -15,12 +15,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from engineworks import streams
 from engineworks.codec import to_json
+from engineworks.errors import RecipeError
+from engineworks.recipe.overrides import BudgetOverrides, Overrides
 from flows.commands.terminal import add_options, following, guarded
 
 COLOURS = {"shipped": "green", "rejected": "yellow", "failed": "red", "pending": "cyan"}
@@ -36,7 +39,18 @@ def _parser() -> argparse.ArgumentParser:
         "recipe, model or data, 3 trouble on this machine, 4 one waits for another machine or, a "
         "package, for a server, 130 stopped.",
     )
-    parser.add_argument("recipe", help="recipe file, for example examples/yolox_nano/recipe.yaml")
+    parser.add_argument(
+        "recipe",
+        help="recipe file, for example examples/yolox_nano/recipe.yaml; or - for its text on "
+        "standard input, s3://bucket/folder/recipe.yaml, "
+        "git+https://host/repository@COMMIT#folder/recipe.yaml",
+    )
+    for name, words in (
+        ("target", "only this target of the recipe, or one that it lacks; may be repeated"),
+        ("precision", "this precision of every target, not the recipe's; may be repeated"),
+        ("budget", "a limit in the place of the recipe's, KEY=NUMBER, for example max_drop=0.02"),
+    ):
+        parser.add_argument(f"--{name}", action="append", default=[], help=words)
     parser.add_argument(
         "--dry-run", action="store_true", help="only say what would run here, and what not and why"
     )
@@ -56,13 +70,36 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:
-    return _dry_run(options) if options.dry_run else _ship(options, console)
+    if options.recipe == "-":
+        options.recipe = sys.stdin.read() + "\n# from standard input"
+    overrides = overrides_of(options)
+    return _dry_run(options, overrides) if options.dry_run else _ship(options, overrides, console)
 
 
-def _dry_run(options: argparse.Namespace) -> int:
+def overrides_of(options: argparse.Namespace) -> Overrides:
+    """What --target, --precision and --budget change.
+
+    Raises:
+        RecipeError: A budget that is no KEY=NUMBER, or no key of a budget.
+    """
+    limits = dict(text.partition("=")[::2] for text in options.budget)
+    try:
+        return Overrides(
+            targets=tuple(options.target), precisions=tuple(options.precision),
+            budget=BudgetOverrides.model_validate(limits),
+        )  # fmt: skip
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise RecipeError(
+            f"--budget {wrong['loc'][0]}={limits.get(str(wrong['loc'][0]), '')}: {wrong['msg']}",
+            hint=f"give KEY=NUMBER; keys: {', '.join(BudgetOverrides.model_fields)}",
+        ) from None
+
+
+def _dry_run(options: argparse.Namespace, overrides: Overrides) -> int:
     from flows.ship import preflight
 
-    _, planned = preflight(options.recipe, fleet=options.fleet)
+    _, planned = preflight(options.recipe, fleet=options.fleet, overrides=overrides)
     plan = to_json(planned)
     if options.json:
         sys.stdout.write(json.dumps(plan, indent=1) + "\n")
@@ -76,13 +113,14 @@ def _dry_run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _ship(options: argparse.Namespace, console: Console) -> int:
+def _ship(options: argparse.Namespace, overrides: Overrides, console: Console) -> int:
     from artifacts import summary as summaries
     from flows.ship import preflight, ship
+    from flows.steps.recipe_from import title
 
-    preflight(options.recipe, fleet=options.fleet)
-    with following(options, console, f"[bold]ship[/] {escape(options.recipe)}") as finished:
-        state = ship(options.recipe, options.fleet, return_state=True)
+    preflight(options.recipe, fleet=options.fleet, overrides=overrides)
+    with following(options, console, f"[bold]ship[/] {escape(title(options.recipe))}") as finished:
+        state = ship(options.recipe, options.fleet, overrides, return_state=True)
     if not finished:
         state.result()  # raises what stopped the run
         raise RuntimeError("the flow ended without a summary")

@@ -37,7 +37,7 @@ def assemble(
         schema=summaries.SCHEMA,
         run_id=job.run.run_id,
         name=job.recipe.name,
-        recipe=str(job.loaded.path),
+        recipe=job.loaded.address or str(job.loaded.path),
         recipe_sha256=job.loaded.sha256,
         host=prepared.host,
         size=model.size,

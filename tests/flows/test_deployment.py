@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -89,6 +90,7 @@ def test_what_is_deployed_ships_through_a_worker_elsewhere(project, tmp_path_fac
     form = found["cpu"].parameter_openapi_schema["properties"]
     assert form["recipe"]["description"].startswith("Recipe file, relative to the checkout of")
     assert form["fleet"]["description"].startswith("Build every variant on a registered machine")
+    assert form["overrides"]["description"] == "What is another than in the recipe, for this run."
     # One at a time by the queue: leases of a deployment's limit die with Prefect's server.
     assert found["cpu"].global_concurrency_limit is None
     with temporary_settings({PREFECT_API_URL: project.api}), get_client(sync_client=True) as client:
@@ -114,13 +116,15 @@ def test_what_is_deployed_ships_through_a_worker_elsewhere(project, tmp_path_fac
         )
     try:
         recipe = f"recipe={project.recipe}"
-        python("prefect", "deployment", "run", "ship/cpu", "--watch", "-p", recipe)
+        overrides = 'overrides={"budget": {"max_size_mib": 4096}}'
+        python("prefect", "deployment", "run", "ship/cpu", "--watch", "-p", recipe, "-p", overrides)
     finally:
         os.killpg(worker.pid, signal.SIGKILL)
         worker.wait()
     summary = project.home / "runs" / "latest" / "summary.json"
     assert summary.is_file(), log.read_text()[-3000:]
     assert '"verdict": "shipped"' in summary.read_text()
+    assert json.loads(summary.read_text())["budget"]["max_size_mib"] == 4096
 
 
 def ask(api, deployment_id, parameters):

@@ -16,13 +16,18 @@ from engineworks import files, yaml_text
 from engineworks.errors import RecipeError, said
 from engineworks.recipe.explain import explain, refuse_converted
 from engineworks.recipe.labels import read_labels
+from engineworks.recipe.overrides import NONE, Overrides
 from engineworks.recipe.rules import check_sections
 from engineworks.recipe.schema import Loaded, Recipe, meaning_sha256
 from engineworks.specs import SealedSpec
 
 
-def load(path: Path) -> Loaded:
+def load(path: Path, overrides: Overrides = NONE) -> Loaded:
     """Read and check a recipe.
+
+    Args:
+        path: Its file.
+        overrides: What is another for this run.
 
     Raises:
         RecipeError: No YAML, an unknown key, a value out of range, an unknown target.
@@ -30,7 +35,6 @@ def load(path: Path) -> Loaded:
     """
     try:
         text = files.read_text(path, most=yaml_text.MOST_BYTES)
-        raw = yaml_text.parse(text)
     except (FileNotFoundError, NotADirectoryError):
         raise RecipeError(
             f"{path} does not exist",
@@ -42,17 +46,50 @@ def load(path: Path) -> Loaded:
             f"the recipe {str(path)[:200]!r} cannot be read: {reason}",
             hint="give a recipe file, for example examples/yolox_nano/recipe.yaml",
         ) from error
+    except ValueError as error:
+        raise _no_yaml(path, error) from error
+    folder = path.absolute().parent
+    return parse(text, path=path, folder=folder, origin=str(path.absolute()), overrides=overrides)
+
+
+def parse(
+    text: str,
+    *,
+    path: Path,
+    folder: Path,
+    origin: str,
+    overrides: Overrides = NONE,
+    accept: Callable[[Recipe], None] | None = None,
+) -> Loaded:
+    """Check the text of a recipe.
+
+    Args:
+        text: YAML.
+        path: What it is called in messages and reports.
+        folder: What its paths are relative to.
+        origin: Whose models are registered.
+        overrides: What is another for this run.
+        accept: Called with the recipe before anything that it names is looked at; raises to refuse.
+
+    Raises:
+        RecipeError: As `load`.
+        DataError: The labels file is missing.
+    """
+    try:
+        raw = yaml_text.parse(text)
     except (yaml.YAMLError, ValueError) as error:
-        raise RecipeError(
-            f"{path} is not YAML: {said(error)}",
-            hint="check indentation and colons at the place named",
-        ) from error
+        raise _no_yaml(path, error) from error
     if raw is None:
         raise RecipeError(f"{path} is empty", hint="start from examples/yolox_nano/recipe.yaml")
     if not isinstance(raw, dict):
         raise RecipeError(
             f"{path} holds {type(raw).__name__}, not a mapping of sections",
             hint="start from examples/yolox_nano/recipe.yaml",
+        )
+    if overrides.words:
+        raw = overrides.apply(raw)
+        text = f"# Of {path}, for one run: {overrides.words}\n" + yaml.safe_dump(
+            raw, sort_keys=False, allow_unicode=True
         )
     try:
         recipe = Recipe.model_validate(raw)
@@ -66,7 +103,8 @@ def load(path: Path) -> Loaded:
             hint="write text, numbers, true, false, null, lists and mappings; put keys in quotes "
             "that look like numbers, yes, no, on, off or null",
         )
-    folder = path.absolute().parent
+    if accept is not None:
+        accept(recipe)
     recipe = _absolute(recipe, folder)
     labels = read_labels(recipe.task, folder)
     check_sections(recipe, labels)
@@ -77,7 +115,14 @@ def load(path: Path) -> Loaded:
         labels=labels,
         sha256=meaning_sha256(recipe, labels),
         text=text,
-        origin=str(path.absolute()),
+        origin=origin,
+    )
+
+
+def _no_yaml(path: Path, error: Exception) -> RecipeError:
+    return RecipeError(
+        f"{path} is not YAML: {said(error)}",
+        hint="check indentation and colons at the place named",
     )
 
 

@@ -82,7 +82,10 @@ class Loaded:
     text: str = ""
     """As its author wrote it, read once: the file may be edited while a run goes on."""
     origin: str = ""
-    """The file that it was read from at first, absolute: whose models are registered."""
+    """The file that it was read from at first, absolute, or the place elsewhere that it came from:
+    whose models are registered."""
+    address: str = ""
+    """What a recipe from elsewhere was asked for by; empty: it is a file of this machine."""
 
     @property
     def own_decoder(self) -> bool:
