@@ -27,6 +27,9 @@ LOADER = "engineworks.runtime.pyfunc"
 
 MODEL_FILE = "MLmodel"
 
+#: What whoever loads it may set, as `runtime.open` takes it: MLflow passes on declared names only.
+_SETTINGS = {"threads": 0, "device": 0}
+
 _REQUIREMENTS, _CONDA, _PYTHON = "requirements.txt", "conda.yaml", "python_env.yaml"
 
 
@@ -85,7 +88,8 @@ def write(manifest: Manifest, to: Path, *, run_id: str = "", folder: str = "") -
         },
     )
     mlflow.pyfunc.add_to_model(
-        model, loader_module=LOADER, conda_env=_CONDA, python_env=_PYTHON
+        model, loader_module=LOADER, conda_env=_CONDA, python_env=_PYTHON,
+        model_config=_SETTINGS,
     )  # fmt: skip
     model.save(str(to / MODEL_FILE))
     (to / _REQUIREMENTS).write_text("\n".join(requirements(manifest)) + "\n", encoding="utf-8")

@@ -299,6 +299,27 @@ def test_withdrawn_and_simulated_versions_say_so(registry, caplog):
     assert "version 1 of tiny is simulated: answers of a double" in caplog.text
 
 
+def test_threads_are_set_where_it_is_loaded(registry, monkeypatch):
+    given = []
+    real = pyfunc.open_engine
+    monkeypatch.setattr(
+        pyfunc, "open_engine", lambda folder, **more: given.append(more) or real(folder, **more)
+    )
+    mlflow.pyfunc.load_model("models:/tiny/1", model_config={"threads": 1})
+    load(registry, 0)
+    assert [(more["threads"], more["device"]) for more in given] == [(1, 0), (0, 0)]
+    with pytest.raises(FeedError, match="has no setting 'treads'"):
+        pyfunc._load_pyfunc(str(registry["engines"][0].uri), {"treads": 1})
+
+
+def test_a_copy_under_another_name_answers_alike(registry, classifier, pictures):
+    """As MLflow's own button `promote` makes it: it only points at the first one."""
+    client = mlflow.MlflowClient()
+    copy = client.copy_model_version("models:/tiny/1", "other")
+    loaded = mlflow.pyfunc.load_model(f"models:/other/{copy.version}")
+    assert loaded.predict(pictures[0]) == classifier.predict(pictures[0])
+
+
 def test_a_version_of_before_gets_its_flavour_with_the_next_run(registry):
     def ask():
         return versions.contradiction(

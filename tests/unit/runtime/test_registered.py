@@ -14,6 +14,7 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 
+from artifacts.registry import flavour
 from engineworks import runtime
 from engineworks.cli import main
 from engineworks.errors import ArtifactError, StoreError
@@ -70,6 +71,7 @@ def versions(mlflow_server, engine):
     for tags in (right, {**right, "verdict": "rejected"}, {}, {**right, "sha256": "0" * 64}):
         client.create_model_version("tiny", f"runs:/{run}/engines/a", run, tags=tags)
     client.set_registered_model_alias("tiny", "champion-onnxruntime-cpu-fp32", "1")
+    flavour.add(client, run, "engines/a")
     return mlflow_server
 
 
@@ -89,6 +91,24 @@ def test_a_registered_engine_is_opened_by_name(home, engine, address):
         wanted = known.infer({"images": image})["scores"].copy()
         assert np.array_equal(session.infer({"images": image})["scores"], wanted)
         assert session.manifest.sha256 == engine.sha256
+
+
+def test_mlflow_itself_loads_it_from_the_server_and_says_what_was_withdrawn(home, engine, caplog):
+    """Here the engine has no head that fits its outputs: its raw tensors are asked for."""
+    import mlflow
+
+    image = np.random.default_rng(0).random((1, 3, 16, 16)).astype(np.float32)
+    with runtime.open(engine.uri) as session:
+        wanted = session.infer({"images": image})["scores"].copy()
+    for address, said in (
+        ("models:/tiny@champion-onnxruntime-cpu-fp32", ""), ("models:/tiny/2", "is rejected"),
+    ):  # fmt: skip
+        caplog.clear()
+        loaded = mlflow.pyfunc.load_model(address).get_raw_model()
+        assert np.array_equal(loaded.infer({"images": image})["scores"], wanted)
+        assert ("was withdrawn" in caplog.text) == bool(said) and said in caplog.text
+    with pytest.raises(ArtifactError, match="holds artifact .*, not 0000"):
+        mlflow.pyfunc.load_model("models:/tiny/4")  # its tag is that of other bytes
 
 
 def test_it_is_fetched_once(home, monkeypatch):
