@@ -205,6 +205,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     loopback.spare(os.environ)
+    loopback.without_socks(os.environ)
     if "PREFECT_API_URL" not in os.environ:
         sys.stderr.write("PREFECT_API_URL is not set\n  next: set it to your Prefect server\n")
         return 3

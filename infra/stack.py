@@ -432,6 +432,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--recipe", default="examples/yolox_nano/recipe.yaml")
     options = parser.parse_args(arguments)
     loopback.spare(os.environ)
+    loopback.without_socks(os.environ)
     stack = Stack(options.folder)
     if options.verb == "start":
         try:

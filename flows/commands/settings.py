@@ -32,6 +32,7 @@ def configure(root: Path) -> None:
     """Keep Prefect's and MLflow's state under the state folder. Call before importing Prefect."""
     os.environ["ENGINEWORKS_HOME"] = str(root)
     loopback.spare(os.environ)
+    loopback.without_socks(os.environ)
     defaults = {
         "PREFECT_HOME": str(root / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -6,10 +6,17 @@ seldom thinks of 127.0.0.1, and a proxy elsewhere cannot reach it. Knows the var
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import MutableMapping
+from urllib.parse import urlsplit
+
+from engineworks.errors import MissingDependency
 
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 _HOSTS = ("127.0.0.1", "localhost", "::1")
+
+#: Where a fleet's servers are named.
+_SERVERS = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
 
 
 def spare(environment: MutableMapping[str, str]) -> None:
@@ -18,9 +25,37 @@ def spare(environment: MutableMapping[str, str]) -> None:
     if not names.intersection(_PROXIES):
         return
     given = [environment.get(name, "") for name in ("no_proxy", "NO_PROXY")]
-    hosts = [host.strip() for text in given for host in text.split(",") if host.strip()]
+    # httpx takes what follows a bracket for a port.
+    hosts = [host.strip().strip("[]") for text in given for host in text.split(",") if host.strip()]
     if "*" in hosts:
         return
     both = ",".join(dict.fromkeys([*hosts, *_HOSTS]))
     # Some clients read one, some the other; where both are there the first that is found counts.
     environment["no_proxy"] = environment["NO_PROXY"] = both
+
+
+def without_socks(environment: MutableMapping[str, str]) -> None:
+    """Take SOCKS proxies away where only servers of this machine are spoken to.
+
+    httpx wants the package for such a proxy as soon as one is named, whatever it is asked for.
+
+    Raises:
+        MissingDependency: A server elsewhere is named, and the package is not installed.
+    """
+    named = [
+        name
+        for name, value in environment.items()
+        if name.lower() in _PROXIES and value.lower().startswith("socks")
+    ]
+    if not named or importlib.util.find_spec("socksio") is not None:
+        return
+    for server in _SERVERS:
+        address = urlsplit(environment.get(server, ""))
+        if address.scheme.startswith("http") and address.hostname not in _HOSTS:
+            raise MissingDependency(
+                f"{named[0]} is {environment[named[0]]}, and SOCKS needs the package 'socksio'",
+                hint="pip install 'httpx[socks]' pysocks, or unset it where the servers are "
+                "reached without",
+            )
+    for name in named:
+        del environment[name]

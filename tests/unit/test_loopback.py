@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import importlib.util
 import os
 import threading
 import urllib.request
@@ -16,6 +17,7 @@ from botocore.utils import get_environ_proxies
 from artifacts.registry import mlflow_wait
 from artifacts.store import s3
 from engineworks import loopback
+from engineworks.errors import MissingDependency
 from flows.commands.settings import UI_FILE, running_server
 
 NOWHERE = "http://127.0.0.1:9"
@@ -107,3 +109,39 @@ def test_every_command_spares_this_machine_first():
         "src/engineworks/cli/_command.py",
     ):
         assert "loopback.spare(os.environ)" in (top / name).read_text(), name
+
+
+def test_brackets_of_an_address_are_taken_off(behind_a_proxy):
+    environment = {"HTTP_PROXY": NOWHERE, "NO_PROXY": "localhost,[::1], .corp"}
+    loopback.spare(environment)
+    assert environment["NO_PROXY"] == "localhost,::1,.corp,127.0.0.1"
+    behind_a_proxy.setenv("NO_PROXY", environment["NO_PROXY"])
+    behind_a_proxy.setenv("no_proxy", environment["NO_PROXY"])
+    httpx.Client().close()  # it would refuse brackets
+
+
+SOCKS = "socks5h://127.0.0.1:9"
+
+
+def test_a_socks_proxy_is_in_nobodys_way_where_all_servers_are_here(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    own = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:5000", "PREFECT_API_URL": "http://[::1]:4200"}
+    environment = {"ALL_PROXY": SOCKS, "https_proxy": SOCKS, "http_proxy": NOWHERE, **own}
+    loopback.without_socks(environment)
+    assert environment == {"http_proxy": NOWHERE, **own}
+
+
+@pytest.mark.parametrize("name", ["PREFECT_API_URL", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL"])
+def test_a_socks_proxy_to_servers_elsewhere_needs_its_package(monkeypatch, name):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    environment = {"ALL_PROXY": SOCKS, name: "https://server.corp:4200"}
+    with pytest.raises(MissingDependency, match="ALL_PROXY is socks5h") as caught:
+        loopback.without_socks(environment)
+    assert "httpx[socks]" in str(caught.value.hint)
+
+
+def test_with_the_package_a_socks_proxy_stays(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    environment = {"ALL_PROXY": SOCKS}
+    loopback.without_socks(environment)
+    assert environment == {"ALL_PROXY": SOCKS}

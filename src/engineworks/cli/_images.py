@@ -123,9 +123,11 @@ def _one_output(path: Path, files: Sequence[Path], written: Sequence[str]) -> Pa
 def tell_failure(options: argparse.Namespace, path: Path, error: EngineworksError) -> None:
     """Name a file that could not be used, on stderr and as a JSON line."""
     sys.stdout.flush()
-    sys.stderr.write(f"{type(error).__name__}: {error.message}\n")
+    named = str(path) in error.message
+    message = error.message if named else f"{path}: {error.message}"
+    sys.stderr.write(f"{type(error).__name__}: {message}\n")
     if options.json:
-        failure = {"type": type(error).__name__, "message": error.message}
+        failure = {"type": type(error).__name__, "message": message}
         sys.stdout.write(json.dumps({"image": str(path), "error": failure}) + "\n")
 
 

@@ -148,6 +148,7 @@ def _tell(options: argparse.Namespace, path: Path, answers: Mapping[str, Array])
         {
             "name": name, "dtype": array.dtype.name, "shape": list(array.shape),
             "min": _number(array, "min"), "max": _number(array, "max"),
+            "not_finite": _not_finite(array),
         }
         for name, array in answers.items()
     ]  # fmt: skip
@@ -157,7 +158,14 @@ def _tell(options: argparse.Namespace, path: Path, answers: Mapping[str, Array])
     sys.stdout.write(f"{path}\n")
     for output in told:
         span = f"{output['min']} .. {output['max']}"
+        if output["not_finite"]:
+            span += f"  ({output['not_finite']} of {answers[str(output['name'])].size} NaN or inf)"
         sys.stdout.write(f"  {output['name']:<24} {output['dtype']} {output['shape']}  {span}\n")
+
+
+def _not_finite(array: Array) -> int:
+    """How many values are NaN or infinite."""
+    return int(array.size - np.isfinite(array).sum()) if array.dtype.kind == "f" else 0
 
 
 def _number(array: Array, which: str) -> float | None:

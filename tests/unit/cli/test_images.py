@@ -117,9 +117,19 @@ class TestRun:
         elif content is not None:
             np.save(path, content, allow_pickle=True)
         assert main(["run", engine, str(path), str(red), "--json"]) == 1
-        bad, good = lines(capsys.readouterr().out)
+        told = capsys.readouterr()
+        bad, good = lines(told.out)
         assert bad["error"]["type"] in ("DataError", "FeedError")
+        assert str(path) in told.err
         assert good["outputs"][0]["shape"] == [1, 3]
+
+    def test_values_that_are_no_numbers_are_counted(self, engine, tmp_path, capsys):
+        np.save(tmp_path / "nan.npy", np.full((1, 3, 8, 8), np.nan, np.float32))
+        assert main(["run", engine, str(tmp_path / "nan.npy")]) == 0
+        assert "None .. None  (3 of 3 NaN or inf)" in capsys.readouterr().out
+        assert main(["run", engine, str(tmp_path / "nan.npy"), "--json"]) == 0
+        (line,) = lines(capsys.readouterr().out)
+        assert line["outputs"][0]["not_finite"] == 3
 
     def test_outputs_of_any_name_are_kept(self, tmp_path):
         from engineworks.cli.raw import save
