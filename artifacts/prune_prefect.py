@@ -23,7 +23,10 @@ from artifacts.store.prune_home import Item
 
 PAGE = 200
 #: Of these flows alone: others may share the server.
-FLOWS = ("ship", "complete", "benchmark", "prune", "build-target", "time-engine")
+FLOWS = (
+    *("ship", "complete", "benchmark", "prune", "build-target", "time-engine"),
+    *("promote", "rollback", "history", "deliver"),
+)
 
 
 def plan(client: Any, days: float, last: int) -> list[Item]:

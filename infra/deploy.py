@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +19,13 @@ import yaml
 
 from engineworks import loopback, streams
 from flows.fleet import pools as kinds
-from flows.fleet.queues import SILENCE_WORDS, limit_queue, make_queue
+from flows.fleet.queues import limit_queue, make_queue
+from infra import automations
 
 if TYPE_CHECKING:
     from infra.listed import Listed
 
 TOP = Path(__file__).parents[1]
-#: Name of the automation, by which it is found again.
-DEAD_RUNS = "engineworks: a run whose heartbeats stop has crashed"
-#: Workers let their runs send a heartbeat every 30 s.
-SILENCE = timedelta(seconds=90)
 
 
 def pools(client: Any, listed: list[Listed]) -> None:
@@ -138,44 +134,6 @@ def _clone(git: str, branch: str | None) -> list[dict[str, Any]]:
     ]
 
 
-def automation(client: Any) -> None:
-    """Install the automation that declares a silent run crashed, or bring it up to date.
-
-    Whether it is switched on is left as it is.
-    """
-    from prefect.client.schemas.objects import StateType
-    from prefect.events.actions import ChangeFlowRunState
-    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
-
-    beat = "prefect.flow-run.heartbeat"
-    ends = {f"prefect.flow-run.{word}" for word in ("Completed", "Failed", "Cancelled", "Crashed")}
-    wanted = AutomationCore(
-        name=DEAD_RUNS,
-        description="Installed by engineworks (make deploy).",
-        trigger=EventTrigger(
-            after={beat},
-            expect={beat, *ends},
-            match={"prefect.resource.id": ["prefect.flow-run.*"]},
-            for_each={"prefect.resource.id"},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=SILENCE,
-        ),
-        actions=[
-            ChangeFlowRunState(
-                name=None, state=StateType.CRASHED, message=SILENCE_WORDS, force=False
-            )
-        ],
-    )
-    there, *doubled = client.read_automations_by_name(DEAD_RUNS) or [None]
-    for old in doubled:
-        client.delete_automation(old.id)
-    if there is None:
-        client.create_automation(wanted)
-    elif (there.trigger, there.actions) != (wanted.trigger, wanted.actions):
-        client.update_automation(there.id, wanted.model_copy(update={"enabled": there.enabled}))
-
-
 def check(client: Any) -> list[str]:
     """Names of all deployments; the schema of their parameters must have come along."""
     found = []
@@ -221,7 +179,7 @@ def main(arguments: list[str] | None = None) -> int:
             if options.dry_run:
                 from infra.listed import read
 
-                said = would(client, read(document))
+                said = would(client, read(document)) + automations.install(client, dry_run=True)
                 sys.stdout.write("".join(f"{line}\n" for line in said) or "nothing would change\n")
                 return 0
             return _deploy(client, document, options.reset)
@@ -244,11 +202,12 @@ def _deploy(client: Any, document: dict[str, Any], again: list[str]) -> int:
     from infra.listed import read
 
     listed = read(document)
-    if unknown := sorted({*again} - {one.name for one in listed}):
+    known = {one.name for one in listed} | {automations.DEAD_RUNS}
+    if unknown := sorted({*again} - known):
         raise RuntimeError(f"prefect.yaml lists no {', '.join(unknown)}")
     pools(client, listed)
     said = deployments(client, document, listed, again)
-    automation(client)
+    said += automations.install(client, again=automations.DEAD_RUNS in again)
     names = check(client)
     sys.stderr.write("".join(f"{line}\n" for line in said))
     sys.stdout.write("\n".join(names) + "\n")

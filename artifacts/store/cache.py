@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+from engineworks import locks
+
 log = logging.getLogger("engineworks.cache")
 
 
@@ -37,7 +39,7 @@ class Cache:
             if self._lease is None:
                 self._held()  # sweeps what dead ones have left
                 self._lease = (self._leases / f"{os.getpid()}-{uuid.uuid4().hex}").open("w")
-                _lock(self._lease, exclusive=True, wait=True)
+                locks.wait(self._lease, Path(self._lease.name))
             self._lease.write(sha256 + "\n")
             self._lease.flush()
         self._used.add(sha256)
@@ -115,7 +117,7 @@ class Cache:
                 continue
             with contextlib.suppress(FileNotFoundError), path.open("r+") as stream:
                 own = self._lease is not None and path.name == Path(self._lease.name).name
-                if not own and _lock(stream, exclusive=True, wait=False):
+                if not own and locks.attempt(stream):
                     path.unlink()
                     continue
                 held |= set(stream.read().split())
@@ -124,8 +126,9 @@ class Cache:
     @contextlib.contextmanager
     def _locked(self, *, exclusive: bool) -> Iterator[None]:
         self._leases.mkdir(parents=True, exist_ok=True)
-        with (self._leases / "lock").open("w") as stream:
-            _lock(stream, exclusive=exclusive, wait=True)
+        path = self._leases / "lock"
+        with path.open("w") as stream:
+            locks.wait(stream, path, exclusive=exclusive)
             yield
 
 
@@ -133,19 +136,6 @@ def is_locked(path: Path) -> bool:
     """Whether a living process holds a lock on a file."""
     try:
         with path.open("r+") as stream:
-            return not _lock(stream, exclusive=True, wait=False)
+            return not locks.attempt(stream)
     except OSError:
         return False
-
-
-def _lock(stream: IO[str], *, exclusive: bool, wait: bool) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such locks
-        return True
-    kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
-    try:
-        fcntl.flock(stream, kind | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    return True

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from engineworks import locks
 from engineworks import manifest as manifests
 from engineworks.errors import ArtifactError, EngineworksError, InputError, StoreError
 from engineworks.files import open_file
@@ -200,14 +201,13 @@ def refuse_strange_paths(folder: Path, manifest: Manifest) -> None:
 
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Hold an advisory lock that ends with its process; where there is none (Windows), go on."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
+    """Hold an advisory lock that ends with its process.
+
+    Raises:
+        StoreError: Another process has held it for long.
+    """
     with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        locks.wait(stream, path)
         yield
 
 

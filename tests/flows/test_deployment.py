@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -16,12 +17,13 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled
 
 from flows.fleet import trigger
-from infra.deploy import DEAD_RUNS
+from infra.automations import DEAD_RUNS
 from tests.flows.conftest import ROOT
 
 pytestmark = pytest.mark.flows
@@ -157,6 +159,9 @@ def test_what_people_changed_stays_and_is_said(project, tmp_path):
         )
         client.update_deployment(there.id, update)
         (automation,) = client.read_automations_by_name(DEAD_RUNS)
+        slower = automation.trigger.model_copy(update={"within": timedelta(minutes=10)})
+        kept = {name: getattr(automation, name) for name in ("name", "description", "actions")}
+        client.update_automation(automation.id, AutomationCore(trigger=slower, **kept))
         client.pause_automation(automation.id)
         # As an earlier version left it: an open form, a limit of its own, a parameter that is gone.
         old = client.read_deployment_by_name("ship/cpu")
@@ -183,6 +188,7 @@ def test_what_people_changed_stays_and_is_said(project, tmp_path):
             "ship/cpu: would be brought up to date: the form of its parameters, parameter gone, "
             "which its flow no longer has, goes, its limit of one run is its queue's now, "
             "its runs wait in the queue ship",
+            f"automation {DEAD_RUNS!r}: would be kept: trigger",
         ):
             assert line in said.splitlines()
         there = client.read_deployment_by_name("ship/fleet")
@@ -192,12 +198,15 @@ def test_what_people_changed_stays_and_is_said(project, tmp_path):
         assert (schedule.schedule.cron, schedule.active) == ("30 4 * * 1", True)
         (automation,) = client.read_automations_by_name(DEAD_RUNS)
         assert not automation.enabled
+        assert automation.trigger.within == timedelta(minutes=10)
         old = client.read_deployment_by_name("ship/cpu")
         assert old.parameters == {"recipe": "examples/yolox_nano/recipe.yaml", "fleet": False}
         assert (old.work_queue_name, old.global_concurrency_limit) == ("ship", None)
         assert client.read_flow_run(queued.id).state.is_scheduled()  # what waited waits
 
-        deploy("--reset", "ship/fleet")
+        deploy("--reset", "ship/fleet", DEAD_RUNS)
+        (automation,) = client.read_automations_by_name(DEAD_RUNS)
+        assert automation.trigger.within == timedelta(seconds=90)
         there = client.read_deployment_by_name("ship/fleet")
         assert there.parameters["recipe"] == "examples/yolox_nano/recipe.yaml"
         assert not there.paused

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from artifacts import prune_prefect
 from flows.fleet import pools
 from flows.fleet.queues import REGISTRY, SHIP
 
@@ -32,6 +33,12 @@ def test_there_is_a_script_per_pool():
     assert {path.parent.name for path in TOP.glob("*/setup.sh")} == set(names)
     listed = yaml.safe_load((TOP.parent / "prefect.yaml").read_text())["deployments"]
     assert {d["work_pool"]["name"] for d in listed} == set(names)
+
+
+def test_runs_of_every_flow_are_pruned():
+    flows = [path.read_text() for path in (TOP.parent / "flows").glob("*.py")]
+    named = [name for text in flows for name in re.findall(r'@flow\(\s*name="([^"]+)"', text)]
+    assert sorted(named) == sorted(prune_prefect.FLOWS)
 
 
 def test_the_runs_that_plan_and_log_are_in_the_pool_whose_workers_do():

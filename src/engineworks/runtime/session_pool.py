@@ -137,7 +137,7 @@ class SessionPool:
         self.open = engine if callable(engine) else opener(engine)
         self.threads = threads or max(1, hosts.cores() // len(devices))
         self.jobs: queue.SimpleQueue[tuple[Feeds, Future[Tensors]] | None] = queue.SimpleQueue()
-        self._closed = False
+        self._closed, self._handing_in = False, threading.Lock()
         self._limit_s = limit_s
         self._workers = [_Worker(self, device) for device in devices]
         try:
@@ -155,10 +155,11 @@ class SessionPool:
         Raises:
             FeedError: It is closed.
         """
-        if self._closed:
-            raise FeedError("the sessions are closed", hint="open them anew")
         answer: Future[Tensors] = Future()
-        self.jobs.put((feeds, answer))
+        with self._handing_in:
+            if self._closed:
+                raise FeedError("the sessions are closed", hint="open them anew")
+            self.jobs.put((feeds, answer))
         return answer
 
     def answer(self, waited_for: Future[Tensors]) -> Tensors:
@@ -211,8 +212,9 @@ class SessionPool:
 
     def close(self) -> None:
         """Finish what was handed in, then close the sessions; a second call does nothing."""
-        self._closed = True
-        self.jobs.put(None)
+        with self._handing_in:  # what was handed in lies before the end
+            self._closed = True
+            self.jobs.put(None)
         for worker in self._workers:
             if not worker.join(self._limit_s):
                 log.error("the session on device %d hangs and stays open", worker.device)

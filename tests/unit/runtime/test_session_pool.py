@@ -82,6 +82,28 @@ def test_what_was_handed_in_is_finished_before_it_closes(engine):
         pool.submit({"images": samples(1)})
 
 
+def test_what_is_handed_in_while_it_closes_is_answered_or_refused(engine):
+    (batch,) = feeds(1)
+    pool = SessionPool(engine, [0], threads=1)
+    closing = threading.Thread(target=pool.close)
+
+    class ClosedMeanwhile:
+        """The moment between the look whether it is closed and the handing in."""
+
+        get = pool.jobs.get
+
+        def put(self, job, put=pool.jobs.put):
+            if job is not None and not closing.ident:
+                closing.start()
+                closing.join(0.3)
+            put(job)
+
+    pool.jobs = ClosedMeanwhile()
+    assert pool.submit(batch).result(30)["scores"].shape[0] == 2
+    closing.join(30)
+    assert not closing.is_alive()
+
+
 def test_no_thread_stays_when_one_session_cannot_be_opened(engine, monkeypatch):
     closed = []
 

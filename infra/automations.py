@@ -1,0 +1,97 @@
+"""The automation that declares runs crashed whose heartbeats stop; `make deploy` installs it.
+
+What people change of it in Prefect's UI is kept and said, whether it is switched on is left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from datetime import timedelta
+from typing import Any
+
+from flows.fleet.queues import SILENCE_WORDS
+
+#: Its name, by which it is found again.
+DEAD_RUNS = "engineworks: a run whose heartbeats stop has crashed"
+#: Workers let their runs send a heartbeat every 30 s.
+SILENCE = timedelta(seconds=90)
+
+#: What its description ends with: by it a person's change is told from a newer version of ours.
+_INSTALLED = "Installed by engineworks (make deploy) as {}."
+
+
+def install(client: Any, *, again: bool = False, dry_run: bool = False) -> list[str]:
+    """Create it, or bring it up to date unless people changed it; what was done, in words.
+
+    Args:
+        client: Prefect's, synchronous.
+        again: Make it anew, without what people changed.
+        dry_run: Only say.
+    """
+    wanted = _wanted()
+    there, *doubled = client.read_automations_by_name(DEAD_RUNS) or [None]
+    would = "would be " if dry_run else ""
+    if there is None:
+        if not dry_run:
+            client.create_automation(wanted)
+        return [f"automation {DEAD_RUNS!r}: {would}new"]
+    for old in () if dry_run else doubled:
+        client.delete_automation(old.id)
+    ours, theirs = digest(wanted), digest(there)
+    installed = re.search(r"as ([0-9a-f]{12})\.", there.description or "")
+    if theirs != ours and not again and not (installed and installed[1] == theirs):
+        return [
+            f"automation {DEAD_RUNS!r}: {would}kept: {part}"
+            for part in ("trigger", "actions")
+            if getattr(there, part) != getattr(wanted, part)
+        ]
+    if (theirs, there.description) != (ours, wanted.description) and not dry_run:
+        client.update_automation(there.id, wanted.model_copy(update={"enabled": there.enabled}))
+    if theirs == ours:
+        return []
+    return [f"automation {DEAD_RUNS!r}: {would}{'set back' if again else 'brought up to date'}"]
+
+
+def digest(automation: Any) -> str:
+    """Of its trigger and actions, the first 12 digits."""
+    parts = [automation.trigger, *automation.actions]
+    text = json.dumps([_ordered(json.loads(part.model_dump_json())) for part in parts])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _ordered(value: Any) -> Any:
+    """Sets have no order, and come as lists in any."""
+    if isinstance(value, dict):
+        return {key: _ordered(value[key]) for key in sorted(value)}
+    if isinstance(value, list):
+        return sorted(map(_ordered, value), key=json.dumps)
+    return value
+
+
+def _wanted() -> Any:
+    from prefect.client.schemas.objects import StateType
+    from prefect.events.actions import ChangeFlowRunState
+    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+
+    beat = "prefect.flow-run.heartbeat"
+    ends = {f"prefect.flow-run.{word}" for word in ("Completed", "Failed", "Cancelled", "Crashed")}
+    wanted = AutomationCore(
+        name=DEAD_RUNS,
+        trigger=EventTrigger(
+            after={beat},
+            expect={beat, *ends},
+            match={"prefect.resource.id": ["prefect.flow-run.*"]},
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=SILENCE,
+        ),
+        actions=[
+            ChangeFlowRunState(
+                name=None, state=StateType.CRASHED, message=SILENCE_WORDS, force=False
+            )
+        ],
+    )
+    return wanted.model_copy(update={"description": _INSTALLED.format(digest(wanted))})
