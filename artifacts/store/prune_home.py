@@ -34,7 +34,8 @@ class Item:
     """One thing that may go."""
 
     kind: str
-    """run, artifact, stage result, search; and those of the bucket, MLflow and Prefect."""
+    """run, artifact, stage result, search, recipe folder; and those of the bucket, MLflow and
+    Prefect."""
     name: str
     size_bytes: int = 0
     detail: str = ""
@@ -129,7 +130,7 @@ def plan(home: Path, last: int, needed: set[str]) -> list[Item]:
         if sha256 not in stays and time.time() - used > YOUNG_S
     ]
     names = {item.name for item in artifacts}
-    return [*items, *artifacts, *_results(home, names), *_searches(home)]
+    return [*items, *artifacts, *_results(home, names), *_searches(home), *_recipes(home, kept)]
 
 
 def _results(home: Path, gone: set[str]) -> Iterator[Item]:
@@ -149,6 +150,23 @@ def _searches(home: Path) -> Iterator[Item]:
     for folder in folders[:-1]:
         if time.time() - folder.stat().st_mtime > YOUNG_S:
             yield Item(kind="search", name=folder.name, size_bytes=_size(folder))
+
+
+def _recipes(home: Path, kept: Iterable[Path]) -> Iterator[Item]:
+    """Folders of recipes that came from elsewhere, and that no run which is kept names."""
+    folders = [path for path in (home / "recipes").glob("*") if path.is_dir()]
+    old = [path for path in folders if time.time() - path.stat().st_mtime > YOUNG_S]
+    if not old:
+        return
+    named: set[str] = set()
+    for folder in kept:
+        for path in (found for pattern in NAMING for found in folder.glob(pattern)):
+            with contextlib.suppress(OSError):
+                text = path.read_text("utf-8", errors="replace")
+                named |= {item.name for item in old if item.name in text}
+    for path in old:
+        if path.name not in named:
+            yield Item(kind="recipe folder", name=path.name, size_bytes=_size(path))
 
 
 def take(home: Path, items: list[Item]) -> list[Item]:
@@ -171,6 +189,11 @@ def take(home: Path, items: list[Item]) -> list[Item]:
             if taken & set(IDENTITY.findall(path.read_text(errors="replace"))):
                 path.unlink()
                 gone.append(item)
+    for item in by_kind["recipe folder"]:
+        folder = home / "recipes" / item.name
+        if folder.is_dir() and time.time() - folder.stat().st_mtime > YOUNG_S:  # not used since
+            shutil.rmtree(folder, ignore_errors=True)
+            gone.append(item)
     for item in by_kind["search"]:
         shutil.rmtree(home / "searches" / item.name, ignore_errors=True)
         gone.append(item)

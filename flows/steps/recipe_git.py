@@ -96,6 +96,7 @@ def fetch(address: GitAddress, home: Path) -> Path:
                 raise explain_os_error(error, folder) from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
+    os.utime(folder)  # used now: `prune` lets go of what is old
     file = folder / address.path
     if not file.is_file():
         raise RecipeError(

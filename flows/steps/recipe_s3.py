@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import uuid
 from pathlib import Path, PurePosixPath
@@ -55,6 +56,7 @@ def fetch(text: str, home: Path) -> Path:
         folder = home / "recipes" / f"s3-{_digest(text, listing)}"
         _check(text, name, listing)
         if folder.is_dir():
+            os.utime(folder)  # used now: `prune` lets go of what is old
             return folder / name
         work = folder.with_name(f".{uuid.uuid4().hex}")
         try:

@@ -125,6 +125,27 @@ def test_exactly_what_nothing_needs_may_go(data):
         end(user)
 
 
+def test_folders_of_recipes_from_elsewhere_stay_while_a_run_that_is_kept_names_them(tmp_path):
+    for name in ("git-1", "git-2", "s3-3", ".half"):
+        (tmp_path / "recipes" / name).mkdir(parents=True)
+        (tmp_path / "recipes" / name / "net.onnx").write_bytes(b"12345")
+    run_folder(tmp_path, 1, "m", [])  # not kept: the run after it is the last
+    (tmp_path / "runs" / "20260101-000001-000-m" / "summary.json").write_text(
+        "recipes/git-2/photos"
+    )
+    run_folder(tmp_path, 2, "m", [])
+    request = tmp_path / "runs" / "20260101-000002-000-m" / "logs" / "build" / "request.json"
+    request.write_text('{"images": "/home/recipes/git-1/photos"}')
+    age(tmp_path)
+    items = [i for i in prune_home.plan(tmp_path, 1, set()) if i.kind == "recipe folder"]
+    assert {(item.name, item.size_bytes) for item in items} == {
+        (".half", 5), ("git-2", 5), ("s3-3", 5),
+    }  # fmt: skip
+    os.utime(tmp_path / "recipes" / "s3-3")  # used between plan and removal
+    assert {item.name for item in prune_home.take(tmp_path, items)} == {".half", "git-2"}
+    assert {path.name for path in (tmp_path / "recipes").iterdir()} == {"git-1", "s3-3"}
+
+
 #: A run of its own process: uses what is there, makes more, and looks again and again that all of
 #: it is still there until it ends.
 RUN = """
