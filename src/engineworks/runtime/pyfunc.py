@@ -14,6 +14,7 @@ import binascii
 import logging
 import os
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,9 @@ _SERVING = "mlflow.pyfunc.scoring_server.app"
 
 #: Of `model_config`: what `open_engine` takes.
 _SETTINGS = ("threads", "device")
+
+#: Sets of settings that are kept ready: each has rows for a batch of its own.
+_MOST_SETTINGS = 8
 
 _PICTURES = (
     "give paths, the bytes of picture files, uint8 (height, width, 3) arrays in BGR order, or a "
@@ -128,14 +132,16 @@ class EngineModel:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self._predictor: Predictor[Any] | None = None
         self._without = ""
+        # A session answers one at a time, whatever the settings of those who ask are.
+        self._lock = threading.Lock()
+        self._predictors: dict[tuple[tuple[str, Any], ...], Predictor[Any]] = {}
         kind = session.manifest.task.kind if session.manifest.task else NO_TASK
         if kind == NO_TASK:
             self._without = "its recipe has no task"
             return
         try:
-            self._predictor = _open(session, {})
+            self._predictor_for({})
         except ArtifactError as error:  # a decoder of the recipe's own is code, and not here
             self._without = error.message
 
@@ -164,9 +170,9 @@ class EngineModel:
             DataError: Something is no picture; the message says which.
             FeedError: Neither pictures nor tensors, or a setting that this task does not have.
         """
-        if self._predictor is None:
+        if self._without:
             return self._tensors(data)
-        predictor = _open(self.session, dict(params)) if params else self._predictor
+        predictor = self._predictor_for(params or {})
         items = _items(data, len(self.session.inputs[0].shape))
         answers: list[dict[str, Any]] = []
         for first in range(0, len(items), predictor.batch):
@@ -174,8 +180,21 @@ class EngineModel:
                 _read(item, f"row {first + at}")
                 for at, item in enumerate(items[first : first + predictor.batch])
             ]
-            answers += [_columns(predictor, answer) for answer in _answers(predictor, part)]
+            with self._lock:
+                answered = _answers(predictor, part)
+            answers += [_columns(predictor, answer) for answer in answered]
         return answers
+
+    def _predictor_for(self, settings: Mapping[str, Any]) -> Predictor[Any]:
+        """The one with these settings; MLflow gives every declared one with every call."""
+        key = tuple(sorted(settings.items()))
+        with self._lock:
+            if key not in self._predictors:
+                predictor = _open(self.session, dict(settings))
+                if len(self._predictors) >= _MOST_SETTINGS:
+                    self._predictors.clear()
+                self._predictors[key] = predictor
+            return self._predictors[key]
 
     def _tensors(self, data: Any) -> dict[str, Array]:
         """The engine's outputs, where no head knows what they mean."""
@@ -192,8 +211,9 @@ class EngineModel:
                 f"none: {said(error)}",
                 hint=f"give an array of shape {list(spec.shape)}",
             ) from error
-        outputs = self.session.infer(arrays)
-        return {name: array.copy() for name, array in outputs.items()}
+        with self._lock:
+            outputs = self.session.infer(arrays)
+            return {name: array.copy() for name, array in outputs.items()}
 
 
 def _dtypes(session: Session) -> dict[str, np.dtype[Any]]:

@@ -11,6 +11,7 @@ import importlib
 import json
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -297,6 +298,20 @@ def test_withdrawn_and_simulated_versions_say_so(registry, caplog):
         client.delete_model_version_tag("tiny", "1", "simulated")
     assert "version 1 of tiny is rejected: it was withdrawn" in caplog.text
     assert "version 1 of tiny is simulated: answers of a double" in caplog.text
+
+
+def test_callers_at_once_get_their_own_answers_whatever_they_set(detector, pictures):
+    """MLflow's server calls from many threads, and gives every declared setting each time."""
+    asked = [(at % 3, 0.05 + 0.01 * (at % 10)) for at in range(120)]
+
+    def ask(one):
+        return detector.predict(pictures[1][one[0]], params={"confidence": one[1]})
+
+    wanted = {one: ask(one) for one in dict.fromkeys(asked)}
+    assert len(detector._PyFuncModel__model_impl._predictors) <= 8
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, asked))
+    assert answers == [wanted[one] for one in asked]
 
 
 def test_threads_are_set_where_it_is_loaded(registry, monkeypatch):
