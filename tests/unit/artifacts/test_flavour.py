@@ -11,8 +11,10 @@ import importlib
 import json
 import shutil
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import mlflow
@@ -285,7 +287,7 @@ def test_altered_bytes_and_other_engines_are_not_opened(registry, tmp_path):
         mlflow.pyfunc.load_model(str(folder))
 
 
-def test_withdrawn_and_simulated_versions_say_so(registry, caplog):
+def test_withdrawn_and_simulated_versions_say_so(registry, caplog, monkeypatch):
     client = mlflow.MlflowClient()
     load(registry, 0)
     assert not caplog.records
@@ -298,11 +300,26 @@ def test_withdrawn_and_simulated_versions_say_so(registry, caplog):
         client.delete_model_version_tag("tiny", "1", "simulated")
     assert "version 1 of tiny is rejected: it was withdrawn" in caplog.text
     assert "version 1 of tiny is simulated: answers of a double" in caplog.text
+    double = SimpleNamespace(manifest=SimpleNamespace(target="null", task=None))
+    monkeypatch.setattr(pyfunc, "open_engine", lambda *_, **__: double)
+    pyfunc._load_pyfunc("somewhere")
+    assert "somewhere is simulated: the target null replays recorded answers" in caplog.text
 
 
-def test_callers_at_once_get_their_own_answers_whatever_they_set(detector, pictures):
+def test_callers_at_once_get_their_own_answers_whatever_they_set(detector, pictures, monkeypatch):
     """MLflow's server calls from many threads, and gives every declared setting each time."""
     asked = [(at % 3, 0.05 + 0.01 * (at % 10)) for at in range(120)]
+    session, inside, overlaps = detector.get_raw_model(), [], []
+
+    def infer(feeds, real=session.infer):
+        overlaps.extend(inside)
+        inside.append("another caller's")
+        time.sleep(0.0005)
+        outputs = real(feeds)
+        inside.pop()
+        return outputs
+
+    monkeypatch.setattr(session, "infer", infer)
 
     def ask(one):
         return detector.predict(pictures[1][one[0]], params={"confidence": one[1]})
@@ -311,7 +328,7 @@ def test_callers_at_once_get_their_own_answers_whatever_they_set(detector, pictu
     assert len(detector._PyFuncModel__model_impl._predictors) <= 8
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(ask, asked))
-    assert answers == [wanted[one] for one in asked]
+    assert answers == [wanted[one] for one in asked] and not overlaps
 
 
 def test_threads_are_set_where_it_is_loaded(registry, monkeypatch):
