@@ -142,7 +142,10 @@ class Comparison:
         with self._lock:
             if not self.judged or not self._test.count or self._test.alike:
                 return 0
-            return round(self._test.needed() * self.compared / self._test.count)
+            more = self._test.needed()
+            if more and self._place is not None:
+                more = max(more, FEWEST - self._test.count)
+            return round(more * self.compared / self._test.count)
 
     def agreement(self) -> ShadowAgreement:
         """What the two see differently so far."""

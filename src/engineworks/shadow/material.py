@@ -99,13 +99,24 @@ class Material:
     def __iter__(self) -> Iterator[ShadowFrame]:
         yield from self._pictures()
         for number, address in enumerate(self.streams, start=1):
-            source = open_source(address, self._options, self.stop)
+            came = 0
             try:
-                for frame in source:
+                for frame in self._stream(address):
+                    came += 1
                     yield ShadowFrame(frame=frame, source=number, timed=True)
-                self.notes += [f"{spoken(address)}: {note}" for note in source.troubles.notes]
-            finally:
-                source.close()
+            except DataError as error:
+                if not came:
+                    raise
+                self._note(f"{error.message}, after {came} frames")  # they were compared
+
+    def _stream(self, address: str) -> Iterator[Frame]:
+        source = open_source(address, self._options, self.stop)
+        try:
+            yield from source
+        finally:
+            for note in source.troubles.notes:
+                self._note(f"{spoken(address)}: {note}")
+            source.close()
 
     def _pictures(self) -> Iterator[ShadowFrame]:
         for number, entry in enumerate(self.pictures):

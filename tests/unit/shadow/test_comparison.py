@@ -58,6 +58,8 @@ def test_the_difference_is_the_mean_over_observations_and_what_changed_is_counte
         alone.add(value)
     assert held.interval() == alone.interval()
     assert held.needed() == round(alone.needed() * 4 / 3)
+    soon = fed(comparison(), [frame(DOG, time_s=float(at)) for at in range(8)])
+    assert soon.needed() == (30 - 4) * 2  # two frames an observation
 
 
 def test_nothing_counts_after_a_decision():

@@ -12,6 +12,7 @@ import pytest
 from engineworks.errors import ArtifactError, DataError
 from engineworks.evaluate import frame_scores
 from engineworks.runtime.sources import Frame, SourceOptions
+from engineworks.shadow import material
 from engineworks.shadow.comparison import Comparison
 from engineworks.shadow.material import Material, ShadowFrame, labelled
 from engineworks.shadow.run import Sampling, ShadowRun
@@ -130,14 +131,35 @@ def test_pictures_come_in_random_order_the_same_each_time_and_streams_as_they_ar
         builders.picture(tmp_path / f"{number:02}.png", seed=number)
 
     def order(**options):
-        material = Material([str(tmp_path)], SourceOptions(), **options)
-        entries = list(material)
-        assert {entry.timed for entry in entries} == {material.timed}
+        pictures = Material([str(tmp_path)], SourceOptions(), **options)
+        entries = list(pictures)
+        assert {entry.timed for entry in entries} == {pictures.timed}
         return [int(entry.frame.image.sum()) for entry in entries]
 
     one = order()
     assert one == order() and one != order(seed=1) and sorted(one) == sorted(order(seed=1))
     assert order(folders_are_video=True) != one
+
+
+def test_a_stream_that_is_lost_on_the_way_leaves_what_it_gave(monkeypatch):
+    class Lost:
+        troubles = SimpleNamespace(notes=["1 damaged"])
+
+        def __iter__(self):
+            yield from (Frame(pixels=PICTURE, number=0, time_s=0.0),) * self.frames
+            raise DataError("tcp://x is lost", hint="check the camera")
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(material, "open_source", lambda *given: Lost())
+    Lost.frames = 3
+    frames = Material(["tcp://x"], SourceOptions())
+    assert len(list(frames)) == 3
+    assert frames.notes == ["tcp://x: 1 damaged", "tcp://x is lost, after 3 frames"]
+    Lost.frames = 0
+    with pytest.raises(DataError, match="is lost"):
+        list(Material(["tcp://x"], SourceOptions()))
 
 
 def test_pictures_have_their_labels_and_one_that_does_not_fit_them_is_left_out(tmp_path):
@@ -147,10 +169,10 @@ def test_pictures_have_their_labels_and_one_that_does_not_fit_them_is_left_out(t
     boxes = [("a.png", "dog", [1, 2, 3, 4]), ("b.png", "cat", [1, 2, 3, 4])]
     known = builders.coco(tmp_path / "x.json", sizes, boxes, {"cat": 7, "dog": 3})
     pictures = labelled([str(tmp_path)], str(known), ["cat", "dog"])
-    material = Material([str(tmp_path)], SourceOptions(), pictures=pictures)
-    (entry,) = material
+    held = Material([str(tmp_path)], SourceOptions(), pictures=pictures)
+    (entry,) = held
     assert entry.truth == [{"category_id": 1, "bbox": [1, 2, 3, 4], "score": 1.0}]
-    assert material.notes == ["left out: b.png is 32x24, its labels are of 31x24"]
+    assert held.notes == ["left out: b.png is 32x24, its labels are of 31x24"]
 
 
 def test_a_folder_is_the_class_of_its_pictures(tmp_path):
