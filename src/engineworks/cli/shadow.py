@@ -318,15 +318,21 @@ def _tell(options: argparse.Namespace, outcome: ShadowRecord) -> None:
         + "\n"
     )
     agreed = outcome.agreement
+    if outcome.pooled is not None:
+        out.write(
+            f"  {outcome.pooled_metric} of all frames {outcome.pooled[1]:.4f}, the champion "
+            f"{outcome.pooled[0]:.4f} (not what was tested)\n"
+        )
     out.write(
         f"  {agreed.matched} objects in both, {agreed.lost} lost, {agreed.gained} gained, "
         f"{agreed.moved} moved; scores {records.signed(agreed.mean_shift)} in the mean, "
         f"{agreed.largest_shift:.4f} at most\n"
     )
+    grown = f", neighbours {spent.growth:.2f} times" if spent.growth is not None else ""
     out.write(
         f"  champion alone {spent.alone_p50_ms:.1f} ms, beside the candidate "
-        f"{spent.beside_p50_ms:.1f} ms (medians); CPU {100 * outcome.cpu_share_used:.0f} % of "
-        f"{100 * outcome.cpu_share:.0f} % allowed\n"
+        f"{spent.beside_p50_ms:.1f} ms (medians{grown}); CPU "
+        f"{100 * outcome.cpu_share_used:.0f} % of {100 * outcome.cpu_share:.0f} % allowed\n"
     )
     for note in outcome.notes:
         out.write(f"  note: {note}\n")

@@ -34,6 +34,12 @@ class FrameScores:
     """What the second sees otherwise than the first, in one frame."""
     as_truth: Callable[[Rows], Rows]
     """A reference's answers as what is true: those that it is sure of."""
+    pooled: str = ""
+    """The metric of all frames together, where that is another one; empty: it is the mean."""
+    match: Callable[[Rows, Rows], Any] = lambda answers, truth: None
+    """What `pool` needs to know of one frame: (answers, what is true)."""
+    pool: Callable[[Sequence[Any]], float] = lambda matches: 0.0
+    """That metric, of what `match` gave."""
 
 
 def _box_rows(answer: Any) -> Rows:
@@ -44,6 +50,11 @@ def _box_score(answers: Sequence[Rows], truths: Sequence[Rows]) -> float:
     return precision.single_curve(
         *([precision.side(rows) for rows in s] for s in (answers, truths))
     )
+
+
+def _box_match(answers: Rows, truth: Rows) -> precision.Match:
+    (match,) = precision.matches([precision.side(answers)], [precision.side(truth)])
+    return match
 
 
 def _sure_boxes(rows: Rows) -> Rows:
@@ -80,7 +91,7 @@ def _class_change(champion: Rows, candidate: Rows) -> FrameChange:
 KINDS = {
     "detection": FrameScores(
         metric="AP of a frame", rows=_box_rows, score=_box_score, change=agreement.change,
-        as_truth=_sure_boxes,
+        as_truth=_sure_boxes, pooled="AP", match=_box_match, pool=precision.average,
     ),
     "classification": FrameScores(
         metric="top1", rows=_class_rows, score=_class_score, change=_class_change, as_truth=list

@@ -75,6 +75,9 @@ class ShadowLatency:
     beside: int = 0
     beside_p50_ms: float = 0.0
     beside_p95_ms: float = 0.0
+    growth: float | None = None
+    """A frame beside the candidate / its nearest neighbours alone, the median of such pairs; None:
+    fewer than 20."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +112,10 @@ class ShadowRecord:
     """Candidate - champion."""
     interval: tuple[float, float] | None
     """Of the difference: 95 %, valid at every time together."""
+    pooled_metric: str = ""
+    """Of all frames on one curve, which nothing here tests; empty: `metric` is it."""
+    pooled: tuple[float, float] | None = None
+    """Champion and candidate, by that."""
     max_drop: float | None
     """Largest loss that `not worse` allows; None: it was not asked."""
     decision: Decision

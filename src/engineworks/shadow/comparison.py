@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from typing import Any
 
 from engineworks.evaluate.frame_scores import FrameScores, Rows
 from engineworks.evaluate.sequential import Decision, Interval, SequentialTest
@@ -15,6 +16,9 @@ from engineworks.facts.shadow import ShadowAgreement
 #: Observations of a stream before which none decides: a stretch that is bad from its first frame to
 #: its last has no neighbours that would show how alike they are.
 FEWEST = 30
+
+#: Frames that the metric of all of them is computed of: some 5 kB each.
+POOLED = 5000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +61,7 @@ class Comparison:
         self._totals = [0.0, 0.0]
         self._counts = dict.fromkeys(("frames", "matched", "lost", "gained", "moved"), 0)
         self._shift_sum = self._largest_shift = 0.0
+        self._matches: list[tuple[Any, Any]] = []
         self._lock = threading.Lock()
 
     def add(self, frame: AnsweredFrame) -> None:
@@ -100,6 +105,14 @@ class Comparison:
         self._totals[0] += champion
         self._totals[1] += candidate
         self._test.add(candidate - champion)
+        if self.scores.pooled and len(self._matches) < POOLED:
+            self._matches += [
+                (
+                    self.scores.match(frame.champion, frame.truth or []),
+                    self.scores.match(frame.candidate, frame.truth or []),
+                )
+                for frame in block
+            ]
         few = block[0].timed and self._test.count < FEWEST
         if self._test.decision and not few:
             self.decided_frame = self.compared
@@ -131,6 +144,17 @@ class Comparison:
             if not self.judged or not self._test.count:
                 return None
             return self._totals[0] / self._test.count, self._totals[1] / self._test.count
+
+    def pooled(self) -> tuple[float, float] | None:
+        """The metric of all frames together, of champion and candidate; None: there is no other.
+
+        Of the first POOLED frames.
+        """
+        with self._lock:
+            if not self._matches:
+                return None
+            champion, candidate = zip(*self._matches, strict=True)
+            return self.scores.pool(champion), self.scores.pool(candidate)
 
     def interval(self) -> Interval | None:
         """Of candidate - champion; None where nothing judges."""

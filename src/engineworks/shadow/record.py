@@ -53,7 +53,7 @@ def record(run: ShadowRun, terms: ShadowTerms, started: datetime) -> ShadowRecor
     """What a run has found, whatever ended it."""
     comparison, lane = run.comparison, run.lane
     scores, interval = comparison.mean_scores, comparison.interval()
-    agreement = comparison.agreement()
+    agreement, pooled = comparison.agreement(), comparison.pooled()
     decision = _decision(run, agreement)
     engines = [engine for engine in (run.champion.engine, lane.candidate, lane.reference) if engine]
     fell = run.decided_at
@@ -77,6 +77,8 @@ def record(run: ShadowRun, terms: ShadowTerms, started: datetime) -> ShadowRecor
         candidate_score=scores[1] if scores else None,
         difference=scores[1] - scores[0] if scores else None,
         interval=(interval.low, interval.high) if interval and scores else None,
+        pooled_metric=comparison.scores.pooled if pooled else "",
+        pooled=pooled,
         max_drop=comparison.max_drop if comparison.judged else None,
         decision=decision,
         decided_frame=comparison.decided_frame,
@@ -116,6 +118,7 @@ def _latency(run: ShadowRun) -> ShadowLatency:
     return ShadowLatency(
         alone=figures[0][0], alone_p50_ms=figures[0][1], alone_p95_ms=figures[0][2],
         beside=figures[1][0], beside_p50_ms=figures[1][1], beside_p95_ms=figures[1][2],
+        growth=run.growth(),
     )  # fmt: skip
 
 

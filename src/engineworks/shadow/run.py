@@ -10,7 +10,7 @@ import random
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,6 +28,9 @@ _RECENT, _FEWEST = 200, 20
 
 #: Frames for which the candidate rests when the champion has become slower than allowed.
 _REST = 50
+
+#: Frames up to which one alone is a neighbour.
+_NEAR = 5
 
 #: Milliseconds that are kept for the record, of each kind.
 _KEPT = 5000
@@ -80,6 +83,7 @@ class ShadowRun:
         self.decided_at: float | None = None
         """Time of the decision, in seconds since the epoch."""
         self._rest = 0
+        self._spent: deque[tuple[float, bool]] = deque(maxlen=_KEPT)
         self._recent: deque[float] = deque(maxlen=_FEWEST)
         self._chance = random.Random(0)  # noqa: S311 - which frames, no secret
         self.lane = open_lane(self._take)
@@ -120,6 +124,7 @@ class ShadowRun:
 
     def _timed(self, spent_ms: float, beside: bool) -> None:
         (self.beside_ms if beside else self.alone_ms).append(spent_ms)
+        self._spent.append((spent_ms, beside))
         if beside:
             self._recent.append(spent_ms)
         most = self.sampling.max_delay
@@ -180,7 +185,33 @@ class ShadowRun:
         if self.lane.failure is not None:
             raise self.lane.failure
 
+    def growth(self) -> float | None:
+        """How many times as long the champion takes beside the candidate; None: too few frames.
+
+        The median over frames beside it, each against the nearest ones alone before and after: what
+        else slows the machine for a while slows both.
+        """
+        spent = list(self._spent)
+        before = _nearest_alone(spent)
+        after = _nearest_alone(spent[::-1])[::-1]
+        ratios = [
+            2 * ms / (one + other)
+            for (ms, beside), one, other in zip(spent, before, after, strict=True)
+            if beside and one is not None and other is not None
+        ]
+        return statistics.median(ratios) if len(ratios) >= _FEWEST else None
+
     def close(self) -> None:
         """End the candidate's process."""
         self.material.stop.set()
         self.lane.close()
+
+
+def _nearest_alone(spent: Sequence[tuple[float, bool]]) -> list[float | None]:
+    """For each frame the time of the last one alone up to it, if it is near."""
+    nearest: list[float | None] = []
+    last, age = 0.0, _NEAR + 1
+    for ms, beside in spent:
+        last, age = (last, age + 1) if beside else (ms, 0)
+        nearest.append(last if age <= _NEAR else None)
+    return nearest

@@ -101,8 +101,8 @@ def test_without_a_judge_it_says_same_or_different_only(engines, capsys):
 def test_too_few_frames_say_how_many_more(engines, tmp_path, capsys):
     """A clip of 40 frames at 20 a second: one observation."""
     clip = write_clip(tmp_path / "bear.mp4", panned(40))
-    more = ("--reference", engines["champion"], "--every", 3, "--cpu-share", 0.05, "--json")
-    assert shadow(engines, "other runtime", clip, *more) == 4
+    more = ("--reference", engines["worse"], "--every", 3, "--cpu-share", 0.05, "--json")
+    assert shadow(engines, "champion", clip, *more) == 4
     found = json.loads(capsys.readouterr().out)
     frames = found["frames"]
     assert (frames["seen"], frames["sampled"]) == (40, 14)
@@ -115,7 +115,7 @@ def test_ctrl_c_leaves_the_record_and_no_process(engines, tmp_path):
     clip, path = write_clip(tmp_path / "bear.mp4", panned(40)), tmp_path / "shadow.json"
     clips = [shutil.copy(clip, tmp_path / f"{number}.mp4") for number in range(200)]
     words = [sys.executable, "-m", "engineworks.cli", "shadow", engines["champion"],
-             engines["other runtime"], *clips, "-o", str(path)]  # fmt: skip
+             engines["champion"], *clips, "-o", str(path)]  # fmt: skip
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as command:
         try:
             assert " beside " in command.stderr.readline()  # both are open
@@ -149,7 +149,7 @@ def test_a_candidate_whose_process_dies_has_failed(engines, monkeypatch, capsys)
         return offered(self, ticket, frame, wait=wait)
 
     monkeypatch.setattr(Lane, "offer", deadly)
-    assert shadow(engines, "other runtime", PHOTOS, "--labels", LABELS, "--json") == 1
+    assert shadow(engines, "champion", PHOTOS, "--labels", LABELS, "--json") == 1
     found = json.loads(capsys.readouterr().out)
     assert (found["decision"], found["why_ended"]) == ("failed", "failed")
     assert "ended with code -9" in found["reason"] and found["frames"]["seen"] >= 6

@@ -62,6 +62,28 @@ def test_the_difference_is_the_mean_over_observations_and_what_changed_is_counte
     assert soon.needed() == (30 - 4) * 2  # two frames an observation
 
 
+def test_ap_of_all_frames_is_told_beside_the_score_of_each():
+    """The candidate is less sure of a right box than of a wrong one of another frame."""
+
+    def box(left, score=1.0):
+        return [{"image_id": 0, "category_id": 0, "bbox": [left, 10.0, 40.0, 40.0], "score": score}]
+
+    held = Comparison(
+        frame_scores.of("detection"), judged=True, block_s=0.0, max_drop=0.01
+    )  # fmt: skip
+    for champion, candidate in ((box(0, 0.9), box(0, 0.4)), (box(200, 0.5), box(200, 0.5))):
+        held.add(
+            AnsweredFrame(
+                champion=champion, candidate=candidate, truth=box(0), timed=False, source=0,
+                time_s=0.0,
+            )
+        )  # fmt: skip
+    # Half of the objects are found, 51 of 101 recalls: at precision 1, or at 1/2.
+    assert held.pooled() == pytest.approx((51 / 101, 51 / 202))
+    assert held.mean_scores == (0.5, 0.5)  # frame by frame there is no difference
+    assert fed(comparison(), [frame()]).pooled() is None
+
+
 def test_nothing_counts_after_a_decision():
     held = comparison(block_s=0.0)
     for number in range(40):

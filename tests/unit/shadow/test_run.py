@@ -104,6 +104,7 @@ def test_a_candidate_that_slows_the_champion_rests_for_most_of_the_time():
     free = run(slow_s=0.004, every=2)
     assert free.counts["held_back"] == 0 and free.comparison.compared == 150
     assert run(every=2, max_delay=5.0).counts["held_back"] == 0
+    assert free.growth() > 2 and run(every=40).growth() is None
 
 
 def test_frames_are_sampled_by_number_or_by_chance_and_counted():
