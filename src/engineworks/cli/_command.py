@@ -49,6 +49,12 @@ def run(arguments: Sequence[str] | None) -> int:
     except EngineworksError as error:
         sys.stderr.write(error.block)
         return 2
+    except MemoryError as error:
+        sys.stderr.write(
+            f"memory ran out ({str(error) or 'MemoryError'})\n"
+            "  next: give less at once, or end what else uses memory\n"
+        )
+        return 2
     except BrokenPipeError:
         sys.stdout = None  # the reader has gone: nothing to flush
         return 0

@@ -132,6 +132,22 @@ def tell_failure(options: argparse.Namespace, path: Path, error: EngineworksErro
 
 
 @contextlib.contextmanager
+def enough_memory(path: Path) -> Iterator[None]:
+    """Let memory that ends while the block works on a file be told as that file's error.
+
+    Raises:
+        DataError: In place of a `MemoryError`.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise DataError(
+            f"{path}: memory ran out while it was in work ({error})",
+            hint="give smaller pictures or fewer rows at once, or end what else uses memory",
+        ) from error
+
+
+@contextlib.contextmanager
 def counted(record: Recorder, number: int) -> Iterator[None]:
     """What the engine raises while the block runs is counted in metrics and log, and goes on."""
     try:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from engineworks import runtime
 from engineworks.cli._engines import add_engine, add_settings, heads_by_command, open_predictor
-from engineworks.cli._images import counted, files_of, outputs_for, tell_failure
+from engineworks.cli._images import counted, enough_memory, files_of, outputs_for, tell_failure
 from engineworks.cli._numbers import add_max_pixels
 from engineworks.cli._outputs import check
 from engineworks.cli._recording import add_recording, recorder
 from engineworks.cli._words import add
 from engineworks.errors import DataError, StoreError
-from engineworks.runtime.metrics import name_of
+from engineworks.runtime.metrics import Recorder, name_of
 from engineworks.runtime.outputs import temporary_name
 from engineworks.runtime.pictures import DepthCheck, read_picture
 
@@ -63,32 +63,50 @@ def _answer(options: argparse.Namespace) -> int:
         record = recorded.of(name_of(predictor.session.manifest))
         for number, path in enumerate(files):
             try:
-                picture = read_picture(path, max_pixels=options.max_pixels)
+                with enough_memory(path):
+                    picture = read_picture(path, max_pixels=options.max_pixels)
             except DataError as error:
                 failed += 1
                 record.inference("images", {}, {}, "unreadable", frame=number, error=error)
                 tell_failure(options, path, error)
                 continue
             depth.see(picture)
-            image = picture.image
-            with counted(record, number):
-                answer = predictor(image)
-            times = predictor.times
-            stage_ms = {
-                "preprocess": times.preprocess_ms,
-                "infer": times.infer_ms,
-                "postprocess": times.postprocess_ms,
-            }
-            record.inference(
-                "images", stage_ms, predictor.count(answer), frame=number, input_shape=image.shape
-            )
-            _tell(options, path, image, answer, predictor, stage_ms)
-            if outputs:
-                predictor.draw(image, answer)
-                write_image(outputs[number], image)
+            try:
+                with enough_memory(path):
+                    answer = _read(options, record, predictor, number, path, picture.image)
+                    if outputs:
+                        predictor.draw(picture.image, answer)
+                        write_image(outputs[number], picture.image)
+            except DataError as error:
+                failed += 1
+                tell_failure(options, path, error)
     if depth.warning:
         sys.stderr.write(f"warning: {depth.warning}\n")
     return 1 if failed else 0
+
+
+def _read(
+    options: argparse.Namespace,
+    record: Recorder,
+    predictor: runtime.Predictor[Any],
+    number: int,
+    path: Path,
+    image: Any,
+) -> Any:
+    """Have one image answered and told; the answer."""
+    with counted(record, number):
+        answer = predictor(image)
+    times = predictor.times
+    stage_ms = {
+        "preprocess": times.preprocess_ms,
+        "infer": times.infer_ms,
+        "postprocess": times.postprocess_ms,
+    }
+    record.inference(
+        "images", stage_ms, predictor.count(answer), frame=number, input_shape=image.shape
+    )
+    _tell(options, path, image, answer, predictor, stage_ms)
+    return answer
 
 
 def _tell(

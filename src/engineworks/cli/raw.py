@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from engineworks.cli._engines import add_engine, open_session
-from engineworks.cli._images import SUFFIXES, counted, files_of, outputs_for, tell_failure
+from engineworks.cli._images import (
+    SUFFIXES,
+    counted,
+    enough_memory,
+    files_of,
+    outputs_for,
+    tell_failure,
+)
 from engineworks.cli._numbers import add_max_pixels
 from engineworks.cli._outputs import check
 from engineworks.cli._recording import add_recording, recorder
@@ -33,6 +40,9 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 ARRAYS = (".npy", ".npz")
+
+#: Values that are looked at together.
+_BLOCK = 2**20
 
 #: Bytes of the arrays in one file: 100 inputs of 640x640. A compressed one of 3 MB may hold 3 GB.
 MOST_BYTES = 2**29
@@ -75,17 +85,18 @@ def _run(options: argparse.Namespace) -> int:
         record = recorded.of(name_of(session.manifest))
         for number, path in enumerate(files):
             try:
-                feeds = _feeds(session, path, options.max_pixels)
-                with counted(record, number):
-                    answers = session.infer(feeds)
+                with enough_memory(path):
+                    feeds = _feeds(session, path, options.max_pixels)
+                    with counted(record, number):
+                        answers = session.infer(feeds)
+                    _tell(options, path, answers)
+                    if outputs:
+                        save(outputs[number], answers)
             except (DataError, FeedError) as error:
                 failed += 1
                 tell_failure(options, path, error)
                 continue
             record.inference("images", {}, {}, frame=number)
-            _tell(options, path, answers)
-            if outputs:
-                save(outputs[number], answers)
     return 1 if failed else 0
 
 
@@ -147,8 +158,7 @@ def _tell(options: argparse.Namespace, path: Path, answers: Mapping[str, Array])
     told = [
         {
             "name": name, "dtype": array.dtype.name, "shape": list(array.shape),
-            "min": _number(array, "min"), "max": _number(array, "max"),
-            "not_finite": _not_finite(array),
+            **dict(zip(("min", "max", "not_finite"), extent(array), strict=True)),
         }
         for name, array in answers.items()
     ]  # fmt: skip
@@ -163,17 +173,24 @@ def _tell(options: argparse.Namespace, path: Path, answers: Mapping[str, Array])
         sys.stdout.write(f"  {output['name']:<24} {output['dtype']} {output['shape']}  {span}\n")
 
 
-def _not_finite(array: Array) -> int:
-    """How many values are NaN or infinite."""
-    return int(array.size - np.isfinite(array).sum()) if array.dtype.kind == "f" else 0
+def extent(array: Array) -> tuple[float | None, float | None, int]:
+    """Smallest and largest finite value, None where there is none, and how many are not finite.
 
-
-def _number(array: Array, which: str) -> float | None:
-    """The smallest or largest finite value; None where there is none."""
+    An output may be most of what memory there is: no copy of it is made.
+    """
     if array.dtype.kind not in "biuf":
-        return None
-    finite = array[np.isfinite(array)]
-    return float(f"{float(getattr(finite, which)()):.6g}") if finite.size else None
+        return None, None, 0
+    flat, low, high, finite = array.reshape(-1), None, None, 0
+    for first in range(0, flat.size, _BLOCK):
+        block = flat[first : first + _BLOCK]
+        values = block[np.isfinite(block)].astype(np.float64)
+        finite += values.size
+        if values.size:
+            low = min(float(values.min()), values[0] if low is None else low)
+            high = max(float(values.max()), values[0] if high is None else high)
+    if low is None or high is None:
+        return None, None, flat.size
+    return float(f"{low:.6g}"), float(f"{high:.6g}"), flat.size - finite
 
 
 def save(path: Path, arrays: Mapping[str, Array]) -> None:

@@ -1,18 +1,20 @@
 """Inputs on which a model answers: comparing engines on silence proves nothing.
 
-A text detector answers 1e-7 everywhere on photos without text, and then the rounding of any engine
-is louder than the answer. So where an output stays near zero on the first inputs, further ones are
-tried: more of the user's images, then pictures made here. Knows arrays, no task and no target.
+A text detector answers the same everywhere on photos without text (1e-7, or -16 before its sigmoid,
+or 1 for "none"), and an engine whose text branch is dead agrees with it. So where a channel of an
+output stays as it is on the first inputs, further ones are tried: more of the user's images, then
+pictures made here. Knows arrays, no task and no target.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from engineworks.evaluate.parity import silent
+from engineworks.evaluate.parity import SILENT, silent
 from engineworks.specs import Size
 
 Array = np.ndarray[Any, Any]
@@ -20,11 +22,35 @@ Array = np.ndarray[Any, Any]
 #: How many further inputs are tried.
 TRIES = 32
 
+#: An output with more channels is looked at as a whole: what scores of many classes mean is judged
+#: elsewhere.
+MOST_CHANNELS = 64
+
+#: With fewer values to a channel of one row than this it is no map: its size counts, not its range.
+_FEW = 4
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Smallest and largest value of each channel of one output."""
+
+    low: Array
+    high: Array
+
+    def with_(self, other: _Span) -> _Span:
+        return _Span(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
+
+    @property
+    def moves(self) -> Array:
+        """How far each channel moves, by 1 or its own size where that is larger."""
+        size = np.maximum(1.0, np.maximum(np.abs(self.low), np.abs(self.high)))
+        return np.asarray((self.high - self.low) / size)
+
 
 def choose(
     infer: Callable[[Array], Mapping[str, Array]], inputs: Iterable[Array], rows: int
 ) -> tuple[Array, dict[str, Array], str]:
-    """The first inputs, and in their last places others on which silent outputs speak.
+    """The first inputs, and in their last places others on which what was still moves.
 
     Args:
         infer: Batch (b, channels, height, width) -> outputs by name, a row for each image.
@@ -32,36 +58,96 @@ def choose(
         rows: How many are kept.
 
     Returns:
-        (inputs (rows, ...), the answers to them, words on what was silent or "").
+        (inputs (rows, ...), the answers to them, words on what was still or "").
     """
     further = iter(inputs)
     kept = [row for _, row in zip(range(rows), further, strict=False)]
     answers = dict(infer(np.stack(kept)))
-    quiet = silent(answers)
-    if not quiet:
+    spans = _spans(answers)
+    still = {name: span.moves < SILENT for name, span in spans.items()}
+    if not any(channels.any() for channels in still.values()):
         return np.stack(kept), answers, ""
-    loudest: dict[str, tuple[float, Array]] = {}
+    tried: list[tuple[Array, dict[str, Array]]] = []
+    waiting = {name: channels.copy() for name, channels in still.items()}
     for row in further:
-        got = infer(row[None])
-        for name in quiet:
-            peak = float(np.abs(got[name]).max(initial=0.0))
-            if np.isfinite(peak) and peak > loudest.get(name, (quiet[name], None))[0]:
-                loudest[name] = peak, row
-        if loudest.keys() == quiet.keys() and not silent(
-            {n: np.array(loudest[n][0]) for n in quiet}
-        ):
+        there = _spans(infer(row[None]))
+        moves = {name: spans[name].with_(there[name]).moves for name in spans}
+        tried.append((row, moves))
+        for name, channels in waiting.items():
+            channels &= ~(moves[name] >= SILENT)
+        if not any(channels.any() for channels in waiting.values()):
             break
-    others = list({id(row): row for _, row in loudest.values()}.values())[: max(rows - 1, 1)]
+    others = _loudest(tried, still, max(rows - 1, 1))
     if others:
         kept[len(kept) - min(len(others), len(kept)) :] = others[: len(kept)]
         answers = dict(infer(np.stack(kept)))
-    still = silent(answers)
+    return np.stack(kept), answers, _words(answers, still)
+
+
+def _spans(answers: Mapping[str, Array]) -> dict[str, _Span]:
+    """Of the float outputs, by channel where an output has few enough of them."""
+    spans = {}
+    for name, answer in answers.items():
+        if not answer.size or answer.dtype.kind != "f" or not np.isfinite(answer).all():
+            continue
+        axis = _channels(answer)
+        rows = np.moveaxis(answer, axis, 0).reshape(answer.shape[axis], -1) if axis else answer
+        values = rows if axis else answer.reshape(1, -1)
+        low, high = values.min(1), values.max(1)
+        if values.shape[1] < _FEW * len(answer):  # still is then what is near zero
+            low = np.minimum(low, 0)
+            high = np.maximum(high, 0)
+        spans[name] = _Span(low.astype(np.float64), high.astype(np.float64))
+    return spans
+
+
+def _channels(answer: Array) -> int:
+    """The axis of an output's channels; 0 where it has none, or too many."""
+    if answer.ndim < 2:
+        return 0
+    axes = (1, answer.ndim - 1) if answer.ndim > 3 else range(1, answer.ndim)
+    axis = min(axes, key=lambda n: answer.shape[n])
+    return axis if 2 <= answer.shape[axis] <= MOST_CHANNELS else 0
+
+
+def _loudest(
+    tried: list[tuple[Array, dict[str, Array]]], still: Mapping[str, Array], most: int
+) -> list[Array]:
+    """Few inputs that between them move each still channel at least half as far as any does."""
+    if not tried:
+        return []
+    columns = [
+        np.concatenate([moves[name][channels] for name, channels in still.items()])
+        for _, moves in tried
+    ]
+    far = np.stack(columns)  # (inputs, channels)
+    best = far.max(0)
+    enough = (far >= best / 2) & (best >= SILENT)
+    chosen: list[int] = []
+    while len(chosen) < most and enough.any():
+        counts = enough.sum(1)
+        # Of those that move as many channels, the one that moves them furthest.
+        number = int(max(range(len(tried)), key=lambda n: (counts[n], far[n].sum())))
+        chosen.append(number)
+        enough = enough & ~enough[number]
+    return [tried[number][0] for number in sorted(chosen)]
+
+
+def _words(answers: Mapping[str, Array], before: Mapping[str, Array]) -> str:
     notes = [f"{name} is near silent on every input tried (at most {peak:.1e})"
-             for name, peak in still.items()]  # fmt: skip
-    if len(still) < len(quiet):
-        heard = ", ".join(name for name in quiet if name not in still)
-        notes.append(f"inputs were chosen on which {heard} answers")
-    return np.stack(kept), answers, "; ".join(notes)
+             for name, peak in silent(answers).items()]  # fmt: skip
+    heard = []
+    for name, span in _spans(answers).items():
+        still = span.moves < SILENT
+        if (before[name] & ~still).any():
+            heard.append(name)
+        if still.any() and name not in silent(answers):
+            where = ", ".join(map(str, np.flatnonzero(still)[:8])) if len(still) > 1 else ""
+            what = f"channel {where} of {name}" if where else name
+            notes.append(f"{what} hardly moves on any input tried")
+    if heard:
+        notes.append(f"inputs were chosen on which {', '.join(heard)} answers")
+    return "; ".join(notes)
 
 
 def pictures(size: Size) -> Iterator[Array]:

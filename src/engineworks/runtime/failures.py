@@ -25,6 +25,8 @@ _SHORT = re.compile(
     r"|bad allocation|can(?:not|'t) allocate|could not allocate)[^\n;]{0,160}",
     re.IGNORECASE,
 )
+#: The machine's own memory, whoever asked for it.
+_HOST = re.compile(r"bad_alloc|bad allocation", re.IGNORECASE)
 #: Errors that leave CUDA unusable until the process ends: 214, 700, 702, 709 to 719.
 _LOST = re.compile(
     r"CUDA (?:failure|error):? ?(?:214|70[029]|71\d)\b|illegal memory access|illegal instruction"
@@ -77,7 +79,7 @@ def reason(error: Exception, gpu: OnGpu | None = None, *, batch: bool) -> tuple[
         return None
     asked = short.group().strip() if short else "MemoryError"
     smaller = "use a smaller batch, or " if batch else ""
-    if gpu is None:
+    if gpu is None or _HOST.search(message) or isinstance(error, MemoryError):
         return f"memory ran out: {asked}", f"{smaller}use a machine with more free memory"
     larger = f"build with a larger {gpu.option}"
     other = "end what else uses this GPU (nvidia-smi)"

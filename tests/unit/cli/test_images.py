@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
 import zipfile
 from pathlib import Path
@@ -14,7 +15,7 @@ import onnxruntime as ort
 import pytest
 
 from engineworks import runtime
-from engineworks.cli import main
+from engineworks.cli import answers, main, raw
 from engineworks.errors import InferenceError
 from engineworks.specs import TaskSpec
 from tests.unit.runtime.test_scores import LABELS, colour_engine
@@ -260,3 +261,49 @@ class TestTheLog:
             assert main(["classify", engine, str(red), "--log", str(log)]) == 0
         events = [row["event"] for row in lines(log.read_text())]
         assert events.count("inference") == 2
+
+
+class TestMemory:
+    """Memory that ends is told by the file that it ended at, and the next one is read."""
+
+    @pytest.mark.parametrize("where", ["decoding", "the engine's answer", "drawing"])
+    def test_the_next_file_is_read(self, engine, red, tmp_path, capsys, monkeypatch, where):
+        other = tmp_path / "other.png"
+        shutil.copy(red, other)
+
+        def full(original):
+            def one_time(*arguments, **named):
+                monkeypatch.undo()
+                raise MemoryError("Unable to allocate 9 GiB")
+
+            return one_time
+
+        place, name = {
+            "decoding": (answers, "read_picture"),
+            "the engine's answer": (runtime.Predictor, "__call__"),
+            "drawing": (answers, "_tell"),
+        }[where]
+        monkeypatch.setattr(place, name, full(getattr(place, name)))
+        assert main(["classify", engine, str(red), str(other)]) == 1
+        told = capsys.readouterr()
+        assert f"{red}: memory ran out while it was in work (Unable to allocate 9 GiB)" in told.err
+        assert str(other) in told.out
+
+    def test_outside_of_files_it_is_words_too(self, engine, red, capsys, monkeypatch):
+        def full(*arguments, **named):
+            raise MemoryError
+
+        monkeypatch.setattr(answers, "open_predictor", full)
+        assert main(["classify", engine, str(red)]) == 2
+        assert "memory ran out (MemoryError)\n  next: " in capsys.readouterr().err
+
+    @pytest.mark.parametrize("size", [0, 1, 7])
+    def test_an_outputs_extent_is_numpys(self, monkeypatch, size):
+        monkeypatch.setattr(raw, "_BLOCK", 3)
+        values = np.random.default_rng(0).normal(size=size).astype(np.float32)
+        ends = (values.min(), values.max()) if size else ()
+        wanted = [float(f"{float(end):.6g}") for end in ends] or [None] * 2
+        assert raw.extent(values) == (*wanted, 0)
+        with_nan = np.concatenate([values, np.array([np.nan, np.inf], np.float32)])
+        assert raw.extent(with_nan) == (*wanted, 2)
+        assert raw.extent(np.array(["a"])) == (None, None, 0)

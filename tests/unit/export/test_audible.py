@@ -92,3 +92,70 @@ def test_a_silent_output_is_judged_by_absolute_error(precision, off, holds):
     assert found.holds is holds
     if precision != "fp32":  # whose rule is absolute below 1 anyway
         assert "output 'heat' is near silent (at most 1.0e-07)" in found.limit
+
+
+TEXT = np.full((1, 4, 4), 0.5, np.float32)
+TEXT[:, 1, 1] = 0.0
+PLAIN = [np.full((1, 4, 4), value, np.float32) for value in (0.5, 0.6, 0.7, 0.8)]
+
+
+def _text(batch, dead):
+    """-16 where there is no ink, 16 where there is; an engine whose branch is dead says -16."""
+    return np.where((batch < 0.2) & (not dead), 16.0, -16.0).astype(np.float32)
+
+
+LAYOUTS = {
+    "logits": lambda x, dead: _text(x, dead),
+    "softmax": lambda x, dead: np.concatenate(
+        [1 / (1 + np.exp(_text(x, dead))), 1 / (1 + np.exp(-_text(x, dead)))], 1
+    ),
+    "beside a loud one": lambda x, dead: np.concatenate([x + 1, _text(x, dead) / 16], 1),
+    "channels last": lambda x, dead: np.stack([x[:, 0] + 1, _text(x, dead)[:, 0]], -1),
+    "sigmoid": lambda x, dead: 1 / (1 + np.exp(-_text(x, dead))),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_an_engine_that_never_answers_fails_whatever_silence_looks_like(layout, precision):
+    def source(batch):
+        return {"map": LAYOUTS[layout](batch, False)}
+
+    def engine(batch):
+        return {"map": LAYOUTS[layout](batch, True)}
+
+    inputs, answers, words = audible.choose(source, [*PLAIN, *PLAIN, TEXT, *PLAIN], 4)
+    assert words == "inputs were chosen on which map answers"
+    assert any((row == TEXT).all() for row in inputs)
+    limit = parity.limit(precision, judged=False)
+    assert parity.compare(source, inputs, answers, [1, 4], limit).holds
+    assert not parity.compare(engine, inputs, answers, [1, 4], limit).holds
+
+
+def test_a_channel_that_never_moves_is_said_by_its_number():
+    def model(batch):
+        return {"map": np.concatenate([batch, np.full_like(batch, 7.0)], 1)}
+
+    _, _, words = audible.choose(model, [*DARK, *DARK, BRIGHT], 4)
+    assert words == "channel 1 of map hardly moves on any input tried"
+
+
+def test_two_channels_that_two_inputs_move_get_both():
+    left, right = TEXT.copy(), np.full((1, 4, 4), 0.5, np.float32)
+    right[:, 2, 3] = 0.0
+
+    def model(batch):
+        ink = (batch < 0.2).astype(np.float32)
+        return {"map": np.concatenate([ink[..., :2], ink[..., 2:]], 1)}
+
+    inputs, answers, _ = audible.choose(model, [*PLAIN, left, PLAIN[0], right], 4)
+    np.testing.assert_array_equal(inputs, np.stack([*PLAIN[:2], left, right]))
+    assert answers["map"].max((0, 2, 3)).tolist() == [1.0, 1.0]
+
+
+def test_of_many_classes_no_channel_is_looked_at():
+    def model(batch):
+        return {"scores": np.arange(200, dtype=np.float32)[None].repeat(len(batch), 0)}
+
+    _, _, words = audible.choose(model, [*DARK, *DARK], 4)
+    assert words == ""
