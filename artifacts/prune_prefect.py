@@ -25,7 +25,7 @@ PAGE = 200
 #: Of these flows alone: others may share the server.
 FLOWS = (
     *("ship", "complete", "benchmark", "prune", "build-target", "time-engine"),
-    *("promote", "rollback", "history", "deliver"),
+    *("promote", "rollback", "history", "deliver", "poll"),
 )
 
 

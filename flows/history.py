@@ -20,14 +20,16 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from flows.commands.outcome import tell
+from engineworks.errors import EngineworksError
+from flows.commands.outcome import History, tell
 from flows.fleet.machine import marked_as_running
+from flows.steps import deliver as delivery
 from flows.steps import promote as steps
 
 
 @flow(name="history", flow_run_name="history {model}", validate_parameters=True)
 def history(
-    model: Annotated[str, Field(min_length=1, description="Name of the registered model")],
+    model: Annotated[str, Field(description="Name of a registered model; empty: all")] = "",
     variant: Annotated[str, Field(description="One variant; empty: all")] = "",
     repair: Annotated[
         bool, Field(description="Make MLflow's aliases say what the history says")
@@ -42,13 +44,22 @@ def history(
         StoreError: MLflow or the store does not answer, or nothing was ever promoted.
         ArtifactError: A record cannot be read, or it is to be repaired and is not whole.
     """
+    records: list[History] = []
+    broken: list[str] = []
     with marked_as_running():
-        repairs = steps.shown(model) if repair else []
-        records = steps.histories(model, variant)
-    for line in repairs:
-        get_run_logger().warning("%s: %s", model, line)
+        for name in [model] if model else steps.models(variant):
+            try:
+                lines = steps.shown(name) if repair else []
+                lines += delivery.after_a_move(name) if lines else []  # a champion may have gone
+                records += steps.histories(name, variant)
+            except EngineworksError as error:
+                if model:
+                    raise
+                lines, broken = [], [*broken, f"{name}: {error.line}"]  # it stops no other
+            for line in lines:
+                get_run_logger().warning("%s: %s", name, line)
     tell(records)
-    broken = [record.broken for record in records if record.broken]
+    broken += [record.broken for record in records if record.broken]
     if broken:
         return Failed(message="; ".join(broken))
     moves = sum(len(record.moves) for record in records)

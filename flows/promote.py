@@ -21,10 +21,11 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from engineworks.promotion.gates import Limits
-from flows.commands.outcome import WHO, Promotion, tell
+from flows.commands.outcome import Promotion, tell
 from flows.fleet.machine import marked_as_running
 from flows.steps import deliver as delivery
 from flows.steps import promote as steps
+from flows.steps import requests
 
 
 @flow(name="promote", flow_run_name="promote {model}", validate_parameters=True)
@@ -52,6 +53,9 @@ def promote(
         tuple[str, ...],
         Field(description="Records of `engineworks shadow` on the worker: one must speak for it"),
     ] = (),
+    asked: Annotated[
+        bool, Field(description="Only while the version carries a request in MLflow")
+    ] = False,
 ) -> State[Any]:
     """Hold versions against their champions, and put those in their place that pass every gate.
 
@@ -64,7 +68,9 @@ def promote(
     """
     limits = Limits(max_drop=max_drop, slower_than=slower_than, max_age_days=max_age_days)
     shadows = steps.shadow_evidence(shadow)
-    with marked_as_running():
+    with marked_as_running(), requests.answering(model, version, asked=asked):
+        if asked and not requests.stands(model, version, "promote"):
+            return Completed(message="nothing is asked for any more")
         wanted = steps.candidates(model, variant, version)
         repairs = [] if dry_run else steps.shown(model)
         outcomes = [
@@ -74,12 +80,14 @@ def promote(
                 number,
                 limits=limits,
                 accept=accept,
-                who=WHO.get(),
+                who=requests.who(asked=asked),
                 dry_run=dry_run,
                 shadows=shadows,
             )
             for name, number in wanted
         ]
+        if not dry_run:
+            requests.answer(outcomes)
         repairs += [] if dry_run else steps.shown(model) + delivery.after_a_move(model)
     for line in repairs:
         get_run_logger().warning("%s: %s", model, line)

@@ -35,7 +35,8 @@ from flows.fleet.attachments import pack
 from flows.fleet.fanout import AWAY
 from flows.fleet.machine import marked_as_running
 from flows.fleet.waiting import Waiting
-from flows.steps import publish, recipe_from
+from flows.steps import publish, recipe_from, requests
+from flows.steps import registered as from_registry
 from flows.steps.prepare import calibration_data, prepare
 from flows.steps.variant import compare_shipped, job_of, ship_variant
 from tasks import _run
@@ -48,7 +49,9 @@ def _name() -> str:
 
 
 @flow(name="ship", flow_run_name=_name, validate_parameters=True)
-def ship(recipe: str, fleet: bool = False, overrides: Overrides = NONE) -> State[Any]:
+def ship(
+    recipe: str, fleet: bool = False, overrides: Overrides = NONE, registered: str = ""
+) -> State[Any]:
     """Export, simplify, analyze; build, check and time every variant; decide; log.
 
     Args:
@@ -57,6 +60,8 @@ def ship(recipe: str, fleet: bool = False, overrides: Overrides = NONE) -> State
             git+https://host/repository@COMMIT#folder/recipe.yaml.
         fleet: Build every variant on a registered machine that can, not here.
         overrides: What is another than in the recipe, for this run.
+        registered: NAME/VERSION in MLflow that asks for it: its ONNX file is the model, and the
+            recipe is a file of the checkout.
 
     Returns:
         Completed, or Failed when a required variant is not shipped or its package failed its proof
@@ -66,21 +71,37 @@ def ship(recipe: str, fleet: bool = False, overrides: Overrides = NONE) -> State
     Raises:
         EngineworksError: The recipe, the model or the data cannot be used.
     """
-    loaded, plan = preflight(recipe, fleet=fleet, overrides=overrides)
+    if not registered:
+        return _state(_shipped(*preflight(recipe, fleet=fleet, overrides=overrides), fleet=fleet))
+    model, version = from_registry.parts(registered)
+    with requests.answering(model, version, asked=True):
+        if not requests.stands(model, version, "ship", recipe):
+            return Completed(message="nothing is asked for any more")
+        with from_registry.loaded(recipe, registered) as loaded:
+            summary = _shipped(loaded, planned(loaded, fleet=fleet), fleet=fleet)
+        state = _state(summary)
+        requests.answer_ship(model, version, f"{summary.name}, {state.message}")
+    return state
+
+
+def _shipped(loaded: Loaded, plan: Plan, *, fleet: bool) -> Summary:
     with marked_as_running():
         publish.refuse_another(loaded, plan.host)
         run = _run.open_run(loaded.recipe.name)
         run.on_stage = ProgressBar(loaded.recipe.name, _stages(loaded, plan)).step
         job = Job(run=run, loaded=loaded, host=plan.host)
-        summary = _ship_fleet(job, plan) if fleet else _ship(job, plan)
+        return _ship_fleet(job, plan) if fleet else _ship(job, plan)
+
+
+def _state(summary: Summary) -> State[Any]:
     if summary.missed:
         names = ", ".join(f"{v.name} is {v.verdict}" for v in summary.missed)
         return Failed(message=f"required but not shipped: {names}")
     if summary.failed_packages:
         return Failed(message=f"packages without a proof: {', '.join(summary.failed_packages)}")
-    message = f"{len(summary.shipped)} of {len(summary.variants)} shipped"
-    message += f", {len(summary.pending)} pending" if summary.pending else ""
-    return Completed(message=message)
+    words = f"{len(summary.shipped)} of {len(summary.variants)} shipped"
+    words += f", {len(summary.pending)} pending" if summary.pending else ""
+    return Completed(message=words)
 
 
 def _ship(job: Job, plan: Plan) -> Summary:
@@ -141,6 +162,15 @@ def preflight(
         EngineworksError: As `ship`, before anything is run or written.
     """
     loaded = recipe_from.load(recipe, overrides)
+    return loaded, planned(loaded, fleet=fleet)
+
+
+def planned(loaded: Loaded, *, fleet: bool) -> Plan:
+    """The plan of a recipe, when all that can be known in a second was looked at.
+
+    Raises:
+        EngineworksError: As `ship`.
+    """
     recipes.pin_model(loaded)
     if loaded.recipe.data is not None:
         datasets.look(loaded.recipe.data)
@@ -152,8 +182,8 @@ def preflight(
         datasets.look(calibration_data(spec))
     datasets.photo_files(loaded.recipe.sealed)
     if fleet:
-        return loaded, elsewhere.plan(loaded, _run.open_home_store())
-    return loaded, planning.plan(loaded.recipe.targets)
+        return elsewhere.plan(loaded, _run.open_home_store())
+    return planning.plan(loaded.recipe.targets)
 
 
 __all__ = ["preflight", "ship"]

@@ -1,6 +1,6 @@
-"""The automation that declares runs crashed whose heartbeats stop; `make deploy` installs it.
+"""The automations that `make deploy` installs: events that start flows, runs that fell silent.
 
-What people change of it in Prefect's UI is kept and said, whether it is switched on is left alone.
+What people change of one in Prefect's UI is kept and said, whether it is on is left alone.
 """
 
 from __future__ import annotations
@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
 from flows.fleet.queues import SILENCE_WORDS
+from infra import started
 
 #: Its name, by which it is found again.
 DEAD_RUNS = "engineworks: a run whose heartbeats stop has crashed"
@@ -22,28 +24,42 @@ SILENCE = timedelta(seconds=90)
 _INSTALLED = "Installed by engineworks (make deploy) as {}."
 
 
-def install(client: Any, *, again: bool = False, dry_run: bool = False) -> list[str]:
-    """Create it, or bring it up to date unless people changed it; what was done, in words.
+def install(client: Any, *, again: Collection[str] = (), dry_run: bool = False) -> list[str]:
+    """Create them, or bring them up to date unless people changed them; what was done, in words.
 
     Args:
         client: Prefect's, synchronous.
-        again: Make it anew, without what people changed.
+        again: Names of those that are made anew, without what people changed.
         dry_run: Only say.
     """
-    wanted = _wanted()
-    there, *doubled = client.read_automations_by_name(DEAD_RUNS) or [None]
+    said = []
+    for name, wanted in {DEAD_RUNS: _dead_runs(), **started.by_events(client)}.items():
+        said += _put(client, name, wanted, again=name in again, dry_run=dry_run)
+    return said
+
+
+def names() -> set[str]:
+    """Of all of them."""
+    return {DEAD_RUNS, started.PROMOTE, started.SHIP, started.MOVED}
+
+
+def _put(client: Any, name: str, plain: Any, *, again: bool, dry_run: bool) -> list[str]:
     would = "would be " if dry_run else ""
+    there, *doubled = client.read_automations_by_name(name) or [None]
+    if plain is None:  # its deployment is not there yet: that is new, too
+        return [f"automation {name!r}: {would}{'new' if there is None else 'brought up to date'}"]
+    wanted = plain.model_copy(update={"description": _INSTALLED.format(digest(plain))})
     if there is None:
         if not dry_run:
             client.create_automation(wanted)
-        return [f"automation {DEAD_RUNS!r}: {would}new"]
+        return [f"automation {name!r}: {would}new"]
     for old in () if dry_run else doubled:
         client.delete_automation(old.id)
     ours, theirs = digest(wanted), digest(there)
     installed = re.search(r"as ([0-9a-f]{12})\.", there.description or "")
     if theirs != ours and not again and not (installed and installed[1] == theirs):
         return [
-            f"automation {DEAD_RUNS!r}: {would}kept: {part}"
+            f"automation {name!r}: {would}kept: {part}"
             for part in ("trigger", "actions")
             if getattr(there, part) != getattr(wanted, part)
         ]
@@ -51,7 +67,7 @@ def install(client: Any, *, again: bool = False, dry_run: bool = False) -> list[
         client.update_automation(there.id, wanted.model_copy(update={"enabled": there.enabled}))
     if theirs == ours:
         return []
-    return [f"automation {DEAD_RUNS!r}: {would}{'set back' if again else 'brought up to date'}"]
+    return [f"automation {name!r}: {would}{'set back' if again else 'brought up to date'}"]
 
 
 def digest(automation: Any) -> str:
@@ -70,14 +86,14 @@ def _ordered(value: Any) -> Any:
     return value
 
 
-def _wanted() -> Any:
+def _dead_runs() -> Any:
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
     from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
     beat = "prefect.flow-run.heartbeat"
     ends = {f"prefect.flow-run.{word}" for word in ("Completed", "Failed", "Cancelled", "Crashed")}
-    wanted = AutomationCore(
+    return AutomationCore(
         name=DEAD_RUNS,
         trigger=EventTrigger(
             after={beat},
@@ -94,4 +110,3 @@ def _wanted() -> Any:
             )
         ],
     )
-    return wanted.model_copy(update={"description": _INSTALLED.format(digest(wanted))})

@@ -202,12 +202,12 @@ def _deploy(client: Any, document: dict[str, Any], again: list[str]) -> int:
     from infra.listed import read
 
     listed = read(document)
-    known = {one.name for one in listed} | {automations.DEAD_RUNS}
+    known = {one.name for one in listed} | automations.names()
     if unknown := sorted({*again} - known):
         raise RuntimeError(f"prefect.yaml lists no {', '.join(unknown)}")
     pools(client, listed)
     said = deployments(client, document, listed, again)
-    said += automations.install(client, again=automations.DEAD_RUNS in again)
+    said += automations.install(client, again=again)
     names = check(client)
     sys.stderr.write("".join(f"{line}\n" for line in said))
     sys.stdout.write("\n".join(names) + "\n")

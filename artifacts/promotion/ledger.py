@@ -104,6 +104,12 @@ def read(place: Place, model: str, variant: str) -> Read | None:
     return Read(generation=_decode(Generation, held.data, key), token=held.token)
 
 
+def models(place: Place) -> list[str]:
+    """Every model of which something was ever promoted."""
+    parts = [key.split("/") for key in place.names("promotions/")]
+    return sorted({part[1] for part in parts if len(part) == 4 and part[3] == "generation.json"})
+
+
 def all_of(place: Place, model: str) -> list[Generation]:
     """What is live of every variant of a model, by variant."""
     keys = [key for key in place.names(f"promotions/{model}/") if key.endswith("/generation.json")]

@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 every entry fits, 1 the history is not whole, 3 trouble, 130 "
         "stopped.",
     )
-    parser.add_argument("model", help="name of the registered model")
+    parser.add_argument("model", nargs="?", default="", help="a registered model (default: all)")
     parser.add_argument("--variant", default="", help="default: all")
     parser.add_argument(
         "--repair", action="store_true", help="make MLflow's aliases say what the history says"

@@ -13,7 +13,7 @@ from typing import Any
 #: Of the deployments that plan and wait; any worker of pool cpu serves them.
 SHIP = ("ship", "ship-fleet")
 #: Of those that log to MLflow; only workers of pool cpu that reach it serve them.
-REGISTRY = ("registry", "nightly")
+REGISTRY = ("registry", "nightly", "ship-registered")
 #: Names that no machine may have: its own queue is called after it.
 TAKEN = ("default", *SHIP, *REGISTRY)
 

@@ -47,7 +47,13 @@ def candidates(model: str, variant: str, version: str) -> list[tuple[str, str]]:
     if version:
         with speaking(home):
             registered = client(home).get_model_version(model, version)
-        return [(variant or registered.tags.get("variant", ""), version)]
+        name = variant or registered.tags.get("variant", "")
+        if not name:
+            raise StoreError(
+                f"version {version} of {model} is no engine: it has no tag `variant`",
+                hint="ship its network: the tag engineworks.request = ship RECIPE, or flows.ship",
+            )
+        return [(name, version)]
     known = promoted(home, "candidate", model)
     chosen = [
         (generation.variant, generation.version)
@@ -287,6 +293,16 @@ def histories(model: str, variant: str) -> list[History]:
             )
         )  # fmt: skip
     return rows
+
+
+def models(variant: str) -> list[str]:
+    """Every model of which something was ever promoted; with a variant, of which that was."""
+    records_at = records()
+    return [
+        model
+        for model in ledger.models(records_at)
+        if not variant or any(one.variant == variant for one in ledger.all_of(records_at, model))
+    ]
 
 
 def _lost(home: Path, live: Generation, moves: Sequence[ledger.Move]) -> dict[str, str]:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from datetime import timedelta
 from functools import partial
@@ -22,6 +23,8 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled
 
+from artifacts.registry.webhook import RegistryEvent
+from flows import receiver
 from flows.fleet import trigger
 from infra.automations import DEAD_RUNS
 from tests.flows.conftest import ROOT
@@ -30,9 +33,9 @@ pytestmark = pytest.mark.flows
 
 DEPLOYMENTS = ["benchmark/nightly",
                "build-target/cpu", "build-target/gpu", "build-target/jetson", "build-target/mac",
-               "complete/fleet", "deliver/registry", "promote/registry", "prune/weekly",
-               "rollback/registry",
-               "ship/cpu", "ship/fleet",
+               "complete/fleet", "deliver/registry", "history/registry", "poll/registry",
+               "promote/registry", "prune/weekly", "rollback/registry",
+               "ship/cpu", "ship/fleet", "ship/registered",
                "time-engine/cpu", "time-engine/gpu", "time-engine/jetson", "time-engine/mac",
                ]  # fmt: skip
 
@@ -54,6 +57,36 @@ def asked_for(client):
         client.set_flow_run_state(newest.id, Cancelled(), force=True)
     assert [run.id for run in runs()] == made[::-1] and len(set(made)) == 5
     assert {run.work_queue_name for run in runs()} == {"registry"}
+
+
+def started_by_events(client):
+    """What the receiver tells becomes a run, by the automations that were just installed."""
+    asked = {"promote": RegistryEvent(kind="promote", model="a{{b}}", version="7"),
+             "ship": RegistryEvent(kind="ship", model="m", version="3", recipe="r.yaml"),
+             "history": RegistryEvent(kind="moved", model="m")}  # fmt: skip
+    wanted = {"promote": {"model": "a{{b}}", "version": "7", "asked": True},
+              "ship": {"recipe": "r.yaml", "registered": "m/3", "fleet": False},
+              "history": {"model": "m", "repair": True}}  # fmt: skip
+    for event in asked.values():
+        receiver.to_prefect(event)
+    until = time.monotonic() + 30
+    runs = {}
+    while len(runs) < 3 and time.monotonic() < until:
+        time.sleep(0.2)
+        runs = {run.name.split("/")[0]: run for run in _made_by_automations(client)}
+    assert {name: run.parameters for name, run in runs.items()} == wanted
+    for run in runs.values():
+        client.set_flow_run_state(run.id, Cancelled(), force=True)
+
+
+def _made_by_automations(client):
+    flows = {flow.id: flow.name for flow in client.read_flows()}
+    made = [
+        run
+        for run in client.read_flow_runs()
+        if run.created_by and run.created_by.type == "AUTOMATION"
+    ]
+    return [run.model_copy(update={"name": f"{flows[run.flow_id]}/{run.name}"}) for run in made]
 
 
 def test_what_is_deployed_ships_through_a_worker_elsewhere(project, tmp_path_factory):
@@ -79,6 +112,7 @@ def test_what_is_deployed_ships_through_a_worker_elsewhere(project, tmp_path_fac
         assert len(client.read_automations_by_name(DEAD_RUNS)) == 1
         known = client.read_deployments()
         asked_for(client)
+        started_by_events(client)
     found = {d.name: d for d in known if "ship" in d.tags}
     nightly = next(d for d in known if d.name == "nightly")
     for deployment, cron in ((found["fleet"], "0 3 * * 0"), (nightly, "0 2 * * *")):

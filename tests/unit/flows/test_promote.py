@@ -566,3 +566,43 @@ def test_a_rollback_now_does_not_wait_for_prefect():
     words = "import sys, flows.commands.rollback, flows.steps.promote, flows.steps.deliver"
     code = f"{words}; sys.exit('prefect' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_is_asked_for_in_mlflow_is_done_once_and_answered_there(ship, home, monkeypatch):
+    mlflow = mlflow_log.client(home)
+
+    def ask(version, text="promote"):
+        mlflow.set_model_version_tag("tiny", version, "engineworks.request", text)
+
+    def answer(version):
+        tags = mlflow.get_model_version("tiny", version).tags
+        assert "engineworks.request" not in tags
+        return tags["engineworks.answer"]
+
+    def run(version):
+        return promote_flow.promote.fn("tiny", version=version, asked=True)
+
+    ask(ship(b"one"))
+    assert run("1").is_completed() and answer("1").startswith(f"promote: promoted: {FIRST} (20")
+    assert steps.histories("tiny", "")[0].moves[0].who == "not told by MLflow"
+    again = run("1")  # the webhook and the poll have both started one
+    assert again.is_completed() and again.message == "nothing is asked for any more"
+    assert len(steps.histories("tiny", "")[0].moves) == 1
+    ask(ship(b"worse", wrong=60))
+    assert run("2").is_failed() and "refused: accuracy: " in answer("2")
+    ask("2", "ship r.yaml")
+    assert run("2").message == "nothing is asked for any more"  # that is for another flow
+    mlflow.create_model_version("tiny", "s3://bucket/network")
+    ask("3")
+    with pytest.raises(StoreError, match="is no engine"):
+        run("3")
+    assert "failed: version 3 of tiny is no engine" in answer("3")
+    mlflow.set_registered_model_alias("tiny", "champion-openvino-int8", "2")
+    assert history_flow.history.fn("", repair=True).is_completed()  # an alias is no wish
+    assert aliases(home) == {"champion-openvino-int8": "1"}
+    record = home / "promotions/tiny/openvino-int8/generation.json"
+    (home / "promotions/zebra").mkdir()
+    shutil.copytree(record.parent, home / "promotions/zebra/openvino-int8")
+    state = history_flow.history.fn("", repair=True)
+    assert state.is_failed() and "zebra" in state.message  # and stops no other
+    assert "tiny" not in state.message

@@ -1,0 +1,37 @@
+"""Events that flows of engineworks tell Prefect, and that its automations start flows by.
+
+An event is posted and its answer awaited: who passes on what somebody else has told may then ask
+for it again. Knows Prefect's API, nothing of what an event means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prefect.client.orchestration import get_client
+from prefect.events import Event, Resource
+
+#: Somebody asks in MLflow that a version be promoted, or its network shipped.
+PROMOTE, SHIP = "engineworks.registry.promote", "engineworks.registry.ship"
+#: An alias that follows the records was moved.
+MOVED = "engineworks.registry.moved"
+
+
+def tell(name: str, about: str, payload: Mapping[str, Any]) -> None:
+    """Post an event.
+
+    Args:
+        name: One of this module's.
+        about: What it is about, e.g. `yolox_nano/7`.
+        payload: Strings and numbers.
+
+    Raises:
+        httpx.HTTPError: Prefect's server does not answer, or refuses it.
+    """
+    resource = Resource(
+        {"prefect.resource.id": f"engineworks.model.{about}", "prefect.resource.name": about}
+    )
+    event = Event(event=name, resource=resource, payload=dict(payload))
+    with get_client(sync_client=True) as client:
+        client.request("POST", "/events", json=[event.model_dump(mode="json")])
