@@ -14,6 +14,9 @@ from artifacts.registry.ownership import Owner
 from engineworks.codec import digest
 from engineworks.store import file_sha256
 
+#: Raised when more is asked of a registration than before: what was confirmed then is asked again.
+_ASKED = 2
+
 
 def state(home: Path, name: str, run_id: str, owner: Owner) -> str:
     """Digest of all that an answer about a model depends on; empty where a server must be asked."""
@@ -28,7 +31,7 @@ def state(home: Path, name: str, run_id: str, owner: Owner) -> str:
         for path in (Path(folder) / file for file in files)
     ]
     databases = [(path.name, file_sha256(path)) for path in database_paths]
-    return digest([databases, sorted(logged), run_id, owner])
+    return digest([_ASKED, databases, sorted(logged), run_id, owner])
 
 
 def is_known(home: Path, name: str, now: str) -> bool:
