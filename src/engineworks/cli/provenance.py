@@ -14,6 +14,7 @@ from engineworks.runtime.session import local_folder
 
 if TYPE_CHECKING:
     from engineworks.cli._words import Subparsers
+    from engineworks.provenance import Sign
 
 
 def register(subparsers: Subparsers) -> None:
@@ -33,6 +34,9 @@ def register(subparsers: Subparsers) -> None:
         metavar="FILE",
         help="summary.json of its run, for scores, times, data and packages (default: the newest "
         "one of the state folder that knows it)",
+    )
+    command.add_argument(
+        "--key", type=Path, metavar="FILE", help="private key (PEM) that signs the statements"
     )
 
 
@@ -57,12 +61,15 @@ def _provenance(options: argparse.Namespace) -> int:
     lineage = provenance.trace(
         folder, [home_store()], facts.made_of_it if facts else (), tests
     )  # fmt: skip
-    provenance.write(lineage, facts, options.output)
+    sign = _signer(options.key) if options.key is not None else None
+    provenance.write(lineage, facts, options.output, sign)
     lines = [
         f"{options.output / provenance.BOM}: CycloneDX 1.6, {len(lineage.chain)} artifacts",
         f"{options.output / provenance.ENGINE}: in-toto, SLSA provenance of the engine",
         f"{options.output / provenance.CHAIN}: the same of each link, the trained model first",
     ]
+    if sign is not None:
+        lines.append(f"{options.output / provenance.SIGNED}: all statements, signed (DSSE)")
     if facts is None:
         lines.append("no summary.json speaks of it: no scores, times and data; give --summary FILE")
     if lineage.unknown:
@@ -79,6 +86,20 @@ def _provenance(options: argparse.Namespace) -> int:
         ],
     }  # fmt: skip
     return answer(options, data, "\n".join(lines))
+
+
+def _signer(key: Path) -> Sign:
+    """What signs with a key of `bundle --new-key`.
+
+    Raises:
+        ArtifactError: It is no such key.
+        MissingDependency: The package for signatures is not here.
+    """
+    from engineworks.sealed import signing
+
+    private = signing.load_private(key)
+    name = signing.fingerprint(signing.raw(private.public_key()))
+    return lambda data: (name, private.sign(data))
 
 
 def _summaries() -> Iterator[Path]:

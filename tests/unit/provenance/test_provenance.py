@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import gzip
 import hashlib
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import jsonschema
@@ -189,7 +191,7 @@ def test_the_statement_names_every_link_down_to_the_weights(written, in_toto):
 
 def test_each_link_has_a_statement_whose_dependencies_were_made_before(written, in_toto):
     _, output, chain = written
-    lines = (output / "chain.intoto.jsonl").read_text().splitlines()
+    lines = (output / "chain.statements.jsonl").read_text().splitlines()
     made = []
     for line, artifact in zip(lines, chain, strict=True):
         statement = json.loads(line)
@@ -238,6 +240,38 @@ def test_the_bill_of_materials_is_cyclonedx_with_a_model_card(written, cyclonedx
     assert {f"tool:{name}@{version}" for name, version in TOOLS.items()} <= set(others)
 
 
+def test_signed_statements_are_dsse_envelopes_that_openssl_verifies(
+    made, tmp_path, monkeypatch, in_toto
+):
+    home, chain = made
+    monkeypatch.setenv("ENGINEWORKS_HOME", str(home))
+    key, output = tmp_path / "k", tmp_path / "out"
+    assert main(["bundle", "--new-key", str(key)]) == 0
+    assert main(["provenance", chain[5].uri, "-o", str(output), "--key", str(key)]) == 0
+    statements = [json.loads((output / "engine.intoto.json").read_text())]
+    lines = (output / "chain.statements.jsonl").read_text().splitlines()
+    statements += [json.loads(line) for line in lines]
+    envelopes = (output / "attestations.intoto.jsonl").read_text().splitlines()
+    for line, statement in zip(envelopes, statements, strict=True):
+        envelope = json.loads(line)
+        assert set(envelope) == {"payloadType", "payload", "signatures"}
+        payload = base64.b64decode(envelope["payload"], validate=True)
+        assert json.loads(payload) == statement
+        hold_to_in_toto(in_toto, statement)
+        # As https://github.com/secure-systems-lab/dsse/blob/master/protocol.md has it.
+        kind = envelope["payloadType"]
+        signed = f"DSSEv1 {len(kind)} {kind} {len(payload)} ".encode() + payload
+        (signature,) = envelope["signatures"]
+        (tmp_path / "sig").write_bytes(base64.b64decode(signature["sig"]))
+        for data, code in ((signed, 0), (signed + b" ", 1)):
+            (tmp_path / "data").write_bytes(data)
+            done = subprocess.run(
+                ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", f"{key}.pub", "-rawin",
+                 "-in", tmp_path / "data", "-sigfile", tmp_path / "sig"], capture_output=True,
+            )  # fmt: skip
+            assert done.returncode == code, done.stderr
+
+
 def test_a_copy_elsewhere_tells_what_it_knows(made, tmp_path, monkeypatch, capsys, cyclonedx,
                                               in_toto):  # fmt: skip
     home, chain = made
@@ -260,7 +294,7 @@ def test_a_copy_elsewhere_tells_what_it_knows(made, tmp_path, monkeypatch, capsy
     predicate = hold_to_in_toto(in_toto, statement)
     (unknown,) = predicate.build_definition.resolved_dependencies
     assert dict(unknown.digest) == {"engineworks": chain[4].sha256}
-    lines = (output / "chain.intoto.jsonl").read_text().splitlines()
+    lines = (output / "chain.statements.jsonl").read_text().splitlines()
     assert [json.loads(line)["subject"][0]["digest"]["engineworks"] for line in lines] == [
         chain[5].sha256, chain[7].sha256,
     ]  # fmt: skip
@@ -299,7 +333,7 @@ def test_a_parent_that_names_its_child_ends_nothing(made, tmp_path, monkeypatch)
     path.chmod(0o644)
     path.write_text(manifests.dump(bent))
     assert main(["provenance", chain[5].uri, "-o", str(tmp_path / "out")]) == 0
-    lines = (tmp_path / "out" / "chain.intoto.jsonl").read_text().splitlines()
+    lines = (tmp_path / "out" / "chain.statements.jsonl").read_text().splitlines()
     assert len(lines) == 8
 
 
