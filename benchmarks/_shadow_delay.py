@@ -5,7 +5,7 @@ Frames come at a fixed rate, as from a camera; the engines are real, the candida
 
 from __future__ import annotations
 
-import math
+import os
 import statistics
 import threading
 import time
@@ -42,9 +42,9 @@ class Camera:
             yield ShadowFrame(frame=frame, source=1, timed=True)
 
 
-def measure(engine: str, pictures: Sequence[Any]) -> dict[str, float]:
+def measure(engine: str, pictures: Sequence[Any]) -> dict[str, Any]:
     """The champion's medians alone and beside, and the share of the CPU that was used."""
-    cores = hosts.cores()
+    cores, load = hosts.cores(), os.getloadavg()[0]
     champion = ShadowSide(EngineChoice(place=engine))
     choice = EngineChoice(place=engine, threads=max(1, round(SHARE * cores)))
     camera: Any = Camera(pictures)
@@ -64,6 +64,7 @@ def measure(engine: str, pictures: Sequence[Any]) -> dict[str, float]:
         champion.close()
     alone, beside = (statistics.median(ms) for ms in (run.alone_ms, run.beside_ms))
     return {
-        "alone p50 ms": alone, "beside p50 ms": beside, "growth": run.growth() or math.inf,
+        "load before": load,
+        "alone p50 ms": alone, "beside p50 ms": beside, "growth": run.growth(),
         "share used": used, "compared": run.comparison.compared, **run.counts,
     }  # fmt: skip

@@ -132,8 +132,7 @@ def _measured(pool: Pool) -> tuple[list[Bar], dict[str, Any]]:
         details[judge] = {**facts, **told}
     delay = _shadow_delay.measure(pool.engine(), pool.frames[:40])
     details["beside a live source"] = delay
-    name = "champion beside the candidate over alone"
-    bars.append(Bar(name, delay["growth"], "times", 1 + _shadow_delay.DELAY))
+    # How much slower the champion was is told, no bar: it is a fact of the machine and its load.
     bars.append(Bar("share of the CPU", delay["share used"], "of cores", _shadow_delay.SHARE))
     return bars, details
 

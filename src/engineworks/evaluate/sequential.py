@@ -39,6 +39,9 @@ ALIKE = 0.2
 #: Observations beyond which nobody is sent to wait for more.
 MOST = 10_000_000
 
+#: Distinct differences from which the interval takes them in steps, so that its time is bounded.
+_DISTINCT = 5_000
+
 _WANTED = math.log(2 / ALPHA)
 
 
@@ -70,6 +73,7 @@ class SequentialTest:
         self._games: dict[Decision, _Game] = {"better": _Game(0.0), "worse": _Game(0.0, sign=-1)}
         if max_drop is not None:
             self._games["not worse"] = _Game(-max_drop)
+        self._known = 0, Interval(low=-1.0, high=1.0)
         self._total = self._squares = self._products = 0.0
 
     def add(self, difference: float) -> None:
@@ -124,8 +128,12 @@ class SequentialTest:
 
     def interval(self) -> Interval:
         """All means that the differences so far let stand."""
-        seen = np.array(self._seen)
-        return Interval(low=_lowest(seen), high=-_lowest(-seen))
+        known, interval = self._known
+        if known != self.count:
+            seen = np.array(self._seen)
+            interval = Interval(low=_lowest(seen), high=-_lowest(-seen))
+            self._known = self.count, interval
+        return interval
 
     def needed(self) -> int:
         """About how many further differences would bring a decision if they go on like this.
@@ -176,6 +184,9 @@ def _lowest(seen: Array) -> float:
     if not len(seen) or seen.mean() <= -1:
         return -1.0
     values, counts = np.unique(seen, return_counts=True)
+    if len(values) > _DISTINCT:  # rounded down, which can only widen the interval
+        seen = np.maximum(-1.0, np.floor(seen * _DISTINCT / 2) / (_DISTINCT / 2))
+        values, counts = np.unique(seen, return_counts=True)
     low, high = -1.0, float(seen.mean())
     for _ in range(40):
         middle = (low + high) / 2

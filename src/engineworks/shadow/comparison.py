@@ -18,7 +18,7 @@ from engineworks.facts.shadow import ShadowAgreement
 FEWEST = 30
 
 #: Frames that the metric of all of them is computed of: some 5 kB each.
-POOLED = 5000
+POOLED = 1000
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engineworks.errors import DataError
+from engineworks.evaluate import sequential
 from engineworks.evaluate.sequential import ALPHA, STAKES, SequentialTest
 
 DIFFERENCES = st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=40)
@@ -122,6 +123,17 @@ def test_equal_answers_say_not_worse_only_when_a_rare_disaster_is_ruled_out():
     few = fed(np.zeros(60), 0.01)
     assert few.decision == "" and few.interval().low < -0.01
     assert few.needed() == pytest.approx(place - 60, rel=0.5)
+
+
+def test_many_differences_are_taken_in_steps_that_widen_the_interval(monkeypatch):
+    rng = np.random.default_rng(4)
+    seen = np.clip(rng.normal(0.01, 0.1, 3000), -1, 1)
+    exact = fed(seen).interval()
+    monkeypatch.setattr(sequential, "_DISTINCT", 2000)
+    stepped = fed(seen).interval()
+    assert (
+        exact.low - 2e-3 < stepped.low < exact.low < exact.high < stepped.high < exact.high + 2e-3
+    )
 
 
 def test_a_broken_candidate_is_found_in_a_dozen_frames():
