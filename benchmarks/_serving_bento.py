@@ -1,7 +1,7 @@
-"""The service that BentoML's guide writes: a file as the whole body, one worker, no access log.
+"""The service that BentoML's guide writes: a file as the whole body, no access log.
 
-`BENCH_ENGINE=ENGINE bentoml serve benchmarks._serving_bento:Photos`, in an environment that holds
-BentoML.
+`BENCH_ENGINE=ENGINE BENCH_WORKERS=N bentoml serve benchmarks._serving_bento:Photos`, in an
+environment that holds BentoML.
 """
 
 import os
@@ -15,7 +15,10 @@ from benchmarks._serving_answer import answer, detector
 
 
 @bentoml.service(
-    workers=1, threads=1, metrics={"enabled": False}, logging={"access": {"enabled": False}}
+    workers=int(os.environ["BENCH_WORKERS"]),
+    threads=1,
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
 )
 class Photos:
     """Boxes of a photo."""

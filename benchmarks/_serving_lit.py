@@ -1,7 +1,7 @@
-"""The server that LitServe's guide writes: a file as a form's field, one worker, no batching.
+"""The server that LitServe's guide writes: a file as a form's field, no batching.
 
-`python -m benchmarks._serving_lit PORT ENGINE`, in an environment that holds LitServe, which reads
-the annotations below as types: no `from __future__ import annotations`.
+`python -m benchmarks._serving_lit PORT ENGINE WORKERS`, in an environment that holds LitServe, which
+reads the annotations below as types: no `from __future__ import annotations`.
 """
 
 import sys
@@ -39,7 +39,8 @@ class Photos(ls.LitAPI):  # type: ignore[misc] # LitServe is in no environment o
 
 
 if __name__ == "__main__":
-    server = ls.LitServer(Photos(sys.argv[2]), accelerator="cpu", workers_per_device=1, timeout=60)
+    api, workers = Photos(sys.argv[2]), int(sys.argv[3])
+    server = ls.LitServer(api, accelerator="cpu", workers_per_device=workers, timeout=60)
     server.run(
         host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", generate_client_file=False
     )

@@ -2,7 +2,8 @@
 
 Packages of this project (Triton, TorchServe, KServe) are loaded by the servers that `make servers`
 installs, LitServe and BentoML by an environment of their own (`PEERS` below). A server that is not
-installed is left out and named. Never more than two contenders run at once.
+installed is left out and named. Each runs one session of one thread for each core, so that all may
+use the whole machine; never more than two contenders run at once.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ import numpy as np
 
 from benchmarks._rounds import ratio
 from benchmarks._serving_cpu import cpu_s, idle_once
-from engineworks import packaging
+from engineworks import hosts, packaging
+from engineworks.facts.timing import BenchmarkRow
 from engineworks.load import knee, poisson
 from engineworks.load.wire import Client, Endpoint, target
 from engineworks.packaging import PackageInput
@@ -36,7 +38,16 @@ from tests import builders, servers
 #: What the environment `HOME/servers/peers` holds.
 PEERS = ("litserve==0.2.19", "bentoml==1.4.40")
 
+#: What makes a package's numbers: an engine that was timed with one thread and one row.
+_ROW = BenchmarkRow(
+    height=416, width=416, batch=1, threads=1, mean_ms=20.0, std_ms=1.0, p50_ms=20.0, p95_ms=22.0,
+    p99_ms=None, ci95_ms=(19.8, 20.2), cpu_ms=20.0, throughput_per_s=50.0, n=100, warmup=10,
+    inconclusive="",
+)  # fmt: skip
+
 _TOP = Path(__file__).parents[1]
+CORES = str(hosts.cores())
+
 #: An answer within this is a good one, for the knee.
 _LIMIT_MS = 1000.0
 _READY_S = 120.0
@@ -88,7 +99,7 @@ def contenders(folder: Path, engine: Path, photo: Path, home: Path) -> dict[str,
 
     @contextlib.contextmanager
     def ours() -> Iterator[Running]:
-        with servers.serving(folder, str(engine), "--threads", "1") as server:
+        with servers.serving(folder, str(engine), "--threads", "1", "--instances", CORES) as server:
             idle_once(server)
             yield Running(_photo(f"{server.url}/detect", data), server.process.pid)
 
@@ -117,10 +128,10 @@ def contenders(folder: Path, engine: Path, photo: Path, home: Path) -> dict[str,
         "naive FastAPI": program(
             Path(sys.executable), "benchmarks._serving_naive", "PORT", str(engine)
         ),
-        "LitServe": program(peers, "benchmarks._serving_lit", "PORT", str(engine)),
+        "LitServe": program(peers, "benchmarks._serving_lit", "PORT", str(engine), CORES),
         "BentoML": program(
             peers, "bentoml", "serve", "benchmarks._serving_bento:Photos", "--host", "127.0.0.1",
-            "--port", "PORT", BENCH_ENGINE=str(engine),
+            "--port", "PORT", BENCH_ENGINE=str(engine), BENCH_WORKERS=CORES,
         ),
     }  # fmt: skip
     for kind in ("torchserve", "triton", "kserve"):
@@ -140,7 +151,8 @@ def _packaged(folder: Path, kind: str, engine: Path, data: bytes, home: Path) ->
     written.mkdir()
     output = package.write(
         PackageInput(
-            engine=engine, manifest=manifest, rows=(), cores=1, options={}, work=written
+            engine=engine, manifest=manifest, rows=(_ROW,), cores=hosts.cores(), options={},
+            work=written,
         )
     )  # fmt: skip
     made = LocalStore(folder / "packages").put(
