@@ -1,6 +1,6 @@
 """The server that LitServe's guide writes: a file as a form's field, no batching.
 
-`python -m benchmarks._serving_lit PORT ENGINE WORKERS`, in an environment that holds LitServe, which
+`python -m benchmarks._serving_lit PORT ENGINE WORKERS`, in an environment that holds LitServe. It
 reads the annotations below as types: no `from __future__ import annotations`.
 """
 

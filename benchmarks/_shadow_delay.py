@@ -14,7 +14,7 @@ from typing import Any
 
 from engineworks import hosts
 from engineworks.runtime.sources import Frame
-from engineworks.shadow.comparison import Comparison
+from engineworks.shadow.comparison import AnswerComparison
 from engineworks.shadow.lane import Lane
 from engineworks.shadow.material import ShadowFrame
 from engineworks.shadow.run import Sampling, ShadowRun
@@ -54,7 +54,7 @@ def measure(engine: str, pictures: Sequence[Any]) -> dict[str, Any]:
             champion.session.manifest, choice, None, share=SHARE, cores=cores, yields=True,
             answered=take,
         ),
-        Comparison(champion.scores, judged=False, block_s=2.0, max_drop=None),
+        AnswerComparison(champion.scores, judged=False, block_s=2.0, max_drop=None),
     )  # fmt: skip
     try:
         run.run()

@@ -25,12 +25,10 @@ from engineworks.errors import ArtifactError, StoreError
 from engineworks.facts.data import PinnedData
 from engineworks.manifest import Manifest
 from engineworks.promotion.gates import Standing
+from engineworks.runtime import engines
 from engineworks.specs import Size
 
 DAY_MS = 86_400_000
-
-#: Targets whose engines are doubles of real ones.
-DOUBLES = {"null": "the target null replays recorded answers: it is simulated"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +149,7 @@ def _standing(
         verdict=tags.get("verdict", "") if row.verdict == "shipped" else row.verdict,
         reason=row.reason,
         age_days=max(0.0, (time.time() * 1000 - ended_ms) / DAY_MS),
-        simulated=DOUBLES.get(row.target, tags.get("simulated", "")),
+        simulated=engines.simulated(row.target) or tags.get("simulated", ""),
         budget=summary.budget,
         accuracy=row.accuracy,
         parity=row.parity,

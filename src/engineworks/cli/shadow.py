@@ -164,7 +164,7 @@ def _files(address: str, sources: Any) -> list[Path | int]:
 def _running(options: argparse.Namespace) -> Iterator[tuple[ShadowRun, Any]]:
     """The engines open, and a run that has not begun."""
     from engineworks import hosts
-    from engineworks.shadow.comparison import Comparison
+    from engineworks.shadow.comparison import AnswerComparison
     from engineworks.shadow.lane import Lane
     from engineworks.shadow.record import ShadowTerms
     from engineworks.shadow.run import Sampling, ShadowRun
@@ -180,7 +180,7 @@ def _running(options: argparse.Namespace) -> Iterator[tuple[ShadowRun, Any]]:
         threads = max(1, round(share * cores))
         reference = options.reference
         judged_by: Any = "labels" if options.labels else "reference" if reference else "nothing"
-        comparison = Comparison(
+        comparison = AnswerComparison(
             champion.scores,
             judged=judged_by != "nothing",
             block_s=_block_s(options, material),

@@ -17,6 +17,7 @@ from engineworks import __version__
 from engineworks.manifest import Manifest, TensorSpec
 from engineworks.provenance.lineage import Lineage, Link
 from engineworks.provenance.run_facts import RunFacts
+from engineworks.runtime import engines
 
 #: Kinds of artifacts that are models in some form; others are data.
 _MODELS = ("source", "onnx", "engine")
@@ -250,8 +251,8 @@ def _known(values: dict[str, Any], slice_: str) -> list[dict[str, Any]]:
 
 def _limitations(manifest: Manifest, facts: RunFacts | None) -> list[str]:
     said: list[str] = []
-    if manifest.target == "null" or (facts and facts.simulated):
-        said.append("simulated: it replays recorded answers and computes nothing")
+    if why := engines.simulated(manifest.target):
+        said.append(f"simulated: {why}")
     if facts is None:
         return [*said, "no summary of its run is at hand: it is not known how it was judged"]
     rows: Iterable[dict[str, Any]] = facts.row.get("benchmark") or ()

@@ -13,6 +13,7 @@ from typing import Any
 
 from engineworks import files
 from engineworks.errors import ArtifactError
+from engineworks.runtime import engines
 from engineworks.store import is_identity
 
 #: Bytes of a summary: the largest known has some 5 MB.
@@ -46,7 +47,7 @@ class RunFacts:
     @property
     def simulated(self) -> bool:
         """Whether its engine is a double of a real one."""
-        return self.row.get("target") == "null"
+        return bool(engines.simulated(str(self.row.get("target", ""))))
 
 
 def facts_of(sha256: str, summaries: Iterable[Path], *, must: bool = False) -> RunFacts | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -75,17 +76,7 @@ def parse(
         RecipeError: As `load`.
         DataError: The labels file is missing.
     """
-    try:
-        raw = yaml_text.parse(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise _no_yaml(path, error) from error
-    if raw is None:
-        raise RecipeError(f"{path} is empty", hint="start from examples/yolox_nano/recipe.yaml")
-    if not isinstance(raw, dict):
-        raise RecipeError(
-            f"{path} holds {type(raw).__name__}, not a mapping of sections",
-            hint="start from examples/yolox_nano/recipe.yaml",
-        )
+    raw = _sections(text, path)
     if overrides.words:
         raw = overrides.apply(raw)
         text = f"# Of {path}, for one run: {overrides.words}\n" + yaml.safe_dump(
@@ -117,6 +108,21 @@ def parse(
         text=text,
         origin=origin,
     )
+
+
+def _sections(text: str, path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml_text.parse(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise _no_yaml(path, error) from error
+    if raw is None:
+        raise RecipeError(f"{path} is empty", hint="start from examples/yolox_nano/recipe.yaml")
+    if not isinstance(raw, dict):
+        raise RecipeError(
+            f"{path} holds {type(raw).__name__}, not a mapping of sections",
+            hint="start from examples/yolox_nano/recipe.yaml",
+        )
+    return raw
 
 
 def _no_yaml(path: Path, error: Exception) -> RecipeError:

@@ -23,6 +23,7 @@ import numpy as np
 
 from engineworks import store
 from engineworks.errors import ArtifactError, DataError, EngineworksError, FeedError, said
+from engineworks.runtime import engines
 from engineworks.runtime.detections import Detections
 from engineworks.runtime.elsewhere import image_model
 from engineworks.runtime.heads.classification import Classification
@@ -60,7 +61,7 @@ _PICTURES = (
 )
 
 
-def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> EngineModel:
+def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> LoadedEngine:
     """What MLflow calls: open the engine in a folder.
 
     Args:
@@ -87,12 +88,10 @@ def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> En
         _log.warning(
             "%s is %s: it was withdrawn and should not be used any more", title, verdict
         )  # fmt: skip
-    simulated = tags.get("simulated", "")
-    if session.manifest.target == "null":
-        simulated = simulated or "the target null replays recorded answers"
+    simulated = tags.get("simulated", "") or engines.simulated(session.manifest.target)
     if simulated:
         _log.warning("%s is simulated: %s", title, simulated)
-    return EngineModel(session)
+    return LoadedEngine(session)
 
 
 def _registered(folder: Path) -> tuple[str, dict[str, str]]:
@@ -123,7 +122,7 @@ def _registered(folder: Path) -> tuple[str, dict[str, str]]:
     return title, {str(key): str(value) for key, value in tags.items()}
 
 
-class EngineModel:
+class LoadedEngine:
     """An open engine as MLflow's pyfunc calls it.
 
     Args:
@@ -293,7 +292,7 @@ def _items(data: Any, rank: int) -> list[Any]:
     """What was given, one entry a picture or row.
 
     Args:
-        data: As `EngineModel.predict` takes it.
+        data: As `LoadedEngine.predict` takes it.
         rank: Dimensions of the engine's input, its batch among them.
 
     Raises:

@@ -46,16 +46,8 @@ PRIORITIES = {"low": -1, "normal": 0, "high": 1}
 
 def labels() -> frozenset[str]:
     """Paths that have a label of their own in the metrics."""
-    return frozenset(
-        (
-            "/",
-            "/health/live",
-            "/health/ready",
-            "/metrics",
-            VIDEO,
-            *(f"/{name}" for name in routes()),
-        )
-    )
+    own = ("/", "/health/live", "/health/ready", "/metrics", VIDEO)
+    return frozenset({*own, *(f"/{name}" for name in routes())})
 
 
 class Choices(pydantic.BaseModel):

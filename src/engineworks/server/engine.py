@@ -26,7 +26,7 @@ from engineworks.runtime.metrics import Recorder, name_of
 from engineworks.server.admission import Admission, DecodingQueue
 from engineworks.server.heads import Model, answering
 from engineworks.server.jobs import Arrays, Coming, ImageJob, Pixels, ServerJob, own, padded
-from engineworks.server.refusals import Refusal, bad_request, busy, too_large, too_late
+from engineworks.server.refusals import bad_request, busy, late, too_large
 from engineworks.server.settings import ServedEngine, Settings
 from engineworks.server.trials import BatchTrial, Kept, may_merge, repeated, row
 
@@ -49,6 +49,8 @@ class OpenEngine:
     Raises:
         EngineworksError: It cannot be opened, or fails on its first rows.
     """
+
+    _retired: asyncio.Future[None] | None
 
     def __init__(
         self,
@@ -95,8 +97,7 @@ class OpenEngine:
             self._free.put(session)
         self.admission = Admission(self.name, limits.queue, first_row_s=warm_row_s)
         self._decoding = DecodingQueue(pool, self._images_ahead)
-        self._users = 0
-        self._retired: asyncio.Future[None] | None = None
+        self._users, self._retired = 0, None
         self._closing = threading.Event()
         self._threads = [
             threading.Thread(target=self._work, args=(number == 0,), name=f"engine-{number}")
@@ -139,14 +140,9 @@ class OpenEngine:
         return 2 * len(self._sessions) * self.queue.times.best(self.most) + hosts.cores()
 
     async def image(
-        self,
-        picture: bytes | Pixels,
-        model: Model,
-        *,
-        coming: Coming,
-        deadline_s: float,
+        self, picture: bytes | Pixels, model: Model, *, coming: Coming, deadline_s: float,
         priority: int = 0,
-    ) -> bytes:
+    ) -> bytes:  # fmt: skip
         """The answer for one image as JSON; cancelling it takes it out of the queue.
 
         Args:
@@ -218,7 +214,7 @@ class OpenEngine:
         try:
             with self.admission.inside(job.rows, job.deadline_s), begun():
                 left_s = job.deadline_s - time.monotonic()
-                timer = job.future.get_loop().call_later(max(0.0, left_s), job.expire, _late())
+                timer = job.future.get_loop().call_later(max(0.0, left_s), job.expire, late())
                 try:
                     return await job.future
                 finally:
@@ -301,7 +297,7 @@ class OpenEngine:
                 told = waiting
                 self.record.queue("requests", waiting)
             for ticket in turn.late:
-                ticket.item.fail(_late())
+                ticket.item.fail(late())
             if turn.batch:
                 session = self._free.get()
                 try:
@@ -400,7 +396,3 @@ class OpenEngine:
 
 def _now(function: Any, *arguments: Any) -> None:
     function(*arguments)
-
-
-def _late() -> Refusal:
-    return too_late("the request's time was over before the engine had answered it")

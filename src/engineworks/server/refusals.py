@@ -52,3 +52,8 @@ def too_late(message: str, retry_s: float = 1.0) -> Refusal:
         hint="give a longer timeout_ms, or send less at once",
         retry_s=retry_s,
     )
+
+
+def late() -> Refusal:
+    """As `too_late`, of a request that waited for its engine."""
+    return too_late("the request's time was over before the engine had answered it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pydantic
 from fastapi import FastAPI, Request
@@ -24,6 +25,25 @@ _EXAMPLE = (
     '"detections":[]}\n'
     '{"end":{"frames":42}}\n'
 )
+
+
+_BODY = {
+    "required": True,
+    "content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}},
+}
+_WORDS = {
+    400: "Bad option or an empty body", 403: "This server takes no videos", 404: "No such engine",
+    408: "Body too slow", 413: "Too many bytes, pixels or seconds", 415: "No video that is read",
+    429: "This client has a video in work already",
+    501: "The extra [video] is not installed here", 503: "Too many videos are in work",
+}  # fmt: skip
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "A line for each frame, while it is read",
+        "content": {"application/x-ndjson": {"example": _EXAMPLE}},
+    },
+    **{status: {"description": text} for status, text in _WORDS.items()},
+}
 
 
 class VideoQuery(Query):
@@ -61,7 +81,20 @@ def add(app: FastAPI, models: Models) -> None:
 
         return _Lines(_body(note, video, asked, models, engine.name), ended)
 
-    parameters = [
+    app.add_api_route(
+        VIDEO,
+        answer,
+        methods=["POST"],
+        name="video",
+        summary=f"Ask for the frames of a video ({', '.join(routes())})",
+        tags=["images"],
+        responses=_RESPONSES,
+        openapi_extra={"requestBody": _BODY, "parameters": _parameters()},
+    )
+
+
+def _parameters() -> list[dict[str, Any]]:
+    return [
         {
             "name": name,
             "in": "query",
@@ -72,34 +105,6 @@ def add(app: FastAPI, models: Models) -> None:
         for name, schema in VideoQuery.model_json_schema()["properties"].items()
         if name not in ("priority", "timeout_ms")
     ]
-    binary = {"schema": {"type": "string", "format": "binary"}}
-    app.add_api_route(
-        VIDEO,
-        answer,
-        methods=["POST"],
-        name="video",
-        summary=f"Ask for the frames of a video ({', '.join(routes())})",
-        tags=["images"],
-        responses={
-            200: {
-                "description": "A line for each frame, while it is read",
-                "content": {"application/x-ndjson": {"example": _EXAMPLE}},
-            },
-            400: {"description": "Bad option or an empty body"},
-            403: {"description": "This server takes no videos"},
-            404: {"description": "No such engine"},
-            408: {"description": "Body too slow"},
-            413: {"description": "Too many bytes, pixels or seconds"},
-            415: {"description": "No video that is read"},
-            429: {"description": "This client has a video in work already"},
-            501: {"description": "The extra [video] is not installed here"},
-            503: {"description": "Too many videos are in work"},
-        },
-        openapi_extra={
-            "requestBody": {"required": True, "content": {"video/mp4": binary}},
-            "parameters": parameters,
-        },
-    )
 
 
 class _Lines(StreamingResponse):

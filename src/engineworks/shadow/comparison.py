@@ -37,7 +37,7 @@ class AnsweredFrame:
     """By the clock of its source."""
 
 
-class Comparison:
+class AnswerComparison:
     """Takes frames in their order, makes observations of them, and tests those.
 
     Args:

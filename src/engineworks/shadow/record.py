@@ -24,8 +24,9 @@ from engineworks.facts.shadow import (
     ShadowLatency,
     ShadowRecord,
 )
+from engineworks.runtime.engines import simulated
 from engineworks.runtime.outputs import write_text
-from engineworks.shadow.comparison import Comparison
+from engineworks.shadow.comparison import AnswerComparison
 from engineworks.shadow.run import ShadowRun
 
 #: Of a record's file; real ones have some 3 kB.
@@ -33,9 +34,6 @@ _MOST_BYTES = 2**20
 
 #: Packages whose versions may change answers.
 _PACKAGES = ("engineworks", "numpy", "onnxruntime", "openvino", "opencv-python-headless")
-
-#: A double of an engine: it replays recorded answers.
-_DOUBLE = "null"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +61,7 @@ def record(run: ShadowRun, terms: ShadowTerms, started: datetime) -> ShadowRecor
         reference=lane.reference,
         judged_by=terms.judged_by,
         labels_sha256=terms.labels_sha256,
-        simulated=any(engine.target == _DOUBLE for engine in engines),
+        simulated=any(simulated(engine.target) for engine in engines),
         sources=terms.sources,
         started=_iso(started),
         ended=_iso(datetime.now(timezone.utc)),
@@ -136,7 +134,7 @@ def _reason(run: ShadowRun, decision: Decision, agreement: ShadowAgreement) -> s
     return reason
 
 
-def _judged(comparison: Comparison) -> str:
+def _judged(comparison: AnswerComparison) -> str:
     scores, interval = comparison.mean_scores, comparison.interval()
     if scores is None or interval is None:
         return f"{comparison.compared} frames are no whole observation yet"

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from engineworks.errors import ArtifactError
 from engineworks.evaluate.frame_scores import Rows
-from engineworks.shadow.comparison import AnsweredFrame, Comparison
+from engineworks.shadow.comparison import AnswerComparison, AnsweredFrame
 from engineworks.shadow.lane import Lane
 from engineworks.shadow.material import Material, ShadowFrame
 from engineworks.shadow.side import ShadowSide
@@ -67,7 +67,7 @@ class ShadowRun:
         material: Material,
         sampling: Sampling,
         open_lane: Callable[[Callable[[Any, dict[str, Any]], None]], Lane],
-        comparison: Comparison,
+        comparison: AnswerComparison,
     ) -> None:
         self.champion, self.material, self.sampling = champion, material, sampling
         self.comparison = comparison

@@ -214,7 +214,7 @@ def test_an_engine_without_a_task_takes_and_gives_tensors(registry, pictures):
     assert np.array_equal(plain.predict(rows)["scores"], wanted)
     assert [spec.name for spec in plain.metadata.get_input_schema()] == ["images"]
     with pytest.raises(FeedError, match="takes tensors only"):
-        pyfunc.EngineModel(plain.get_raw_model()).predict(str(pictures[0][0]))
+        pyfunc.LoadedEngine(plain.get_raw_model()).predict(str(pictures[0][0]))
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_withdrawn_and_simulated_versions_say_so(registry, caplog, monkeypatch):
     double = SimpleNamespace(manifest=SimpleNamespace(target="null", task=None))
     monkeypatch.setattr(pyfunc, "open_engine", lambda *_, **__: double)
     pyfunc._load_pyfunc("somewhere")
-    assert "somewhere is simulated: the target null replays recorded answers" in caplog.text
+    assert "somewhere is simulated: it replays recorded answers" in caplog.text
 
 
 def test_callers_at_once_get_their_own_answers_whatever_they_set(detector, pictures, monkeypatch):

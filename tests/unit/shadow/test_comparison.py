@@ -6,7 +6,7 @@ import pytest
 
 from engineworks.evaluate import frame_scores
 from engineworks.evaluate.sequential import SequentialTest
-from engineworks.shadow.comparison import AnsweredFrame, Comparison
+from engineworks.shadow.comparison import AnswerComparison, AnsweredFrame
 
 CAT, DOG = [{"category_id": 0, "score": 0.9}], [{"category_id": 1, "score": 0.8}]
 
@@ -19,7 +19,7 @@ def frame(candidate=CAT, truth=CAT, time_s=0.0, source=1, timed=True):
 
 def comparison(**changes):
     values = {"judged": True, "block_s": 2.0, "max_drop": 0.01, **changes}
-    return Comparison(frame_scores.of("classification"), **values)
+    return AnswerComparison(frame_scores.of("classification"), **values)
 
 
 def fed(held, frames):
@@ -68,7 +68,7 @@ def test_ap_of_all_frames_is_told_beside_the_score_of_each():
     def box(left, score=1.0):
         return [{"image_id": 0, "category_id": 0, "bbox": [left, 10.0, 40.0, 40.0], "score": score}]
 
-    held = Comparison(
+    held = AnswerComparison(
         frame_scores.of("detection"), judged=True, block_s=0.0, max_drop=0.01
     )  # fmt: skip
     for champion, candidate in ((box(0, 0.9), box(0, 0.4)), (box(200, 0.5), box(200, 0.5))):

@@ -13,7 +13,7 @@ from engineworks.errors import ArtifactError, DataError
 from engineworks.evaluate import frame_scores
 from engineworks.runtime.sources import Frame, SourceOptions
 from engineworks.shadow import material
-from engineworks.shadow.comparison import Comparison
+from engineworks.shadow.comparison import AnswerComparison
 from engineworks.shadow.material import Material, ShadowFrame, labelled
 from engineworks.shadow.run import Sampling, ShadowRun
 from tests import builders
@@ -91,7 +91,7 @@ def run(count=300, slow_s=0.0, said=None, **sampling):
 
     held = ShadowRun(
         Champion(), Stream(count), Sampling(**sampling), open_lane,
-        Comparison(scores, judged=True, block_s=2.0, max_drop=None),
+        AnswerComparison(scores, judged=True, block_s=2.0, max_drop=None),
     )  # fmt: skip
     held.run()
     return held

@@ -2,8 +2,9 @@
 
 Each file has `open_session(folder, manifest, threads) -> Session`; one that says `ON_GPU = True`
 takes `device`, the number of the GPU, too; `EXTRA` names the extra of this project that installs
-what it imports. Packages elsewhere add runtimes through the entry-point
-group `engineworks.engines` (name -> module); a file of this folder wins over one of the same name.
+what it imports; `SIMULATED` says why its engines are none. Packages elsewhere add runtimes through
+the entry-point group `engineworks.engines` (name -> module); a file of this folder wins over one of
+the same name.
 """
 
 from __future__ import annotations
@@ -40,3 +41,15 @@ def load(runtime: str) -> ModuleType:
         hint="use the version of engineworks that built the engine, or install the package that "
         "provides this runtime",
     )
+
+
+def simulated(runtime: str) -> str:
+    """Why engines of a runtime, or of the target of its name, are no real ones; "" where they are.
+
+    Args:
+        runtime: Its name; one that is not installed here is taken for a real one.
+    """
+    try:
+        return str(getattr(load(runtime), "SIMULATED", ""))
+    except (ArtifactError, ImportError):
+        return ""

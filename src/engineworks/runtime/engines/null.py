@@ -15,6 +15,9 @@ import numpy as np
 from engineworks.manifest import Manifest
 from engineworks.runtime.session import SessionBase, Tensors
 
+#: Its engines are doubles of real ones.
+SIMULATED = "it replays recorded answers and computes nothing"
+
 
 def row_key(row: np.ndarray[Any, Any]) -> str:
     """Digest of one input row's bytes."""
