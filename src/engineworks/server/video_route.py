@@ -79,7 +79,7 @@ def add(app: FastAPI, models: Models) -> None:
             video.close()
             release()
 
-        return _Lines(_body(note, video, asked, models, engine.name), ended)
+        return _Lines(_body(note, video, asked, models, engine.name, ended), ended)
 
     app.add_api_route(
         VIDEO,
@@ -123,7 +123,12 @@ class _Lines(StreamingResponse):
 
 
 async def _body(
-    note: Note, video: OpenVideo, asked: VideoQuery, models: Models, name: str
+    note: Note,
+    video: OpenVideo,
+    asked: VideoQuery,
+    models: Models,
+    name: str,
+    ended: Callable[[], None],
 ) -> AsyncIterator[bytes]:
     """The lines; each frame is answered by whatever engine has the name then."""
 
@@ -145,5 +150,7 @@ async def _body(
 
     note.outcome = "cancelled"
     async for line, outcome in videos.lines(video, asked.per_s, ask):
-        note.outcome = outcome or note.outcome
+        if outcome:  # who has read the last line may send the next video
+            note.outcome = outcome
+            ended()
         yield line
