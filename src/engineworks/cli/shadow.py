@@ -317,17 +317,12 @@ def _tell(options: argparse.Namespace, outcome: ShadowRecord) -> None:
         + (f"; left out: {told}" if told else "")
         + "\n"
     )
-    agreed = outcome.agreement
     if outcome.pooled is not None:
         out.write(
             f"  {outcome.pooled_metric} of all frames {outcome.pooled[1]:.4f}, the champion "
             f"{outcome.pooled[0]:.4f} (not what was tested)\n"
         )
-    out.write(
-        f"  {agreed.matched} objects in both, {agreed.lost} lost, {agreed.gained} gained, "
-        f"{agreed.moved} moved; scores {records.signed(agreed.mean_shift)} in the mean, "
-        f"{agreed.largest_shift:.4f} at most\n"
-    )
+    out.write(f"  {records.changed(outcome.agreement)}\n")
     grown = f", neighbours {spent.growth:.2f} times" if spent.growth is not None else ""
     out.write(
         f"  champion alone {spent.alone_p50_ms:.1f} ms, beside the candidate "

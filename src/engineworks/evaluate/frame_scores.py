@@ -26,6 +26,8 @@ class FrameScores:
 
     metric: str
     """Name of the score."""
+    objects: bool
+    """Whether an answer is of objects, of which some may be lost, gained or moved."""
     rows: Callable[[Any], Rows]
     """An answer of the task's head as plain rows."""
     score: Callable[[Sequence[Rows], Sequence[Rows]], float]
@@ -90,11 +92,13 @@ def _class_change(champion: Rows, candidate: Rows) -> FrameChange:
 #: Kind of a task -> how its answers are scored frame by frame.
 KINDS = {
     "detection": FrameScores(
-        metric="AP of a frame", rows=_box_rows, score=_box_score, change=agreement.change,
-        as_truth=_sure_boxes, pooled="AP", match=_box_match, pool=precision.average,
+        metric="AP of a frame", objects=True, rows=_box_rows, score=_box_score,
+        change=agreement.change, as_truth=_sure_boxes, pooled="AP", match=_box_match,
+        pool=precision.average,
     ),
     "classification": FrameScores(
-        metric="top1", rows=_class_rows, score=_class_score, change=_class_change, as_truth=list
+        metric="top1", objects=False, rows=_class_rows, score=_class_score,
+        change=_class_change, as_truth=list,
     ),
 }  # fmt: skip
 

@@ -48,6 +48,8 @@ class ShadowFrames:
 class ShadowAgreement:
     """What the two see differently, whoever is right; objects are visible from a score of 0.3."""
 
+    objects: bool = True
+    """Whether answers are of objects; else of classes: another one is lost and gained."""
     frames: int = 0
     """In which an object was lost, gained or moved; for classes, in which the answer is another."""
     share: float = 0.0

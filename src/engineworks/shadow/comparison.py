@@ -180,6 +180,7 @@ class AnswerComparison:
             counted = self.compared - len(self._block)
             return ShadowAgreement(
                 **counts,
+                objects=self.scores.objects,
                 share=counts["frames"] / counted,
                 share_interval=(max(0.0, interval.low), interval.high),
                 mean_shift=self._shift_sum / counts["matched"] if counts["matched"] else 0.0,

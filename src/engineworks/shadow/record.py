@@ -160,16 +160,27 @@ def _judged(comparison: AnswerComparison) -> str:
 def _unjudged(run: ShadowRun, agreed: ShadowAgreement) -> str:
     compared = run.comparison.compared
     low, high = (100 * share for share in agreed.share_interval)
+    what = "something was lost, gained or moved" if agreed.objects else "the class was another one"
     if not agreed.frames:
+        nothing = what.replace("something", "nothing").replace("another one", "the same")
         return (
-            f"nothing was lost, gained or moved in {compared} frames (95 %: in fewer than "
-            f"{high:.1f} % of them all); scores differ by at most {agreed.largest_shift:.4f}"
+            f"{nothing} in {compared} frames (95 %: otherwise in fewer than {high:.1f} % of them "
+            f"all); scores differ by at most {agreed.largest_shift:.4f}"
         )
     return (
-        f"in {agreed.frames} of {compared} frames something is lost, gained or moved "
-        f"({low:.1f} to {high:.1f} % of them all): {agreed.lost} lost, {agreed.gained} gained, "
-        f"{agreed.moved} of {agreed.matched} moved, scores {signed(agreed.mean_shift)} in the "
-        "mean; who is right nobody has said"
+        f"in {agreed.frames} of {compared} frames {what} ({low:.1f} to {high:.1f} % of them all): "
+        f"{changed(agreed)}; who is right nobody has said"
+    )
+
+
+def changed(agreed: ShadowAgreement) -> str:
+    """What two engines see differently, in words."""
+    scores = f"scores {signed(agreed.mean_shift)} in the mean, {agreed.largest_shift:.4f} at most"
+    if not agreed.objects:
+        return f"{agreed.matched} classes the same, {agreed.lost} others; {scores}"
+    return (
+        f"{agreed.matched} objects in both, {agreed.lost} lost, {agreed.gained} gained, "
+        f"{agreed.moved} moved; {scores}"
     )
 
 

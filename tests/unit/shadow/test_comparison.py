@@ -6,7 +6,9 @@ import pytest
 
 from engineworks.evaluate import frame_scores
 from engineworks.evaluate.sequential import SequentialTest
+from engineworks.facts.shadow import ShadowAgreement
 from engineworks.shadow.comparison import AnswerComparison, AnsweredFrame
+from engineworks.shadow.record import changed
 
 CAT, DOG = [{"category_id": 0, "score": 0.9}], [{"category_id": 1, "score": 0.8}]
 
@@ -107,3 +109,10 @@ def test_a_stream_whose_blocks_are_alike_decides_nothing():
     assert fed(comparison(), frames[:30] * 1).decision == ""  # nothing but the first scene
     broken = [frame(DOG, time_s=float(at)) for at in range(100)]
     assert fed(comparison(), broken).decided_frame == 60
+
+
+def test_what_changed_is_said_of_objects_or_of_classes():
+    held = fed(comparison(judged=False), [frame(DOG), frame()])
+    assert changed(held.agreement()).startswith("1 classes the same, 1 others; scores +0.0000")
+    boxes = ShadowAgreement(matched=3, lost=1, gained=2, moved=1, mean_shift=-0.01)
+    assert changed(boxes).startswith("3 objects in both, 1 lost, 2 gained, 1 moved; scores -0.0100")
