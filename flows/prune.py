@@ -34,6 +34,9 @@ def prune(
     versions: Annotated[
         int, Field(ge=1, description="Versions of every history that can be gone back to")
     ] = LAST,
+    same_registry: Annotated[
+        list[str], Field(description="Other addresses of the registry, which summaries name")
+    ] = [],  # noqa: B006 - Prefect's form wants a value
     apply: Annotated[bool, Field(description="Remove it; else it is only said")] = False,
 ) -> State[Any]:
     """Remove what no registered version, no machine, no living run and none of the last runs needs.
@@ -45,7 +48,7 @@ def prune(
         StoreError: MLflow or the store does not answer: what is needed must be known first.
     """
     with marked_as_running():
-        keep = Keep(last=last, days=days, versions=versions)
+        keep = Keep(last=last, days=days, versions=versions, same_registry=tuple(same_registry))
         removal = plan(keep)
         items = take(keep, removal) if apply else removal.all
     for line in words(items):

@@ -33,6 +33,9 @@ RESOLVED = "recipe.resolved.json"
 #: MLflow's own limits on one request.
 MOST_METRICS, MOST_PARAMS = 1000, 100
 
+#: What to do about a server that cannot be used.
+HINT = "start it or correct MLFLOW_TRACKING_URI, then run again: only this step is left"
+
 #: Tag that finds the run of a set of facts again.
 KEY_TAG = "engineworks.key"
 
@@ -75,7 +78,7 @@ def speaking(home: Path) -> Iterator[None]:
         text = re.sub(r"//[^/@\s]+@", "//", str(error))
         raise disk_error(error, home) or StoreError(
             f"MLflow at {public_uri(home)} cannot be used ({type(error).__name__}: {said(text)})",
-            hint="start it or correct MLFLOW_TRACKING_URI, then run again: only this step is left",
+            hint=HINT,
         ) from None
 
 

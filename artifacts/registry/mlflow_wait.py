@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from artifacts.registry.mlflow_log import public_uri
+from artifacts.registry.mlflow_log import HINT, public_uri
 from engineworks.errors import StoreError
 
 log = logging.getLogger("engineworks.flow")
@@ -26,6 +26,8 @@ T = TypeVar("T")
 PATIENCE_S = 480.0
 #: Pause between two looks, and between two words about it.
 LOOK_S, SAY_S = 3.0, 60.0
+#: How long an answer of its health page may take.
+HEALTH_S = 5.0
 #: Answers of a proxy whose server is away.
 BEHIND = (502, 503, 504)
 
@@ -42,21 +44,20 @@ def patiently(home: Path, work: Callable[[], T]) -> T:
     """
     patience_s = float(os.environ.get("ENGINEWORKS_MLFLOW_PATIENCE_S") or PATIENCE_S)
     until: float | None = None
+    uri = public_uri(home)
     while True:
-        try:
-            return work()
-        except StoreError as error:
-            uri = public_uri(home)
-            if not away(uri):
-                raise
+        # Its own client would try for minutes, in silence, where a server takes connections alone.
+        if patience_s and away(uri):
             until = until or time.monotonic() + patience_s
             if not _is_back(uri, until):
-                if not patience_s:
-                    raise
                 raise StoreError(
-                    f"MLflow at {uri} did not answer for {patience_s:.0f} s",
-                    hint=error.hint,
-                ) from error
+                    f"MLflow at {uri} did not answer for {patience_s:.0f} s", hint=HINT
+                )
+        try:
+            return work()
+        except StoreError:
+            if not patience_s or not away(uri):
+                raise
 
 
 def away(uri: str) -> bool:
@@ -64,7 +65,7 @@ def away(uri: str) -> bool:
     if not uri.startswith(("http://", "https://")):
         return False
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5):  # noqa: S310
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=HEALTH_S):  # noqa: S310
             return False
     except urllib.error.HTTPError as error:
         return error.code in BEHIND  # any other answer is one

@@ -6,6 +6,8 @@ not of engineworks are nobody's business here.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shutil
 import subprocess
 import sys
@@ -16,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from artifacts.registry.mlflow_log import KEY_TAG, client, speaking, tracking_uri
+from artifacts.registry.databases import embedded, sqlite_url
+from artifacts.registry.mlflow_log import KEY_TAG, client, public_uri, speaking, tracking_uri
 from artifacts.store.prune_home import YOUNG_S, Item
 from engineworks.errors import StoreError
 
@@ -54,9 +57,54 @@ class Needed:
 
 
 def is_there(home: Path) -> bool:
-    """Whether there is an MLflow to ask: a server, or the state folder's own database."""
+    """Whether there is an MLflow to ask; asking would make the state folder's own.
+
+    Raises:
+        StoreError: A database is named that does not exist.
+    """
     uri = tracking_uri(home)
-    return not uri.startswith("sqlite:") or (home / "mlflow.db").exists()
+    if not embedded(uri) or _database(uri).exists():
+        return True
+    if uri != sqlite_url(home / "mlflow.db"):
+        raise StoreError(
+            f"MLFLOW_TRACKING_URI is {uri}, and there is no such database",
+            hint="correct it: what is registered must be known first, so nothing is removed",
+        )
+    return False
+
+
+def refuse_another(home: Path, folders: Iterable[Path], same: Collection[str]) -> None:
+    """Refuse to go by a registry that is not the one that runs were logged to.
+
+    Args:
+        home: State folder.
+        folders: Of its runs.
+        same: Other addresses of the registry that is asked.
+
+    Raises:
+        StoreError: A summary names another registry.
+    """
+    asked = public_uri(home)
+    for folder in folders:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            logged = str(
+                json.loads((folder / "summary.json").read_bytes())["mlflow"]["tracking_uri"]
+            )
+            # A state folder that was moved takes its database along.
+            gone = embedded(logged) and not _database(logged).exists()
+            if logged in (asked, *same) or gone:
+                continue
+            raise StoreError(
+                f"{folder.name} was logged to {logged}, and {asked} is asked what is registered",
+                hint=f"set MLFLOW_TRACKING_URI={logged}; or, where both are one registry, give "
+                f"--same-registry {logged}",
+            )
+
+
+def _database(uri: str) -> Path:
+    from sqlalchemy import make_url
+
+    return Path(make_url(uri).database or "")
 
 
 def versions(home: Path) -> list[RegisteredVersion]:

@@ -41,6 +41,10 @@ def _parser() -> argparse.ArgumentParser:
         default=10,
         help="versions of every variant's history that can be gone back to (default: 10)",
     )
+    parser.add_argument(
+        "--same-registry", metavar="URI", action="append", default=[],
+        help="another address of the registry that is asked, which summaries name",
+    )  # fmt: skip
     parser.add_argument("--only", choices=PLACES, nargs="+", default=PLACES, help="look only there")
     add_options(parser, json_is="a list of what goes")
     return parser
@@ -68,7 +72,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _prune(options: argparse.Namespace, console: Console) -> int:
     from flows.steps.prune import Keep, plan, take, words
 
-    keep = Keep(last=options.last, days=options.days, versions=options.versions)
+    keep = Keep(
+        last=options.last,
+        days=options.days,
+        versions=options.versions,
+        same_registry=tuple(options.same_registry),
+    )
     removal = plan(keep, tuple(options.only))
     items = take(keep, removal) if options.apply else removal.all
     if options.json:

@@ -37,6 +37,8 @@ class Keep:
     """For how long objects of the bucket and runs of Prefect must not have been used."""
     versions: int = restorable.LAST
     """Versions of every variant's history that can be gone back to."""
+    same_registry: tuple[str, ...] = ()
+    """Other addresses, in summaries, of the registry that is asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,8 @@ def plan(keep: Keep, places: tuple[Place, ...] = PLACES) -> Removal:
     """
     home, store = _run.home(), _run.open_home_store()
     bucket = store.bucket if isinstance(store, RemoteStore) else None
+    folders = [folder for some in prune_home.runs(home, 1) for folder in some]
+    prune_mlflow.refuse_another(home, folders, keep.same_registry)
     registered, let_go = _registry(keep)
     needs = prune_mlflow.needed(registered, let_go)
     kept, _ = prune_home.runs(home, keep.last)

@@ -104,6 +104,9 @@ class FeedError(EngineworksError, ValueError):
 class InferenceError(EngineworksError):
     """An open engine failed while it ran."""
 
+    goes_on = False
+    """Whether the session is known to be as good as before."""
+
 
 class MissingDependency(EngineworksError):
     """A package that this step needs is not installed here."""

@@ -6,8 +6,11 @@ seldom thinks of 127.0.0.1, and a proxy elsewhere cannot reach it. Knows the var
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-from collections.abc import MutableMapping
+import ipaddress
+import socket
+from collections.abc import Mapping, MutableMapping
 from urllib.parse import urlsplit
 
 from engineworks.errors import MissingDependency
@@ -29,9 +32,45 @@ def spare(environment: MutableMapping[str, str]) -> None:
     hosts = [host.strip().strip("[]") for text in given for host in text.split(",") if host.strip()]
     if "*" in hosts:
         return
-    both = ",".join(dict.fromkeys([*hosts, *_HOSTS]))
+    both = ",".join(dict.fromkeys([*hosts, *_HOSTS, *_own(environment)]))
     # Some clients read one, some the other; where both are there the first that is found counts.
     environment["no_proxy"] = environment["NO_PROXY"] = both
+
+
+def _own(environment: Mapping[str, str]) -> list[str]:
+    """Other names of this machine that servers are asked by."""
+    names = []
+    for server in _SERVERS:
+        with contextlib.suppress(ValueError):
+            host = urlsplit(environment.get(server, "")).hostname or ""
+            if host and host not in _HOSTS and _is_here(host):
+                names.append(host)
+    return names
+
+
+def _is_here(host: str) -> bool:
+    """Whether a name stands for this machine: loopback, no address at all, or one of its own."""
+    if host.rstrip(".").lower().endswith((".localhost", "localhost.localdomain")):
+        return True
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return False  # only the proxy may know it
+    addresses = {ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found}
+    return bool(addresses) and all(_is_own(address) for address in addresses)
+
+
+def _is_own(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    if mapped.is_loopback or mapped.is_unspecified:
+        return True
+    family = socket.AF_INET if mapped.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(mapped), 0))  # nobody else's can be bound to
+    except OSError:
+        return False
+    return True
 
 
 def without_socks(environment: MutableMapping[str, str]) -> None:
@@ -51,7 +90,8 @@ def without_socks(environment: MutableMapping[str, str]) -> None:
         return
     for server in _SERVERS:
         address = urlsplit(environment.get(server, ""))
-        if address.scheme.startswith("http") and address.hostname not in _HOSTS:
+        host = address.hostname or ""
+        if address.scheme.startswith("http") and host not in _HOSTS and not _is_here(host):
             raise MissingDependency(
                 f"{named[0]} is {environment[named[0]]}, and SOCKS needs the package 'socksio'",
                 hint="pip install 'httpx[socks]' pysocks, or unset it where the servers are "

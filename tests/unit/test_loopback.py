@@ -5,9 +5,11 @@ from __future__ import annotations
 import http.server
 import importlib.util
 import os
+import socket
 import threading
 import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -145,3 +147,25 @@ def test_with_the_package_a_socks_proxy_stays(monkeypatch):
     environment = {"ALL_PROXY": SOCKS}
     loopback.without_socks(environment)
     assert environment == {"ALL_PROXY": SOCKS}
+
+
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - asked, not listened on
+
+
+@pytest.mark.parametrize(
+    "name",
+    [EVERY_ADDRESS, "127.0.1.1", "127.1", "[::ffff:127.0.0.1]", "foo.localhost",
+     socket.gethostname()],
+)  # fmt: skip
+def test_other_names_of_this_machine_are_spared_where_a_server_has_one(name):
+    environment = {"HTTP_PROXY": NOWHERE, "MLFLOW_TRACKING_URI": f"http://{name}:5000"}
+    loopback.spare(environment)
+    host = urlsplit(environment["MLFLOW_TRACKING_URI"]).hostname
+    assert host in environment["NO_PROXY"].split(",")
+
+
+@pytest.mark.parametrize("name", ["192.0.2.7", "server.invalid"])
+def test_servers_elsewhere_are_asked_through_the_proxy(name):
+    environment = {"HTTP_PROXY": NOWHERE, "PREFECT_API_URL": f"http://{name}:4200/api"}
+    loopback.spare(environment)
+    assert environment["NO_PROXY"] == "127.0.0.1,localhost,::1"

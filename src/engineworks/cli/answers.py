@@ -19,7 +19,7 @@ from engineworks.cli._numbers import add_max_pixels
 from engineworks.cli._outputs import check
 from engineworks.cli._recording import add_recording, recorder
 from engineworks.cli._words import add
-from engineworks.errors import DataError, StoreError
+from engineworks.errors import DataError, InferenceError, StoreError
 from engineworks.runtime.metrics import Recorder, name_of
 from engineworks.runtime.outputs import temporary_name
 from engineworks.runtime.pictures import DepthCheck, read_picture
@@ -77,7 +77,9 @@ def _answer(options: argparse.Namespace) -> int:
                     if outputs:
                         predictor.draw(picture.image, answer)
                         write_image(outputs[number], picture.image)
-            except DataError as error:
+            except (DataError, InferenceError) as error:
+                if isinstance(error, InferenceError) and not error.goes_on:
+                    raise
                 failed += 1
                 tell_failure(options, path, error)
     if depth.warning:

@@ -26,7 +26,7 @@ from engineworks.cli._numbers import add_max_pixels
 from engineworks.cli._outputs import check
 from engineworks.cli._recording import add_recording, recorder
 from engineworks.cli._words import add
-from engineworks.errors import ArtifactError, DataError, FeedError, StoreError
+from engineworks.errors import ArtifactError, DataError, FeedError, InferenceError, StoreError
 from engineworks.files import open_file
 from engineworks.runtime.metrics import name_of
 from engineworks.runtime.outputs import temporary_name
@@ -92,7 +92,9 @@ def _run(options: argparse.Namespace) -> int:
                     _tell(options, path, answers)
                     if outputs:
                         save(outputs[number], answers)
-            except (DataError, FeedError) as error:
+            except (DataError, FeedError, InferenceError) as error:
+                if isinstance(error, InferenceError) and not error.goes_on:
+                    raise
                 failed += 1
                 tell_failure(options, path, error)
                 continue

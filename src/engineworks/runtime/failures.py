@@ -103,18 +103,25 @@ def inference_error(
     known = reason(error, gpu, batch=True)
     if known is not None:
         what, hint = known
-        goes_on = "" if _LOST.search(str(error)) else "; this session can go on"
-        return InferenceError(f"{title}, {came(feeds)}: {what}", hint=hint + goes_on)
+        if _LOST.search(str(error)):
+            return InferenceError(f"{title}, {came(feeds)}: {what}", hint=hint)
+        return _going_on(f"{title}, {came(feeds)}: {what}", hint)
     if _REFUSED.search(str(error)):
-        return InferenceError(
+        return _going_on(
             f"{title} refused {came(feeds)}: {said(error)}",
-            hint="give shapes that fit each other (`engineworks inspect`); this session can go on",
+            "give shapes that fit each other (`engineworks inspect`)",
         )
     return InferenceError(
         f"{title} failed with {came(feeds)} ({type(error).__name__}: {said(error)})",
         hint="open the engine anew: whether this session can go on is not known; if it fails "
         "again, build the engine anew",
     )
+
+
+def _going_on(message: str, hint: str) -> InferenceError:
+    error = InferenceError(message, hint=f"{hint}; this session can go on")
+    error.goes_on = True
+    return error
 
 
 def came(feeds: Feeds) -> str:

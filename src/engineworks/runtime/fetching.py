@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ _BLOCK = 2**20
 
 #: Seconds without a byte after which a server counts as away.
 _PATIENCE_S = 30.0
+#: An answer that comes more slowly than this is given up, after that patience.
+_LEAST_PER_S = 256
 
 
 class ArtifactSource(Protocol):
@@ -142,8 +145,7 @@ class Http:
         where = f"{urlsplit(self.base).scheme}://{urlsplit(self.base).netloc}"
         try:
             with build_opener(_Staying).open(request, timeout=_PATIENCE_S) as answer:
-                while block := answer.read(_BLOCK):
-                    yield block
+                yield from _paced(answer, where)
         except HTTPError as error:
             reason = said(error.read(2000).decode(errors="replace"))
             raise StoreError(
@@ -157,6 +159,24 @@ class Http:
                 f"{where} does not answer ({said(getattr(error, 'reason', error))})",
                 hint="start it, or correct its address",
             ) from None
+
+
+def _paced(answer: Any, where: str) -> Iterator[bytes]:
+    """What comes of an answer: every byte is waited for, and all of them not for ever.
+
+    Raises:
+        StoreError: It comes far too slowly.
+    """
+    begun, size = time.monotonic(), 0
+    while block := answer.read1(_BLOCK):
+        size += len(block)
+        yield block
+        took_s = time.monotonic() - begun
+        if took_s > _PATIENCE_S and size / took_s < _LEAST_PER_S:
+            raise StoreError(
+                f"{where} sends {size / took_s:.0f} bytes a second, too few to wait for",
+                hint="try again when the server or the connection is better",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import socket
 import threading
 
 import pytest
@@ -46,11 +47,12 @@ def refused():
 
 
 def test_work_is_begun_anew_when_the_server_is_back(mlflow, tmp_path, monkeypatch):
-    mlflow.stop()
     back, tries, told = [], [], []
 
     def work():
         tries.append(1)
+        if len(tries) == 1:
+            mlflow.stop()
         return "logged" if back else refused()
 
     def warning(text, *words):
@@ -68,6 +70,15 @@ def test_work_is_begun_anew_when_the_server_is_back(mlflow, tmp_path, monkeypatc
 def test_an_error_of_a_server_that_answers_is_said_at_once(mlflow, tmp_path):
     with pytest.raises(StoreError, match="cannot be used"):
         mlflow_wait.patiently(tmp_path, refused)
+
+
+def test_a_server_that_takes_connections_and_never_answers_is_not_asked(tmp_path, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("ENGINEWORKS_MLFLOW_PATIENCE_S", "0.1")
+        monkeypatch.setattr(mlflow_wait, "HEALTH_S", 0.2)
+        with pytest.raises(StoreError, match="did not answer for"):
+            mlflow_wait.patiently(tmp_path, lambda: pytest.fail("it would wait for minutes"))
 
 
 @pytest.mark.parametrize("patience", ["0.3", "0"])

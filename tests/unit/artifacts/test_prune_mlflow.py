@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -68,3 +69,46 @@ def test_a_server_that_is_away_stops_it(home, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(StoreError, match="MLflow at"):
         prune_mlflow.versions(home)
+
+
+def _logged_to(home, uri):
+    folder = home / "runs" / "20261127-000000-000-tiny"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "summary.json").write_text(json.dumps({"mlflow": {"tracking_uri": uri}}))
+    return [folder]
+
+
+def test_a_database_elsewhere_is_asked(home, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{elsewhere}")
+    with pytest.raises(StoreError, match="there is no such database"):
+        prune_mlflow.versions(home)
+    assert not elsewhere.exists()
+    mlflow = client(home)
+    mlflow.create_registered_model("tiny")
+    run = mlflow.create_run("0").info.run_id
+    tags = {"sha256": "a" * 64, "variant": "null/fp32"}
+    mlflow.create_model_version("tiny", f"runs:/{run}/engines/x", run_id=run, tags=tags)
+    assert prune_mlflow.needed(prune_mlflow.versions(home)).engines == {"a" * 64}
+
+
+def test_another_registry_than_the_one_that_runs_were_logged_to_is_refused(
+    home, tmp_path, monkeypatch
+):
+    server = "http://mlflow.corp:5000"
+    folders = _logged_to(home, server)
+    with pytest.raises(StoreError, match=f"was logged to {server}") as caught:
+        prune_mlflow.refuse_another(home, folders, ())
+    assert f"--same-registry {server}" in str(caught.value.hint)
+    prune_mlflow.refuse_another(home, folders, (server,))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@mlflow.corp:5000")
+    prune_mlflow.refuse_another(home, folders, ())
+
+
+def test_a_state_folder_that_was_moved_takes_its_registry_along(home, tmp_path):
+    before = tmp_path / "before" / "mlflow.db"
+    prune_mlflow.refuse_another(home, _logged_to(home, f"sqlite:///{before}"), ())
+    before.parent.mkdir()
+    before.touch()  # a copy: which of the two is asked matters
+    with pytest.raises(StoreError, match="was logged to sqlite"):
+        prune_mlflow.refuse_another(home, _logged_to(home, f"sqlite:///{before}"), ())

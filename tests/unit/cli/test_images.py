@@ -103,6 +103,7 @@ class TestRun:
             ("wrong.npy", np.zeros((1, 3, 5, 5), np.float32)),
             ("type.npy", np.zeros((1, 3, 8, 8))),
             ("names.npz", {"pictures": np.zeros((1, 3, 8, 8), np.float32)}),
+            ("more.npz", {"images": np.zeros((1, 3, 8, 8), np.float32), "labels": np.zeros(2)}),
             ("object.npy", np.array([{"a": 1}], object)),
             ("gone.npy", None),
         ],

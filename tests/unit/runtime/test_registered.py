@@ -201,3 +201,19 @@ def test_an_engine_in_a_bucket_is_opened_by_the_name_of_its_folder(
         runtime.open(f"s3://{s3_server.bucket}/there/{'0' * 64}")
     with pytest.raises(StoreError, match="NoSuchKey"):
         runtime.open(f"s3://{s3_server.bucket}/nowhere", sha256="2" * 64)
+
+
+def test_a_server_that_drips_bytes_is_given_up(monkeypatch):
+    """Each byte comes within its patience, the whole would take days."""
+    now = [0.0]
+    monkeypatch.setattr(fetching.time, "monotonic", lambda: now[0])
+
+    class Drip:
+        def read1(self, _):
+            now[0] += 5.0
+            return b" "
+
+    with pytest.raises(StoreError, match="0 bytes a second, too few"):
+        for _ in fetching._paced(Drip(), "http://server"):
+            pass
+    assert 30 < now[0] < 60
