@@ -122,7 +122,7 @@ chaos-delivery: setup ## attack deliveries, kill the agent, cut its power; print
 prove-tls: setup ## ship over TLS and passwords (nginx in front); no secret may leak
 	$(PY) -m benchmarks.tls
 
-bench-registry: setup ## promotions at one moment, a rollback now; prints its bars
+bench-registry: setup ## promotions at one moment, a rollback now, requests in MLflow; prints its bars
 	$(PY) -m benchmarks.registry $(PARTS)
 
 MINUTES ?= 60

@@ -1,4 +1,4 @@
-"""`make bench-registry`: promotions at the same moment, and a rollback that devices answer with.
+"""`make bench-registry`: promotions at one moment, rollbacks now, requests in MLflow.
 
 Prints its bars, and writes `benchmarks/registry.json`.
 """
@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks import _registry_events
 from benchmarks import _registry_fleet as fleet
 from benchmarks import _registry_race as race
 from benchmarks._bars import Bar, finish
@@ -88,7 +89,21 @@ def rollbacks(folder: Path) -> Part:
     }
 
 
-PARTS: dict[str, Callable[[Path], Part]] = {"promotions": promotions, "rollbacks": rollbacks}
+def events(folder: Path) -> Part:
+    """From a tag in MLflow to the run that it starts, with a webhook and without."""
+    seen = _registry_events.run(folder)
+    bars = [
+        Bar("event to created run, the slowest", max(seen.created_s), "s", 2),
+        Bar("event to the flow's first line, the slowest", max(seen.first_line_s), "s", 20),
+        Bar(f"lost webhooks found by the next poll among {seen.models} models", seen.repaired,
+            "requests", 1, at_least=True),
+    ]  # fmt: skip
+    return bars, {"events": asdict(seen)}
+
+
+PARTS: dict[str, Callable[[Path], Part]] = {
+    "promotions": promotions, "rollbacks": rollbacks, "events": events
+}  # fmt: skip
 
 
 def main(names: list[str]) -> int:

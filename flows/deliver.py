@@ -49,6 +49,8 @@ def deliver(
     for line in lines:
         get_run_logger().info("%s", line)
     tell(publications)
+    if not dry_run:
+        steps.notice_failures(publications)
     if any(item.outcome == "failed" for item in publications):
         return Failed(message="; ".join(lines))
     return Completed(message="; ".join(lines))

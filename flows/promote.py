@@ -22,6 +22,7 @@ from pydantic import Field
 
 from engineworks.promotion.gates import Limits
 from flows.commands.outcome import Promotion, tell
+from flows.fleet import events
 from flows.fleet.machine import marked_as_running
 from flows.steps import deliver as delivery
 from flows.steps import promote as steps
@@ -91,11 +92,11 @@ def promote(
         repairs += [] if dry_run else steps.shown(model) + delivery.after_a_move(model)
     for line in repairs:
         get_run_logger().warning("%s: %s", model, line)
-    return state_of(outcomes)
+    return state_of(outcomes, requests.who(asked=asked))
 
 
-def state_of(outcomes: list[Promotion]) -> State[Any]:
-    """The state of a run that moved versions, with what became of each."""
+def state_of(outcomes: list[Promotion], who: str) -> State[Any]:
+    """The state of a run that moved versions, with what became of each; people are told of it."""
     lines = [
         f"{promotion.variant}: version {promotion.version}: {promotion.outcome}, {promotion.reason}"
         for promotion in outcomes
@@ -103,6 +104,13 @@ def state_of(outcomes: list[Promotion]) -> State[Any]:
     for line in lines:
         get_run_logger().info("%s", line)
     tell(outcomes)
+    moved = {"promoted": events.PROMOTED, "rolled back": events.ROLLED_BACK}
+    for promotion in outcomes:
+        if promotion.outcome in moved:
+            events.notice(
+                moved[promotion.outcome], model=promotion.model, variant=promotion.variant,
+                version=promotion.version, what=promotion.outcome, reason=promotion.reason, who=who,
+            )  # fmt: skip
     bad = ("refused", "pending", "overtaken", "failed")
     if any(promotion.outcome in bad for promotion in outcomes):
         return Failed(message="; ".join(lines))

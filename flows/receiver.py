@@ -217,6 +217,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serve(host: str, port: int, held: list[str]) -> int:
+    from flows.fleet import events  # noqa: F401 - takes a second, which the first event would wait
+
     try:
         server = Receiver((host, port), Inbox(held), to_prefect)
     except OSError as error:

@@ -60,7 +60,7 @@ def rollback(
         repairs = [] if dry_run else delivery.after_a_move(model, now=now) + steps.shown(model)
     for line in repairs:
         get_run_logger().warning("%s: %s", model, line)
-    return state_of([outcome])
+    return state_of([outcome], WHO.get())
 
 
 __all__ = ["rollback"]

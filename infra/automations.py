@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 from flows.fleet.queues import SILENCE_WORDS
-from infra import started
+from infra import notices, started
 
 #: Its name, by which it is found again.
 DEAD_RUNS = "engineworks: a run whose heartbeats stop has crashed"
@@ -33,21 +33,25 @@ def install(client: Any, *, again: Collection[str] = (), dry_run: bool = False) 
         dry_run: Only say.
     """
     said = []
-    for name, wanted in {DEAD_RUNS: _dead_runs(), **started.by_events(client)}.items():
+    automations = {
+        DEAD_RUNS: _dead_runs(), **started.by_events(client), **notices.by_events(dry_run=dry_run)
+    }  # fmt: skip
+    for name, wanted in automations.items():
         said += _put(client, name, wanted, again=name in again, dry_run=dry_run)
     return said
 
 
 def names() -> set[str]:
     """Of all of them."""
-    return {DEAD_RUNS, started.PROMOTE, started.SHIP, started.MOVED}
+    return {DEAD_RUNS, started.PROMOTE, started.SHIP, started.MOVED, notices.BY_WEBHOOK,
+        notices.BY_MAIL}  # fmt: skip
 
 
 def _put(client: Any, name: str, plain: Any, *, again: bool, dry_run: bool) -> list[str]:
     would = "would be " if dry_run else ""
     there, *doubled = client.read_automations_by_name(name) or [None]
-    if plain is None:  # its deployment is not there yet: that is new, too
-        return [f"automation {name!r}: {would}{'new' if there is None else 'brought up to date'}"]
+    if plain is None:  # what it names is not there yet, or is only written in earnest
+        return [f"automation {name!r}: {would}new"] if there is None else []
     wanted = plain.model_copy(update={"description": _INSTALLED.format(digest(plain))})
     if there is None:
         if not dry_run:

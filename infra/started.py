@@ -36,12 +36,12 @@ def by_events(client: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def on(event: str) -> Any:
-    """Each event of a name."""
+def on(*names: str) -> Any:
+    """Each event of these names."""
     from prefect.events.schemas.automations import EventTrigger, Posture
 
     return EventTrigger(
-        expect={event}, match={"prefect.resource.id": "engineworks.*"}, posture=Posture.Reactive,
+        expect={*names}, match={"prefect.resource.id": "engineworks.*"}, posture=Posture.Reactive,
         threshold=1, within=timedelta(0),
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ Knows MLflow's models, no recipe.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,8 @@ def onnx_file(home: Path, model: str, version: str) -> Iterator[Path]:
         ModelError: It has none, or too much.
         StoreError: There is no such version, or MLflow does not answer.
     """
+    # Else MLflow draws a bar on stderr for every file.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     name = f"version {version} of {model}"
     with tempfile.TemporaryDirectory(dir=home, prefix="trained-") as work:
         with speaking(home):

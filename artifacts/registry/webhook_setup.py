@@ -49,8 +49,12 @@ def register(home: Path, url: str, secret: str) -> str:
                     status="ACTIVE",
                 )
             else:
-                mlflow.create_webhook(name=NAME, url=url, events=list(EVENTS), secret=secret)
-            _hooks(mlflow)  # with another key than before the server could not read them any more
+                made = mlflow.create_webhook(name=NAME, url=url, events=list(EVENTS), secret=secret)
+                try:
+                    _hooks(mlflow)
+                except Exception:  # it cannot read what it has written: nor anything else, then
+                    mlflow.delete_webhook(made.webhook_id)
+                    raise
         except Exception as error:
             raise StoreError(
                 f"MLflow at {public_uri(home)} does not take the webhook ({str(error)[:300]})",

@@ -7,6 +7,7 @@ to, or somebody else was quicker; 130 stopped.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from rich.console import Console
@@ -17,7 +18,7 @@ from engineworks.errors import EngineworksError
 from flows.commands.outcome import TOLD, WHO, Promotion
 from flows.commands.promote import say
 from flows.commands.terminal import add_options, following, guarded
-from flows.commands.who import asking
+from flows.commands.who import asking, user
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,6 +74,14 @@ def _at_once(options: argparse.Namespace) -> int:
     publications = deliver.publish(options.model, variant, dry_run=False, now=True)
     for line in [*lines, *deliver.said(publications)]:
         sys.stderr.write(f"{line}\n")
+    deliver.notice_failures(publications)
+    if "PREFECT_API_URL" in os.environ:
+        from flows.fleet import events
+
+        events.notice(
+            events.ROLLED_BACK, model=outcome.model, variant=variant, version=outcome.version,
+            what="rolled back now", reason=outcome.reason, who=user(),
+        )  # fmt: skip
     return 3 if any(one.outcome == "failed" for one in publications) else 0
 
 

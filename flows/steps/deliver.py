@@ -89,8 +89,27 @@ def after_a_move(model: str, *, now: bool = False) -> list[str]:
     try:
         publications = publish(model, "", dry_run=False, now=now)
     except EngineworksError as error:
+        notice_failure(model, "", "", error.line)
         return [f"not published for devices: {error.line}"]
+    notice_failures(publications)
     return said(publications)
+
+
+def notice_failures(publications: list[Publication]) -> None:
+    """Tell people of what could not be published."""
+    for one in publications:
+        if one.outcome == "failed":
+            notice_failure(one.model, one.variant, one.version, one.reason)
+
+
+def notice_failure(model: str, variant: str, version: str, reason: str) -> None:
+    """Tell people that devices have not heard of a version."""
+    from flows.fleet import events  # it needs Prefect, which no rollback waits for
+
+    events.notice(
+        events.UNDELIVERED, model=model, variant=variant, version=version,
+        what="not published for devices", reason=reason,
+    )  # fmt: skip
 
 
 def said(publications: list[Publication]) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import logging
 import os
 import shutil
 import signal
@@ -24,10 +26,14 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled
 
 from artifacts.registry.webhook import RegistryEvent
-from flows import receiver
+from flows import promote, receiver
+from flows.commands.outcome import Promotion
 from flows.fleet import trigger
+from flows.steps import deliver
+from infra import automations, notices
 from infra.automations import DEAD_RUNS
 from tests.flows.conftest import ROOT
+from tests.sinks import http_sink, smtp_sink
 
 pytestmark = pytest.mark.flows
 
@@ -307,3 +313,49 @@ def test_a_worker_clones_the_repository_and_uses_nothing_else(
         worker.wait()
         assert run([sys.executable, "-m", "infra.deploy"], cwd=ROOT).returncode == 0
     assert set((home / "notes.txt").read_text().split()) == set(CLONED)
+
+
+def test_people_are_told_by_webhook_and_mail_where_a_sink_is_named(server, monkeypatch):
+    posted, mailed = [], []
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    monkeypatch.setattr(promote, "get_run_logger", lambda: logging.getLogger("test"))
+    with (
+        http_sink(posted) as http, smtp_sink(mailed) as smtp,
+        temporary_settings({PREFECT_API_URL: server}), get_client(sync_client=True) as client,
+    ):  # fmt: skip
+        automations.install(client)
+        assert not client.read_automations_by_name(notices.BY_MAIL)  # nobody has named a sink
+        monkeypatch.setenv(notices.WEBHOOK, f"http://127.0.0.1:{http}/hook")
+        monkeypatch.setenv(notices.MAIL, f"mailto://127.0.0.1:{smtp}?from=a@b.org&to=c@d.org")
+        would = automations.install(client, dry_run=True)
+        assert f"automation {notices.BY_MAIL!r}: would be new" in would
+        said = automations.install(client)
+        assert f"automation {notices.BY_WEBHOOK!r}: new" in said
+        assert not any(
+            "webhook of" in line or "mail" in line for line in automations.install(client)
+        )
+        promotion = Promotion(
+            model="tiny", variant="openvino/int8", version="7", before="6", outcome="promoted",
+            reason='in place of "6"\n{{ event.id }}',
+        )  # fmt: skip
+        unchanged = dataclasses.replace(promotion, outcome="unchanged")
+        promote.state_of([unchanged, promotion], "ann")
+        deliver.notice_failure("tiny", "openvino/int8", "7", "its keys are away")
+        until = time.monotonic() + 60
+        while (len(posted) < 2 or len(mailed) < 2) and time.monotonic() < until:
+            time.sleep(0.1)
+        for name in (notices.BY_MAIL, notices.BY_WEBHOOK):
+            for automation in client.read_automations_by_name(name):
+                client.delete_automation(automation.id)
+    told = {one["event"]: one for one in posted}
+    assert len(posted) == len(mailed) == 2
+    assert told["engineworks.promoted"] == {
+        "event": "engineworks.promoted", "model": "tiny", "variant": "openvino/int8",
+        "version": "7", "what": "promoted", "reason": promotion.reason, "who": "ann",
+    }  # fmt: skip
+    assert told["engineworks.not-delivered"]["reason"] == "its keys are away"
+    mail = next(text for text in mailed if "Subject: engineworks: tiny promoted" in text)
+    assert "version 7: promoted" in mail and "by ann" in mail
+    monkeypatch.setenv(notices.MAIL, "smtp.example.org")
+    with pytest.raises(RuntimeError, match="must begin with mailtos:// or mailto://"):
+        notices.by_events(dry_run=True)

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from prefect.exceptions import ObjectNotFound
 
-from artifacts.registry import mlflow_log, requests, trained
-from engineworks.errors import ModelError, RecipeError
+from artifacts.registry import mlflow_log, requests, trained, webhook_setup
+from engineworks.errors import ModelError, RecipeError, StoreError
 from engineworks.export import sources
 from flows.steps import registered
 from flows.steps import requests as steps
@@ -214,3 +214,18 @@ def test_the_recipe_is_the_workers_own(home, tmp_path, monkeypatch):
             pass
     with pytest.raises(RecipeError, match="is not NAME/VERSION"):
         registered.parts("tiny")
+
+
+def test_mlflow_is_told_once_where_to_send(home, monkeypatch):
+    monkeypatch.setenv("MLFLOW_WEBHOOK_ALLOWED_SCHEMES", "http,https")
+    with pytest.raises(StoreError, match="does not take the webhook") as refused:
+        webhook_setup.register(home, "http://127.0.0.1:4400/mlflow", "x" * 32)
+    assert "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS" in refused.value.hint
+    assert "x" * 32 not in str(refused.value)
+    monkeypatch.setenv("MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS", "true")
+    for port in (4400, 4401):
+        webhook_setup.register(home, f"http://127.0.0.1:{port}/mlflow", f"{port}" * 8)
+    [hook] = mlflow_log.client(home).list_webhooks()
+    assert (hook.url, hook.name, len(hook.events)) == (
+        "http://127.0.0.1:4401/mlflow", "engineworks", 4,
+    )  # fmt: skip
