@@ -23,8 +23,9 @@ from engineworks.shadow.side import ShadowSide
 
 WhyEnded = Literal["decided", "frames", "source", "stopped", "failed"]
 
-#: Frames of each kind that the champion's medians are made of, and the fewest that tell.
-_RECENT, _FEWEST = 200, 20
+#: Frames beside the candidate after which the champion's delay is judged, and frames alone before
+#: and after them that it is held against: what else slows the machine slows both.
+_FEWEST, _ALONE = 20, 10
 
 #: Frames for which the candidate rests when the champion has become slower than allowed.
 _REST = 50
@@ -84,7 +85,9 @@ class ShadowRun:
         """Time of the decision, in seconds since the epoch."""
         self._rest = 0
         self._spent: deque[tuple[float, bool]] = deque(maxlen=_KEPT)
-        self._recent: deque[float] = deque(maxlen=_FEWEST)
+        self._before: deque[float] = deque(maxlen=_ALONE)
+        self._burst: list[float] = []
+        self._after: list[float] | None = None
         self._chance = random.Random(0)  # noqa: S311 - which frames, no secret
         self.lane = open_lane(self._take)
 
@@ -125,15 +128,34 @@ class ShadowRun:
     def _timed(self, spent_ms: float, beside: bool) -> None:
         (self.beside_ms if beside else self.alone_ms).append(spent_ms)
         self._spent.append((spent_ms, beside))
+        if self.sampling.max_delay is not None:
+            self._watch(spent_ms, beside)
+
+    def _watch(self, spent_ms: float, beside: bool) -> None:
+        """Frames alone, then beside, then alone again; then one knows what it costs."""
         if beside:
-            self._recent.append(spent_ms)
-        most = self.sampling.max_delay
-        if most is None or len(self._recent) < _FEWEST or len(self.alone_ms) < _FEWEST:
-            return
-        usual = statistics.median(list(self.alone_ms)[-_RECENT:])
-        if statistics.median(self._recent) > (1 + most) * usual:
+            self._burst.append(spent_ms)
+            if len(self._burst) >= _FEWEST and self._after is None:
+                self._after = []
+        elif self._after is None:
+            self._before.append(spent_ms)
+        else:
+            self._after.append(spent_ms)
+            if len(self._after) >= _ALONE:
+                self._judge(self.sampling.max_delay or 0.0, self._after)
+
+    def _judge(self, most: float, after: list[float]) -> None:
+        alone = statistics.median([*self._before, *after])
+        if statistics.median(self._burst) > (1 + most) * alone:
             self._rest = _REST
-            self._recent.clear()
+        self._before.extend(after)
+        self._burst, self._after = [], None
+
+    @property
+    def _resting(self) -> bool:
+        if self.sampling.max_delay is None:
+            return False
+        return self._rest > 0 or self._after is not None or len(self._before) < _ALONE
 
     def _sampled(self) -> bool:
         if self.sampling.share < 1:
@@ -142,8 +164,8 @@ class ShadowRun:
 
     def _offer(self, entry: ShadowFrame, answer: Rows) -> None:
         self.counts["sampled"] += 1
-        if self._rest > 0:
-            self._rest -= 1
+        if self._resting:
+            self._rest = max(0, self._rest - 1)
             self.counts["held_back"] += 1
             return
         taken = self.lane.offer((entry, answer), entry.frame, wait=not self.material.live)
