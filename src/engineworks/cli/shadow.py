@@ -299,11 +299,19 @@ def _tell(options: argparse.Namespace, outcome: ShadowRecord) -> None:
     from engineworks.codec import to_json
     from engineworks.shadow import record as records
 
-    if options.output is not None:
-        records.write(outcome, options.output)
-    if options.json:
-        sys.stdout.write(json.dumps(to_json(outcome), indent=1) + "\n")
-        return
+    try:
+        if options.output is not None:
+            records.write(outcome, options.output)
+    finally:  # also when the disk has not taken it
+        if options.json:
+            sys.stdout.write(json.dumps(to_json(outcome), indent=1) + "\n")
+        else:
+            _say(outcome)
+
+
+def _say(outcome: ShadowRecord) -> None:
+    from engineworks.shadow import record as records
+
     frames, spent = outcome.frames, outcome.latency
     out = sys.stdout
     out.write(f"{outcome.decision}: {outcome.reason}\n")
