@@ -17,10 +17,11 @@ _READERS = {
     "cv2": ("imread", "imreadmulti", "FileStorage", "VideoCapture"),
     "cv2.dnn": ("readNet", "readNetFromONNX"),
     "torch.jit": ("load",),
+    "onnxruntime": ("InferenceSession",),
     "safetensors": ("safe_open",),
     "av": ("open",),
 }
-_NAMES = ("filename", "f", "name", "file", "model", "source")
+_NAMES = ("filename", "f", "name", "file", "model", "source", "path_or_bytes")
 
 _left = dict(_READERS)
 
@@ -52,13 +53,29 @@ def _telling(read: Any, tell: Callable[[object], None]) -> Any:
         return read(*arguments, **named)
 
     if isinstance(read, type):
-        return _stand_in(read, told)
+        return _watched(read, tell) or _stand_in(read, told)
 
     @functools.wraps(read)
     def telling(*arguments: Any, **named: Any) -> Any:
         return told(arguments, named)
 
     return telling
+
+
+def _watched(kind: type, tell: Callable[[object], None]) -> type | None:
+    """The class itself, which tells now when an object is made; None where it cannot be changed."""
+    plain = kind.__init__  # type: ignore[misc] # replaced as a whole
+
+    @functools.wraps(plain)
+    def telling(self: Any, *arguments: Any, **named: Any) -> None:
+        tell(arguments[0] if arguments else next((named[n] for n in _NAMES if n in named), None))
+        plain(self, *arguments, **named)
+
+    try:
+        kind.__init__ = telling  # type: ignore[misc]
+    except TypeError:
+        return None
+    return kind
 
 
 def _stand_in(kind: type, told: Callable[[tuple[Any, ...], dict[str, Any]], Any]) -> type:
