@@ -19,7 +19,8 @@ _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 _HOSTS = ("127.0.0.1", "localhost", "::1")
 
 #: Where a fleet's servers are named.
-_SERVERS = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
+_SERVERS = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3",
+            "MLFLOW_S3_ENDPOINT_URL")  # fmt: skip
 
 
 def spare(environment: MutableMapping[str, str]) -> None:
@@ -28,13 +29,32 @@ def spare(environment: MutableMapping[str, str]) -> None:
     if not names.intersection(_PROXIES):
         return
     given = [environment.get(name, "") for name in ("no_proxy", "NO_PROXY")]
-    # httpx takes what follows a bracket for a port.
-    hosts = [host.strip().strip("[]") for text in given for host in text.split(",") if host.strip()]
-    if "*" in hosts:
+    hosts = [_plain(host) for text in given for host in text.split(",")]
+    hosts = [host for host in hosts if host]
+    if "*" in hosts:  # beside others only some clients know it
+        if hosts != ["*"]:
+            environment["no_proxy"] = environment["NO_PROXY"] = "*"
         return
     both = ",".join(dict.fromkeys([*hosts, *_HOSTS, *_own(environment)]))
     # Some clients read one, some the other; where both are there the first that is found counts.
     environment["no_proxy"] = environment["NO_PROXY"] = both
+
+
+def _plain(host: str) -> str:
+    """An entry of NO_PROXY in the one form that every client reads: no scheme, bracket or port.
+
+    Of a network of IPv6, which none of them reads, its first address is left.
+    """
+    host = host.strip().rpartition("://")[2]
+    if host.startswith("["):
+        host = host[1:].partition("]")[0]
+    elif host.count(":") == 1:
+        host = host.partition(":")[0]
+    if ":" in host:
+        return host.partition("/")[0]
+    with contextlib.suppress(UnicodeError):
+        return host if host.isascii() else host.encode("idna").decode("ascii")
+    return ""
 
 
 def _own(environment: Mapping[str, str]) -> list[str]:

@@ -113,6 +113,33 @@ def test_every_command_spares_this_machine_first():
         assert "loopback.spare(os.environ)" in (top / name).read_text(), name
 
 
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("127.0.0.0/8,::1/128", "127.0.0.0/8,::1"),
+        ("[::1]:4200", "::1"),
+        ("localhost,[::1]:8080", "localhost,::1"),
+        ("http://[::1]", "::1"),
+        ("[fd00::]/8", "fd00::"),
+        ("\u00fc.corp", "xn--tda.corp"),
+        ("corp:4200", "corp"),
+    ],
+)
+def test_every_client_reads_what_is_left_of_no_proxy(behind_a_proxy, given, read):
+    environment = {"HTTP_PROXY": NOWHERE, "NO_PROXY": given}
+    loopback.spare(environment)
+    assert environment["NO_PROXY"].startswith(read)
+    behind_a_proxy.setenv("NO_PROXY", environment["NO_PROXY"])
+    behind_a_proxy.setenv("no_proxy", environment["NO_PROXY"])
+    httpx.Client().close()
+
+
+def test_everything_spared_stays_so_for_every_client():
+    environment = {"HTTP_PROXY": NOWHERE, "NO_PROXY": "*, corp"}
+    loopback.spare(environment)
+    assert environment["NO_PROXY"] == environment["no_proxy"] == "*"
+
+
 def test_brackets_of_an_address_are_taken_off(behind_a_proxy):
     environment = {"HTTP_PROXY": NOWHERE, "NO_PROXY": "localhost,[::1], .corp"}
     loopback.spare(environment)

@@ -9,7 +9,6 @@ pictures made here. Knows arrays, no task and no target.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,39 +21,62 @@ Array = np.ndarray[Any, Any]
 #: How many further inputs are tried.
 TRIES = 32
 
-#: An output with more channels is looked at as a whole: what scores of many classes mean is judged
-#: elsewhere.
-MOST_CHANNELS = 64
-
-#: With fewer values to a channel of one row than this it is no map: its size counts, not its range.
-_FEW = 4
+#: Channels that are told by their number where they never move.
+MOST_TOLD = 16
+#: An axis with more places holds positions, not channels.
+MOST_CHANNELS = 4096
 
 
-@dataclass(frozen=True)
-class _Span:
-    """Smallest and largest value of each channel of one output."""
+class _Answers:
+    """Smallest and largest value of every element of one output, over inputs.
 
-    low: Array
-    high: Array
+    What is the same in every picture (an anchor grid, the border that padding makes) does not move.
+    """
 
-    def with_(self, other: _Span) -> _Span:
-        return _Span(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
+    def __init__(self, low: Array, high: Array) -> None:
+        self.low, self.high = low, high
+        """(...): without the batch."""
 
-    @property
+    def with_(self, answer: Array) -> _Answers:
+        """These and one more answer, (1, ...)."""
+        return _Answers(np.minimum(self.low, answer[0]), np.maximum(self.high, answer[0]))
+
     def moves(self) -> Array:
-        """How far each channel moves, by 1 or its own size where that is larger."""
-        size = np.maximum(1.0, np.maximum(np.abs(self.low), np.abs(self.high)))
-        return np.asarray((self.high - self.low) / size)
+        """How far each channel moves, by 1 or its own size where that is larger.
+
+        Channels lie along the first axis or the last one: both are looked at, one after the other.
+        """
+        span, size = self.high - self.low, np.maximum(np.abs(self.low), np.abs(self.high))
+        parts = [
+            _most(span, axis) / np.maximum(1.0, _most(size, axis)) for axis in _axes(span.shape)
+        ]
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _axes(shape: tuple[int, ...]) -> list[int | None]:
+    """Of channels, without the batch; None: the output as a whole."""
+    axes = [
+        axis for axis in {0, len(shape) - 1} if len(shape) and 2 <= shape[axis] <= MOST_CHANNELS
+    ]
+    return [*sorted(axes)] if axes else [None]
+
+
+def _most(values: Array, axis: int | None) -> Array:
+    """The largest value of each channel."""
+    if axis is None:
+        return np.array([values.max(initial=0.0)])
+    others = tuple(n for n in range(values.ndim) if n != axis)
+    return np.asarray(values.max(axis=others, initial=0.0))
 
 
 def choose(
     infer: Callable[[Array], Mapping[str, Array]], inputs: Iterable[Array], rows: int
 ) -> tuple[Array, dict[str, Array], str]:
-    """The first inputs, and in their last places others on which what was still moves.
+    """The first inputs, and in their last places others on which channels move much further.
 
     Args:
         infer: Batch (b, channels, height, width) -> outputs by name, a row for each image.
-        inputs: (channels, height, width) each, in order of preference; read no further than needed.
+        inputs: (channels, height, width) each, in order of preference; `TRIES` more are read.
         rows: How many are kept.
 
     Returns:
@@ -63,66 +85,45 @@ def choose(
     further = iter(inputs)
     kept = [row for _, row in zip(range(rows), further, strict=False)]
     answers = dict(infer(np.stack(kept)))
-    spans = _spans(answers)
-    still = {name: span.moves < SILENT for name, span in spans.items()}
-    if not any(channels.any() for channels in still.values()):
-        return np.stack(kept), answers, ""
-    tried: list[tuple[Array, dict[str, Array]]] = []
-    waiting = {name: channels.copy() for name, channels in still.items()}
-    for row in further:
-        there = _spans(infer(row[None]))
-        moves = {name: spans[name].with_(there[name]).moves for name in spans}
-        tried.append((row, moves))
-        for name, channels in waiting.items():
-            channels &= ~(moves[name] >= SILENT)
-        if not any(channels.any() for channels in waiting.values()):
-            break
-    others = _loudest(tried, still, max(rows - 1, 1))
+    known = {name: _known(answer) for name, answer in answers.items() if _counts(answer)}
+    first = {name: known[name].moves() for name in known}
+    tried: list[tuple[Array, Array]] = []
+    for _, row in zip(range(TRIES), further, strict=False):
+        there = infer(row[None])
+        moved = [
+            known[name].with_(there[name].astype(np.float64)).moves()
+            for name in known
+            if np.isfinite(there[name]).all()
+        ]
+        if len(moved) == len(known):
+            tried.append((row, np.concatenate(moved) if moved else np.zeros(0)))
+    others = _furthest(tried, np.concatenate([*first.values(), np.zeros(0)]), max(rows - 1, 1))
     if others:
         kept[len(kept) - min(len(others), len(kept)) :] = others[: len(kept)]
         answers = dict(infer(np.stack(kept)))
-    return np.stack(kept), answers, _words(answers, still)
+    return np.stack(kept), answers, _words(answers, first, tried, known)
 
 
-def _spans(answers: Mapping[str, Array]) -> dict[str, _Span]:
-    """Of the float outputs, by channel where an output has few enough of them."""
-    spans = {}
-    for name, answer in answers.items():
-        if not answer.size or answer.dtype.kind != "f" or not np.isfinite(answer).all():
-            continue
-        axis = _channels(answer)
-        rows = np.moveaxis(answer, axis, 0).reshape(answer.shape[axis], -1) if axis else answer
-        values = rows if axis else answer.reshape(1, -1)
-        low, high = values.min(1), values.max(1)
-        if values.shape[1] < _FEW * len(answer):  # still is then what is near zero
-            low = np.minimum(low, 0)
-            high = np.maximum(high, 0)
-        spans[name] = _Span(low.astype(np.float64), high.astype(np.float64))
-    return spans
+def _counts(answer: Array) -> bool:
+    return answer.size > 0 and answer.dtype.kind in "fiu" and bool(np.isfinite(answer).all())
 
 
-def _channels(answer: Array) -> int:
-    """The axis of an output's channels; 0 where it has none, or too many."""
-    if answer.ndim < 2:
-        return 0
-    axes = (1, answer.ndim - 1) if answer.ndim > 3 else range(1, answer.ndim)
-    axis = min(axes, key=lambda n: answer.shape[n])
-    return axis if 2 <= answer.shape[axis] <= MOST_CHANNELS else 0
+def _known(answer: Array) -> _Answers:
+    """Of one row alone nothing is known to move; what is not near zero counts as if it did."""
+    values = answer.astype(np.float64)
+    low, high = values.min(0), values.max(0)
+    if len(values) == 1:
+        low, high = np.minimum(low, 0), np.maximum(high, 0)
+    return _Answers(low, high)
 
 
-def _loudest(
-    tried: list[tuple[Array, dict[str, Array]]], still: Mapping[str, Array], most: int
-) -> list[Array]:
-    """Few inputs that between them move each still channel at least half as far as any does."""
-    if not tried:
+def _furthest(tried: list[tuple[Array, Array]], first: Array, most: int) -> list[Array]:
+    """Few inputs that move channels at least twice as far, each nearly as far as any does."""
+    if not tried or not first.size:
         return []
-    columns = [
-        np.concatenate([moves[name][channels] for name, channels in still.items()])
-        for _, moves in tried
-    ]
-    far = np.stack(columns)  # (inputs, channels)
+    far = np.stack([moves for _, moves in tried])  # (inputs, channels)
     best = far.max(0)
-    enough = (far >= best / 2) & (best >= SILENT)
+    enough = (far >= best / 2) & (best >= np.maximum(SILENT, 2 * first))
     chosen: list[int] = []
     while len(chosen) < most and enough.any():
         counts = enough.sum(1)
@@ -133,21 +134,48 @@ def _loudest(
     return [tried[number][0] for number in sorted(chosen)]
 
 
-def _words(answers: Mapping[str, Array], before: Mapping[str, Array]) -> str:
+def _words(
+    answers: Mapping[str, Array],
+    first: Mapping[str, Array],
+    tried: list[tuple[Array, Array]],
+    known: Mapping[str, _Answers],
+) -> str:
+    quiet = silent(answers)
     notes = [f"{name} is near silent on every input tried (at most {peak:.1e})"
-             for name, peak in silent(answers).items()]  # fmt: skip
-    heard = []
-    for name, span in _spans(answers).items():
-        still = span.moves < SILENT
-        if (before[name] & ~still).any():
+             for name, peak in quiet.items()]  # fmt: skip
+    heard, at = [], 0
+    for name, before in first.items():
+        now = _known(answers[name]).moves()
+        after = np.stack([before, *(moves[at : at + len(before)] for _, moves in tried)]).max(0)
+        at += len(before)
+        if ((before < SILENT) & (now >= SILENT)).any():
             heard.append(name)
-        if still.any() and name not in silent(answers):
-            where = ", ".join(map(str, np.flatnonzero(still)[:8])) if len(still) > 1 else ""
-            what = f"channel {where} of {name}" if where else name
+        numbers = _still(after, known[name].low.shape)
+        if numbers and name not in quiet:
+            what = f"channel {', '.join(numbers)} of {name}" if numbers[0] else name
             notes.append(f"{what} hardly moves on any input tried")
     if heard:
         notes.append(f"inputs were chosen on which {', '.join(heard)} answers")
     return "; ".join(notes)
+
+
+def _still(after: Array, shape: tuple[int, ...]) -> list[str]:
+    """Numbers of channels that never move, along whichever of both axes has fewer places.
+
+    [""]: the whole output, where it has no channels.
+    """
+    fewest = min({0, len(shape) - 1}, key=lambda n: (shape[n], n)) if shape else None
+    if fewest is None or shape[fewest] < 2:
+        return [""] if after.max(initial=0.0) < SILENT else []
+    if shape[fewest] > MOST_TOLD:
+        return []
+    at = 0
+    for axis in _axes(shape):
+        if axis == fewest:
+            break
+        at += shape[axis] if axis is not None else 0
+    part = after[at : at + shape[fewest]]
+    return [str(number) for number in np.flatnonzero(part < SILENT)[:8]]
 
 
 def pictures(size: Size) -> Iterator[Array]:
