@@ -55,7 +55,10 @@ def read_bytes(path: Path, most: int) -> bytes:
     """
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
-        data = file.read(most + 1) if size <= most else b""
+        # A number as large as `most` would be set aside before anything is read.
+        data = file.read(size) if size <= most else b""
+        if size <= most and (more := file.read(1)):  # it grows meanwhile
+            data += more + file.read(most)
     if size > most or len(data) > most:
         raise OSError(
             errno.EFBIG, f"has {max(size, len(data)):,} bytes, more than {most:,}", str(path)

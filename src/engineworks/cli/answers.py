@@ -82,6 +82,7 @@ def _answer(options: argparse.Namespace) -> int:
                     raise
                 failed += 1
                 tell_failure(options, path, error)
+            del picture  # the next one may need its memory
     if depth.warning:
         sys.stderr.write(f"warning: {depth.warning}\n")
     return 1 if failed else 0

@@ -166,8 +166,14 @@ def decode_picture(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> P
     else:
         image = _decoded(data, header)
     if image is None:
+        _has_room(header)
         raise _not_understood(data, name)
     return Picture(image=image, bits=header.bits)
+
+
+def _has_room(header: Header) -> None:
+    """Raise the `MemoryError` that OpenCV keeps to itself: it says that it knows no codec."""
+    np.empty((header.height, header.width, 3), np.uint16)
 
 
 def _not_understood(data: bytes, name: str) -> DataError:
@@ -204,7 +210,7 @@ def _decoded(data: bytes, header: Header) -> Array | None:
         image = cv2.imdecode(
             np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | (cv2.IMREAD_ANYDEPTH * deep)
         )
-    except (cv2.error, MemoryError):
+    except cv2.error:
         return None
     if image is None:
         return None

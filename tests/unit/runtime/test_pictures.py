@@ -297,3 +297,28 @@ for broken in (bomb, data[:-30]):
 assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+TIGHT = """
+import resource, sys
+from pathlib import Path
+from engineworks.runtime.pictures import read_picture
+import cv2
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 60 * 2**20, resource.RLIM_INFINITY))
+try:
+    read_picture(Path(sys.argv[1]))
+except MemoryError:
+    print("memory")
+print(read_picture(Path(sys.argv[2])).image.shape)
+"""
+
+
+def test_memory_that_ends_is_no_damaged_picture(tmp_path):
+    Image.new("L", (7000, 7000)).save(tmp_path / "large.png")
+    Image.new("RGB", (40, 30)).save(tmp_path / "small.png")
+    done = subprocess.run(
+        [sys.executable, "-c", TIGHT, tmp_path / "large.png", tmp_path / "small.png"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.split("\n")[:2] == ["memory", "(30, 40, 3)"], done.stderr
