@@ -76,17 +76,11 @@ def promote(
         repairs = [] if dry_run else steps.shown(model)
         outcomes = [
             steps.promote_one(
-                model,
-                name,
-                number,
-                limits=limits,
-                accept=accept,
-                who=requests.who(asked=asked),
-                dry_run=dry_run,
-                shadows=shadows,
+                model, name, number, limits=limits, accept=accept, who=requests.who(asked=asked),
+                dry_run=dry_run, shadows=shadows,
             )
             for name, number in wanted
-        ]
+        ]  # fmt: skip
         if not dry_run:
             requests.answer(outcomes)
         repairs += [] if dry_run else steps.shown(model) + delivery.after_a_move(model)

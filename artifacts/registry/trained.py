@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -21,6 +22,9 @@ from engineworks.errors import ModelError
 
 #: A version's files have so many bytes together, at most.
 MOST_BYTES = 2**34
+
+#: Schemes of places that are read: whoever registers a version may name any.
+SOURCES = ("runs", "models", "mlflow-artifacts", "s3", "gs")
 
 _MLMODEL = "MLmodel"
 
@@ -71,8 +75,15 @@ def onnx_file(home: Path, model: str, version: str) -> Iterator[Path]:
 def _files(home: Path, model: str, version: str) -> Any:
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    uri = tracking_uri(home)
-    place = client(home).get_model_version_download_uri(model, version)
+    uri, mlflow = tracking_uri(home), client(home)
+    source = str(mlflow.get_model_version(model, version).source)
+    if urlsplit(source).scheme not in SOURCES:
+        raise ModelError(
+            f"version {version} of {model} lies at {source[:200]!r}: a run that an event started "
+            f"opens sources of {', '.join(SOURCES)}",
+            hint="log it to a run of MLflow, and register that",
+        )
+    place = mlflow.get_model_version_download_uri(model, version)
     return get_artifact_repository(place, tracking_uri=uri, registry_uri=uri)
 
 

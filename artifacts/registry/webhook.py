@@ -45,7 +45,7 @@ class RegistryEvent:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class JudgedDelivery:
     """What becomes of a delivery."""
 
     status: int
@@ -71,7 +71,7 @@ class Inbox:
         self._seen: dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def judge(self, headers: Mapping[str, str], body: bytes) -> Judged:
+    def judge(self, headers: Mapping[str, str], body: bytes) -> JudgedDelivery:
         """Say what becomes of a delivery; one that is in order counts as seen.
 
         Args:
@@ -82,23 +82,27 @@ class Inbox:
         if not (
             delivery and len(delivery) <= _MOST_LETTERS and stamp.isascii() and stamp.isdigit()
         ):
-            return Judged(status=401, reason="it has no id or no timestamp")
+            return JudgedDelivery(status=401, reason="it has no id or no timestamp")
         if not self._signed(delivery, stamp, body, headers.get(SIGNATURE, "")):
-            return Judged(status=401, reason="its signature is not by our secret")
+            return JudgedDelivery(status=401, reason="its signature is not by our secret")
         now = self._clock()
         if len(stamp) > 12 or abs(now - int(stamp)) > TOLERANCE_S:
-            return Judged(status=401, reason=f"its timestamp is off by over {TOLERANCE_S} s")
+            return JudgedDelivery(
+                status=401, reason=f"its timestamp is off by over {TOLERANCE_S} s"
+            )
         try:
             event = _event(json.loads(body))
         except (ValueError, RecursionError) as error:
-            return Judged(status=400, reason=f"its body cannot be read ({error})"[:200])
+            return JudgedDelivery(status=400, reason=f"its body cannot be read ({error})"[:200])
         with self._lock:
             self._seen = {k: at for k, at in self._seen.items() if now - at < 2 * TOLERANCE_S}
             if delivery in self._seen:
-                return Judged(status=200, reason="it was delivered before", delivery=delivery)
+                return JudgedDelivery(
+                    status=200, reason="it was delivered before", delivery=delivery
+                )
             self._seen[delivery] = now
         reason = "nothing is to be done" if event is None else event.kind
-        return Judged(status=200, reason=reason, event=event, delivery=delivery)
+        return JudgedDelivery(status=200, reason=reason, event=event, delivery=delivery)
 
     def forget(self, delivery: str) -> None:
         """It could not be passed on: the same delivery may come again."""

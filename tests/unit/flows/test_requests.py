@@ -185,6 +185,13 @@ def test_other_flavours_are_refused_by_name(home, files, mlmodel, words):
     assert "by hand" in refused.value.hint
 
 
+@pytest.mark.parametrize("source", ["http://127.0.0.1:1/x", "/etc", "ftp://a/b"])
+def test_sources_that_lead_elsewhere_are_not_read(home, source):
+    number = version(home, source=source)
+    with pytest.raises(ModelError, match="lies at"), trained.onnx_file(home, "tiny", number):
+        pass
+
+
 def test_the_recipe_is_the_workers_own(home, tmp_path, monkeypatch):
     checkout = tmp_path / "checkout"
     checkout.mkdir()
