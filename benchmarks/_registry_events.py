@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,12 +19,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from artifacts.registry.requests import ANSWER, REQUEST
+from infra import postgres
 from infra.ports import free_port
 
 T = TypeVar("T")
 
 TOP = Path(__file__).parents[1]
-MODELS, EVENTS = 150, 3
+MODELS, EVENTS = 150, 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,33 @@ def _process(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+@contextlib.contextmanager
+def _database(folder: Path) -> Iterator[dict[str, str]]:
+    """PostgreSQL for Prefect's server, where this machine has it, as `make stack` does."""
+    if postgres.programs() is None:
+        yield {}
+        return
+    folder.chmod(0o755)  # it runs as another user, where we are root
+    port, password, data = free_port(), secrets.token_urlsafe(16), folder / "postgres"
+    postgres.create(data, password)
+    with (folder / "postgres.txt").open("wb") as log:
+        process = subprocess.Popen(
+            postgres.command(data, port), stdin=subprocess.DEVNULL, stdout=log,
+            stderr=subprocess.STDOUT, start_new_session=True, **postgres.account(),
+        )  # fmt: skip
+    try:
+        _until(partial(_listens, port), "PostgreSQL")
+        yield {"PREFECT_API_DATABASE_CONNECTION_URL": postgres.url(port, password)}
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+
+
+def _listens(port: int) -> bool | None:
+    with socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
 
 
 def _until(look: Callable[[], T | None], what: str, limit_s: float = 240.0) -> T:
@@ -108,6 +137,7 @@ def run(folder: Path) -> Seen:
     backend = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
     backend += ["--artifacts-destination", str(folder / "files"), "--workers", "1"]
     with contextlib.ExitStack() as stack:
+        server |= stack.enter_context(_database(folder))
         stack.enter_context(_process(
             folder, "prefect", ["prefect", "server", "start", "--port", str(prefect)], server
         ))  # fmt: skip
