@@ -12,10 +12,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from typing import TypeVar
 
 from artifacts.registry.mlflow_log import HINT, public_uri
+from engineworks.deadlines import within
 from engineworks.errors import StoreError
 
 log = logging.getLogger("engineworks.flow")
@@ -64,12 +66,17 @@ def away(uri: str) -> bool:
     """Whether `uri` is that of a server, and it does not answer."""
     if not uri.startswith(("http://", "https://")):
         return False
-    try:
+
+    def ask() -> None:
         with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=HEALTH_S):  # noqa: S310
-            return False
+            pass
+
+    try:
+        within(2 * HEALTH_S, ask)
+        return False
     except urllib.error.HTTPError as error:
         return error.code in BEHIND  # any other answer is one
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):
         return True
 
 

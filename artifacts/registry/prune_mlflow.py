@@ -90,15 +90,22 @@ def refuse_another(home: Path, folders: Iterable[Path], same: Collection[str]) -
             logged = str(
                 json.loads((folder / "summary.json").read_bytes())["mlflow"]["tracking_uri"]
             )
-            # A state folder that was moved takes its database along.
-            gone = embedded(logged) and not _database(logged).exists()
-            if logged in (asked, *same) or gone:
+            if logged in (asked, *same) or _moved_along(home, logged):
                 continue
             raise StoreError(
                 f"{folder.name} was logged to {logged}, and {asked} is asked what is registered",
                 hint=f"set MLFLOW_TRACKING_URI={logged}; or, where both are one registry, give "
                 f"--same-registry {logged}",
             )
+
+
+def _moved_along(home: Path, logged: str) -> bool:
+    """Whether a registry was that of a state folder which is this one now, under another name."""
+    own = home / "mlflow.db"
+    if not embedded(logged) or not own.exists():
+        return False
+    before = _database(logged)
+    return before.name == own.name and not before.exists()
 
 
 def _database(uri: str) -> Path:

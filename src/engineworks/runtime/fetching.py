@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.error import HTTPError, URLError
@@ -22,6 +23,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from engineworks import manifest as manifests
 from engineworks import store
+from engineworks.deadlines import within
 from engineworks.errors import ArtifactError, MissingDependency, StoreError, said
 from engineworks.manifest import MANIFEST_NAME
 
@@ -144,21 +146,33 @@ class Http:
             request.add_unredirected_header(name, value)
         where = f"{urlsplit(self.base).scheme}://{urlsplit(self.base).netloc}"
         try:
-            with build_opener(_Staying).open(request, timeout=_PATIENCE_S) as answer:
+            opener = build_opener(_Staying)
+            # A server that drips its head renews the patience for each byte of it.
+            with within(
+                2 * _PATIENCE_S, lambda: opener.open(request, timeout=_PATIENCE_S)
+            ) as answer:
                 yield from _paced(answer, where)
         except HTTPError as error:
-            reason = said(error.read(2000).decode(errors="replace"))
+            reason = _reason(error)
             raise StoreError(
                 f"{where} refuses {path.partition('?')[0]} ({error.code}: {reason})",
                 hint="check the name, and MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
                 if error.code in (401, 403)
                 else "check that it is registered there, and its files are",
             ) from None
-        except (URLError, OSError, ValueError) as error:
+        except (URLError, OSError, ValueError, HTTPException) as error:
             raise StoreError(
                 f"{where} does not answer ({said(getattr(error, 'reason', error))})",
                 hint="start it, or correct its address",
             ) from None
+
+
+def _reason(error: HTTPError) -> str:
+    """What a server says of its refusal, if it says it in time."""
+    try:
+        return said(within(_PATIENCE_S, lambda: error.read(2000)).decode(errors="replace"))
+    except (OSError, HTTPException, ValueError):
+        return str(error.reason)
 
 
 def _paced(answer: Any, where: str) -> Iterator[bytes]:
@@ -168,7 +182,7 @@ def _paced(answer: Any, where: str) -> Iterator[bytes]:
         StoreError: It comes far too slowly.
     """
     begun, size = time.monotonic(), 0
-    while block := answer.read1(_BLOCK):
+    while block := within(2 * _PATIENCE_S, lambda: answer.read1(_BLOCK)):
         size += len(block)
         yield block
         took_s = time.monotonic() - begun

@@ -107,6 +107,11 @@ def test_another_registry_than_the_one_that_runs_were_logged_to_is_refused(
 
 def test_a_state_folder_that_was_moved_takes_its_registry_along(home, tmp_path):
     before = tmp_path / "before" / "mlflow.db"
+    with pytest.raises(StoreError, match="was logged to sqlite"):  # nothing is here to ask
+        prune_mlflow.refuse_another(home, _logged_to(home, f"sqlite:///{before}"), ())
+    (home / "mlflow.db").touch()
+    with pytest.raises(StoreError, match="was logged to sqlite"):  # no state folder's: a lost disk
+        prune_mlflow.refuse_another(home, _logged_to(home, "sqlite:////mnt/team/registry.db"), ())
     prune_mlflow.refuse_another(home, _logged_to(home, f"sqlite:///{before}"), ())
     before.parent.mkdir()
     before.touch()  # a copy: which of the two is asked matters

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from urllib.error import URLError
@@ -217,3 +221,44 @@ def test_a_server_that_drips_bytes_is_given_up(monkeypatch):
         for _ in fetching._paced(Drip(), "http://server"):
             pass
     assert 30 < now[0] < 60
+
+
+def _serving(answer):
+    """A server that says these bytes, slowly or not, and nothing else; its address."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def talk():
+        with contextlib.suppress(OSError):
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                for part in answer:
+                    connection.sendall(part)
+
+    threading.Thread(target=talk, daemon=True).start()
+    return listener, f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def _drips(text):
+    for _ in range(1000):
+        yield text
+        time.sleep(0.05)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda: _drips(b"H"), "does not answer"),
+        (lambda: itertools.chain([HEAD], _drips(b"0")), "does not answer"),
+        (lambda: iter([b"SSH-2.0-OpenSSH_9.6\r\n"]), "does not answer"),
+        (lambda: iter([HEAD, b"5\r\nab"]), "does not answer"),
+    ],
+)
+def test_whatever_answers_there_is_an_end_and_words_of_ours(monkeypatch, answer, words):
+    monkeypatch.setattr(fetching, "_PATIENCE_S", 0.2)
+    listener, url = _serving(answer())
+    with listener, pytest.raises(StoreError, match=words):
+        list(fetching.Http(base=url).get("/x"))
