@@ -57,21 +57,28 @@ def _put(client: Any, name: str, plain: Any, *, again: bool, dry_run: bool) -> l
         if not dry_run:
             client.create_automation(wanted)
         return [f"automation {name!r}: {would}new"]
-    for old in () if dry_run else doubled:
-        client.delete_automation(old.id)
     ours, theirs = digest(wanted), digest(there)
+    more = []
+    for old in doubled:
+        mine = digest(old) == ours
+        more.append(f"automation {name!r}: a second one {would}{'removed' if mine else 'kept'}")
+        if mine and not dry_run:
+            client.delete_automation(old.id)
     installed = re.search(r"as ([0-9a-f]{12})\.", there.description or "")
     if theirs != ours and not again and not (installed and installed[1] == theirs):
-        return [
+        return more + [
             f"automation {name!r}: {would}kept: {part}"
             for part in ("trigger", "actions")
             if getattr(there, part) != getattr(wanted, part)
         ]
+    own_words = (there.description or "").startswith(_INSTALLED.partition("(")[0])
+    if not own_words and theirs == ours and not again:
+        return [*more, f"automation {name!r}: {would}kept: description"]
     if (theirs, there.description) != (ours, wanted.description) and not dry_run:
         client.update_automation(there.id, wanted.model_copy(update={"enabled": there.enabled}))
     if theirs == ours:
-        return []
-    return [f"automation {name!r}: {would}{'set back' if again else 'brought up to date'}"]
+        return more
+    return [*more, f"automation {name!r}: {would}{'set back' if again else 'brought up to date'}"]
 
 
 def digest(automation: Any) -> str:

@@ -6,10 +6,16 @@ nothing: an engine's are compared with its manifest by whoever opens it. Knows n
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from engineworks.errors import ArtifactError
+from engineworks.manifest import MANIFEST_NAME, load
 
 LIST = "files.json"
 
@@ -67,11 +73,35 @@ def are_whole(mlflow: Any, run_id: str, folder: str) -> bool:
             raise
         return False
     if wanted is None:
+        wanted = _of_manifest(mlflow, run_id, folder, there)
+    if wanted is None:
         return bool(there)
     inside = {
         path: size for path, size in wanted.items() if not folder or path.startswith(f"{folder}/")
     }
     return bool(inside) and all(there.get(path) == size for path, size in inside.items())
+
+
+def _of_manifest(
+    mlflow: Any, run_id: str, folder: str, there: dict[str, int]
+) -> dict[str, int] | None:
+    """What an artifact's own manifest says that its folder has; None where there is none."""
+    place = f"{folder}/{MANIFEST_NAME}"
+    if not folder or place not in there:
+        return None
+    with tempfile.TemporaryDirectory() as work, _quietly():
+        try:
+            manifest = load(Path(mlflow.download_artifacts(run_id, place, work)))
+        except ArtifactError:  # it is not what was logged
+            return {place: -1}
+    return {f"{folder}/{entry.path}": entry.size_bytes for entry in manifest.files}
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without MLflow's progress bars."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    yield
 
 
 def _sizes(mlflow: Any, run_id: str, folder: str) -> dict[str, int]:
@@ -88,7 +118,7 @@ def _sizes(mlflow: Any, run_id: str, folder: str) -> dict[str, int]:
 def _listed(mlflow: Any, run_id: str) -> dict[str, int] | None:
     if all(entry.path != LIST for entry in mlflow.list_artifacts(run_id)):
         return None
-    with tempfile.TemporaryDirectory() as work:
+    with tempfile.TemporaryDirectory() as work, _quietly():
         path = Path(mlflow.download_artifacts(run_id, LIST, work))
         listed: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
     return listed

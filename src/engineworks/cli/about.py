@@ -34,6 +34,11 @@ def register(subparsers: Subparsers) -> None:
     command.add_argument("--apply", action="store_true", help="remove it")
     command.add_argument("--last", metavar="N", help="runs kept of every model (default: 20)")
     command.add_argument("--days", metavar="N", help="least age in the bucket (default: 30)")
+    command.add_argument("--versions", metavar="N", help="of histories to go back to (default: 10)")
+    command.add_argument(
+        "--same-registry", metavar="URI", action="append", default=[],
+        help="another address of the registry that is asked, which summaries name",
+    )  # fmt: skip
     command.add_argument("--only", metavar="PLACE", nargs="+", help="home, bucket, mlflow, prefect")
     add(subparsers, "schema", _schema, "JSON Schema of a recipe, for editors")
 
@@ -82,7 +87,9 @@ def _hosts(options: argparse.Namespace) -> int:
 
 def _prune(options: argparse.Namespace) -> int:
     arguments = ["--apply"] if options.apply else []
-    for name in ("last", "days"):
+    for uri in options.same_registry:
+        arguments += ["--same-registry", uri]
+    for name in ("last", "days", "versions"):
         if getattr(options, name) is not None:
             arguments += [f"--{name}", getattr(options, name)]
     arguments += ["--only", *options.only] if options.only else []

@@ -38,6 +38,8 @@ _LOST = re.compile(
 )
 #: The input itself was refused, before anything ran.
 _REFUSED = re.compile(r"INVALID_ARGUMENT")
+#: One operation could not be done with these shapes or values; on a CPU the next call is as before.
+_UNDONE = re.compile(r"Non-zero status code returned while running")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +108,7 @@ def inference_error(
         if _LOST.search(str(error)):
             return InferenceError(f"{title}, {came(feeds)}: {what}", hint=hint)
         return _going_on(f"{title}, {came(feeds)}: {what}", hint)
-    if _REFUSED.search(str(error)):
+    if _REFUSED.search(str(error)) or (gpu is None and _UNDONE.search(str(error))):
         return _going_on(
             f"{title} refused {came(feeds)}: {said(error)}",
             "give shapes that fit each other (`engineworks inspect`)",

@@ -232,11 +232,13 @@ def test_a_server_is_always_asked(home, monkeypatch):
     assert not confirmed.is_known(home, "tiny", confirmed.state(home, "tiny", "run", MINE))
 
 
-def test_a_run_from_before_files_were_listed_is_believed_by_any_file(log, summary, home):
+def test_a_run_from_before_files_were_listed_is_held_to_its_engines_manifests(log, summary, home):
     published = log()
     _logged_file(home, "files.json").unlink()
     assert ask(summary, published, home) == ""
     assert log() == published
+    drop_the_engines_file(None, home, published)
+    assert "version 1 is gone" in ask(summary, published, home)
 
 
 class TestOwners:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import shutil
@@ -172,3 +173,16 @@ def test_every_command_takes_a_log_level(capsys):
         with pytest.raises(SystemExit, match="0"):
             main([name, "--help"])
         assert "--log-level {debug,info,warning,error}" in capsys.readouterr().out, name
+
+
+@pytest.mark.parametrize("name", ["prune", "hosts"])
+def test_what_a_command_of_the_flows_takes_is_handed_on(name, monkeypatch):
+    """`engineworks NAME` starts `python -m flows.NAME`: options of one are options of the other."""
+    module = importlib.import_module("flows.commands.prune" if name == "prune" else "flows.hosts")
+    parser = argparse.ArgumentParser()
+    about.register(parser.add_subparsers())
+    (subparsers,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    ours = {o for a in subparsers.choices[name]._actions for o in a.option_strings}
+    theirs = {o for a in module._parser()._actions for o in a.option_strings}
+    of_all = {"--home", "--quiet", "--debug", "--log-level", "-q"}
+    assert theirs - of_all <= ours

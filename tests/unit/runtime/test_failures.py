@@ -181,3 +181,12 @@ def test_no_driver_is_no_memory(monkeypatch):
 
     monkeypatch.setattr(ctypes, "CDLL", absent)
     assert nvidia.memory_mib(0) is None
+
+
+@pytest.mark.parametrize(("gpu", "goes_on"), [(None, True), (failures.OnGpu(device=0), False)])
+def test_an_operation_that_could_not_be_done_leaves_a_session_on_the_cpu_as_it_was(gpu, goes_on):
+    words = (
+        "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running Concat node"
+    )
+    feeds = {"images": np.zeros((1, 3, 5, 5), np.float32)}
+    assert failures.inference_error("net", feeds, RuntimeError(words), gpu).goes_on is goes_on
