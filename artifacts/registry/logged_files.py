@@ -120,5 +120,7 @@ def _listed(mlflow: Any, run_id: str) -> dict[str, int] | None:
         return None
     with tempfile.TemporaryDirectory() as work, _quietly():
         path = Path(mlflow.download_artifacts(run_id, LIST, work))
-        listed: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
-    return listed
+        try:
+            return {str(name): int(size) for name, size in json.loads(path.read_bytes()).items()}
+        except (ValueError, AttributeError, TypeError):  # the list itself was cut
+            return {LIST: -1}

@@ -114,9 +114,12 @@ def log_run(
     mlflow = client(home)
     experiment_id = _experiment(mlflow, summary.name, home)
     for old in mlflow.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'"):
-        if old.info.status == "FINISHED" and logged_files.are_whole(mlflow, old.info.run_id, ""):
+        if old.info.status != "FINISHED":
+            mlflow.delete_run(old.info.run_id)
+        elif logged_files.are_whole(mlflow, old.info.run_id, ""):
             return _logged(home, experiment_id, old.info.run_id)
-        mlflow.delete_run(old.info.run_id)
+        else:  # a registered version may need what is left of it
+            mlflow.set_tag(old.info.run_id, KEY_TAG, f"{key}, not whole any more")
     run = mlflow.create_run(experiment_id, run_name=summary.run_id, tags={KEY_TAG: key})
     run_id = run.info.run_id
     try:

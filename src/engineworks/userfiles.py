@@ -103,7 +103,7 @@ class _Notes:
                 self._note(str(path), file_sha256(path))
                 if path.is_relative_to(self._recipe):
                     self.own.add(str(path))
-            elif not os.path.lexists(path):
+            elif not path.exists():
                 self._note(str(path), _ABSENT)
 
     def told(self, name: object, what: str) -> None:
@@ -126,7 +126,7 @@ class _Notes:
                 return  # the code beside the recipe is pinned
             if path.is_dir():
                 self._note(f"{path}{NAMES}", _names_sha256(path))
-            elif not os.path.lexists(path):
+            elif not path.exists():
                 self._note(str(path), _ABSENT)
 
     def _note(self, key: str, value: str) -> None:
@@ -305,7 +305,7 @@ def _now(key: str) -> str:
             return f"{told.st_size} bytes at {told.st_mtime_ns}"
         return _names_sha256(path) if key.endswith(NAMES) else file_sha256(path)
     except OSError:
-        return "unreadable" if os.path.lexists(path) else _ABSENT
+        return "unreadable" if path.exists() else _ABSENT
 
 
 def _names_sha256(folder: Path) -> str:

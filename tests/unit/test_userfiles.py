@@ -285,3 +285,11 @@ def test_what_was_there_and_is_taken_away_counts(tmp_path):
     assert userfiles.altered(noted) == ""
     (tmp_path / "flag").unlink()
     assert userfiles.altered(noted) == str(tmp_path / "flag")
+
+
+def test_a_link_whose_target_comes_later_counts(tmp_path):
+    (tmp_path / "latest.pt").symlink_to("v1.pt")
+    noted = watched(tmp_path, "open(here / 'latest.pt')")
+    assert userfiles.altered(noted) == ""
+    write(tmp_path / "v1.pt", "1")
+    assert userfiles.altered(noted) == str(tmp_path / "latest.pt")

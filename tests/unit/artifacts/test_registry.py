@@ -147,6 +147,11 @@ def drop_the_summary(mlflow, home, published):
     _logged_file(home, "summary.json").unlink()
 
 
+def cut_the_list_of_files(mlflow, home, published):
+    path = _logged_file(home, "files.json")
+    path.write_bytes(path.read_bytes()[:20])
+
+
 def drop_alias(mlflow, home, published):
     mlflow.delete_registered_model_alias("tiny", "candidate-null-fp32")
 
@@ -188,7 +193,7 @@ SHA: dict[str, str] = {}
 @pytest.mark.parametrize(
     "harm",
     [drop_version, drop_model, drop_run, drop_experiment, drop_files, drop_the_engines_file,
-     cut_the_engines_file, drop_the_summary, drop_alias, drop_database,
+     cut_the_engines_file, drop_the_summary, cut_the_list_of_files, drop_alias, drop_database,
      another_took_the_alias, a_later_run_renewed_the_tags, the_rejected_one_is_a_candidate],
 )  # fmt: skip
 def test_what_is_true_no_more_is_noticed_and_made_true_again(log, summary, home, harm, tmp_path):
@@ -230,6 +235,20 @@ def test_a_state_that_was_confirmed_need_not_be_asked_of_again(log, summary, hom
 def test_a_server_is_always_asked(home, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     assert not confirmed.is_known(home, "tiny", confirmed.state(home, "tiny", "run", MINE))
+
+
+def test_a_run_that_lost_its_report_keeps_the_engines_that_versions_need(log, summary, home):
+    """What is registered stays where it is, and can be gone back to."""
+    first = log()
+    drop_the_summary(None, home, first)
+    again = log()
+    assert again[0].run_id != first[0].run_id
+    assert again[1] == first[1]
+    mlflow = mlflow_log.client(home)
+    assert mlflow.get_run(first[0].run_id).info.lifecycle_stage == "active"
+    version = mlflow.get_model_version("tiny", again[1]["null/fp32"].version)
+    assert version.run_id == first[0].run_id
+    assert log() == again
 
 
 def test_a_run_from_before_files_were_listed_is_held_to_its_engines_manifests(log, summary, home):
