@@ -19,6 +19,7 @@ from typing import IO, Protocol, TypeVar
 
 from artifacts.store.remote import open_store
 from artifacts.summary import StageTiming
+from engineworks import locks
 from engineworks.errors import StoreError
 from engineworks.store import LocalStore, explain_os_error
 
@@ -121,23 +122,29 @@ def open_run(name: str, store: LocalStore | None = None) -> Run:
             f"{LEAST_FREE_MIB}",
             hint="free space there or set ENGINEWORKS_HOME to another disk",
         )
-    stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-%f")[:-3]
-    run_id = f"{stamp}-{name}"
-    folder = root / "runs" / run_id
     try:
-        lock = _running(root / "running" / run_id)
-        (folder / "logs").mkdir(parents=True)
+        run_id, lock = _claimed(root, name)
     except OSError as error:
         raise explain_os_error(error, root) from error
+    folder = root / "runs" / run_id
     return Run(run_id=run_id, folder=folder, store=store or open_home_store(), lock=lock)
 
 
-def _running(path: Path) -> IO[str]:
-    """A file that is locked while this process lives: the run's folder is in use."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stream = path.open("w")
-    with contextlib.suppress(ImportError):  # Windows has no such locks
-        import fcntl
+def _claimed(root: Path, name: str) -> tuple[str, IO[str]]:
+    """A name that no other run has, its folder, and a file that is locked while this process lives.
 
-        fcntl.flock(stream, fcntl.LOCK_EX)
-    return stream
+    Runs that begin within one millisecond have one stamp; the later one takes the next.
+    """
+    for place in ("running", "runs"):
+        (root / place).mkdir(parents=True, exist_ok=True)
+    while True:
+        stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-%f")[:-3]
+        run_id = f"{stamp}-{name}"
+        stream = (root / "running" / run_id).open("w")
+        if locks.attempt(stream):
+            with contextlib.suppress(FileExistsError):
+                (root / "runs" / run_id).mkdir()
+                (root / "runs" / run_id / "logs").mkdir()
+                return run_id, stream
+        stream.close()
+        time.sleep(0.001)
