@@ -163,17 +163,23 @@ def _outputs(kind: str) -> Any:
     """Columns of an answer, as `engineworks.runtime.pyfunc` gives them."""
     from mlflow.types.schema import Array, ColSpec, DataType, Schema
 
+    try:
+        more = heads.load(kind).columns
+    except ArtifactError:  # a package's task that is not installed here
+        more = None
+    if more is None:
+        return None
     columns = [
         ColSpec(Array(DataType.double), "scores"),
         ColSpec(Array(DataType.long), "class_ids"),
         ColSpec(Array(DataType.string), "labels"),
     ]
-    if kind in ("detection", "keypoints"):
-        columns.append(ColSpec(Array(Array(DataType.double)), "boxes"))
-    if kind == "keypoints":
-        columns.append(ColSpec(Array(Array(Array(DataType.double))), "keypoints"))
-    known = ("detection", "classification", "keypoints")
-    return Schema(columns) if kind in known else None
+    for name, depth in more.items():
+        nested: Any = DataType.double
+        for _ in range(depth):
+            nested = Array(nested)
+        columns.append(ColSpec(nested, name))
+    return Schema(columns)
 
 
 def _params(manifest: Manifest) -> Any:

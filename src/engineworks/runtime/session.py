@@ -271,12 +271,6 @@ class SessionBase:
                 f"feeds are {type(feeds).__name__}, no mapping of input names to arrays",
                 hint=f"give {{{', '.join(f'{spec.name!r}: array' for spec in self.inputs)}}}",
             )
-        names = [spec.name for spec in self.inputs]
-        if other := [name for name in feeds if name not in names]:
-            raise FeedError(
-                f"there is no input {str(other[0])[:80]!r}; the inputs are: {', '.join(names)}",
-                hint="give an array for each of the session's inputs, and no other",
-            )
         for spec in self.inputs:
             array = feeds.get(spec.name)
             if array is None:
@@ -299,6 +293,12 @@ class SessionBase:
                     f"got {array.dtype} {list(array.shape)}",
                     hint="open dimensions take any size from 1 on, the others their own",
                 )
+        names = [spec.name for spec in self.inputs]
+        if other := [name for name in feeds if name not in names]:
+            raise FeedError(
+                f"there is no input {str(other[0])[:80]!r}; the inputs are: {', '.join(names)}",
+                hint="give an array for each of the session's inputs, and no other",
+            )
 
     def hold_to(self, dims: Mapping[str, Sequence[Any]], outputs: int) -> None:
         """Refuse a manifest that declares other inputs or outputs than the engine itself has.

@@ -63,6 +63,9 @@ class Head:
     """Whether answers are `Detections`, or of a class made from it, so that they can be tracked."""
     layouts: tuple[str, ...] = ()
     """Words of `task.layout`; none: outputs have one form, and `task.layout` is not read."""
+    columns: Mapping[str, int] | None = None
+    """What an answer has beside `scores`, `class_ids` and `labels` where it is a row of a table:
+    column -> how deeply its numbers are nested. None: it is no row."""
     own_decoder: str = ""
     """What a recipe's own decoder returns; empty: a recipe cannot bring one."""
     scores: bool = False

@@ -130,6 +130,7 @@ HEAD = Head(
     lines=lines,
     count=count,
     scores=True,
+    columns={},
     settings={"top": TOP, "scores": None},
     options={"top": f"how many classes an answer names (default: {TOP})"},
     check_options=check_options,

@@ -164,6 +164,7 @@ HEAD = Head(
     count=count,
     draw=draw,
     objects=True,
+    columns={"boxes": 2},
     layouts=tuple(LAYOUTS),
     own_decoder="xyxy (n, 4) in input pixels, scores (n,), class ids (n,)",
     settings=SHOWN,

@@ -243,6 +243,7 @@ HEAD = Head(
     count=count,
     draw=draw,
     objects=True,
+    columns={"boxes": 2, "keypoints": 3},
     layouts=tuple(LAYOUTS),
     own_decoder="xyxy (n, 4), scores (n,), class ids (n,), points (n, k, 3), in input pixels",
     settings=SHOWN,
