@@ -315,7 +315,7 @@ class TestOverrides:
 
 def test_the_form_has_all_of_it_and_a_worker_takes_it():
     schema = ship_flow.ship.parameters.model_dump()
-    assert set(schema["properties"]) == {"recipe", "fleet", "overrides"}
+    assert set(schema["properties"]) == {"recipe", "fleet", "overrides", "registered"}
     assert schema["required"] == ["recipe"]
     assert "git+https://" in schema["properties"]["recipe"]["description"]
     fields = schema["definitions"]

@@ -174,7 +174,7 @@ def test_only_a_machine_that_reaches_mlflow_serves_what_logs(machine, monkeypatc
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     if reaches:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
-    logs = ["registry", "nightly"] if reaches else []
+    logs = ["registry", "nightly", "ship-registered"] if reaches else []
     assert machine._queues() == ["m1", "default", "ship", "ship-fleet", *logs]
     if reaches:
         monkeypatch.setattr(worker, "find_spec", lambda _: None)
